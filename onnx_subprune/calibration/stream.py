@@ -1,0 +1,141 @@
+"""A model that advances through its graph, a step at a time, over all calibration chunks.
+
+A stream holds, for every chunk, the tensors that are alive at its position: made by the nodes before it and read by the
+nodes from it on. `read` computes any tensor from those; `advance` moves the position. Weights can be overridden as the stream goes: that is
+how the pruned model runs before it exists, with zeros in the rows of dropped channels (slicing equals masking).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
+
+from onnx_subprune.calibration.store import Held, Store
+from onnx_subprune.data import Calibration
+from onnx_subprune.graph.channels import Use
+from onnx_subprune.graph.model import Network
+from onnx_subprune.runtime import Session
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """How models are run: at most `batch_size` samples at once, on `threads` threads (None: all)."""
+
+    batch_size: int = 32
+    threads: int | None = None
+
+
+class Stream:
+    """See the module. `position` counts nodes of `network`; the stream begins at 0 with the calibration data."""
+
+    def __init__(self, network: Network, data: Calibration, store: Store, running: Running) -> None:
+        self._network, self._store, self._running = network, store, running
+        self._overrides: dict[Use, Array] = {}
+        self._held: dict[str, list[Held]] = {}
+        self.position = 0
+        names = [value.name for value in network.inputs if value.name in network.readers]
+        self.chunks = 0
+        for chunk in data.chunks():
+            self.chunks += 1
+            for name in names:
+                self._held.setdefault(name, []).append(store.put(chunk[name]))
+
+    def override(self, use: Use, value: Array) -> None:
+        """From now on the node of `use` sees `value` in that slot."""
+        self._overrides[use] = value
+
+    def read(self, names: Sequence[str]) -> Iterator[Mapping[str, Array]]:
+        """Yield, chunk by chunk, the tensors `names`, computed from what is held where they are not held themselves."""
+        missing = [name for name in names if name not in self._held]
+        run = self._runner(missing) if missing else None
+        for chunk in range(self.chunks):
+            found = {name: self._held[name][chunk].get() for name in names if name in self._held}
+            if run is not None:
+                found.update(run(chunk))
+            yield found
+
+    def advance(self, position: int, also: Sequence[str] = ()) -> None:
+        """Move on to `position`: hold what is alive there, and `also`, and nothing else."""
+        wanted = [*dict.fromkeys([*self._alive(position), *also])]
+        new = {name: list[Held]() for name in wanted if name not in self._held}
+        if new:
+            for found in self.read(list(new)):
+                for name, array in found.items():
+                    new[name].append(self._store.put(array))
+        kept = {name: held for name, held in self._held.items() if name in wanted}
+        for name, held in self._held.items():
+            if name not in kept:
+                for item in held:
+                    item.free()
+        self._held = {**kept, **new}
+        self.position = position
+
+    def close(self) -> None:
+        """Let go of everything that is held."""
+        for held in self._held.values():
+            for item in held:
+                item.free()
+        self._held = {}
+
+    def _alive(self, position: int) -> list[str]:
+        network = self._network
+        outputs = set(network.outputs)
+        inputs = {value.name for value in network.inputs}
+        alive = []
+        for name, made in [*((name, -1) for name in inputs), *network.producer.items()]:
+            if made < position and name not in network.constants:
+                later = any(index >= position for index, _ in network.readers.get(name, ()))
+                if later or (name in outputs and made >= 0):
+                    alive.append(name)
+        return alive
+
+    def _runner(self, names: Sequence[str]) -> "_Runner":
+        return _Runner(self, names)
+
+
+class _Runner:
+    """A session for the part of the model between what is held and some tensors."""
+
+    def __init__(self, stream: Stream, names: Sequence[str]) -> None:
+        self._stream, self._names = stream, names
+        chosen, needed = stream._network.ancestors(names, list(stream._held))
+        self._inputs = [name for name in stream._held if name in needed]
+        running = stream._running
+        self._session = Session(
+            self._model(chosen, needed), threads=running.threads, folder=stream._network.folder
+        )
+
+    def __call__(self, chunk: int) -> Mapping[str, Array]:
+        feeds = {name: self._stream._held[name][chunk].get() for name in self._inputs}
+        return self._session.run(feeds, self._names)
+
+    def _model(self, chosen: Sequence[int], needed: set[str]) -> ModelProto:
+        network, overrides = self._stream._network, self._stream._overrides
+        graph = GraphProto(name="part")
+        for index in chosen:
+            node, label = network.nodes[index], network.labels[index]
+            uses = [use for use in (Use(label, slot) for slot in range(4)) if use in overrides]
+            if uses:
+                copy = NodeProto()
+                copy.CopyFrom(node)
+                for use in uses:
+                    while len(copy.input) <= use.slot:
+                        copy.input.append("")
+                    copy.input[use.slot] = f"{label}/override/{use.slot}"
+                    graph.initializer.append(numpy_helper.from_array(overrides[use], copy.input[use.slot]))
+                node = copy
+            graph.node.append(node)
+        read = {name for node in graph.node for name in node.input} | (needed & set(network.constants))
+        graph.initializer.extend(tensor for name, tensor in network.initializers.items() if name in read)
+        for name in self._inputs:
+            array = self._stream._held[name][0].get()
+            kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            graph.input.append(onnx.helper.make_tensor_value_info(name, kind, [None] * array.ndim))
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._names)
+        proto = network.proto
+        return onnx.helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)

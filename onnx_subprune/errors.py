@@ -1,0 +1,38 @@
+"""The exceptions of onnx_subprune.
+
+    SubpruneError            everything this package raises on purpose; the message is one line that says what to do
+    ├── ModelError           the model cannot be read, is not valid, or is of a kind that is refused
+    ├── DataError            the calibration data cannot be read or does not fit the model
+    ├── BudgetError          the budget is not reachable
+    ├── OptionError          an option names nothing, contradicts another one, or is out of range
+    ├── OutputError          the result cannot be written where it was asked for
+    └── VerificationError    the result is not what it must be; nothing was written
+"""
+
+
+class SubpruneError(Exception):
+    """Base of all errors of this package; the text is one line: what happened, where, what to try."""
+
+
+class ModelError(SubpruneError):
+    """The model cannot be read, is not valid, or is of a kind that is refused."""
+
+
+class DataError(SubpruneError):
+    """The calibration data cannot be read or do not fit the model."""
+
+
+class BudgetError(SubpruneError):
+    """No choice of widths reaches the budget."""
+
+
+class OptionError(SubpruneError):
+    """An option names nothing in the model, contradicts another one, or is out of range."""
+
+
+class OutputError(SubpruneError):
+    """The result cannot be written where it was asked for."""
+
+
+class VerificationError(SubpruneError):
+    """The result failed its verification or missed its bound; nothing was written."""

@@ -1,0 +1,131 @@
+"""What `trace` finds in a model: channel groups that can be pruned, and axes that cannot, with the reason.
+
+A *use* is one input slot of one node that reads a constant. Two uses of one initializer are told apart, because each may
+need other channels of it; surgery un-shares them where they differ.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.graph.observation import Observation
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Input `slot` of the node labelled `node`."""
+
+    node: str
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Axis `index` of an activation `tensor`, or, with `use`, of a constant as that use sees it."""
+
+    tensor: str
+    index: int
+    use: Use | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Slice:
+    """Where the channels of a group lie on one axis.
+
+    positions: (width, r) int64, the r positions on `axis` that belong to each channel.
+    size: length of the axis in the unpruned model.
+    """
+
+    axis: Axis
+    positions: IntArray
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contraction:
+    """A node that sums over channels of its input, weighted by a constant: output = input (*) weight + bias.
+
+    The input axis of a grouped convolution's weight counts over all groups: position g * (inputs per group) + j.
+    """
+
+    node: str
+    op: str
+    input: Axis
+    weight: Use
+    weight_tensor: str
+    rows: Axis
+    """The weight's axis that is contracted with `input`."""
+    columns: Axis
+    """The weight's axis that becomes the channel axis of `output`."""
+    output: Axis
+    bias: Use | None
+    groups: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Consumer:
+    """A contraction over the channels of a group.
+
+    positions: (width, r) int64, positions of each channel on the contracted axis of the weight.
+    """
+
+    contraction: Contraction
+    positions: IntArray
+
+    @property
+    def node(self) -> str:
+        """Label of the contracting node."""
+        return self.contraction.node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ChannelGroup:
+    """Channels that live or die alike: any subset of them may go, each at all of its positions at once.
+
+    producers: labels of the nodes that make the channels.
+    slices: every axis on which a channel has positions, activations and constants.
+    cells: (width,) int64; a support must keep equally many channels of each cell (all zero: no such constraint).
+    """
+
+    name: str
+    width: int
+    slices: tuple[Slice, ...]
+    producers: tuple[str, ...]
+    consumers: tuple[Consumer, ...]
+    cells: IntArray
+
+    @property
+    def step(self) -> int:
+        """The width changes in multiples of this: one channel from each cell."""
+        return int(self.cells.max()) + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pinned:
+    """Channels of a contraction's output that stay, and why."""
+
+    node: str
+    axis: Axis
+    width: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ChannelGraph:
+    """All groups of a model, all contractions in topological order, and what is pinned."""
+
+    groups: tuple[ChannelGroup, ...]
+    pinned: tuple[Pinned, ...]
+    contractions: tuple[Contraction, ...]
+    observation: Observation = field(repr=False)
+    """Shapes of the activations and small values, as two runs of the model showed them."""
+
+    def group(self, name: str) -> ChannelGroup:
+        """Return the group called `name`; KeyError if there is none."""
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise KeyError(name)

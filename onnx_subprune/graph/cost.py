@@ -1,0 +1,136 @@
+"""Parameters and multiply-accumulates of a model as functions of the widths of its groups.
+
+Every size is linear in the widths (a channel owns r positions of an axis), every cost a sum of products of sizes. Parameters are
+the elements of the floating-point constants that nodes read, shared ones counted once; multiply-accumulates are those of
+convolutions and matrix products, for one sample.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_subprune.allocation import Factor, Multilinear, Term
+from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Use
+from onnx_subprune.graph.model import Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """Both costs of a model; called with widths by group name, a group that is absent has its full width."""
+
+    params: Multilinear
+    macs: Multilinear
+
+
+def costs(network: Network, graph: ChannelGraph) -> Costs:
+    """Return the costs of `network` as functions of the widths of the groups of `graph`."""
+    sizes = _Sizes(network, graph)
+    full = {group.name: group.width for group in graph.groups}
+    return Costs(
+        params=Multilinear(terms=tuple(_parameters(network, graph, sizes)), full=full),
+        macs=Multilinear(terms=tuple(_macs(network, graph, sizes)), full=full),
+    )
+
+
+class _Sizes:
+    """The size of any axis as a factor: offset + sum of slope * width."""
+
+    def __init__(self, network: Network, graph: ChannelGraph) -> None:
+        self._network, self._graph = network, graph
+        self._slopes: dict[Axis, dict[str, int]] = {}
+        self._widths = {group.name: group.width for group in graph.groups}
+        for group in graph.groups:
+            for part in group.slices:
+                self._slopes.setdefault(part.axis, {})[group.name] = part.positions.shape[1]
+
+    def factor(self, axis: Axis, size: int) -> Factor:
+        slopes = self._slopes.get(axis, {})
+        return Factor(offset=size - sum(self._widths[name] * slope for name, slope in slopes.items()), slopes=slopes)
+
+    def activation(self, tensor: str) -> list[Factor]:
+        shape = self._graph.observation.shapes[tensor]
+        return [self.factor(Axis(tensor, index), size) for index, size in enumerate(shape)]
+
+    def by_group(self, contraction: Contraction) -> bool:
+        """True if the convolution loses whole groups: its weight then keeps the depth that it has."""
+        if contraction.groups == 1:
+            return False
+        made = self._graph.observation.shapes[contraction.output.tensor][contraction.output.index]
+        read = self._graph.observation.shapes[contraction.input.tensor][contraction.input.index]
+        return contraction.groups in (made, read)
+
+
+def _parameters(network: Network, graph: ChannelGraph, sizes: _Sizes) -> list[Term]:
+    contractions = {contraction.weight: contraction for contraction in graph.contractions}
+    versions: dict[tuple[str, tuple[Factor, ...]], Term] = {}
+    for label, node in zip(network.labels, network.nodes, strict=True):
+        if network.constants.issuperset(name for name in node.output if name):
+            continue
+        for slot, name in enumerate(node.input):
+            if name in network.constants and _floating(network, name):
+                use = Use(label, slot)
+                term = _weight(network, name, use, contractions.get(use), sizes)
+                versions.setdefault((name, term.factors), term)
+    return list(versions.values())
+
+
+def _weight(network: Network, name: str, use: Use, contraction: Contraction | None, sizes: _Sizes) -> Term:
+    shape = tuple(network.initializers[name].dims) if name in network.initializers else network.array(name).shape
+    factors = [sizes.factor(Axis(name, index, use), size) for index, size in enumerate(shape)]
+    coefficient = 1.0
+    if contraction is not None and contraction.groups > 1:
+        depth = shape[1]
+        stacked, inner = (
+            (contraction.columns, contraction.rows) if contraction.columns.index == 0 else (contraction.rows, contraction.columns)
+        )
+        factors[0] = sizes.factor(stacked, shape[0])
+        factors[1] = Factor(offset=depth, slopes={}) if sizes.by_group(contraction) else sizes.factor(inner, depth * contraction.groups)
+        coefficient = 1.0 if sizes.by_group(contraction) else 1.0 / contraction.groups
+    return _term(coefficient, factors)
+
+
+def _macs(network: Network, graph: ChannelGraph, sizes: _Sizes) -> list[Term]:
+    terms = []
+    weights = {contraction.node: contraction for contraction in graph.contractions}
+    for label, node in zip(network.labels, network.nodes, strict=True):
+        if label in weights:
+            terms.append(_contraction(network, graph, weights[label], sizes))
+        elif node.op_type == "MatMul" and not network.constants.issuperset(node.output):
+            factors = sizes.activation(node.output[0]) if node.output[0] in graph.observation.shapes else []
+            inner = graph.observation.shapes.get(node.input[0])
+            if factors and inner:
+                factors.append(sizes.factor(Axis(node.input[0], len(inner) - 1), inner[-1]))
+                terms.append(_term(1.0 / graph.observation.batch, factors))
+    return terms
+
+
+def _contraction(network: Network, graph: ChannelGraph, contraction: Contraction, sizes: _Sizes) -> Term:
+    shapes = graph.observation.shapes
+    weight = contraction.weight_tensor
+    shape = tuple(network.initializers[weight].dims) if weight in network.initializers else network.array(weight).shape
+    term = _weight(network, weight, contraction.weight, contraction, sizes)
+    positions = contraction.input if contraction.op == "ConvTranspose" else contraction.output
+    others = [size for axis, size in enumerate(shapes[positions.tensor]) if axis != positions.index]
+    factors = [f for axis, f in enumerate(sizes.activation(positions.tensor)) if axis != positions.index and f.slopes]
+    fixed = np.prod(others, dtype=np.float64) / np.prod([f.at_full(graph) for f in factors], dtype=np.float64) if factors else np.prod(others, dtype=np.float64)
+    assert len(shape) >= 2
+    return _term(term.coefficient * float(fixed) / graph.observation.batch, [*term.factors, *factors])
+
+
+def _term(coefficient: float, factors: list[Factor]) -> Term:
+    """Fold what is constant into the coefficient."""
+    for factor in factors:
+        if not factor.slopes:
+            coefficient *= factor.offset
+    return Term(coefficient=coefficient, factors=tuple(f for f in factors if f.slopes))
+
+
+def _floating(network: Network, name: str) -> bool:
+    if name in network.initializers:
+        return network.initializers[name].data_type in FLOATING
+    return network.array(name).dtype.kind == "f"
+
+
+FLOATING = frozenset({1, 10, 11, 16})
+"""float32, float16, float64, bfloat16 as onnx.TensorProto numbers them."""

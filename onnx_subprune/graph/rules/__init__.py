@@ -1,0 +1,24 @@
+"""What is known of each operator: a mapping from its name to its rule.
+
+A new operator is one function in one of these files and one entry in that file's RULES. Pass `{**RULES, "MyOp": Rule(my_op)}`
+to use a rule of your own.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from onnx_subprune.graph.rules import conv, elementwise, gemm, movement, normalization, pooling, reshape, sizes
+from onnx_subprune.graph.site import Rule
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        **conv.RULES,
+        **elementwise.RULES,
+        **gemm.RULES,
+        **movement.RULES,
+        **normalization.RULES,
+        **pooling.RULES,
+        **reshape.RULES,
+        **sizes.RULES,
+    }
+)

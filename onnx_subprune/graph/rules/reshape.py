@@ -1,0 +1,199 @@
+"""Operators that regroup axes: Reshape, Flatten, Squeeze, Unsqueeze.
+
+A flat index is a number in mixed radix and an axis some of its digits. An axis of the input and one of the output tie
+where the digits of one are among the digits of the other: dropping a position of the finer axis is dropping a run of positions of the coarser. An axis
+that is split over (or merged from) several can follow only one of them: the largest that nothing pins.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_subprune.graph.channels import Axis, IntArray
+from onnx_subprune.graph.site import Patch, Resizing, Rule, Scope, Site, Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class _Digits:
+    """An axis of the input or output: `size` positions, `stride` apart in its segment."""
+
+    out: bool
+    index: int
+    size: int
+    stride: int
+
+    @property
+    def end(self) -> int:
+        return self.size * self.stride
+
+    def within(self, other: "_Digits") -> bool:
+        """True if these digits are among those of `other`."""
+        fits = other.stride <= self.stride and self.end <= other.end
+        return fits and self.stride % other.stride == 0 and other.end % self.end == 0
+
+
+def segments(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Cut both shapes into the shortest runs of axes with equal products; axes of size 1 are left out."""
+    left = [axis for axis, size in enumerate(before) if size != 1]
+    right = [axis for axis, size in enumerate(after) if size != 1]
+    found: list[tuple[list[int], list[int]]] = []
+    while left and right:
+        ins, outs = [left.pop(0)], [right.pop(0)]
+        a, b = before[ins[0]], after[outs[0]]
+        while a != b:
+            if a < b:
+                ins.append(left.pop(0))
+                a *= before[ins[-1]]
+            else:
+                outs.append(right.pop(0))
+                b *= after[outs[-1]]
+        found.append((ins, outs))
+    return found
+
+
+def _digits(axes: Sequence[int], shape: Sequence[int], *, out: bool) -> list[_Digits]:
+    stride, found = 1, []
+    for axis in reversed(axes):
+        found.append(_Digits(out, axis, shape[axis], stride))
+        stride *= shape[axis]
+    return found[::-1]
+
+
+def regroup(scope: Scope) -> None:
+    """Tie the axes of input 0 and output 0, which hold the same elements in the same order."""
+    before, after = scope.shape(0), scope.out_shape()
+    if 0 in before:
+        raise Unknown("the tensor is empty")
+    ones = [(True, axis) for axis, size in enumerate(before) if size == 1] + [(False, axis) for axis, size in enumerate(after) if size == 1]
+    for is_input, axis in ones:
+        _ids(scope, _Digits(not is_input, axis, 1, 1))
+    for ins, outs in segments(before, after):
+        if len(ins) == len(outs) == 1:
+            scope.tie(scope.input(0, ins[0]), scope.output(outs[0]))
+        elif not any(scope.varying_in(0, axis) for axis in ins) and not any(scope.varying_out(axis) for axis in outs):
+            _tie_segment(scope, _digits(ins, before, out=False), _digits(outs, after, out=True))
+
+
+def _tie_segment(scope: Scope, ins: list[_Digits], outs: list[_Digits]) -> None:
+    if scope.exploring:
+        for axis in (*ins, *outs):
+            _ids(scope, axis)
+        return
+    for coarse, others in [(axis, outs) for axis in ins] + [(axis, ins) for axis in outs]:
+        finer = [axis for axis in others if axis.within(coarse) and scope.free(_axis(scope, axis))]
+        if finer and not (coarse.out and any(coarse.within(axis) for axis in others)):
+            fine = max(finer, key=lambda axis: axis.size)
+            run = np.arange(coarse.size) * coarse.stride // fine.stride % fine.size if fine.stride >= coarse.stride else None
+            if run is not None:
+                scope.tie(_ids(scope, fine)[run], _ids(scope, coarse))
+
+
+def _axis(scope: Scope, digits: _Digits) -> Axis:
+    return scope.out_axis(digits.index) if digits.out else scope.in_axis(0, digits.index)
+
+
+def _ids(scope: Scope, digits: _Digits) -> IntArray:
+    return scope.output(digits.index) if digits.out else scope.input(0, digits.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """Reshape, Transpose, Reshape that together permute axis `axis` of tensor `source`: out[i] = source[order[i]]."""
+
+    source: str
+    axis: int
+    order: IntArray
+    nodes: tuple[int, int, int]
+
+
+def shuffle_from(site: Site) -> Shuffle | None:
+    """Return the shuffle that starts at this Reshape, if one does."""
+    chain = [site.index]
+    for expected in ("Transpose", "Reshape"):
+        name = site.network.nodes[chain[-1]].output[0]
+        readers = site.network.readers.get(name, ())
+        if len(readers) != 1 or name in site.network.outputs:
+            return None
+        index, slot = readers[0]
+        if slot != 0 or site.network.nodes[index].op_type != expected:
+            return None
+        chain.append(index)
+    first, middle, last = (Site(site.network, site.observation, index) for index in chain)
+    shape, split, perm = first.shape(0), first.out_shape(), middle.integers("perm")
+    if last.out_shape() != shape or perm is None or split == shape:
+        return None
+    flat = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
+    moved = flat.reshape(split).transpose(perm).reshape(shape)
+    for axis in range(len(shape)):
+        start = np.take(flat, 0, axis=axis).ravel()[0]
+        stride = int(np.prod(shape[axis + 1 :]))
+        line = moved[tuple(slice(None) if i == axis else 0 for i in range(len(shape)))]
+        order = (line - start) // stride
+        if shape[axis] > 1 and sorted(order) == list(range(shape[axis])) and np.array_equal(np.take(flat, order, axis=axis), moved):
+            return Shuffle(first.node.input[0], axis, order, (chain[0], chain[1], chain[2]))
+    return None
+
+
+def shuffle_to(site: Site) -> Shuffle | None:
+    """Return the shuffle that ends at this Reshape, if one does."""
+    network = site.network
+    middle = network.producer.get(site.node.input[0], -1)
+    if middle < 0 or network.nodes[middle].op_type != "Transpose":
+        return None
+    first = network.producer.get(network.nodes[middle].input[0], -1)
+    if first < 0 or network.nodes[first].op_type != "Reshape":
+        return None
+    found = shuffle_from(Site(network, site.observation, first))
+    return found if found is not None and found.nodes[2] == site.index else None
+
+
+def reshape(scope: Scope) -> None:
+    """Reshape, with a constant or computed target; a channel shuffle ties across its three nodes."""
+    if shuffle_from(scope) is not None:
+        for axis in range(len(scope.shape(0))):
+            scope.input(0, axis)
+        return
+    shuffle = shuffle_to(scope)
+    if shuffle is None:
+        regroup(scope)
+        return
+    for axis in range(len(scope.shape(0))):
+        scope.input(0, axis)
+    for axis, size in enumerate(scope.out_shape()):
+        ids = scope.labels.axis(Axis(shuffle.source, axis), size)
+        scope.tie(scope.output(axis), ids[shuffle.order] if axis == shuffle.axis else ids)
+
+
+def resize_reshape(site: Resizing) -> Patch:
+    """Write the sizes that changed into the target; a shuffle becomes a Gather of its source."""
+    shuffle = shuffle_to(site)
+    if shuffle is not None:
+        kept_in, kept_out = site.kept(Axis(shuffle.source, shuffle.axis)), site.kept_out(shuffle.axis)
+        if kept_in is None or kept_out is None:
+            return Patch()
+        return Patch(gather=(shuffle.source, shuffle.axis, np.searchsorted(kept_in, shuffle.order[kept_out])))
+    return spelled_sizes(site, 1)
+
+
+def spelled_sizes(site: Resizing, slot: int) -> Patch:
+    """Rewrite input `slot`, which holds one size for each axis of the output (0 and -1 as Reshape has them)."""
+    value = site.value(slot)
+    if value is None:
+        return Patch()
+    target = np.array(value)
+    for axis in range(len(target)):
+        if target[axis] > 0 or (target[axis] == 0 and site.node.op_type == "Reshape" and site.kept_out(axis) is not None):
+            target[axis] = site.out_size(axis)
+    return Patch(constants={slot: (target, site.varies(slot))})
+
+
+def unsqueeze(scope: Scope) -> None:
+    """Squeeze, Unsqueeze, Flatten: no size is spelled out."""
+    regroup(scope)
+
+
+RULES = {
+    "Reshape": Rule(reshape, resize_reshape, spelled=(1,)),
+    **dict.fromkeys(("Flatten", "Squeeze", "Unsqueeze"), Rule(unsqueeze)),
+}

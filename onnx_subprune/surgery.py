@@ -1,0 +1,285 @@
+"""Model + supports + weights -> smaller model. The model that comes in is never changed.
+
+Every constant is sliced as each of its uses needs it; where two uses of one initializer need different channels it is
+un-shared. Nodes that spell sizes out are rewritten by the `resize` of their rule. What no dropped channel touches leaves
+exactly as it came, names, metadata and side-file references included.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, IntArray, Use
+from onnx_subprune.graph.model import Network
+from onnx_subprune.graph.observation import Observation
+from onnx_subprune.graph.order import captured, live
+from onnx_subprune.graph.rules import RULES
+from onnx_subprune.graph.site import Patch, Resizing, Rule
+from onnx_subprune.graph.sizes import SourceArray, size_sources
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plan:
+    """What becomes of a model.
+
+    supports: kept channels of each group; a group that is absent keeps all.
+    weights: new values of constants as a use sees them, in their unpruned shape. A use of a slot that the node leaves empty adds
+    a constant there (a bias).
+    """
+
+    supports: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    weights: Mapping[Use, Array] = field(default_factory=dict)
+
+
+def kept_positions(graph: ChannelGraph, supports: Mapping[str, Sequence[int]]) -> Mapping[Axis, IntArray]:
+    """Return the positions that stay on every axis that loses some."""
+    masks: dict[Axis, NDArray[np.bool_]] = {}
+    for group in graph.groups:
+        dropped = np.setdiff1d(np.arange(group.width), np.asarray(supports.get(group.name, range(group.width)), np.int64))
+        if dropped.size:
+            for part in group.slices:
+                masks.setdefault(part.axis, np.ones(part.size, bool))[part.positions[dropped].ravel()] = False
+    return {axis: np.flatnonzero(mask) for axis, mask in masks.items()}
+
+
+def apply(network: Network, graph: ChannelGraph, plan: Plan, *, rules: Mapping[str, Rule] = RULES) -> ModelProto:
+    """Return the model that `plan` describes. Shapes of the model's inputs and outputs do not change."""
+    kept = kept_positions(graph, plan.supports)
+    return _Surgery(network, graph, plan, kept, rules).model()
+
+
+def slice_weight(weight: Array, contraction: Contraction, rows: IntArray | None, columns: IntArray | None) -> Array:
+    """Return `weight` with these rows and columns left; both count over all groups of a grouped convolution."""
+    row_axis, column_axis = contraction.rows.index, contraction.columns.index
+    if contraction.groups == 1:
+        for axis, kept in ((row_axis, rows), (column_axis, columns)):
+            weight = weight if kept is None else np.take(weight, kept, axis=axis)
+        return weight
+    outer = 0  # both Conv (out, in / groups) and ConvTranspose (in, out / groups) stack the groups on axis 0
+    stacked, inner = (columns, rows) if column_axis == outer else (rows, columns)
+    size, depth = weight.shape[0] // contraction.groups, weight.shape[1]
+    parts = []
+    for group in range(contraction.groups):
+        first, second = _local(stacked, group, size), _local(inner, group, depth)
+        if first.size and second.size:
+            parts.append(weight[group * size + first][:, second])
+        assert bool(first.size) == bool(second.size), "a group of a convolution lost one side only"
+    return np.concatenate(parts)
+
+
+def _local(kept: IntArray | None, group: int, size: int) -> IntArray:
+    if kept is None:
+        return np.arange(size)
+    return kept[(kept >= group * size) & (kept < (group + 1) * size)] - group * size
+
+
+class _Surgery:
+    """One operation: collects new nodes and constants, then assembles the model."""
+
+    def __init__(
+        self, network: Network, graph: ChannelGraph, plan: Plan, kept: Mapping[Axis, IntArray], rules: Mapping[str, Rule]
+    ) -> None:
+        self._network, self._plan, self._kept, self._rules = network, plan, kept, rules
+        self._contractions = {contraction.weight: contraction for contraction in graph.contractions}
+        self._observation: Observation = graph.observation
+        self._sources: Mapping[str, SourceArray] = size_sources(network, graph.observation)
+        self._new: dict[str, Array] = {}
+        self._taken = {name for node in network.nodes for name in (*node.input, *node.output)} | set(network.initializers)
+
+    def model(self) -> ModelProto:
+        renamed = self._slice_constants()
+        nodes: list[NodeProto] = []
+        for index, node in enumerate(self._network.nodes):
+            nodes += self._rewrite(index, node, renamed)
+        outputs = self._network.outputs
+        dead = {id(node) for node in nodes} - {id(node) for node in live(nodes, outputs)}
+        was_live = {tuple(node.output) for node in live(self._network.nodes, outputs)}
+        nodes = [node for node in nodes if id(node) not in dead or tuple(node.output) not in was_live]
+        return self._assemble(nodes)
+
+    def _slice_constants(self) -> Mapping[Use, str]:
+        """Slice every use of every constant; return the names of those that changed."""
+        network, changed = self._network, dict[Use, str]()
+        by_tensor: dict[str, list[Use]] = {}
+        for label, node in zip(network.labels, network.nodes, strict=True):
+            for slot, name in enumerate(node.input):
+                if name in network.constants and not network.constants.issuperset(n for n in node.output if n):
+                    by_tensor.setdefault(name, []).append(Use(label, slot))
+        for name, uses in by_tensor.items():
+            versions: dict[tuple[object, ...], list[Use]] = {}
+            for use in uses:
+                versions.setdefault(self._version(name, use), []).append(use)
+            private = len(versions) == 1 and name in network.initializers and name not in network.outputs and len(
+                network.readers[name]
+            ) == len(uses)
+            for version, users in versions.items():
+                if any(item is not None for item in version):
+                    new = name if private else self._fresh(f"{name}_pruned")
+                    self._new[new] = self._value(name, users[0])
+                    changed.update(dict.fromkeys(users, new))
+        for use, value in self._plan.weights.items():
+            if use.slot >= len(network.node(use.node).input) or not network.node(use.node).input[use.slot]:
+                changed[use] = self._fresh(f"{use.node}_bias")
+                self._new[changed[use]] = self._sliced_bias(use, value)
+        return changed
+
+    def _version(self, name: str, use: Use) -> tuple[object, ...]:
+        """What tells two uses of a constant apart: their new value and what stays of each axis."""
+        weights = self._plan.weights
+        rank = len(self._network.initializers[name].dims) if name in self._network.initializers else self._network.array(name).ndim
+        cuts = [self._kept.get(Axis(name, axis, use)) for axis in range(rank)]
+        return (id(weights[use]) if use in weights else None, *(None if cut is None else cut.tobytes() for cut in cuts))
+
+    def _value(self, name: str, use: Use) -> Array:
+        original = self._network.array(name)
+        value = self._plan.weights.get(use, original)
+        assert value.shape == original.shape, f"{use} has shape {original.shape}, its new value {value.shape}"
+        value = value.astype(original.dtype, copy=False)
+        contraction = self._contractions.get(use)
+        if contraction is not None:
+            value = slice_weight(value, contraction, self._kept.get(contraction.rows), self._kept.get(contraction.columns))
+            return np.ascontiguousarray(value)
+        for axis in range(value.ndim):
+            cut = self._kept.get(Axis(name, axis, use))
+            value = value if cut is None else np.take(value, cut, axis=axis)
+        return np.ascontiguousarray(value)
+
+    def _sliced_bias(self, use: Use, value: Array) -> Array:
+        contraction = self._contractions[Use(use.node, 1)]
+        cut = self._kept.get(contraction.output)
+        dtype = self._network.array(contraction.weight_tensor).dtype
+        return (value if cut is None else value[cut]).astype(dtype)
+
+    def _rewrite(self, index: int, node: NodeProto, renamed: Mapping[Use, str]) -> list[NodeProto]:
+        label = self._network.labels[index]
+        rule = self._rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        patch = Patch()
+        if rule is not None and rule.resize is not None and self._touches(node):
+            patch = rule.resize(Resizing(self._network, self._observation, index, self._kept.get))
+        names = {slot: renamed[Use(label, slot)] for slot in range(5) if Use(label, slot) in renamed}
+        if not names and patch == Patch():
+            return [node]
+        new = NodeProto()
+        new.CopyFrom(node)
+        if patch.gather is not None:
+            return [self._gather(node, patch.gather)]
+        for slot, name in names.items():
+            _set_input(new, slot, name)
+        before: list[NodeProto] = []
+        for slot, (value, mask) in patch.constants.items():
+            name, made = self._constant(f"{node.output[0]}_{slot}", value, mask, node.input[slot] if slot < len(node.input) else "")
+            before += made
+            _set_input(new, slot, name)
+        for name, value in patch.attributes.items():
+            kept = [item for item in new.attribute if item.name != name]
+            del new.attribute[:]
+            new.attribute.extend(kept)
+            if value is not None:
+                new.attribute.append(onnx.helper.make_attribute(name, value))
+        return [*before, new]
+
+    def _touches(self, node: NodeProto) -> bool:
+        """True if an axis of an input or output of `node` loses positions, or a size that it reads does."""
+        names = {name for name in (*node.input, *node.output) if name}
+        if any(axis.tensor in names for axis in self._kept):
+            return True
+        return any(axis in self._kept for name in names if name in self._sources for axes in self._sources[name].ravel() for axis in axes)
+
+    def _gather(self, node: NodeProto, gather: tuple[str, int, IntArray]) -> NodeProto:
+        source, axis, positions = gather
+        name = self._fresh(f"{node.output[0]}_positions")
+        self._new[name] = positions.astype(np.int64)
+        return onnx.helper.make_node("Gather", [source, name], list(node.output), name=node.name, axis=axis)
+
+    def _constant(self, stem: str, value: Array, mask: NDArray[np.bool_] | None, computed: str) -> tuple[str, list[NodeProto]]:
+        """A new constant; where some elements stay computed at run time, those are cut from the computed tensor."""
+        if mask is None or not np.any(mask):
+            name = self._fresh(f"{stem}_pruned")
+            self._new[name] = value
+            return name, []
+        nodes, pieces = [], []
+        flags = np.broadcast_to(mask, value.shape)
+        edges = [0, *(np.flatnonzero(np.diff(flags)) + 1).tolist(), len(value)]
+        for start, end in zip(edges, edges[1:], strict=False):
+            piece = self._fresh(f"{stem}_piece")
+            pieces.append(piece)
+            if flags[start]:
+                bounds = [self._fresh(f"{stem}_bound") for _ in range(2)]
+                self._new[bounds[0]], self._new[bounds[1]] = np.array([start]), np.array([end])
+                nodes.append(onnx.helper.make_node("Slice", [computed, *bounds], [piece]))
+            else:
+                self._new[piece] = value[start:end]
+        whole = self._fresh(f"{stem}_pruned")
+        return whole, [*nodes, onnx.helper.make_node("Concat", pieces, [whole], axis=0)]
+
+    def _fresh(self, stem: str) -> str:
+        name, number = stem, 1
+        while name in self._taken:
+            number += 1
+            name = f"{stem}_{number}"
+        self._taken.add(name)
+        return name
+
+    def _assemble(self, nodes: Sequence[NodeProto]) -> ModelProto:
+        old = self._network.proto
+        model = ModelProto()
+        for descriptor, value in old.ListFields():
+            if descriptor.name not in ("graph", "functions"):
+                _copy(model, descriptor.name, value)
+        graph = model.graph
+        for descriptor, value in old.graph.ListFields():
+            if descriptor.name not in ("node", "initializer", "value_info", "input"):
+                _copy(graph, descriptor.name, value)
+        graph.node.extend(nodes)
+        read = {name for node in nodes for name in (*node.input, *captured(node))} | set(self._network.outputs)
+        once = {name for node in self._network.nodes for name in (*node.input, *captured(node))}
+        self._add_constants(graph, read, once)
+        self._add_values(graph, nodes, read, once)
+        return model
+
+    def _add_constants(self, graph: GraphProto, read: set[str], once: set[str]) -> None:
+        for name, tensor in self._network.initializers.items():
+            if name in self._new:
+                made = graph.initializer.add()
+                made.CopyFrom(numpy_helper.from_array(self._new[name], name))
+                made.doc_string = tensor.doc_string
+            elif name in read or name not in once:
+                graph.initializer.append(tensor)
+        for name, value in self._new.items():
+            if name not in self._network.initializers:
+                graph.initializer.append(numpy_helper.from_array(value, name))
+
+    def _add_values(self, graph: GraphProto, nodes: Sequence[NodeProto], read: set[str], once: set[str]) -> None:
+        """Inputs and value_info, but for what went or has another shape now."""
+        stale = {axis.tensor for axis in self._kept} | set(self._new) | set(self._sources)
+        known = {name for node in nodes for name in node.output} | read
+        graph.value_info.extend(v for v in self._network.proto.graph.value_info if v.name in known and v.name not in stale)
+        for value in self._network.proto.graph.input:
+            if value.name in self._new:
+                array = self._new[value.name]
+                kind = value.type.tensor_type.elem_type or TensorProto.FLOAT
+                graph.input.append(onnx.helper.make_tensor_value_info(value.name, kind, array.shape))
+            elif value.name not in self._network.initializers or value.name in read or value.name not in once:
+                graph.input.append(value)
+
+
+def _set_input(node: NodeProto, slot: int, name: str) -> None:
+    while len(node.input) <= slot:
+        node.input.append("")
+    node.input[slot] = name
+
+
+def _copy(target: ModelProto | GraphProto, name: str, value: object) -> None:
+    field_value = getattr(target, name)
+    if hasattr(field_value, "extend"):
+        field_value.extend(value)
+    elif hasattr(field_value, "CopyFrom"):
+        field_value.CopyFrom(value)
+    else:
+        setattr(target, name, value)
