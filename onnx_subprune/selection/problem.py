@@ -1,6 +1,6 @@
 """The problem a selector solves: which channels of a consumer's input to keep, on its moments.
 
-With B (n x p) the unrolled input of a consumer and T (n x m) its target, everything the selection needs is
+With B (n x p) the unfolded input of a consumer and T (n x m) its target, everything the selection needs is
 
     gram  G = B'B  (p x p)        cross  C = B'T  (p x m)        energy  e = ||T||^2
 
@@ -9,10 +9,13 @@ F(S) = tr(C_S' G_S^+ C_S) is the energy that the channels in S explain with thei
 owns are *fixed*: they belong to channels outside the group and stay, so they are projected out once, by a Schur complement.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from onnx_subprune.selection.ridge import pseudo_solve
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -20,7 +23,7 @@ Support = tuple[int, ...]
 """Kept channels: sorted, unique."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Problem:
     """One consumer's least-squares problem over the channels of one group.
 
@@ -43,3 +46,45 @@ class Problem:
     def width(self) -> int:
         """Number of channels to choose from."""
         return int(self.columns.shape[0])
+
+    @property
+    def block(self) -> int:
+        """Number of columns a channel owns."""
+        return int(self.columns.shape[1])
+
+    @property
+    def fixed(self) -> IntArray:
+        """Columns that no channel owns, (f,) int64."""
+        return np.setdiff1d(np.arange(len(self.gram)), self.columns.ravel())
+
+    def kept(self, support: Iterable[int]) -> IntArray:
+        """Return all columns that stay when the channels in `support` do, sorted."""
+        own = self.columns[np.asarray(sorted(support), np.int64)].ravel()
+        return np.sort(np.concatenate([own, self.fixed]))
+
+    def reduced(self) -> tuple[Array, Array, float]:
+        """Return gram (w*b, w*b), cross (w*b, m) and energy of what the fixed columns leave unexplained.
+
+        Channel i owns columns i*b to (i+1)*b - 1. Both arrays are new.
+        """
+        own, fixed = self.columns.ravel(), self.fixed
+        gram, cross = self.gram[np.ix_(own, own)], self.cross[own]
+        if not fixed.size:
+            return gram, cross, self.energy
+        between = self.gram[np.ix_(fixed, own)]
+        solved = pseudo_solve(self.gram[np.ix_(fixed, fixed)], np.hstack([between, self.cross[fixed]]))
+        explained = float(np.sum(self.cross[fixed] * solved[:, len(own) :]))
+        return gram - between.T @ solved[:, : len(own)], cross - between.T @ solved[:, len(own) :], self.energy - explained
+
+    def error(self, support: Sequence[int]) -> float:
+        """Return the relative squared error of the best weights on `support`."""
+        kept = self.kept(support)
+        explained = np.sum(self.cross[kept] * pseudo_solve(self.gram[np.ix_(kept, kept)], self.cross[kept]))
+        return float(max(0.0, 1.0 - explained / self.energy)) if self.energy > 0 else 0.0
+
+    def plain_error(self, support: Sequence[int]) -> float:
+        """Return the relative squared error of the prior weights, dropped rows zeroed and nothing refitted."""
+        kept = self.kept(support)
+        prior = self.prior[kept]
+        loss = np.sum(prior * (self.gram[np.ix_(kept, kept)] @ prior)) - 2 * np.sum(prior * self.cross[kept])
+        return float(max(0.0, 1.0 + loss / self.energy)) if self.energy > 0 else 0.0

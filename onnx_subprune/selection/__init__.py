@@ -1,0 +1,54 @@
+"""Which channels to keep: pure mathematics on moments."""
+
+from onnx_subprune.selection.backward import Backward
+from onnx_subprune.selection.baselines import (
+    ActivationNorm,
+    InterpolativeDecomposition,
+    LayerSampling,
+    Random,
+    Wanda,
+    WeightNorm,
+)
+from onnx_subprune.selection.forward import Forward
+from onnx_subprune.selection.problem import Problem, Support
+from onnx_subprune.selection.refined import Refined
+from onnx_subprune.selection.ridge import Normal, Validation, cross_validated, pseudo_solve, ridge
+from onnx_subprune.selection.selector import Choice, Selector, mean_error
+
+__all__ = [
+    "ActivationNorm",
+    "Backward",
+    "Choice",
+    "Forward",
+    "InterpolativeDecomposition",
+    "LayerSampling",
+    "Normal",
+    "Problem",
+    "Random",
+    "Refined",
+    "Selector",
+    "Support",
+    "Validation",
+    "Wanda",
+    "WeightNorm",
+    "cross_validated",
+    "mean_error",
+    "pseudo_solve",
+    "ridge",
+    "selectors",
+]
+
+
+def selectors(seed: int) -> dict[str, Selector]:
+    """Return all selectors by the names that the command line has for them."""
+    return {
+        "refined": Refined(),
+        "forward": Forward(),
+        "backward": Backward(),
+        "random": Random(seed),
+        "weight-norm": WeightNorm(),
+        "activation-norm": ActivationNorm(),
+        "wanda": Wanda(),
+        "interpolative": InterpolativeDecomposition(),
+        "layer-sampling": LayerSampling(seed),
+    }

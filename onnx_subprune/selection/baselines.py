@@ -1,0 +1,103 @@
+"""Criteria to compare with: random, norms of weights and activations, and selections that do not look at the targets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from onnx_subprune.selection.problem import Array, IntArray, Problem
+from onnx_subprune.selection.selector import Choice, ranked
+
+
+def _summed(problems: Sequence[Problem], scores: Sequence[Array]) -> Array:
+    """Sum over consumers, each scaled to mean 1."""
+    return np.sum([score / max(float(score.mean()), 1e-300) for score in scores], axis=0)
+
+
+def _squares(problem: Problem) -> Array:
+    """Squared norm of each channel's activation columns, (w, b)."""
+    return np.diagonal(problem.gram)[problem.columns]
+
+
+@dataclass(frozen=True, slots=True)
+class Random:
+    """Channels drawn without looking; nested over sizes."""
+
+    seed: int = 0
+
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+        """See `Selector`."""
+        return ranked(problems, np.random.default_rng(self.seed).random(problems[0].width), sizes, cells)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightNorm:
+    """Norm of the weights that read a channel: order 1 or 2."""
+
+    order: Literal[1, 2] = 2
+
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+        """See `Selector`."""
+        scores = [(np.abs(p.prior[p.columns]) ** self.order).sum(axis=(1, 2)) for p in problems]
+        return ranked(problems, _summed(problems, scores), sizes, cells)
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationNorm:
+    """Norm of a channel's activations."""
+
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+        """See `Selector`."""
+        return ranked(problems, _summed(problems, [np.sqrt(_squares(p).sum(axis=1)) for p in problems]), sizes, cells)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanda:
+    """|weight| times activation norm, summed over the weights that read a channel (Sun et al., ICLR 2024)."""
+
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+        """See `Selector`."""
+        scores = [(np.abs(p.prior[p.columns]) * np.sqrt(_squares(p))[:, :, None]).sum(axis=(1, 2)) for p in problems]
+        return ranked(problems, _summed(problems, scores), sizes, cells)
+
+
+@dataclass(frozen=True, slots=True)
+class InterpolativeDecomposition:
+    """Column-pivoted factorization of the activations, blind to the weights (Chee et al., NeurIPS 2022)."""
+
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+        """See `Selector`. The pivot is the channel with the largest energy that the chosen ones do not explain."""
+        rest = [problem.reduced()[0] for problem in problems]
+        scales = [1.0 / max(float(np.trace(gram)), 1e-300) for gram in rest]
+        scores = np.zeros(problems[0].width)
+        for step in range(len(scores)):
+            left = np.sum(
+                [s * np.diagonal(g).reshape(-1, p.block).sum(axis=1) for s, g, p in zip(scales, rest, problems, strict=True)], axis=0
+            )
+            best = int(np.argmax(np.where(scores > 0, -np.inf, left)))
+            scores[best] = len(scores) - step
+            for gram, problem in zip(rest, problems, strict=True):
+                own = slice(best * problem.block, (best + 1) * problem.block)
+                gram -= gram[:, own] @ np.linalg.pinv(gram[own, own], rcond=1e-9, hermitian=True) @ gram[own]
+        return ranked(problems, scores, sizes, cells)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSampling:
+    """Importance sampling by empirical sensitivities (Liebenwein et al., ICLR 2020).
+
+    The sensitivity of a channel is the largest share that it has in any output of a consumer, here from root mean squares.
+    """
+
+    seed: int = 0
+
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+        """See `Selector`."""
+        shares = []
+        for p in problems:
+            parts = (np.abs(p.prior[p.columns]) * np.sqrt(_squares(p))[:, :, None]).sum(axis=1)
+            shares.append((parts / np.maximum(parts.sum(axis=0), 1e-300)).max(axis=1))
+        sensitivity = np.max(shares, axis=0)
+        draws = np.random.default_rng(self.seed).gumbel(size=len(sensitivity))
+        return ranked(problems, np.exp(np.log(np.maximum(sensitivity, 1e-300)) + draws), sizes, cells)

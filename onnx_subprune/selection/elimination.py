@@ -1,0 +1,119 @@
+"""Block Gaussian elimination on (G, C), the kernel of forward and backward selection.
+
+Eliminating channel I (its b columns) with L L' = G_II, U = L^-1 G_I:, V = L^-1 C_I does
+
+    G <- G - U'U        C <- C - U'V
+
+and tr(C_I' G_II^-1 C_I) is what it is worth. On the moments (G, C) that is the gain of adding I (forward selection); on
+(H, X) with H = (G + lam I)^-1, X = H C, it is the cost of removing I (optimal brain surgeon by blocks).
+
+Updates of G wait in a panel of U until there are enough for one large product; channels that are done leave the arrays then. Only the diagonal blocks
+of G, which the worths need, are kept current.
+"""
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+JITTER = 1e-9
+"""Added to each diagonal block, relative to its channel's own scale: dependent columns are worth nothing."""
+PANEL = 128
+"""Rows of U that wait before G is updated."""
+
+
+class Elimination:
+    """State of one problem. `gram` (w*b, w*b) and `cross` (w*b, m) are taken over and changed."""
+
+    def __init__(self, gram: Array, cross: Array, block: int) -> None:
+        self._block = block
+        self._gram = gram
+        self._cross = _compressed(cross)
+        self._active = np.arange(len(gram) // block)
+        self._panel: list[Array] = []
+        width = len(self._active)
+        self._diagonal = np.ascontiguousarray(
+            np.diagonal(gram.reshape(width, block, width, block), axis1=0, axis2=2).transpose(2, 0, 1)
+        )
+        scale = np.trace(self._diagonal, axis1=1, axis2=2) / block
+        self._jitter = JITTER * np.maximum(scale, 1e-12 * max(float(scale.max(initial=0.0)), 1e-300))
+        self._done = np.zeros(width, bool)
+
+    def worths(self) -> Array:
+        """Return what each channel is worth, (w,); those already eliminated are worth nothing."""
+        blocks = self._cross.reshape(len(self._active), self._block, -1)
+        damped = self._diagonal + self._jitter[:, None, None] * np.eye(self._block)
+        if self._block == 1:
+            values = np.einsum("wbm,wbm->w", blocks, blocks) / np.maximum(damped[:, 0, 0], 1e-300)
+        else:
+            outer = blocks @ blocks.transpose(0, 2, 1)
+            values = np.einsum("wij,wji->w", np.linalg.inv(_positive(damped)), outer)
+        all_values = np.zeros(len(self._done))
+        all_values[self._active] = np.maximum(values, 0.0)
+        all_values[self._done] = 0.0
+        return all_values
+
+    def eliminate(self, channel: int) -> None:
+        """Take `channel` out."""
+        place = int(np.searchsorted(self._active, channel))
+        own = slice(place * self._block, (place + 1) * self._block)
+        row = self._gram[own].copy()
+        for u in self._panel:
+            row -= u[:, own].T @ u
+        pivot = _positive((self._diagonal[place] + self._jitter[place] * np.eye(self._block))[None])[0]
+        lower = np.linalg.cholesky(pivot)
+        u = scipy.linalg.solve_triangular(lower, row, lower=True, check_finite=False)
+        v = scipy.linalg.solve_triangular(lower, self._cross[own], lower=True, check_finite=False)
+        self._cross -= u.T @ v
+        parts = u.reshape(self._block, len(self._active), self._block)
+        self._diagonal -= np.einsum("kwi,kwj->wij", parts, parts)
+        self._done[channel] = True
+        self._diagonal[place] = 0.0
+        self._cross[own] = 0.0
+        self._panel.append(u)
+        if len(self._panel) * self._block >= PANEL:
+            self._flush()
+
+    def _flush(self) -> None:
+        keep = ~self._done[self._active]
+        columns = np.repeat(keep, self._block)
+        panel = np.concatenate(self._panel)[:, columns]
+        self._gram = self._gram[np.ix_(columns, columns)]
+        self._gram -= panel.T @ panel
+        self._cross, self._diagonal = self._cross[columns], self._diagonal[keep]
+        self._active, self._jitter = self._active[keep], self._jitter[keep]
+        self._panel = []
+
+
+def _compressed(cross: Array) -> Array:
+    """A matrix with the same products of rows and at most as many columns as rows: worths see only C C'."""
+    rows, targets = cross.shape
+    if targets <= rows:
+        return cross.copy()
+    return np.ascontiguousarray(np.linalg.qr(cross.T, mode="r").T)
+
+
+def _positive(blocks: Array) -> Array:
+    """Blocks with their negative directions (rounding) lifted to almost nothing."""
+    try:
+        np.linalg.cholesky(blocks)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(blocks)
+        floor = 1e-12 * np.maximum(values[:, -1:], 1e-300)
+        return np.asarray((vectors * np.maximum(values, floor)[:, None, :]) @ vectors.transpose(0, 2, 1))
+    return blocks
+
+
+def pick(values: Array, allowed: NDArray[np.bool_], *, largest: bool) -> int:
+    """Return the allowed index with the largest (smallest) value; values equal up to rounding go to the lowest index."""
+    signed = np.where(allowed, values if largest else -values, -np.inf)
+    best = float(signed.max())
+    return int(np.flatnonzero(signed >= best - 1e-10 * abs(best))[0])
+
+
+def level(cells: IntArray, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Mask of the channels whose cell has the fewest chosen so far: taking only those keeps the cells level."""
+    counts = np.bincount(cells[chosen], minlength=int(cells.max()) + 1)
+    return (counts[cells] == counts.min()) & ~chosen

@@ -1,0 +1,37 @@
+"""Forward selection: the paper's greedy, by blocks, on moments (El Halabi et al., NeurIPS 2022, algorithm 1)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_subprune.selection.elimination import Elimination, level, pick
+from onnx_subprune.selection.problem import IntArray, Problem
+from onnx_subprune.selection.selector import Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Add the channel with the largest gain until there are enough; one sweep gives the whole nested path."""
+
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+        """See `Selector`. The gain of a channel is the share of each consumer's energy that it newly explains."""
+        states, scales, left = [], [], []
+        total = sum(problem.weight for problem in problems)
+        for problem in problems:
+            gram, cross, energy = problem.reduced()
+            states.append(Elimination(gram, cross, problem.block))
+            scales.append(problem.weight / total / problem.energy if problem.energy > 0 else 0.0)
+            left.append(max(energy, 0.0) * scales[-1])
+        chosen = np.zeros(problems[0].width, bool)
+        error = sum(left)
+        found: dict[int, Choice] = {0: Choice((), error)}
+        for size in range(1, max(sizes) + 1):
+            gains = sum(scale * state.worths() for scale, state in zip(scales, states, strict=True))
+            best = pick(np.asarray(gains), level(cells, chosen), largest=True)
+            error = max(0.0, error - float(np.asarray(gains)[best]))
+            chosen[best] = True
+            for state in states:
+                state.eliminate(best)
+            found[size] = Choice(tuple(np.flatnonzero(chosen).tolist()), error)
+        return tuple(found[size] for size in sizes)

@@ -1,0 +1,95 @@
+"""Least squares on moments, pulled towards prior weights.
+
+    X = (G + lam I)^-1 (C + lam W),    lam = strength * mean(diag G)
+
+minimises ||T - B X||^2 + lam ||X - W||^2. The strength is chosen by cross-validation on the moments of two disjoint halves: X is
+fitted on one and judged on the other by tr(X'GX) - 2 tr(X'C), which is its error up to the energy of the target.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+STRENGTHS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+DEPENDENT = 1e-9
+"""Directions with less than this share of the largest diagonal entry count as linearly dependent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Normal:
+    """The normal equations of some samples: gram (p, p), cross (p, m), energy of the target."""
+
+    gram: Array
+    cross: Array
+    energy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What cross-validation found: the best strength, its held-out relative error, and that of the prior weights."""
+
+    strength: float
+    error: float
+    prior_error: float
+
+
+def pseudo_solve(gram: Array, cross: Array) -> Array:
+    """Return G^+ C; dependent directions get no weight."""
+    if not len(gram):
+        return np.zeros_like(cross)
+    scale = float(np.max(np.diagonal(gram), initial=0.0))
+    try:
+        factor = scipy.linalg.cho_factor(gram, lower=True, check_finite=False)
+        if np.min(np.diagonal(factor[0])) ** 2 > DEPENDENT * scale:
+            return np.asarray(scipy.linalg.cho_solve(factor, cross, check_finite=False))
+    except np.linalg.LinAlgError:
+        pass
+    values, vectors = np.linalg.eigh(gram)
+    use = values > DEPENDENT * max(scale, float(values[-1]))
+    return np.asarray(vectors[:, use] @ ((vectors[:, use].T @ cross) / values[use, None]))
+
+
+def ridge(gram: Array, cross: Array, prior: Array, strength: float) -> Array:
+    """Return the weights X of the module's formula, (p, m); strength 0 is plain least squares."""
+    if strength == 0.0:
+        return pseudo_solve(gram, cross)
+    pull = strength * float(np.mean(np.diagonal(gram)))
+    if pull <= 0.0:
+        return prior.copy()
+    return pseudo_solve(gram + pull * np.eye(len(gram)), cross + pull * prior)
+
+
+def cross_validated(first: Normal, second: Normal, prior: Array, strengths: Sequence[float] = STRENGTHS) -> Validation:
+    """Return the best of `strengths`, each fitted on one half and judged on the other, both ways."""
+    energy = first.energy + second.energy
+    if energy <= 0.0:
+        return Validation(strengths[-1], 0.0, 0.0)
+    losses = _losses(first, second, prior, strengths) + _losses(second, first, prior, strengths)
+    best = int(np.argmin(losses))
+    plain = _loss(second, prior) + _loss(first, prior)
+    return Validation(strengths[best], 1.0 + losses[best] / energy, 1.0 + plain / energy)
+
+
+def _loss(normal: Normal, weights: Array) -> float:
+    return float(np.sum(weights * (normal.gram @ weights)) - 2.0 * np.sum(weights * normal.cross))
+
+
+def _losses(fit: Normal, judge: Normal, prior: Array, strengths: Sequence[float]) -> Array:
+    """Loss of every strength. Many targets: the eigenvectors V of the fitted gram make every strength a diagonal scaling."""
+    values, vectors = np.linalg.eigh(fit.gram)
+    values = np.maximum(values, 0.0)
+    turned_cross, turned_prior = vectors.T @ fit.cross, vectors.T @ prior
+    gram = vectors.T @ judge.gram @ vectors
+    cross = vectors.T @ judge.cross
+    mean = float(np.mean(np.diagonal(fit.gram)))
+    losses = []
+    for strength in strengths:
+        pull = max(strength * mean, 1e-300)
+        weights = (turned_cross + pull * turned_prior) / (values + pull)[:, None]
+        losses.append(np.sum(weights * (gram @ weights)) - 2.0 * np.sum(weights * cross))
+    return np.array(losses)

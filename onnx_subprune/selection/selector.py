@@ -1,0 +1,44 @@
+"""What a selector is, and what it returns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from onnx_subprune.selection.problem import IntArray, Problem, Support
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A support and the relative squared error of its best weights, averaged over the consumers by their weight."""
+
+    support: Support
+    error: float
+
+
+class Selector(Protocol):
+    """Chooses channels of one group from the problems of all its consumers."""
+
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+        """Return a choice for each of `sizes`, in their order.
+
+        cells: (w,) int64; every support holds equally many channels of each cell, so sizes are multiples of their number.
+        """
+
+
+def mean_error(problems: Sequence[Problem], support: Sequence[int]) -> float:
+    """Return the weighted mean of the consumers' relative errors."""
+    total = sum(problem.weight for problem in problems)
+    return sum(problem.weight * problem.error(support) for problem in problems) / total
+
+
+def ranked(problems: Sequence[Problem], scores: np.ndarray, sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+    """Return the channels with the highest scores, equally many of each cell; ties go to the lowest index."""
+    order = np.argsort(-scores, kind="stable")
+    choices = []
+    for size in sizes:
+        each = size // (int(cells.max()) + 1)
+        support = tuple(sorted(int(i) for cell in range(int(cells.max()) + 1) for i in order[cells[order] == cell][:each]))
+        choices.append(Choice(support, mean_error(problems, support)))
+    return tuple(choices)
