@@ -63,6 +63,8 @@ class Contraction:
     output: Axis
     bias: Use | None
     groups: int = 1
+    whole_groups: bool = False
+    """The groups read or make one channel each (depthwise): they go as a whole, and the node carries channels on instead of mixing them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -8,8 +8,6 @@ convolutions and matrix products, for one sample.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from onnx_subprune.allocation import Factor, Multilinear, Term
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Use
 from onnx_subprune.graph.model import Network
@@ -52,14 +50,6 @@ class _Sizes:
         shape = self._graph.observation.shapes[tensor]
         return [self.factor(Axis(tensor, index), size) for index, size in enumerate(shape)]
 
-    def by_group(self, contraction: Contraction) -> bool:
-        """True if the convolution loses whole groups: its weight then keeps the depth that it has."""
-        if contraction.groups == 1:
-            return False
-        made = self._graph.observation.shapes[contraction.output.tensor][contraction.output.index]
-        read = self._graph.observation.shapes[contraction.input.tensor][contraction.input.index]
-        return contraction.groups in (made, read)
-
 
 def _parameters(network: Network, graph: ChannelGraph, sizes: _Sizes) -> list[Term]:
     contractions = {contraction.weight: contraction for contraction in graph.contractions}
@@ -85,8 +75,8 @@ def _weight(network: Network, name: str, use: Use, contraction: Contraction | No
             (contraction.columns, contraction.rows) if contraction.columns.index == 0 else (contraction.rows, contraction.columns)
         )
         factors[0] = sizes.factor(stacked, shape[0])
-        factors[1] = Factor(offset=depth, slopes={}) if sizes.by_group(contraction) else sizes.factor(inner, depth * contraction.groups)
-        coefficient = 1.0 if sizes.by_group(contraction) else 1.0 / contraction.groups
+        factors[1] = Factor(offset=depth, slopes={}) if contraction.whole_groups else sizes.factor(inner, depth * contraction.groups)
+        coefficient = 1.0 if contraction.whole_groups else 1.0 / contraction.groups
     return _term(coefficient, factors)
 
 
@@ -108,14 +98,14 @@ def _macs(network: Network, graph: ChannelGraph, sizes: _Sizes) -> list[Term]:
 def _contraction(network: Network, graph: ChannelGraph, contraction: Contraction, sizes: _Sizes) -> Term:
     shapes = graph.observation.shapes
     weight = contraction.weight_tensor
-    shape = tuple(network.initializers[weight].dims) if weight in network.initializers else network.array(weight).shape
     term = _weight(network, weight, contraction.weight, contraction, sizes)
     positions = contraction.input if contraction.op == "ConvTranspose" else contraction.output
-    others = [size for axis, size in enumerate(shapes[positions.tensor]) if axis != positions.index]
-    factors = [f for axis, f in enumerate(sizes.activation(positions.tensor)) if axis != positions.index and f.slopes]
-    fixed = np.prod(others, dtype=np.float64) / np.prod([f.at_full(graph) for f in factors], dtype=np.float64) if factors else np.prod(others, dtype=np.float64)
-    assert len(shape) >= 2
-    return _term(term.coefficient * float(fixed) / graph.observation.batch, [*term.factors, *factors])
+    coefficient = term.coefficient / graph.observation.batch
+    factors = list(term.factors)
+    for axis, factor in enumerate(sizes.activation(positions.tensor)):
+        if axis != positions.index:
+            factors.append(factor)
+    return _term(coefficient, factors)
 
 
 def _term(coefficient: float, factors: list[Factor]) -> Term:

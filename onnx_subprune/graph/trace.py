@@ -189,6 +189,8 @@ def _pin_loose(contractions: Sequence[Contraction], found: _Labelled, reasons: l
     """Pin what nothing contracts over or nothing produces: there is nothing to gain or nothing to refit."""
     made, read = np.zeros(len(reasons), bool), np.zeros(len(reasons), bool)
     for contraction in contractions:
+        if contraction.whole_groups:
+            continue
         made[found.classes.label[found.ids(contraction.output)]] = True
         read[found.classes.label[found.ids(contraction.rows)]] = True
     for index in range(len(reasons)):
@@ -250,9 +252,9 @@ def _group(
         order = np.argsort(np.argsort(first)[np.searchsorted(np.sort(first), labels)], kind="stable")
         slices[axis] = Slice(axis=axis, positions=own[order].reshape(len(classes), -1), size=size)
     consumers = tuple(
-        Consumer(contraction=c, positions=slices[c.rows].positions) for c in contractions if c.rows in slices
+        Consumer(contraction=c, positions=slices[c.rows].positions) for c in contractions if c.rows in slices and not c.whole_groups
     )
-    producers = tuple(dict.fromkeys(c.node for c in contractions if c.output in slices and c.columns in slices))
+    producers = tuple(dict.fromkeys(c.node for c in contractions if c.output in slices and not c.whole_groups))
     return ChannelGroup(
         name=(producers or tuple(c.node for c in consumers))[0],
         width=len(classes),

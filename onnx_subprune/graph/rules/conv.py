@@ -24,8 +24,9 @@ def _conv(scope: Scope, *, rows: int) -> None:
     scope.tie(weight_out, y)
     if scope.has(2):
         scope.tie(scope.input(2, 0), y)
+    whole = groups > 1 and groups in (inputs, outputs)
     if groups > 1:
-        if inputs == groups or outputs == groups:
+        if whole:
             scope.tie(x.reshape(groups, -1, 1), y.reshape(groups, 1, -1))
         else:
             scope.balance(x, np.arange(inputs) // (inputs // groups))
@@ -44,6 +45,7 @@ def _conv(scope: Scope, *, rows: int) -> None:
             output=scope.out_axis(1),
             bias=Use(scope.label, 2) if scope.has(2) else None,
             groups=groups,
+            whole_groups=whole,
         )
     )
 

@@ -1,0 +1,25 @@
+"""How wide every group stays: pure mathematics on error curves and costs."""
+
+from onnx_subprune.allocation.allocator import Allocator, Curve, Room, filled, smallest
+from onnx_subprune.allocation.budget import Channels, Latency, Macs, Params
+from onnx_subprune.allocation.cost import Factor, Multilinear, Term
+from onnx_subprune.allocation.marginal import MarginalCost
+from onnx_subprune.allocation.uniform import Uniform, proportional
+
+__all__ = [
+    "Allocator",
+    "Channels",
+    "Curve",
+    "Factor",
+    "Latency",
+    "Macs",
+    "MarginalCost",
+    "Multilinear",
+    "Params",
+    "Room",
+    "Term",
+    "Uniform",
+    "filled",
+    "proportional",
+    "smallest",
+]

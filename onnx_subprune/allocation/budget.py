@@ -1,0 +1,50 @@
+"""What the user asks for."""
+
+from dataclasses import dataclass
+
+from onnx_subprune.errors import BudgetError
+
+
+def _check(name: str, fraction: float) -> None:
+    if not 0.0 < fraction < 1.0:
+        raise BudgetError(f"{name} {fraction} is not between 0 and 1: give the fraction of the model to keep, for example 0.5")
+
+
+@dataclass(frozen=True, slots=True)
+class Macs:
+    """Keep at most this fraction of the multiply-accumulates."""
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        _check("macs", self.fraction)
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Keep at most this fraction of the parameters."""
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        _check("params", self.fraction)
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """Keep this fraction of every group, without allocation."""
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        _check("channels", self.fraction)
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Keep at most this fraction of the latency, measured here."""
+
+    fraction: float
+
+    def __post_init__(self) -> None:
+        _check("latency", self.fraction)

@@ -1,0 +1,144 @@
+"""What a refitted layer should aim at: not its own output alone, but the sum and the activation that the output runs into.
+
+From the output of a contraction, per-channel affine operators (BatchNormalization, constant Mul and Add) may lead to an Add whose
+other operand is already known in the pruned model: then the layer aims at the original *sum*, and so repairs the error of
+the whole trunk. If that sum is read by an activation with a flat part alone, what lies there is seen by nobody, and only the side must be
+right (algorithms.md, section 5).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.graph.channels import Contraction
+from onnx_subprune.graph.model import Network, attribute
+
+Array = NDArray[np.generic]
+Float64 = NDArray[np.float64]
+
+TINY = 1e-6
+"""A channel scaled down by more than this, relative to the largest, is left to aim at its own output."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Aim:
+    """The tensor that a contraction should reproduce: tensor = scale * output + shift + other, channel by channel.
+
+    scale, shift: (channels,) float64. other: the operand of the Add, or None. flat: the activation behind does not tell apart values
+    below flat[0], nor values above flat[1].
+    """
+
+    tensor: str
+    scale: Float64
+    shift: Float64
+    other: str | None
+    flat: tuple[float, float] | None
+
+    def target(self, wanted: Array, other: Array | None, axis: int) -> Array:
+        """Return the output that makes `tensor` equal to `wanted`; `axis` holds the channels."""
+        result = wanted.astype(np.float32, copy=False)
+        if other is not None:
+            result = result - other.astype(np.float32, copy=False)
+        if not np.any(self.shift) and np.all(self.scale == 1.0):
+            return result
+        shape = tuple(-1 if index == axis else 1 for index in range(result.ndim))
+        scale, shift = self.scale.astype(np.float32).reshape(shape), self.shift.astype(np.float32).reshape(shape)
+        return np.asarray((result - shift) / scale)
+
+    def seen(self, original: Array, current: Array) -> Array:
+        """Return the original values, but where the activation is flat those of the pruned model that lie on the right side."""
+        assert self.flat is not None
+        low, high = self.flat
+        low_side = np.where(original <= low, np.minimum(current, low), original)
+        return np.asarray(np.where(original >= high, np.maximum(current, high), low_side) if np.isfinite(high) else low_side)
+
+
+def aim_of(network: Network, contraction: Contraction, later: Sequence[Contraction], rank: int, *, residual: bool) -> Aim:
+    """Return the aim of `contraction`; whose output has `rank` axes; `later` are those that are not refitted yet."""
+    tensor, axis = contraction.output.tensor, contraction.output.index
+    channels = _channels(network, contraction)
+    scale, shift = np.ones(channels), np.zeros(channels)
+    plain = Aim(tensor=tensor, scale=scale, shift=shift, other=None, flat=_flat(network, tensor))
+    while (reader := _only_reader(network, tensor)) is not None:
+        index, slot = reader
+        step = _affine(network, index, slot, channels, axis, rank)
+        if step is None:
+            break
+        scale, shift = scale * step[0], shift * step[0] + step[1]
+        tensor = network.nodes[index].output[0]
+    if np.min(np.abs(scale)) <= TINY * np.max(np.abs(scale)):
+        return plain
+    own = Aim(tensor=tensor, scale=scale, shift=shift, other=None, flat=_flat(network, tensor))
+    reader = _only_reader(network, tensor)
+    if reader is None or network.nodes[reader[0]].op_type != "Add" or not residual:
+        return own
+    node, other = network.nodes[reader[0]], network.nodes[reader[0]].input[1 - reader[1]]
+    behind, _ = network.ancestors([other], ())
+    waiting = {network.position[item.node] for item in (contraction, *later)}
+    if other == tensor or other in network.constants or waiting.intersection(behind):
+        return own
+    return Aim(tensor=node.output[0], scale=scale, shift=shift, other=other, flat=_flat(network, node.output[0]))
+
+
+def _channels(network: Network, contraction: Contraction) -> int:
+    shape = network.array(contraction.weight_tensor).shape
+    return shape[contraction.columns.index] * (contraction.groups if contraction.columns.index == 1 and contraction.op == "ConvTranspose" else 1)
+
+
+def _only_reader(network: Network, tensor: str) -> tuple[int, int] | None:
+    readers = network.readers.get(tensor, ())
+    if len(readers) != 1 or tensor in network.outputs or readers[0][1] < 0:
+        return None
+    return readers[0]
+
+
+def _affine(
+    network: Network, index: int, slot: int, channels: int, axis: int, rank: int
+) -> tuple[Float64, Float64] | None:
+    """Scale and shift of a per-channel affine operator, None for any other."""
+    node = network.nodes[index]
+    if slot == 0 and node.op_type == "BatchNormalization" and axis == 1:
+        gamma, beta, mean, var = (network.array(name).astype(np.float64) for name in node.input[1:5])
+        epsilon = attribute(node, "epsilon", 1e-5)
+        assert isinstance(epsilon, float)
+        scale = gamma / np.sqrt(var + epsilon)
+        return scale, beta - mean * scale
+    if node.op_type not in ("Add", "Mul", "Sub", "Div") or node.input[1 - slot] not in network.constants:
+        return None
+    value = network.array(node.input[1 - slot]).astype(np.float64)
+    wide = value.reshape((1,) * (rank - value.ndim) + value.shape) if value.ndim <= rank else value
+    if wide.ndim != rank or wide.size not in (1, channels) or (wide.size > 1 and wide.shape[axis] != channels):
+        return None
+    flat = np.broadcast_to(wide.ravel(), (channels,)).copy()
+    ones, zeros = np.ones(channels), np.zeros(channels)
+    if node.op_type == "Add":
+        return ones, flat
+    if node.op_type == "Mul":
+        return flat, zeros
+    if slot != 0:
+        return None
+    return (ones, -flat) if node.op_type == "Sub" else (1.0 / flat if np.all(flat) else ones * np.nan, zeros)
+
+
+def _flat(network: Network, tensor: str) -> tuple[float, float] | None:
+    """Where the activation that alone reads `tensor` is flat."""
+    reader = _only_reader(network, tensor)
+    if reader is None or reader[1] != 0:
+        return None
+    node = network.nodes[reader[0]]
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    if node.op_type == "HardSwish":
+        return -3.0, np.inf
+    if node.op_type == "Clip":
+        low, high = _bound(network, node.input[1:2], attribute(node, "min")), _bound(network, node.input[2:3], attribute(node, "max"))
+        return -np.inf if low is None else low, np.inf if high is None else high
+    return None
+
+
+def _bound(network: Network, names: Sequence[str], given: object) -> float | None:
+    if names and names[0] in network.constants:
+        return float(network.array(names[0]).astype(np.float64).item())
+    return given if isinstance(given, float) else None

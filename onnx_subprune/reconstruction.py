@@ -1,0 +1,363 @@
+"""The lock-step walk: original and pruned model advance together, groups are chosen and layers refitted as they come.
+
+For every contraction in topological order, on the input that it has in the pruned model so far: choose the channels of the groups
+that it is the first to read, then regress it on what it should put out. Three formulations (algorithms.md, section 1) differ in which
+model input and target come from.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.calibration.equations import Fit, columns_of, fit, plain, problem_of
+from onnx_subprune.calibration.layout import Layout
+from onnx_subprune.calibration.moments import Accumulator, Moments
+from onnx_subprune.calibration.store import Store
+from onnx_subprune.calibration.stream import Running, Stream
+from onnx_subprune.calibration.targets import Aim, aim_of
+from onnx_subprune.data import Calibration
+from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
+from onnx_subprune.graph.model import Network
+from onnx_subprune.selection import Choice, Problem, Selector, mean_error
+
+Array = NDArray[np.generic]
+Float64 = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Asymmetric:
+    """Inputs of the pruned model, targets of the original: later layers repair the errors of earlier ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sequential:
+    """Inputs of the pruned model; targets are what the old weights make of those."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layerwise:
+    """Inputs and targets of the original model: every layer by itself."""
+
+
+Formulation = Asymmetric | Sequential | Layerwise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refit:
+    """How layers are refitted.
+
+    residual: aim at the sum that the output runs into. everywhere: refit every contraction behind a change, not only those that lost
+    inputs. rounds: how often the target is renewed with what the activation behind cannot tell apart.
+    """
+
+    residual: bool = True
+    everywhere: bool = True
+    rounds: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refitted:
+    """What became of one contraction."""
+
+    node: str
+    fitted_error: float
+    heldout_error: float
+    plain_error: float
+    refitted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reconstruction:
+    """Supports and error of each pruned group, new weights, and how every touched contraction did."""
+
+    choices: Mapping[str, Choice]
+    weights: Mapping[Use, Array]
+    refits: tuple[Refitted, ...]
+    seconds: Mapping[str, float]
+
+
+class Watch(Protocol):
+    """Is told of progress: steps done, of how many, and what at."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Report one step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Task:
+    """All that the walk needs to know. `widths` names the groups that get narrower; `refit` None leaves weights as they are."""
+
+    network: Network
+    graph: ChannelGraph
+    data: Calibration
+    widths: Mapping[str, int]
+    formulation: Formulation
+    selector: Selector
+    refit: Refit | None
+    running: Running
+    memory: int
+    watch: Watch
+    clock: Callable[[], float]
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+    """Groups whose channels are chosen already."""
+
+
+def layout_of(network: Network, contraction: Contraction) -> tuple[Layout, Float64]:
+    """Return the layout of a contraction and its weights as a matrix (g, p, m)."""
+    weight = network.array(contraction.weight_tensor)
+    layout = Layout.of(network.node(contraction.node), contraction, weight.shape)
+    return layout, layout.to_matrix(weight)
+
+
+def survey(
+    network: Network, contractions: Sequence[Contraction], data: Calibration, running: Running, memory: int
+) -> Iterator[tuple[Contraction, Moments]]:
+    """Yield the moments of the original model at each of `contractions`, in topological order, about the means."""
+    with Store(memory) as store:
+        stream = Stream(network, data, store, running)
+        for contraction in sorted(contractions, key=lambda item: network.position[item.node]):
+            stream.advance(network.position[contraction.node])
+            layout, weights = layout_of(network, contraction)
+            sums = Accumulator(layout)
+            for chunk in stream.read([contraction.input.tensor, contraction.output.tensor]):
+                sums.add(chunk[contraction.input.tensor], chunk[contraction.output.tensor].shape, None)
+            yield contraction, sums.moments().with_target(weights).centered()
+
+
+def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice]:
+    """Choose groups whose consumers lie far apart, from the original activations of all of them, taken in one pass."""
+    needed = {consumer.node: consumer.contraction for group in groups for consumer in group.consumers}
+    moments: dict[str, Moments] = {}
+    for done, (contraction, found) in enumerate(
+        survey(task.network, list(needed.values()), task.data, task.running, task.memory)
+    ):
+        moments[contraction.node] = found
+        task.watch("surveying", done + 1, len(needed))
+    choices = dict(task.choices)
+    for group in groups:
+        problems = []
+        for consumer in group.consumers:
+            layout, weights = layout_of(task.network, consumer.contraction)
+            alive = alive_columns(task.graph, choices, consumer.contraction, layout, weights)
+            problems.append(problem_of(consumer, layout, moments[consumer.node], weights, alive))
+        choices[group.name] = task.selector.path(problems, [task.widths[group.name]], group.cells)[0]
+    return choices
+
+
+def alive_columns(
+    graph: ChannelGraph, choices: Mapping[str, Choice], contraction: Contraction, layout: Layout, weights: Float64
+) -> Mask:
+    """Mask (g * p,) of the columns whose channels have not been dropped."""
+    alive = np.ones(weights.shape[0] * weights.shape[1], bool)
+    for group in graph.groups:
+        if group.name in choices:
+            for part in group.slices:
+                if part.axis == contraction.rows:
+                    dropped = np.setdiff1d(np.arange(group.width), np.array(choices[group.name].support, np.int64))
+                    alive[columns_of(part.positions[dropped].ravel(), layout.taps)] = False
+    return alive
+
+
+def far_apart(group: ChannelGroup) -> bool:
+    """True if the consumers of a group do not all read the same tensor."""
+    return len({consumer.contraction.input.tensor for consumer in group.consumers}) > 1
+
+
+def reconstruct(task: Task) -> Reconstruction:
+    """Walk through the model once; see the module."""
+    groups = [group for group in task.graph.groups if task.widths.get(group.name, group.width) < group.width]
+    with Store(task.memory) as store:
+        return _Walk(task, groups, store).run()
+
+
+class _Walk:
+    """One pass. `_choices` and `_weights` grow as it goes."""
+
+    def __init__(self, task: Task, groups: Sequence[ChannelGroup], store: Store) -> None:
+        self._task, self._groups = task, groups
+        self._seconds = {"calibrate": 0.0, "select": 0.0, "refit": 0.0}
+        start = task.clock()
+        apart = [group for group in groups if far_apart(group) and group.name not in task.choices]
+        self._choices = choose_apart(task, apart) if apart else dict(task.choices)
+        self._seconds["calibrate"] += task.clock() - start
+        self._weights: dict[Use, Array] = {}
+        self._refits: list[Refitted] = []
+        self._current = Stream(task.network, task.data, store, task.running)
+        self._original = Stream(task.network, task.data, store, task.running) if isinstance(task.formulation, Asymmetric) else None
+        self._order = sorted(task.graph.contractions, key=lambda item: task.network.position[item.node])
+
+    def run(self) -> Reconstruction:
+        for place, contraction in enumerate(self._order):
+            if self._concerned(contraction):
+                self._step(place, contraction)
+            self._task.watch("pruning", place + 1, len(self._order))
+        return Reconstruction(
+            choices=self._choices, weights=self._weights, refits=tuple(self._refits), seconds=self._seconds
+        )
+
+    def _concerned(self, contraction: Contraction) -> bool:
+        """True if the contraction loses inputs, or stands behind a change."""
+        loses = any(part.axis == contraction.rows for group in self._groups for part in group.slices)
+        refit = self._task.refit
+        everywhere = refit is not None and refit.everywhere and isinstance(self._task.formulation, Asymmetric)
+        return loses or (everywhere and bool(self._weights) and self._behind(contraction))
+
+    def _behind(self, contraction: Contraction) -> bool:
+        chosen, _ = self._task.network.ancestors([contraction.input.tensor], ())
+        changed = {self._task.network.position[use.node] for use in self._weights}
+        return not changed.isdisjoint(chosen)
+
+    def _step(self, place: int, contraction: Contraction) -> None:
+        task, clock = self._task, self._task.clock
+        start = clock()
+        layout, weights = layout_of(task.network, contraction)
+        position = task.network.position[contraction.node]
+        self._current.advance(position)
+        later = self._order[place + 1 :]
+        rank = len(task.graph.observation.shapes[contraction.output.tensor])
+        residual = task.refit is not None and task.refit.residual
+        aim = aim_of(task.network, contraction, later, rank, residual=residual)
+        free_bias = self._bias_use(contraction) is not None
+        halves = self._moments(contraction, layout, weights, aim, place)
+        calibrated = clock()
+        total = halves[0] + halves[1] if len(halves) == 2 else halves[0]
+        self._choose(contraction, layout, total.centered() if free_bias else total, weights)
+        selected = clock()
+        alive = alive_columns(task.graph, self._choices, contraction, layout, weights)
+        if task.refit is None:
+            found = plain(total.centered() if free_bias else total, weights, alive)
+        else:
+            found = fit(halves, weights, alive, free_bias=free_bias)
+        self._take(contraction, layout, aim, found)
+        if task.refit is not None and aim.flat is not None and isinstance(task.formulation, Asymmetric) and free_bias:
+            found = self._renew(contraction, layout, aim, found, alive, [half.gram for half in halves], task.refit.rounds)
+        self._refits.append(
+            Refitted(
+                node=contraction.node,
+                fitted_error=found.fitted_error,
+                heldout_error=found.heldout_error,
+                plain_error=found.plain_error,
+                refitted=found.refitted,
+            )
+        )
+        ended = clock()
+        for name, seconds in (("calibrate", calibrated - start), ("select", selected - calibrated), ("refit", ended - selected)):
+            self._seconds[name] += seconds
+
+    def _moments(self, contraction: Contraction, layout: Layout, weights: Float64, aim: Aim, place: int) -> list[Moments]:
+        """Moments of the even and of the odd chunks."""
+        source, output = contraction.input.tensor, contraction.output.tensor
+        if self._original is None:
+            halves = self._halves(layout)
+            for number, chunk in enumerate(self._current.read([source, output])):
+                halves[number % len(halves)].add(chunk[source], chunk[output].shape, None)
+            bias = self._own_bias(contraction, layout, weights)
+            return [half.moments().with_target(weights).shifted(bias) for half in halves]
+        network = self._task.network
+        after = network.position[self._order[place + 1].node] if place + 1 < len(self._order) else len(network.nodes)
+        self._original.advance(after, also=[aim.tensor, output])
+        return self._collect(contraction, layout, aim, None, None)
+
+    def _halves(self, layout: Layout, *, with_gram: bool = True) -> list[Accumulator]:
+        return [Accumulator(layout, with_gram=with_gram) for _ in range(min(2, self._current.chunks))]
+
+    def _collect(
+        self, contraction: Contraction, layout: Layout, aim: Aim, grams: Sequence[Float64] | None, renew: Aim | None
+    ) -> list[Moments]:
+        """Moments against the original's aim; with `renew`, against what of it the activation behind can tell apart."""
+        assert self._original is not None
+        source, axis = contraction.input.tensor, contraction.output.index
+        halves = self._halves(layout, with_gram=grams is None)
+        mine = [source, *([aim.other] if aim.other is not None else []), *([renew.tensor] if renew is not None else [])]
+        pairs = zip(self._original.read([aim.tensor]), self._current.read(mine), strict=True)
+        for number, (wanted, have) in enumerate(pairs):
+            value = wanted[aim.tensor]
+            if renew is not None:
+                value = renew.seen(value, have[renew.tensor])
+            target = aim.target(value, have[aim.other] if aim.other is not None else None, axis)
+            halves[number % len(halves)].add(have[source], target.shape, target)
+        return [half.moments(grams[i] if grams is not None else None) for i, half in enumerate(halves)]
+
+    def _choose(self, contraction: Contraction, layout: Layout, moments: Moments, weights: Float64) -> None:
+        for group in self._groups:
+            mine = [consumer for consumer in group.consumers if consumer.node == contraction.node]
+            if mine and group.name not in self._choices:
+                self._choices[group.name] = self._chosen(group, mine[0], contraction, layout, moments, weights)
+
+    def _chosen(
+        self, group: ChannelGroup, consumer: Consumer, contraction: Contraction, layout: Layout, moments: Moments, weights: Float64
+    ) -> Choice:
+        task = self._task
+        alive = alive_columns(task.graph, self._choices, contraction, layout, weights)
+        problems = [problem_of(consumer, layout, moments, weights, alive)]
+        for other in group.consumers:  # they read the same tensor: their own kernels, this input, their old weights
+            if other is not consumer:
+                problems.append(self._neighbour(other))
+        choice = task.selector.path(problems, [task.widths[group.name]], group.cells)[0]
+        return Choice(choice.support, mean_error(problems, choice.support))
+
+    def _neighbour(self, consumer: Consumer) -> Problem:
+        contraction = consumer.contraction
+        layout, weights = layout_of(self._task.network, contraction)
+        sums = Accumulator(layout)
+        for chunk in self._current.read([contraction.input.tensor, contraction.output.tensor]):
+            sums.add(chunk[contraction.input.tensor], chunk[contraction.output.tensor].shape, None)
+        moments = sums.moments().with_target(weights).centered()
+        alive = alive_columns(self._task.graph, self._choices, contraction, layout, weights)
+        return problem_of(consumer, layout, moments, weights, alive)
+
+    def _bias_use(self, contraction: Contraction) -> Use | None:
+        """The slot that a refitted bias goes to; None if there is none of the right size."""
+        network = self._task.network
+        channels = self._task.graph.observation.shapes[contraction.output.tensor][contraction.output.index]
+        if contraction.bias is not None:
+            name = network.node(contraction.bias.node).input[contraction.bias.slot]
+            return contraction.bias if network.array(name).size == channels else None
+        if contraction.op in ("Conv", "ConvTranspose"):
+            return Use(contraction.node, 2)
+        if contraction.op == "Gemm" and len(network.node(contraction.node).input) < 3:
+            return Use(contraction.node, 2)
+        return None
+
+    def _own_bias(self, contraction: Contraction, layout: Layout, weights: Float64) -> Float64:
+        """The bias that the node itself adds, (g, m)."""
+        use, shape = contraction.bias, (weights.shape[0], weights.shape[2])
+        if use is None or use.node != contraction.node:
+            return np.zeros(shape)
+        network = self._task.network
+        value = network.array(network.node(use.node).input[use.slot]).astype(np.float64) * layout.bias_scale
+        return np.array(np.broadcast_to(value.reshape(-1) if value.size > 1 else value.ravel(), (shape[0] * shape[1],))).reshape(shape)
+
+    def _take(self, contraction: Contraction, layout: Layout, aim: Aim, found: Fit) -> None:
+        """Put new weights and bias into the pruned model."""
+        network = self._task.network
+        dtype = network.array(contraction.weight_tensor).dtype
+        self._put(contraction.weight, layout.from_matrix(found.weights, dtype))
+        use = self._bias_use(contraction)
+        if found.bias is None or use is None:
+            return
+        bias = found.bias.ravel() / layout.bias_scale
+        name = network.node(use.node).input[use.slot] if contraction.bias is not None else ""
+        if contraction.bias is not None and use.node != contraction.node:  # an Add behind a MatMul, whose output is without it
+            bias = bias + network.array(name).astype(np.float64).ravel()
+        shape = network.array(name).shape if name else bias.shape
+        self._put(use, bias.reshape(shape).astype(network.array(name).dtype if name else dtype))
+
+    def _put(self, use: Use, value: Array) -> None:
+        self._weights[use] = value
+        if not isinstance(self._task.formulation, Layerwise):
+            self._current.override(use, value)
+
+    def _renew(
+        self, contraction: Contraction, layout: Layout, aim: Aim, found: Fit, alive: Mask, grams: Sequence[Float64], rounds: int
+    ) -> Fit:
+        """Targets that differ from what the layer now puts out only where the activation behind sees it."""
+        for _ in range(rounds):
+            halves = self._collect(contraction, layout, aim, grams, aim)
+            found = fit(halves, found.weights, alive, free_bias=True)
+            self._take(contraction, layout, aim, found)
+        return found
