@@ -116,7 +116,7 @@ def layout_of(network: Network, contraction: Contraction) -> tuple[Layout, Float
 def survey(
     network: Network, contractions: Sequence[Contraction], data: Calibration, running: Running, memory: int
 ) -> Iterator[tuple[Contraction, Moments]]:
-    """Yield the moments of the original model at each of `contractions`, in topological order, about the means."""
+    """Yield the moments of the original model at each of `contractions`, in topological order; the target is input times weights."""
     with Store(memory) as store:
         stream = Stream(network, data, store, running)
         for contraction in sorted(contractions, key=lambda item: network.position[item.node]):
@@ -125,7 +125,7 @@ def survey(
             sums = Accumulator(layout)
             for chunk in stream.read([contraction.input.tensor, contraction.output.tensor]):
                 sums.add(chunk[contraction.input.tensor], chunk[contraction.output.tensor].shape, None)
-            yield contraction, sums.moments().with_target(weights).centered()
+            yield contraction, sums.moments().with_target(weights)
 
 
 def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice]:
@@ -135,7 +135,7 @@ def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice
     for done, (contraction, found) in enumerate(
         survey(task.network, list(needed.values()), task.data, task.running, task.memory)
     ):
-        moments[contraction.node] = found
+        moments[contraction.node] = found.centered()
         task.watch("surveying", done + 1, len(needed))
     choices = dict(task.choices)
     for group in groups:

@@ -101,14 +101,14 @@ class Contraction:
     @classmethod
     def _convolution(cls, label: str, kind: Kind, found: dict[str, onnx.AttributeProto], kernel: tuple[int, ...]) -> "Contraction":
         def integers(name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-            return tuple(int(value) for value in found.get(name, default))  # type: ignore[attr-defined]  # onnx types values loosely
+            return tuple(int(value) for value in found.get(name, default))
 
         ones, auto_pad = (1,) * len(kernel), found.get("auto_pad", b"NOTSET")
         assert isinstance(auto_pad, bytes)
         return cls(
             node=label,
             kind=kind,
-            groups=int(found.get("group", 1)),  # type: ignore[call-overload]  # as above
+            groups=int(found.get("group", 1)),
             kernel=kernel,
             strides=integers("strides", ones),
             dilations=integers("dilations", ones),

@@ -75,6 +75,13 @@ class Stream:
         self._held = {**kept, **new}
         self.position = position
 
+    def element_type(self, use: Use) -> int:
+        """ONNX element type of the constant in that slot; of the first constant input where the slot is empty (a bias)."""
+        node = self._network.node(use.node)
+        names = [node.input[use.slot]] if use.slot < len(node.input) and node.input[use.slot] else list(node.input)
+        name = next(name for name in names if name in self._network.constants)
+        return int(onnx.helper.np_dtype_to_tensor_dtype(self._network.array(name).dtype))
+
     def close(self) -> None:
         """Let go of everything that is held."""
         for held in self._held.values():
@@ -95,14 +102,18 @@ class Stream:
         return alive
 
     def _runner(self, names: Sequence[str]) -> "_Runner":
-        return _Runner(self, names)
+        return _Runner(self, names, ())
+
+    def opened(self, names: Sequence[str], uses: Sequence[Use]) -> "_Runner":
+        """Return what computes `names` of a chunk from what is held, with the constants of `uses` given at every call."""
+        return _Runner(self, names, uses)
 
 
 class _Runner:
     """A session for the part of the model between what is held and some tensors."""
 
-    def __init__(self, stream: Stream, names: Sequence[str]) -> None:
-        self._stream, self._names = stream, names
+    def __init__(self, stream: Stream, names: Sequence[str], opened: Sequence[Use]) -> None:
+        self._stream, self._names, self._opened = stream, names, opened
         chosen, needed = stream._network.ancestors(names, list(stream._held))
         self._inputs = [name for name in stream._held if name in needed]
         running = stream._running
@@ -110,8 +121,10 @@ class _Runner:
             self._model(chosen, needed), threads=running.threads, folder=stream._network.folder
         )
 
-    def __call__(self, chunk: int) -> Mapping[str, Array]:
+    def __call__(self, chunk: int, values: Mapping[Use, Array] | None = None) -> Mapping[str, Array]:
+        """Return the tensors for one chunk; `values` are those of the opened uses."""
         feeds = {name: self._stream._held[name][chunk].get() for name in self._inputs}
+        feeds.update({_slot_name(use): value for use, value in (values or {}).items()})
         return self._session.run(feeds, self._names)
 
     def _model(self, chosen: Sequence[int], needed: set[str]) -> ModelProto:
@@ -119,15 +132,19 @@ class _Runner:
         graph = GraphProto(name="part")
         for index in chosen:
             node, label = network.nodes[index], network.labels[index]
-            uses = [use for use in (Use(label, slot) for slot in range(4)) if use in overrides]
+            uses = [use for use in (Use(label, slot) for slot in range(4)) if use in overrides or use in self._opened]
             if uses:
                 copy = NodeProto()
                 copy.CopyFrom(node)
                 for use in uses:
                     while len(copy.input) <= use.slot:
                         copy.input.append("")
-                    copy.input[use.slot] = f"{label}/override/{use.slot}"
-                    graph.initializer.append(numpy_helper.from_array(overrides[use], copy.input[use.slot]))
+                    copy.input[use.slot] = _slot_name(use)
+                    if use in self._opened:
+                        kind = self._stream.element_type(use)
+                        graph.input.append(onnx.helper.make_tensor_value_info(_slot_name(use), kind, None))
+                    else:
+                        graph.initializer.append(numpy_helper.from_array(overrides[use], _slot_name(use)))
                 node = copy
             graph.node.append(node)
         read = {name for node in graph.node for name in node.input} | (needed & set(network.constants))
@@ -139,3 +156,7 @@ class _Runner:
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._names)
         proto = network.proto
         return onnx.helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
+
+
+def _slot_name(use: Use) -> str:
+    return f"{use.node}/override/{use.slot}"

@@ -22,6 +22,8 @@ LIMIT = 64 << 20
 """Bytes of unfolded input that are alive at once."""
 ROWS = 8192
 """Rows that are added up in float32."""
+WHOLE = 512
+"""A 1 x 1 convolution with this many positions is taken sample by sample, as it lies in memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +81,10 @@ def blocks(
         return
     direct = positions is None and _plain(shape)
     row = 4 * x.shape[1] * contraction.taps
+    if direct and total >= WHOLE:  # long rows already: no copy
+        for image, aim in zip(x, [None] * len(x) if y is None else y, strict=True):
+            yield from _cut(_flat(contraction, image), None if aim is None else _flat(contraction, aim), ROWS)
+        return
     many = max(1, min(ROWS, limit // row) // total)
     for start in range(0, len(x), many):
         part = x[start : start + many].astype(np.float32, copy=False)
@@ -96,6 +102,10 @@ def _cut(source: Float32, aim: Float32 | None, size: int) -> Iterator[Block]:
     for start in range(0, source.shape[2], size):
         part = slice(start, start + size)
         yield Block(source[:, :, part], None if aim is None else aim[:, :, part])
+
+
+def _flat(contraction: Contraction, image: Array) -> Float32:
+    return image.astype(np.float32, copy=False).reshape(contraction.groups, image.shape[0] // contraction.groups, -1)
 
 
 def _products(contraction: Contraction, x: Array, y: Array | None) -> Iterator[Block]:
@@ -136,6 +146,17 @@ def _shifted(contraction: Contraction, part: Float32, shape: Sequence[Window]) -
         read = tuple(slice(start, start + (w.out - 1) * w.step + 1, w.step) for w, start in zip(shape, starts, strict=True))
         unfolded[:, tap] = padded[:, :, *read]
     return unfolded.reshape(contraction.groups, part.shape[1] // contraction.groups * contraction.taps, -1)
+
+
+def window_sums(contraction: Contraction, total: NDArray[np.float64], shape: Sequence[Window]) -> NDArray[np.float64]:
+    """Return the column sums (g, p) of the unfolded input whose images sum to `total` (channels, *spatial)."""
+    padded = np.pad(total, [(0, 0), *((w.before, w.after) for w in shape)])
+    sums = np.empty((len(total), contraction.taps))
+    for tap, index in enumerate(np.ndindex(*contraction.kernel)):
+        starts = [w.offsets[t] + w.before for w, t in zip(shape, index, strict=True)]
+        read = tuple(slice(start, start + w.out) for w, start in zip(shape, starts, strict=True))
+        sums[:, tap] = padded[:, *read].reshape(len(total), -1).sum(axis=1)
+    return sums.reshape(contraction.groups, -1)
 
 
 def _gathered(contraction: Contraction, part: Float32, shape: Sequence[Window], positions: Int64) -> Float32:

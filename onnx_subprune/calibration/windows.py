@@ -1,7 +1,8 @@
-"""Where the taps of a convolution read: along every axis, tap t of output position o reads the padded input at offset[t] + step * o.
+"""Where the taps of a convolution read: tap t of output position o reads the image at offsets[t] + step * o, axis by axis.
 
-A Conv steps by its stride over the image. A ConvTranspose steps by one over the image whose pixels were moved `stuffing` apart, zeros between
-them, and its offsets fall with t. So both are the same gather, and everything behind this module knows only windows.
+A Conv steps by its stride over the image. A ConvTranspose steps by one over the image whose pixels were moved
+`stuffing` apart, zeros between them, and its offsets fall with t. So both are the same gather, and everything behind
+this module knows only windows. What lies outside of the image is zero.
 """
 
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ def _conv_transpose(c: Contraction, axis: int, size: int) -> Window:
     if c.output_shape or same:
         out = c.output_shape[axis - c.spatial] if c.output_shape else size * stride
         total = max(0, natural - out)
-        begin = total - total // 2 if c.auto_pad is AutoPad.SAME_LOWER else total // 2
+        begin = total // 2 if c.auto_pad is AutoPad.SAME_UPPER else total - total // 2
     else:
         if c.auto_pad is AutoPad.VALID:
             begin = end = 0

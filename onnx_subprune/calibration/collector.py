@@ -1,0 +1,93 @@
+"""Collects the moments of one contraction, chunk by chunk: the streaming side of `moments`.
+
+Chunks are cut by the caller, at fixed places. Each chunk's products are formed by the cheaper `Route` and added with an order-independent
+sum, so batches, shards and the order of arrival do not change a byte of the result.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.calibration.compensated import CompensatedSum
+from onnx_subprune.calibration.contraction import Contraction
+from onnx_subprune.calibration.moments import Moments
+from onnx_subprune.calibration.routes import Route, route
+
+Array = NDArray[np.generic]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+SUMS = ("gram", "cross", "energy", "sum_input", "sum_target")
+
+
+class Collector:
+    """Sums over chunks.
+
+    with_gram: False where only a new target is collected for inputs whose gram is known. positions: flat output positions to take
+    (`unfold.sample_positions`); None for all.
+    """
+
+    def __init__(self, contraction: Contraction, *, with_gram: bool = True, positions: Int64 | None = None) -> None:
+        self.contraction = contraction
+        self._with_gram, self._positions = with_gram, positions
+        self._route: Route | None = None
+        self._spatial: tuple[int, ...] = ()
+        self._count = 0
+        self._sums = {name: CompensatedSum() for name in SUMS}
+
+    def add(self, x: Array, target: Array | None = None) -> None:
+        """Add one chunk: the input and, in the layout of the output, the target (None: gram only)."""
+        if self._route is None:
+            self._route, self._spatial = route(self.contraction, x.shape, self._positions), x.shape[1:]
+        found = self._route.products(x, target, with_gram=self._with_gram)
+        self._count += found.count
+        for name, total in self._sums.items():
+            value = getattr(found, name)
+            if value is not None:
+                total.add(value)
+
+    def merge(self, other: "Collector") -> None:
+        """Add everything that was added to `other`, a collector of the same contraction."""
+        if self._route is None:
+            self._route, self._spatial = other._route, other._spatial
+        assert other._route is None or other._spatial == self._spatial, "the images differ in size"
+        self._count += other._count
+        for name, total in self._sums.items():
+            total.merge(other._sums[name])
+
+    def moments(self, gram: Float64 | None = None) -> Moments:
+        """Return the moments, rounded once; what was not collected is zero, but for `gram` where it is given."""
+        assert self._route is not None, "nothing was added"
+        found = {name: total.total() for name, total in self._sums.items() if total.hi is not None}
+        groups, p = found["sum_input"].shape
+        m = found["cross"].shape[2] if "cross" in found else 0
+        if gram is None:
+            gram = self._route.gram(found["gram"]) if "gram" in found else np.zeros((groups, p, p))
+        return Moments(
+            count=float(self._count),
+            gram=gram,
+            cross=found.get("cross", np.zeros((groups, p, m))),
+            energy=found.get("energy", np.zeros((groups, m))),
+            sum_input=found["sum_input"],
+            sum_target=found.get("sum_target", np.zeros((groups, m))),
+        )
+
+    def state(self) -> Mapping[str, Array]:
+        """Return the sums as arrays, unrounded, for a shard's file."""
+        arrays: dict[str, Array] = {"count": np.array(self._count), "shape": np.array(self._spatial, np.int64)}
+        for name, total in self._sums.items():
+            if total.hi is not None and total.lo is not None:
+                arrays[f"{name}.hi"], arrays[f"{name}.lo"] = total.hi, total.lo
+        return arrays
+
+    @classmethod
+    def restore(cls, contraction: Contraction, state: Mapping[str, Array], *, positions: Int64 | None = None) -> "Collector":
+        """Undo `state`."""
+        collector = cls(contraction, with_gram="gram.hi" in state, positions=positions)
+        collector._count, collector._spatial = int(state["count"]), tuple(int(size) for size in state["shape"])
+        collector._route = route(contraction, (1, *collector._spatial), positions)
+        for name in SUMS:
+            if f"{name}.hi" in state:
+                hi, lo = (np.array(state[f"{name}.{half}"], np.float64) for half in ("hi", "lo"))
+                collector._sums[name] = CompensatedSum(hi, lo)
+        return collector

@@ -1,0 +1,62 @@
+"""Sums whose bits do not depend on the order of the summands: float64 pairs hi + lo, added without error (TwoSum, Knuth).
+
+The summands are sums of float32 products, so they have few significant bits, and a pair holds 106: the sum in the pair is exact
+unless summands differ by more than about 2^60 in size. Then `total` rounds once, and every order gives the same bytes.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+Summand = NDArray[np.float64] | NDArray[np.float32]
+
+STRIP = 1 << 14
+"""Elements that are worked on at a time: they and the four temporaries stay in the cache."""
+
+
+class CompensatedSum:
+    """A running sum of arrays of one shape. `hi`, `lo` are None before the first summand."""
+
+    def __init__(self, hi: Float64 | None = None, lo: Float64 | None = None) -> None:
+        self.hi, self.lo = hi, lo
+
+    def add(self, value: Summand) -> None:
+        """Add `value`, float32 or float64."""
+        if self.hi is None or self.lo is None:
+            self.hi = np.array(value, np.float64, order="C")
+            self.lo = np.zeros_like(self.hi)
+            return
+        assert self.hi.shape == value.shape
+        _two_sum(self.hi.reshape(-1), self.lo.reshape(-1), np.ascontiguousarray(value).reshape(-1))
+
+    def merge(self, other: "CompensatedSum") -> None:
+        """Add everything that was added to `other`."""
+        if other.hi is not None and other.lo is not None:
+            self.add(other.hi)
+            self.add(other.lo)
+
+    def total(self) -> Float64:
+        """Return the sum, rounded once."""
+        assert self.hi is not None, "nothing was added"
+        assert self.lo is not None
+        return np.asarray(self.hi + self.lo)
+
+
+def _two_sum(hi: Float64, lo: Float64, value: Summand) -> None:
+    """Add `value` to hi + lo in place: total = hi + value; lo += (hi - (total - back)) + (value - back) with back = total - hi."""
+    size = min(STRIP, len(hi))
+    total, back, rest, wide = (np.empty(size) for _ in range(4))
+    for start in range(0, len(hi), STRIP):
+        part = slice(start, start + STRIP)
+        high, low = hi[part], lo[part]
+        if len(high) < size:
+            total, back, rest, wide = (temporary[: len(high)] for temporary in (total, back, rest, wide))
+        wide[:] = value[part]
+        np.add(high, wide, out=total)
+        np.subtract(total, high, out=back)
+        np.subtract(wide, back, out=wide)
+        np.subtract(total, back, out=rest)
+        np.subtract(high, rest, out=rest)
+        np.add(rest, wide, out=rest)
+        np.add(low, rest, out=low)
+        high[:] = total

@@ -1,0 +1,193 @@
+"""The ways to form a chunk's products, and the choice between them by predicted cost.
+
+A route turns one chunk of inputs (and targets) into `Products`: float32 products over at most `ROWS` rows each, summed in float64. A
+route may keep the gram in parts, fewer numbers than the gram has; sums of parts become the gram once, at the end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.calibration.contraction import CONVOLUTIONS, Contraction
+from onnx_subprune.calibration.lags import LagPlan, usable
+from onnx_subprune.calibration.unfold import ROWS, blocks, window_sums
+from onnx_subprune.calibration.windows import Window, windows
+
+Array = NDArray[np.generic]
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+LIMIT = 16 << 20
+"""Bytes of unfolded input that are alive at once: few, so that copies stay in the cache."""
+CALL = 4e-6
+"""Seconds that a call of BLAS costs beside its work."""
+COPY = 3.5e-10
+"""Seconds that a number costs to be copied."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Products:
+    """Sums over one chunk, float64; None where they were not asked for.
+
+    count: rows. gram: parts of the route's own shape. cross: (g, p, m). energy, sum_target: (g, m). sum_input: (g, p).
+    """
+
+    count: int
+    gram: Float64 | None
+    cross: Float64 | None
+    energy: Float64 | None
+    sum_input: Float64
+    sum_target: Float64 | None
+
+
+class Route(Protocol):
+    """A way to form products."""
+
+    def products(self, x: Array, target: Array | None, *, with_gram: bool) -> Products:
+        """Return the products of a chunk; `target` has the layout of the output."""
+
+    def gram(self, parts: Float64) -> Float64:
+        """Return the gram (g, p, p) from the sum of the parts."""
+
+
+def route(contraction: Contraction, input_shape: Sequence[int], positions: Int64 | None = None) -> Route:
+    """Choose the cheaper route for inputs of this shape; the number of samples plays no part."""
+    if contraction.kind in CONVOLUTIONS and positions is None and contraction.taps > 1:
+        shape = windows(contraction, input_shape[2:])
+        if usable(shape) and contraction.taps <= MOST:
+            plan = LagPlan(shape)
+            if lag_seconds(contraction, input_shape, plan) < unfold_seconds(contraction, input_shape, shape):
+                return Lagging(contraction, plan)
+    return Unfolding(contraction, positions)
+
+
+MOST = 169
+"""Kernels with more taps than this are unfolded; there are few, and planning grows with the square."""
+NOMINAL = 8192
+"""Rows of a block for which the predictions hold."""
+
+
+def _rate(size: int) -> float:
+    """Multiply-adds a second (times two) of a product of this smaller side, as measured on two cores; only ratios count."""
+    return 2.4e11 * size / (size + 16)
+
+
+def lag_seconds(contraction: Contraction, input_shape: Sequence[int], plan: LagPlan) -> float:
+    """Predict the seconds that the gram takes by lags, an output position."""
+    groups, positions = contraction.groups, prod(w.out for w in plan.windows)
+    c = input_shape[1] // groups
+    seconds = 0.0
+    for box in plan.boxes:
+        pixels = plan.pixels(box)
+        half = 1 if any(box.lag) else 2
+        seconds += pixels * groups * (2 * c * c / half / _rate(c)) + groups * CALL * positions / NOMINAL
+        if any(interval is not None for interval in box.intervals[1:]):
+            seconds += 2 * pixels * groups * c * COPY * 2
+    return seconds / positions
+
+
+def unfold_seconds(contraction: Contraction, input_shape: Sequence[int], shape: Sequence[Window]) -> float:
+    """Predict the seconds that the gram takes by unfolding, an output position."""
+    groups, p = contraction.groups, input_shape[1] // contraction.groups * contraction.taps
+    copied = COPY * (1 + 8 / shape[-1].out)
+    return groups * (p * p / _rate(p) + p * copied + CALL / NOMINAL)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unfolding:
+    """The unfolded input, block by block; for matrix products and 1 x 1 convolutions that is the input itself."""
+
+    contraction: Contraction
+    positions: Int64 | None = None
+
+    def products(self, x: Array, target: Array | None, *, with_gram: bool) -> Products:
+        """See `Route`."""
+        sums = _Sums()
+        for block in blocks(self.contraction, x, target, self.positions, LIMIT):
+            b, t = block.input, block.target
+            sums.count += b.shape[2]
+            sums.add("sum_input", b.sum(axis=2))
+            if with_gram:
+                sums.add("gram", b @ b.transpose(0, 2, 1))
+            if t is not None:
+                sums.add("cross", b @ t.transpose(0, 2, 1))
+                sums.add_target(t)
+        return sums.products()
+
+    def gram(self, parts: Float64) -> Float64:
+        """See `Route`."""
+        return parts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lagging:
+    """Products by lags, see `lags`."""
+
+    contraction: Contraction
+    plan: LagPlan
+
+    def products(self, x: Array, target: Array | None, *, with_gram: bool) -> Products:
+        """See `Route`."""
+        sums, plan, groups = _Sums(), self.plan, self.contraction.groups
+        many = max(1, ROWS // prod(plan.grid))
+        for start in range(0, len(x), many):
+            images = x[start : start + many].astype(np.float32, copy=False)
+            laid = plan.lay(images, groups)
+            sums.count += len(images) * prod(w.out for w in plan.windows)
+            sums.add("sum_input", images.sum(axis=0))
+            if with_gram:
+                sums.add_parts("gram", list(plan.products(laid)))
+            if target is not None:
+                aim = plan.lay(target[start : start + many].astype(np.float32, copy=False), groups)
+                sums.add_parts("cross", list(plan.crosses(laid, aim)))
+                sums.add_target(aim.reshape(*aim.shape[:2], -1))
+        if "sum_input" in sums.found:
+            sums.found["sum_input"] = window_sums(self.contraction, sums.found["sum_input"], plan.windows)
+        if "cross" in sums.found:  # (taps, g, c, m)
+            cross = sums.found["cross"].transpose(1, 2, 0, 3)
+            sums.found["cross"] = np.ascontiguousarray(cross).reshape(groups, -1, cross.shape[3])
+        return sums.products()
+
+    def gram(self, parts: Float64) -> Float64:
+        """See `Route`."""
+        return self.plan.gram(parts)
+
+
+class _Sums:
+    """float64 sums of float32 products."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.found: dict[str, Float64] = {}
+
+    def add(self, name: str, value: Float32) -> None:
+        if name in self.found:
+            self.found[name] += value
+        else:
+            self.found[name] = value.astype(np.float64)
+
+    def add_parts(self, name: str, values: Sequence[Float32]) -> None:
+        if name not in self.found:
+            self.found[name] = np.zeros((len(values), *values[0].shape))
+        for total, value in zip(self.found[name], values, strict=True):
+            total += value
+
+    def add_target(self, t: Float32) -> None:
+        self.add("energy", (t[:, :, None, :] @ t[:, :, :, None])[:, :, 0, 0])
+        self.add("sum_target", t.sum(axis=2))
+
+    def products(self) -> Products:
+        found = self.found
+        return Products(
+            count=self.count,
+            gram=found.get("gram"),
+            cross=found.get("cross"),
+            energy=found.get("energy"),
+            sum_input=found["sum_input"],
+            sum_target=found.get("sum_target"),
+        )

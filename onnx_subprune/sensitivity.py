@@ -1,0 +1,167 @@
+"""What the model's output loses when one group alone gets narrower, its consumers refitted; no labels.
+
+Pass one over the original model takes the moments of every consumer; channels and refitted weights at a few widths follow from
+those. Pass two, on fewer samples, runs what lies behind the group with each of these weights, which are inputs of one session a group.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.allocation import Curve, Room
+from onnx_subprune.calibration.divergence import divergence
+from onnx_subprune.calibration.equations import columns_of, problem_of
+from onnx_subprune.calibration.moments import Moments
+from onnx_subprune.calibration.store import Held, Store
+from onnx_subprune.calibration.stream import Stream
+from onnx_subprune.data import Calibration
+from onnx_subprune.graph.channels import ChannelGroup, Consumer, Use
+from onnx_subprune.reconstruction import Task, layout_of, survey
+from onnx_subprune.selection import Choice, ridge
+
+Array = NDArray[np.generic]
+
+FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)
+"""The widths that are tried, as shares of the full one."""
+SAMPLES = 128
+"""Samples of the second pass."""
+STRENGTH = 1e-5
+"""Ridge of the refits, which a trial does not cross-validate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GroupSensitivity:
+    """One group alone: the divergence of the output, and the error of its consumers, at each width."""
+
+    name: str
+    output: Curve
+    consumers: Curve
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Trials:
+    """Refitted weights of a group's consumers, for every width: held in the store."""
+
+    group: ChannelGroup
+    choices: tuple[Choice, ...]
+    values: tuple[Mapping[Use, Held], ...]
+
+
+def sensitivities(task: Task, rooms: Sequence[Room]) -> dict[str, GroupSensitivity]:
+    """Return the sensitivity of every room's group; `task.widths` and `task.refit` are not looked at."""
+    groups = [task.graph.group(room.name) for room in rooms]
+    widths = {room.name: _widths(room) for room in rooms}
+    with Store(task.memory) as store:
+        trials = _prepare(task, groups, widths, store)
+        return _measure(task, trials, widths, store)
+
+
+def _widths(room: Room) -> tuple[int, ...]:
+    """Allowed widths closest to the fractions, ascending, without the full one."""
+    near = {min(room.choices, key=lambda width: abs(width - share * room.width)) for share in FRACTIONS}
+    return tuple(sorted(near - {room.width})) or room.choices[:1]
+
+
+def _prepare(
+    task: Task, groups: Sequence[ChannelGroup], widths: Mapping[str, Sequence[int]], store: Store
+) -> list[_Trials]:
+    needed = {consumer.node: consumer.contraction for group in groups for consumer in group.consumers}
+    waiting = {group.name: {consumer.node for consumer in group.consumers} for group in groups}
+    moments: dict[str, Moments] = {}
+    trials = []
+    steps = survey(task.network, list(needed.values()), task.data, task.running, task.memory)
+    for done, (contraction, found) in enumerate(steps):
+        moments[contraction.node] = found
+        for group in groups:
+            if contraction.node in waiting[group.name]:
+                waiting[group.name].remove(contraction.node)
+                if not waiting[group.name]:
+                    trials.append(_try(task, group, widths[group.name], moments, store))
+        open_nodes = set().union(*waiting.values(), *({c.node for c in g.consumers} for g in groups if waiting[g.name]))
+        moments = {node: item for node, item in moments.items() if node in open_nodes}
+        task.watch("surveying", done + 1, len(needed))
+    return trials
+
+
+def _try(
+    task: Task, group: ChannelGroup, widths: Sequence[int], moments: Mapping[str, Moments], store: Store
+) -> _Trials:
+    problems = []
+    for consumer in group.consumers:
+        layout, weights = layout_of(task.network, consumer.contraction)
+        alive = np.ones(weights.shape[0] * weights.shape[1], bool)
+        problems.append(problem_of(consumer, layout, moments[consumer.node].centered(), weights, alive))
+    choices = task.selector.path(problems, widths, group.cells)
+    values = []
+    for choice in choices:
+        mine: dict[Use, Held] = {}
+        for consumer in group.consumers:
+            fitted = _refitted(task, group, consumer, choice, moments[consumer.node])
+            mine.update({use: store.put(value) for use, value in fitted.items()})
+        values.append(mine)
+    return _Trials(group=group, choices=choices, values=tuple(values))
+
+
+def _refitted(
+    task: Task, group: ChannelGroup, consumer: Consumer, choice: Choice, moments: Moments
+) -> dict[Use, Array]:
+    """Weights, and bias where there is one, of a consumer that reads only the chosen channels."""
+    network, contraction = task.network, consumer.contraction
+    layout, prior = layout_of(network, contraction)
+    alive = np.ones(prior.shape[0] * prior.shape[1], bool)
+    dropped = np.setdiff1d(np.arange(group.width), np.array(choice.support, np.int64))
+    alive[columns_of(consumer.positions[dropped].ravel(), layout.taps)] = False
+    masks = alive.reshape(prior.shape[:2])
+    bias = contraction.bias
+    free = bias is not None and network.array(network.node(bias.node).input[bias.slot]).size == prior.shape[0] * prior.shape[2]
+    use = moments.centered() if free else moments
+    weights = np.zeros_like(prior)
+    for g, mask in enumerate(masks):
+        left = np.flatnonzero(mask)
+        if left.size:
+            weights[g][left] = ridge(use.gram[g][np.ix_(left, left)], use.cross[g][left], prior[g][left], STRENGTH)
+    found: dict[Use, Array] = {contraction.weight: layout.from_matrix(weights, network.array(contraction.weight_tensor).dtype)}
+    if free and bias is not None:
+        old = network.array(network.node(bias.node).input[bias.slot])
+        lost = (moments.sum_target - np.einsum("gp,gpm->gm", moments.sum_input, weights)).ravel() / moments.count
+        scale = layout.bias_scale if bias.node == contraction.node else 1.0
+        found[bias] = (old.astype(np.float64) + (lost / scale).reshape(old.shape)).astype(old.dtype)
+    return found
+
+
+def _measure(
+    task: Task, trials: Sequence[_Trials], widths: Mapping[str, Sequence[int]], store: Store
+) -> dict[str, GroupSensitivity]:
+    network = task.network
+    few = replace_samples(task.data, SAMPLES)
+    outputs = [name for name in network.outputs if name not in network.constants]
+    stream = Stream(network, few, store, task.running)
+    reference = list(stream.read(outputs))
+    found: dict[str, GroupSensitivity] = {}
+    ordered = sorted(trials, key=lambda trial: min(network.position[c.node] for c in trial.group.consumers))
+    for done, trial in enumerate(ordered):
+        stream.advance(min(network.position[consumer.node] for consumer in trial.group.consumers))
+        run = stream.opened(outputs, list(trial.values[0]))
+        errors = []
+        for values in trial.values:
+            fed = {use: held.get() for use, held in values.items()}
+            errors.append(divergence(reference, [run(chunk, fed) for chunk in range(stream.chunks)]))
+            for held in values.values():
+                held.free()
+        name = trial.group.name
+        found[name] = GroupSensitivity(
+            name=name,
+            output=Curve(tuple(widths[name]), tuple(errors)),
+            consumers=Curve(tuple(widths[name]), tuple(choice.error for choice in trial.choices)),
+        )
+        task.watch("measuring sensitivities", done + 1, len(trials))
+    stream.close()
+    return found
+
+
+def replace_samples(data: Calibration, samples: int) -> Calibration:
+    """Return the first whole chunks of `data` that hold about so many samples."""
+    whole = max(1, samples // data.chunk) * data.chunk
+    return replace(data, arrays={name: array[:whole] for name, array in data.arrays.items()})

@@ -1,0 +1,87 @@
+"""Is the smaller model the model that the plan describes? Nothing leaves this package that fails here.
+
+The law: slicing a group equals zeroing its dropped channels in the weights that contract over it. It is checked with onnxruntime's
+optimizations off, because at the default level some Convs run whose channels disagree with their weights.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnx_subprune.errors import ModelError, VerificationError
+from onnx_subprune.graph.channels import ChannelGraph, Use
+from onnx_subprune.graph.model import Network
+from onnx_subprune.masking import zero_rows
+from onnx_subprune.runtime import LIMIT, Session
+from onnx_subprune.surgery import Plan, apply
+
+Array = NDArray[np.generic]
+
+TOLERANCE = 1e-4
+"""Largest deviation of sliced from masked, relative to the largest output: rounding of float32 over many layers."""
+
+
+def masked(network: Network, graph: ChannelGraph, plan: Plan) -> ModelProto:
+    """Return the model of `plan` with dropped channels zeroed in the weights that read them, and nothing cut."""
+    weights: dict[Use, Array] = dict(plan.weights)
+    for group in graph.groups:
+        if group.name in plan.supports:
+            dropped = np.setdiff1d(np.arange(group.width), np.asarray(plan.supports[group.name], np.int64))
+            for consumer in group.consumers:
+                use = consumer.contraction.weight
+                weights[use] = np.array(weights.get(use, network.array(consumer.contraction.weight_tensor)))
+                zero_rows(weights[use], consumer.contraction, consumer.positions[dropped].ravel())
+    return apply(network, graph, Plan(weights=weights))
+
+
+def law(
+    network: Network, graph: ChannelGraph, supports: Mapping[str, Sequence[int]], feeds: Mapping[str, Array]
+) -> float:
+    """Return how far slicing is from masking on `feeds`, relative to the largest output; original weights."""
+    plan = Plan(supports=supports)
+    return deviation(network, graph, plan, apply(network, graph, plan), feeds)
+
+
+def deviation(network: Network, graph: ChannelGraph, plan: Plan, sliced: ModelProto, feeds: Mapping[str, Array]) -> float:
+    """Return how far `sliced` is from the masked model of `plan` on `feeds`, relative to the largest output."""
+    ours = Session(sliced, optimize=False, folder=network.folder).run(feeds)
+    theirs = Session(masked(network, graph, plan), optimize=False, folder=network.folder).run(feeds)
+    worst = 0.0
+    for name, reference in theirs.items():
+        if ours[name].shape != reference.shape:
+            return float("inf")
+        if reference.dtype.kind == "f" and reference.size:
+            difference = float(np.max(np.abs(ours[name].astype(np.float64) - reference)))
+            worst = max(worst, difference / max(float(np.max(np.abs(reference.astype(np.float64)))), 1e-30))
+            if not np.isfinite(difference):
+                return float("inf")
+    return worst
+
+
+def verify(network: Network, graph: ChannelGraph, plan: Plan, sliced: ModelProto, feeds: Mapping[str, Array]) -> float:
+    """Check `sliced` and return its deviation from the plan; VerificationError if anything is wrong."""
+    check(sliced, network.folder)
+    try:
+        found = deviation(network, graph, plan, sliced, feeds)
+    except ModelError as error:
+        raise VerificationError(f"the pruned model does not run: {error}; please report this model") from error
+    limit = TOLERANCE if all(array.dtype != np.float16 for array in feeds.values()) else 0.05
+    if not found <= limit:
+        raise VerificationError(
+            f"the pruned model deviates from its plan by {found:.2g} of the largest output: nothing was written; please report this model"
+        )
+    return found
+
+
+def check(model: ModelProto, folder: Path | None) -> None:
+    """Run onnx's checker with shape inference; VerificationError with its first line if it complains."""
+    if model.ByteSize() > LIMIT or any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
+        return  # the checker reads whole models only; onnxruntime has loaded this one
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise VerificationError(f"the pruned model is not valid: {' '.join(str(error).split())[:300]}") from error
