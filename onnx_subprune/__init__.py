@@ -1,0 +1,66 @@
+"""Make an ONNX model smaller with a few hundred unlabelled inputs."""
+
+from onnx_subprune._version import __version__
+from onnx_subprune.allocation import Channels, Macs, MarginalCost, Params, Uniform
+from onnx_subprune.comparison import Comparison, compare
+from onnx_subprune.errors import (
+    BudgetError,
+    DataError,
+    ModelError,
+    OptionError,
+    OutputError,
+    SubpruneError,
+    VerificationError,
+)
+from onnx_subprune.graph.rules import RULES
+from onnx_subprune.graph.trace import trace
+from onnx_subprune.pipeline import Pruned, Resources, prune, sensitivity
+from onnx_subprune.reconstruction import Asymmetric, Layerwise, Refit, Sequential
+from onnx_subprune.selection import (
+    ActivationNorm,
+    Backward,
+    Forward,
+    InterpolativeDecomposition,
+    LayerSampling,
+    Random,
+    Refined,
+    Wanda,
+    WeightNorm,
+)
+
+__all__ = [
+    "RULES",
+    "ActivationNorm",
+    "Asymmetric",
+    "Backward",
+    "BudgetError",
+    "Channels",
+    "Comparison",
+    "DataError",
+    "Forward",
+    "InterpolativeDecomposition",
+    "LayerSampling",
+    "Layerwise",
+    "Macs",
+    "MarginalCost",
+    "ModelError",
+    "OptionError",
+    "OutputError",
+    "Params",
+    "Pruned",
+    "Random",
+    "Refined",
+    "Refit",
+    "Resources",
+    "Sequential",
+    "SubpruneError",
+    "Uniform",
+    "VerificationError",
+    "Wanda",
+    "WeightNorm",
+    "__version__",
+    "compare",
+    "prune",
+    "sensitivity",
+    "trace",
+]

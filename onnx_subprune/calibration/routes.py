@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.calibration.contraction import CONVOLUTIONS, Contraction
 from onnx_subprune.calibration.lags import LagPlan, usable
-from onnx_subprune.calibration.unfold import ROWS, blocks, window_sums
+from onnx_subprune.calibration.unfold import ROWS, blocks, image_sums
 from onnx_subprune.calibration.windows import Window, windows
 
 Array = NDArray[np.generic]
@@ -107,11 +107,14 @@ class Unfolding:
 
     def products(self, x: Array, target: Array | None, *, with_gram: bool) -> Products:
         """See `Route`."""
-        sums = _Sums()
+        sums, image = _Sums(), self.contraction.kind in CONVOLUTIONS
+        if image:
+            sums.found["sum_input"] = image_sums(self.contraction, _total(x), self.positions)
         for block in blocks(self.contraction, x, target, self.positions, LIMIT):
             b, t = block.input, block.target
             sums.count += b.shape[2]
-            sums.add("sum_input", b.sum(axis=2))
+            if not image:
+                sums.add("sum_input", b.sum(axis=2))
             if with_gram:
                 sums.add("gram", b @ b.transpose(0, 2, 1))
             if t is not None:
@@ -134,20 +137,18 @@ class Lagging:
     def products(self, x: Array, target: Array | None, *, with_gram: bool) -> Products:
         """See `Route`."""
         sums, plan, groups = _Sums(), self.plan, self.contraction.groups
+        sums.found["sum_input"] = image_sums(self.contraction, _total(x))
         many = max(1, ROWS // prod(plan.grid))
         for start in range(0, len(x), many):
             images = x[start : start + many].astype(np.float32, copy=False)
             laid = plan.lay(images, groups)
             sums.count += len(images) * prod(w.out for w in plan.windows)
-            sums.add("sum_input", images.sum(axis=0))
             if with_gram:
                 sums.add_parts("gram", list(plan.products(laid)))
             if target is not None:
                 aim = plan.lay(target[start : start + many].astype(np.float32, copy=False), groups)
                 sums.add_parts("cross", list(plan.crosses(laid, aim)))
                 sums.add_target(aim.reshape(*aim.shape[:2], -1))
-        if "sum_input" in sums.found:
-            sums.found["sum_input"] = window_sums(self.contraction, sums.found["sum_input"], plan.windows)
         if "cross" in sums.found:  # (taps, g, c, m)
             cross = sums.found["cross"].transpose(1, 2, 0, 3)
             sums.found["cross"] = np.ascontiguousarray(cross).reshape(groups, -1, cross.shape[3])
@@ -156,6 +157,12 @@ class Lagging:
     def gram(self, parts: Float64) -> Float64:
         """See `Route`."""
         return self.plan.gram(parts)
+
+
+def _total(images: Array) -> Float64:
+    """Return the sum over the samples: float32 inside of a few, float64 beyond."""
+    parts = [images[start : start + 32].sum(axis=0, dtype=np.float32) for start in range(0, len(images), 32)]
+    return np.sum(parts, axis=0, dtype=np.float64)
 
 
 class _Sums:

@@ -7,6 +7,7 @@ row by row, and symmetric products need no further copy. Blocks are cut at place
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ from onnx_subprune.calibration.windows import Window, windows
 
 Array = NDArray[np.generic]
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
+Real = TypeVar("Real", np.float32, np.float64)
 
 LIMIT = 64 << 20
 """Bytes of unfolded input that are alive at once."""
@@ -130,17 +133,17 @@ def _plain(shape: Sequence[Window]) -> bool:
     return all(w.offsets == (0,) and w.step == w.stuffing == 1 and w.out == w.size for w in shape)
 
 
-def _padded(part: Float32, shape: Sequence[Window]) -> Float32:
+def _padded(part: NDArray[Real], shape: Sequence[Window]) -> NDArray[Real]:
     """Return the images channel first, (channels, samples, *padded), stuffed and padded."""
-    padded = np.zeros((part.shape[1], len(part), *(w.before + w.stuffed + w.after for w in shape)), np.float32)
+    padded = np.zeros((part.shape[1], len(part), *(w.before + w.stuffed + w.after for w in shape)), part.dtype)
     inside = tuple(slice(w.before, w.before + w.stuffed, w.stuffing) for w in shape)
     padded[:, :, *inside] = np.moveaxis(part, 1, 0)
     return padded
 
 
-def _shifted(contraction: Contraction, part: Float32, shape: Sequence[Window]) -> Float32:
+def _shifted(contraction: Contraction, part: NDArray[Real], shape: Sequence[Window]) -> NDArray[Real]:
     padded = _padded(part, shape)
-    unfolded = np.empty((part.shape[1], contraction.taps, len(part), *(w.out for w in shape)), np.float32)
+    unfolded = np.empty((part.shape[1], contraction.taps, len(part), *(w.out for w in shape)), part.dtype)
     for tap, index in enumerate(np.ndindex(*contraction.kernel)):
         starts = [w.offsets[t] + w.before for w, t in zip(shape, index, strict=True)]
         read = tuple(slice(start, start + (w.out - 1) * w.step + 1, w.step) for w, start in zip(shape, starts, strict=True))
@@ -148,18 +151,19 @@ def _shifted(contraction: Contraction, part: Float32, shape: Sequence[Window]) -
     return unfolded.reshape(contraction.groups, part.shape[1] // contraction.groups * contraction.taps, -1)
 
 
-def window_sums(contraction: Contraction, total: NDArray[np.float64], shape: Sequence[Window]) -> NDArray[np.float64]:
-    """Return the column sums (g, p) of the unfolded input whose images sum to `total` (channels, *spatial)."""
-    padded = np.pad(total, [(0, 0), *((w.before, w.after) for w in shape)])
-    sums = np.empty((len(total), contraction.taps))
-    for tap, index in enumerate(np.ndindex(*contraction.kernel)):
-        starts = [w.offsets[t] + w.before for w, t in zip(shape, index, strict=True)]
-        read = tuple(slice(start, start + w.out) for w, start in zip(shape, starts, strict=True))
-        sums[:, tap] = padded[:, *read].reshape(len(total), -1).sum(axis=1)
-    return sums.reshape(contraction.groups, -1)
+def image_sums(contraction: Contraction, total: Float64, positions: Int64 | None = None) -> Float64:
+    """Return the column sums (g, p) of the unfolded input of a convolution whose images sum to `total` (channels, *spatial)."""
+    shape = windows(contraction, total.shape[1:])
+    if positions is None:
+        unfolded = _shifted(contraction, total[None], shape)
+    else:
+        unfolded = _gathered(contraction, total[None], shape, positions)
+    return np.asarray(unfolded.sum(axis=2))
 
 
-def _gathered(contraction: Contraction, part: Float32, shape: Sequence[Window], positions: Int64) -> Float32:
+def _gathered(
+    contraction: Contraction, part: NDArray[Real], shape: Sequence[Window], positions: Int64
+) -> NDArray[Real]:
     padded = _padded(part, shape)
     chosen = np.unravel_index(positions, tuple(w.out for w in shape))
     places = [(w.before + w.step * o)[None, :] for w, o in zip(shape, chosen, strict=True)]
