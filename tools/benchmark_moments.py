@@ -37,6 +37,7 @@ class Layer:
 
     @property
     def contraction(self) -> Contraction:
+        """The layer as `Collector` takes it."""
         k = self.kernel
         return Contraction(
             node=self.name,
@@ -96,16 +97,15 @@ def measure(layer: Layer) -> str:
     p, m = layer.inputs // layer.groups * contraction.taps, layer.outputs // layer.groups
     n = layer.samples * out * out * layer.groups
     gram, cross, both = (
-        best(lambda g=g, c=c: collect(with_gram=g, with_cross=c)) for g, c in ((True, False), (False, True), (True, True))
+        best(lambda g=g, c=c: collect(with_gram=g, with_cross=c))
+        for g, c in ((True, False), (False, True), (True, True))
     )
     collector = collect(with_gram=True, with_cross=True)
     route = {Lagging: "lags", Unfolding: "unfold"}[type(collector._route)]
     finish = best(collector.moments, 1)
     work = n * p * (p / 2 + m)
     floor = n * p * p / 2 / sgemm_rate(p, p) + n * p * m / sgemm_rate(p, m)
-    return (
-        f"{layer.name:26} {route:7} {gram:8.3f} {cross:8.3f} {both:8.3f} {finish:8.3f} {2 * work / both / 1e9:9.1f} {both / floor:9.2f}"
-    )
+    return f"{layer.name:26} {route:7} {gram:8.3f} {cross:8.3f} {both:8.3f} {finish:8.3f} {2 * work / both / 1e9:9.1f} {both / floor:9.2f}"
 
 
 def main(arguments: list[str]) -> int:

@@ -81,7 +81,9 @@ class Collector:
         return arrays
 
     @classmethod
-    def restore(cls, contraction: Contraction, state: Mapping[str, Array], *, positions: Int64 | None = None) -> "Collector":
+    def restore(
+        cls, contraction: Contraction, state: Mapping[str, Array], *, positions: Int64 | None = None
+    ) -> "Collector":
         """Undo `state`."""
         collector = cls(contraction, with_gram="gram.hi" in state, positions=positions)
         collector._count, collector._spatial = int(state["count"]), tuple(int(size) for size in state["shape"])

@@ -96,10 +96,14 @@ class Contraction:
             )
         if node.op_type == "MatMul" and weight_slot in (0, 1) and rank == 2:
             return cls(node=label, kind=Kind.MATMUL if weight_slot else Kind.LEFT_MATMUL)
-        raise ValueError(f"{label}: {node.op_type} with a constant of shape {tuple(weight_shape)} at input {weight_slot} is not a known contraction")
+        raise ValueError(
+            f"{label}: {node.op_type} with a constant of shape {tuple(weight_shape)} at input {weight_slot} is not a known contraction"
+        )
 
     @classmethod
-    def _convolution(cls, label: str, kind: Kind, found: dict[str, onnx.AttributeProto], kernel: tuple[int, ...]) -> "Contraction":
+    def _convolution(
+        cls, label: str, kind: Kind, found: dict[str, onnx.AttributeProto], kernel: tuple[int, ...]
+    ) -> "Contraction":
         def integers(name: str, default: tuple[int, ...]) -> tuple[int, ...]:
             return tuple(int(value) for value in found.get(name, default))
 

@@ -41,7 +41,7 @@ class Box:
 
 
 def _terms(window: Window, u: int, v: int) -> list[tuple[int, Interval]]:
-    """The pixels of R(u) that have their partner in the image, as signed intervals: all - left - right; empty where there are none."""
+    """Return the pixels of R(u) with a partner in the image as signed intervals, all - left - right; none is empty."""
     offset, lag = window.offsets[u], window.offsets[v] - window.offsets[u]
     first, last = max(0, -lag), min(window.size, window.size - lag)
     begin, end = max(first, offset), min(last, window.out + offset)
@@ -159,5 +159,5 @@ class LagPlan:
 
 
 def usable(windows: Sequence[Window]) -> bool:
-    """True if lags describe these windows."""
+    """Return whether lags describe these windows."""
     return len(windows) > 0 and all(w.step == w.stuffing == 1 and w.out > 0 and w.size > 0 for w in windows)

@@ -1,6 +1,6 @@
 """The ways to form a chunk's products, and the choice between them by predicted cost.
 
-A route turns one chunk of inputs (and targets) into `Products`: float32 products over at most `ROWS` rows each, summed in float64. A
+A route turns one chunk of inputs (and targets) into `Products`: float32 products over bounded blocks of rows, summed in float64. A
 route may keep the gram in parts, fewer numbers than the gram has; sums of parts become the gram once, at the end.
 """
 
@@ -12,9 +12,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.calibration.compensated import Summand
 from onnx_subprune.calibration.contraction import CONVOLUTIONS, Contraction
 from onnx_subprune.calibration.lags import LagPlan, usable
-from onnx_subprune.calibration.unfold import ROWS, blocks, image_sums
+from onnx_subprune.calibration.unfold import blocks, image_sums
 from onnx_subprune.calibration.windows import Window, windows
 
 Array = NDArray[np.generic]
@@ -24,6 +25,8 @@ Int64 = NDArray[np.int64]
 
 LIMIT = 16 << 20
 """Bytes of unfolded input that are alive at once: few, so that copies stay in the cache."""
+LAID = 4096
+"""Pixels of a block on the grid of lags: its channels are read once a lag, out of the cache."""
 CALL = 4e-6
 """Seconds that a call of BLAS costs beside its work."""
 COPY = 3.5e-10
@@ -32,17 +35,17 @@ COPY = 3.5e-10
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Products:
-    """Sums over one chunk, float64; None where they were not asked for.
+    """Sums over one chunk, float32 if one block was enough, else float64; None where they were not asked for.
 
     count: rows. gram: parts of the route's own shape. cross: (g, p, m). energy, sum_target: (g, m). sum_input: (g, p).
     """
 
     count: int
-    gram: Float64 | None
-    cross: Float64 | None
-    energy: Float64 | None
-    sum_input: Float64
-    sum_target: Float64 | None
+    gram: Summand | None
+    cross: Summand | None
+    energy: Summand | None
+    sum_input: Summand
+    sum_target: Summand | None
 
 
 class Route(Protocol):
@@ -138,16 +141,16 @@ class Lagging:
         """See `Route`."""
         sums, plan, groups = _Sums(), self.plan, self.contraction.groups
         sums.found["sum_input"] = image_sums(self.contraction, _total(x))
-        many = max(1, ROWS // prod(plan.grid))
+        many = max(1, LAID // prod(plan.grid))
         for start in range(0, len(x), many):
             images = x[start : start + many].astype(np.float32, copy=False)
             laid = plan.lay(images, groups)
             sums.count += len(images) * prod(w.out for w in plan.windows)
             if with_gram:
-                sums.add_parts("gram", list(plan.products(laid)))
+                sums.add("gram", np.stack(list(plan.products(laid))))
             if target is not None:
                 aim = plan.lay(target[start : start + many].astype(np.float32, copy=False), groups)
-                sums.add_parts("cross", list(plan.crosses(laid, aim)))
+                sums.add("cross", np.stack(list(plan.crosses(laid, aim))))
                 sums.add_target(aim.reshape(*aim.shape[:2], -1))
         if "cross" in sums.found:  # (taps, g, c, m)
             cross = sums.found["cross"].transpose(1, 2, 0, 3)
@@ -170,19 +173,16 @@ class _Sums:
 
     def __init__(self) -> None:
         self.count = 0
-        self.found: dict[str, Float64] = {}
+        self.found: dict[str, Summand] = {}
 
     def add(self, name: str, value: Float32) -> None:
-        if name in self.found:
-            self.found[name] += value
+        held = self.found.get(name)
+        if held is None:
+            self.found[name] = value  # a chunk of a single block needs no float64 copy
         else:
-            self.found[name] = value.astype(np.float64)
-
-    def add_parts(self, name: str, values: Sequence[Float32]) -> None:
-        if name not in self.found:
-            self.found[name] = np.zeros((len(values), *values[0].shape))
-        for total, value in zip(self.found[name], values, strict=True):
-            total += value
+            self.found[name] = (
+                np.add(held, value, dtype=np.float64) if held.dtype == np.float32 else held.__iadd__(value)
+            )
 
     def add_target(self, t: Float32) -> None:
         self.add("energy", (t[:, :, None, :] @ t[:, :, :, None])[:, :, 0, 0])

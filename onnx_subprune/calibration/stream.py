@@ -124,8 +124,24 @@ class _Runner:
     def __call__(self, chunk: int, values: Mapping[Use, Array] | None = None) -> Mapping[str, Array]:
         """Return the tensors for one chunk; `values` are those of the opened uses."""
         feeds = {name: self._stream._held[name][chunk].get() for name in self._inputs}
-        feeds.update({_slot_name(use): value for use, value in (values or {}).items()})
-        return self._session.run(feeds, self._names)
+        fixed = {_slot_name(use): value for use, value in (values or {}).items()}
+        return self._in_pieces(feeds, fixed) or self._session.run({**feeds, **fixed}, self._names)
+
+    def _in_pieces(self, feeds: Mapping[str, Array], fixed: Mapping[str, Array]) -> Mapping[str, Array] | None:
+        """Run few samples at a time, where the first axis of everything counts samples; None where it does not."""
+        size = self._stream._running.batch_size
+        counts = {array.shape[:1] for array in feeds.values()}
+        samples = min(counts)[0] if len(counts) == 1 and () not in counts else 0
+        if samples <= size:
+            return None
+        parts: list[Mapping[str, Array]] = []
+        for start in range(0, samples, size):
+            part = {name: array[start : start + size] for name, array in feeds.items()}
+            found = self._session.run({**part, **fixed}, self._names)
+            if any(array.shape[:1] != (min(size, samples - start),) for array in found.values()):
+                return None
+            parts.append(found)
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._names}
 
     def _model(self, chosen: Sequence[int], needed: set[str]) -> ModelProto:
         network, overrides = self._stream._network, self._stream._overrides

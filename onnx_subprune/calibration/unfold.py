@@ -93,7 +93,9 @@ def blocks(
         part = x[start : start + many].astype(np.float32, copy=False)
         aim = None if y is None else _columns(contraction, y[start : start + many], 1, positions)
         if direct:
-            source = np.ascontiguousarray(np.moveaxis(part, 1, 0)).reshape(contraction.groups, x.shape[1] // contraction.groups, -1)
+            source = np.ascontiguousarray(np.moveaxis(part, 1, 0)).reshape(
+                contraction.groups, x.shape[1] // contraction.groups, -1
+            )
         elif positions is None:
             source = _shifted(contraction, part, shape)
         else:
@@ -129,7 +131,7 @@ def _columns(contraction: Contraction, tensor: Array, axis: int, positions: Int6
 
 
 def _plain(shape: Sequence[Window]) -> bool:
-    """True if every output position reads just its own input position."""
+    """Return whether every output position reads just its own input position."""
     return all(w.offsets == (0,) and w.step == w.stuffing == 1 and w.out == w.size for w in shape)
 
 
@@ -146,7 +148,9 @@ def _shifted(contraction: Contraction, part: NDArray[Real], shape: Sequence[Wind
     unfolded = np.empty((part.shape[1], contraction.taps, len(part), *(w.out for w in shape)), part.dtype)
     for tap, index in enumerate(np.ndindex(*contraction.kernel)):
         starts = [w.offsets[t] + w.before for w, t in zip(shape, index, strict=True)]
-        read = tuple(slice(start, start + (w.out - 1) * w.step + 1, w.step) for w, start in zip(shape, starts, strict=True))
+        read = tuple(
+            slice(start, start + (w.out - 1) * w.step + 1, w.step) for w, start in zip(shape, starts, strict=True)
+        )
         unfolded[:, tap] = padded[:, :, *read]
     return unfolded.reshape(contraction.groups, part.shape[1] // contraction.groups * contraction.taps, -1)
 
@@ -168,7 +172,10 @@ def _gathered(
     chosen = np.unravel_index(positions, tuple(w.out for w in shape))
     places = [(w.before + w.step * o)[None, :] for w, o in zip(shape, chosen, strict=True)]
     taps = np.array(list(np.ndindex(*contraction.kernel)), np.int64).reshape(contraction.taps, -1)
-    shifted = [place + np.array(w.offsets)[taps[:, axis], None] for axis, (w, place) in enumerate(zip(shape, places, strict=True))]
+    shifted = [
+        place + np.array(w.offsets)[taps[:, axis], None]
+        for axis, (w, place) in enumerate(zip(shape, places, strict=True))
+    ]
     flat = np.ravel_multi_index(tuple(shifted), padded.shape[2:])
     gathered = padded.reshape(*padded.shape[:2], -1)[:, :, flat]  # (channels, samples, taps, positions)
     unfolded = np.ascontiguousarray(gathered.transpose(0, 2, 1, 3))

@@ -56,7 +56,9 @@ def _conv(c: Contraction, axis: int, size: int) -> Window:
         begin = total // 2 if c.auto_pad is AutoPad.SAME_UPPER else total - total // 2
         end = total - begin
     out = max(0, (size + begin + end - reach) // stride + 1)
-    return Window(size=size, stuffing=1, out=out, step=stride, offsets=tuple(t * dilation - begin for t in range(c.kernel[axis])))
+    return Window(
+        size=size, stuffing=1, out=out, step=stride, offsets=tuple(t * dilation - begin for t in range(c.kernel[axis]))
+    )
 
 
 def _conv_transpose(c: Contraction, axis: int, size: int) -> Window:
@@ -72,4 +74,6 @@ def _conv_transpose(c: Contraction, axis: int, size: int) -> Window:
         if c.auto_pad is AutoPad.VALID:
             begin = end = 0
         out = natural - begin - end
-    return Window(size=size, stuffing=stride, out=out, step=1, offsets=tuple(begin - t * dilation for t in range(c.kernel[axis])))
+    return Window(
+        size=size, stuffing=stride, out=out, step=1, offsets=tuple(begin - t * dilation for t in range(c.kernel[axis]))
+    )

@@ -1,6 +1,6 @@
 """Block Gaussian elimination on (G, C), the kernel of forward and backward selection.
 
-Eliminating channel I (its b columns) with L L' = G_II, U = L^-1 G_I:, V = L^-1 C_I does
+Eliminating channel I (its b columns) with G_II = Q E Q', U = E^-1/2 Q' G_I:, V = E^-1/2 Q' C_I does
 
     G <- G - U'U        C <- C - U'V
 
@@ -12,7 +12,6 @@ of G, which the worths need, are kept current.
 """
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -62,18 +61,18 @@ class Elimination:
         row = self._gram[own].copy()
         for u in self._panel:
             row -= u[:, own].T @ u
-        pivot = _positive((self._diagonal[place] + self._jitter[place] * np.eye(self._block))[None])[0]
-        lower = np.linalg.cholesky(pivot)
-        u = scipy.linalg.solve_triangular(lower, row, lower=True, check_finite=False)
-        v = scipy.linalg.solve_triangular(lower, self._cross[own], lower=True, check_finite=False)
+        values, vectors = np.linalg.eigh(self._diagonal[place])
+        use = values > self._jitter[place]  # what depends on eliminated channels is no direction any more
+        root = vectors[:, use] / np.sqrt(values[use])
+        u, v = root.T @ row, root.T @ self._cross[own]
         self._cross -= u.T @ v
-        parts = u.reshape(self._block, len(self._active), self._block)
+        parts = u.reshape(len(u), len(self._active), self._block)
         self._diagonal -= np.einsum("kwi,kwj->wij", parts, parts)
         self._done[channel] = True
         self._diagonal[place] = 0.0
         self._cross[own] = 0.0
         self._panel.append(u)
-        if len(self._panel) * self._block >= PANEL:
+        if sum(len(waiting) for waiting in self._panel) >= PANEL:
             self._flush()
 
     def _flush(self) -> None:

@@ -26,12 +26,16 @@ class Case:
 
     def __str__(self) -> str:
         words = [f"{name}={value}" for name, value in self.attributes.items()]
-        return " ".join([self.operator, f"x{self.x}", f"w{self.weight}", *words, *(["left"] if self.slot == 0 else [])]).replace(", ", ",")
+        return " ".join(
+            [self.operator, f"x{self.x}", f"w{self.weight}", *words, *(["left"] if self.slot == 0 else [])]
+        ).replace(", ", ",")
 
     @property
     def node(self) -> onnx.NodeProto:
         names = ["x", "w"] if self.slot else ["w", "x"]
-        return onnx.helper.make_node(self.operator, [*names, *(["b"] if self.bias else [])], ["y"], name="node", **self.attributes)
+        return onnx.helper.make_node(
+            self.operator, [*names, *(["b"] if self.bias else [])], ["y"], name="node", **self.attributes
+        )
 
     @property
     def contraction(self) -> Contraction:
@@ -45,7 +49,10 @@ class Case:
     def run(self, x: Float32, w: Float32, b: Float32 | None) -> Float32:
         """Return what onnxruntime computes."""
         value = onnx.helper.make_tensor_value_info
-        constants = [onnx.numpy_helper.from_array(w, "w"), *([] if b is None else [onnx.numpy_helper.from_array(b, "b")])]
+        constants = [
+            onnx.numpy_helper.from_array(w, "w"),
+            *([] if b is None else [onnx.numpy_helper.from_array(b, "b")]),
+        ]
         graph = onnx.helper.make_graph([self.node], "g", [value("x", 1, x.shape)], [value("y", 1, None)], constants)
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
         return Session(model, optimize=False, threads=1).run({"x": x})["y"]  # type: ignore[return-value]
@@ -84,7 +91,13 @@ CASES = [
     Case("Conv", (2, 2, 4, 5, 4), (3, 2, 2, 3, 1), {"strides": [1, 2, 1]}),
     Case("ConvTranspose", (2, 3, 7), (3, 4, 3), {"strides": [2], "pads": [1, 1], "output_padding": [1]}, (4,)),
     Case("ConvTranspose", (2, 3, 7), (3, 4, 3), {}),
-    Case("ConvTranspose", (2, 3, 4, 5), (3, 4, 3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}, (4,)),
+    Case(
+        "ConvTranspose",
+        (2, 3, 4, 5),
+        (3, 4, 3, 3),
+        {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]},
+        (4,),
+    ),
     Case("ConvTranspose", (2, 3, 4, 5), (3, 4, 2, 2), {"strides": [2, 2]}),
     Case("ConvTranspose", (2, 3, 4, 5), (3, 4, 3, 2), {"strides": [1, 3], "dilations": [2, 1], "pads": [0, 1, 1, 0]}),
     Case("ConvTranspose", (2, 3, 4, 5), (3, 4, 3, 3), {"pads": [1, 1, 1, 1]}, (4,)),

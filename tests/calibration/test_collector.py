@@ -1,12 +1,16 @@
+import math
+
 import numpy as np
 import pytest
 
 from onnx_subprune.calibration.collector import Collector
+from onnx_subprune.calibration.compensated import CompensatedSum
 from onnx_subprune.calibration.contraction import CONVOLUTIONS, Contraction
 from onnx_subprune.calibration.lags import LagPlan, usable
 from onnx_subprune.calibration.moments import Moments
-from onnx_subprune.calibration.routes import Lagging, Route, Unfolding
-from onnx_subprune.calibration.unfold import rows, unfold
+from onnx_subprune.calibration.routes import Lagging, Route, Unfolding, route
+from onnx_subprune.calibration.row_store import RowStore, keeps_rows
+from onnx_subprune.calibration.unfold import output_positions, rows, sample_positions, unfold
 from onnx_subprune.calibration.windows import windows
 
 from .cases import CASES, Case, Float32
@@ -26,12 +30,146 @@ def test_every_route_gives_the_products_of_the_unfolded_input(case: Case) -> Non
     x, w, b = case.data()
     y, contraction = case.run(x, w, b), case.contraction
     B, T = (array.astype(np.float64) for array in (unfold(contraction, x), rows(contraction, y)))
-    for route in routes(contraction, x):
-        found = route.products(x, y, with_gram=True)
+    for way in routes(contraction, x):
+        found = way.products(x, y, with_gram=True)
         assert found.count == B.shape[1]
         assert found.gram is not None
-        np.testing.assert_allclose(route.gram(found.gram), np.einsum("gnp,gnq->gpq", B, B), atol=1e-4)
+        np.testing.assert_allclose(way.gram(found.gram), np.einsum("gnp,gnq->gpq", B, B), atol=1e-4)
         np.testing.assert_allclose(found.cross, np.einsum("gnp,gnm->gpm", B, T), atol=1e-3)
         np.testing.assert_allclose(found.energy, (T**2).sum(axis=1), rtol=1e-5)
         np.testing.assert_allclose(found.sum_input, B.sum(axis=1), atol=1e-4)
         np.testing.assert_allclose(found.sum_target, T.sum(axis=1), atol=1e-3)
+
+
+def collected(contraction: Contraction, x: Float32, y: Float32, order: list[int], size: int = 2) -> Moments:
+    collector = Collector(contraction)
+    for chunk in order:
+        part = slice(chunk * size, (chunk + 1) * size)
+        collector.add(x[part], y[part])
+    return collector.moments()
+
+
+SOME = [
+    Case("Conv", (12, 4, 8, 7), (5, 4, 3, 3), {"pads": [1, 1, 1, 1]}),
+    Case("Conv", (12, 6, 9, 7), (6, 1, 3, 3), {"pads": [1, 1, 1, 1], "group": 6}),
+    Case("Conv", (12, 4, 8, 7), (5, 4, 3, 3), {"strides": [2, 2]}),
+    Case("Conv", (12, 4, 30, 20), (5, 4, 1, 1)),
+    Case("ConvTranspose", (12, 4, 4, 5), (4, 3, 3, 3), {"strides": [2, 2]}),
+    Case("Gemm", (12, 6), (6, 5)),
+]
+
+
+@pytest.mark.parametrize("case", SOME, ids=str)
+def test_the_order_of_chunks_and_their_split_over_shards_do_not_change_a_byte(case: Case) -> None:
+    x, w, b = case.data()
+    x = x * np.exp(3 * np.random.default_rng(1).standard_normal((len(x), *(1,) * (x.ndim - 1)))).astype(np.float32)
+    y = case.run(x, w, b)
+    wanted = collected(case.contraction, x, y, [0, 1, 2, 3, 4, 5])
+    left, right = Collector(case.contraction), Collector(case.contraction)
+    for chunk in (4, 0, 3):
+        left.add(x[2 * chunk : 2 * chunk + 2], y[2 * chunk : 2 * chunk + 2])
+    for chunk in (5, 1, 2):
+        right.add(x[2 * chunk : 2 * chunk + 2], y[2 * chunk : 2 * chunk + 2])
+    left = Collector.restore(case.contraction, left.state())
+    left.merge(right)
+    for found in (left.moments(), collected(case.contraction, x, y, [3, 5, 1, 0, 4, 2])):
+        assert found.count == wanted.count
+        for name in FIELDS:
+            assert getattr(found, name).tobytes() == getattr(wanted, name).tobytes()
+
+
+@pytest.mark.parametrize("case", SOME, ids=str)
+def test_moments_of_disjoint_data_add_up_to_those_of_the_union(case: Case) -> None:
+    x, w, b = case.data()
+    y = case.run(x, w, b)
+    whole, parts = (
+        collected(case.contraction, x, y, [0], size=12),
+        collected(case.contraction, x, y, [0], size=5) + collected(case.contraction, x[5:], y[5:], [0], size=7),
+    )
+    for name in FIELDS:
+        np.testing.assert_allclose(
+            getattr(parts, name), getattr(whole, name), atol=1e-4 * np.abs(getattr(whole, name)).max()
+        )
+
+
+@pytest.mark.parametrize("case", SOME, ids=str)
+def test_the_error_of_float32_products_stays_below_its_bound(case: Case) -> None:
+    x, w, b = case.data()
+    x += 3.0  # a mean, so that nothing cancels
+    y = case.run(x, w, b)
+    B, T = (array.astype(np.float64) for array in (unfold(case.contraction, x), rows(case.contraction, y)))
+    found = collected(case.contraction, x, y, list(range(6)))
+    bound = (
+        32 * np.finfo(np.float32).eps
+    )  # blocks of 4096 rows, summed by tens inside of BLAS; the worst case is 4096 eps
+    for name, left, right in (("gram", B, B), ("cross", B, T)):
+        exact = np.einsum("gnp,gnq->gpq", left, right)
+        size = np.einsum("gnp,gnq->gpq", np.abs(left), np.abs(right))
+        assert np.all(np.abs(getattr(found, name) - exact) <= bound * size + 1e-30)
+
+
+def test_a_new_target_is_collected_without_the_gram_and_positions_restrict_rows() -> None:
+    case = SOME[0]
+    x, w, b = case.data()
+    y = case.run(x, w, b)
+    positions = sample_positions(56, 20, np.random.default_rng(0))
+    assert positions is not None
+    assert sample_positions(56, 56, np.random.default_rng(0)) is None
+    assert output_positions(case.contraction, x.shape) == 56
+    whole, again = (
+        Collector(case.contraction, positions=positions),
+        Collector(case.contraction, with_gram=False, positions=positions),
+    )
+    whole.add(x, y)
+    again.add(x, y)
+    chosen = (np.arange(12)[:, None] * 56 + positions).ravel()
+    B, T = (array[0].astype(np.float64)[chosen] for array in (unfold(case.contraction, x), rows(case.contraction, y)))
+    found = whole.moments()
+    assert found.count == len(chosen)
+    np.testing.assert_allclose(found.gram[0], B.T @ B, atol=1e-3)
+    np.testing.assert_allclose(found.cross[0], B.T @ T, atol=1e-3)
+    np.testing.assert_allclose(found.sum_input[0], B.sum(axis=0), atol=1e-3)
+    assert again.moments(found.gram).cross.tobytes() == found.cross.tobytes()
+    assert again.moments(found.gram).gram is found.gram
+
+
+def test_a_compensated_sum_does_not_depend_on_the_order_of_its_summands() -> None:
+    generator = np.random.default_rng(0)
+    size = np.exp(4 * generator.standard_normal((40, 1)))
+    values = (generator.standard_normal((40, 20_000)) * size).astype(np.float32)
+    values[20:] = -values[:20]  # all but everything cancels
+    values[0] += 1e-3
+    sums = []
+    for order in (np.arange(40), np.arange(40)[::-1], generator.permutation(40)):
+        one = CompensatedSum()
+        for value in values[order]:
+            one.add(value)
+        sums.append(one.total())
+    assert sums[0].tobytes() == sums[1].tobytes() == sums[2].tobytes()
+    exact = [math.fsum(column) for column in values[:, :50].T.tolist()]
+    np.testing.assert_array_equal(sums[0][:50], exact)
+
+
+def test_lags_are_chosen_where_they_pay() -> None:
+    same = Case("Conv", (1, 64, 56, 56), (64, 64, 3, 3), {"pads": [1, 1, 1, 1]}).contraction
+    strided = Case("Conv", (1, 64, 56, 56), (64, 64, 3, 3), {"strides": [2, 2]}).contraction
+    assert isinstance(route(same, (1, 64, 56, 56)), Lagging)
+    assert isinstance(route(strided, (1, 64, 56, 56)), Unfolding)
+
+
+def test_kept_rows_give_the_moments_of_any_columns() -> None:
+    case = Case("Gemm", (12, 40), (40, 5))
+    x, w, b = case.data()
+    y = case.run(x, w, b)
+    store, whole = (
+        RowStore.gather(case.contraction, [(x[:5], y[:5]), (x[5:], y[5:])]),
+        collected(case.contraction, x, y, [0], 12),
+    )
+    columns = np.array([3, 17, 20])
+    found = store.moments(columns)
+    np.testing.assert_allclose(found.gram[0], whole.gram[0][np.ix_(columns, columns)], atol=1e-4)
+    np.testing.assert_allclose(found.cross[0], whole.cross[0][columns], atol=1e-4)
+    np.testing.assert_allclose(store.gram(columns, columns), found.gram[0])
+    np.testing.assert_allclose(store.dual(), x.astype(float) @ x.T.astype(float), atol=1e-10)
+    assert keeps_rows(512, 25_088)
+    assert not keeps_rows(100_000, 144)

@@ -1,0 +1,50 @@
+"""Laws of the ridge regression."""
+
+import numpy as np
+import pytest
+
+from onnx_subprune.selection import Normal, cross_validated, pseudo_solve, ridge
+
+
+def normal(inputs, outputs):
+    return Normal(gram=inputs.T @ inputs, cross=inputs.T @ outputs, energy=float((outputs**2).sum()))
+
+
+def test_without_strength_it_is_least_squares_and_with_much_it_is_the_prior():
+    generator = np.random.default_rng(0)
+    inputs, outputs, prior = (generator.standard_normal(shape) for shape in ((50, 6), (50, 3), (6, 3)))
+    moments = normal(inputs, outputs)
+    assert ridge(moments.gram, moments.cross, prior, 0.0) == pytest.approx(np.linalg.lstsq(inputs, outputs)[0])
+    assert ridge(moments.gram, moments.cross, prior, 1e12) == pytest.approx(prior, abs=1e-8)
+
+
+def test_a_prior_that_is_right_is_kept_whatever_the_strength():
+    generator = np.random.default_rng(1)
+    inputs, prior = generator.standard_normal((50, 6)), generator.standard_normal((6, 3))
+    moments = normal(inputs, inputs @ prior)
+    for strength in (1e-6, 1e-2, 10.0):
+        assert ridge(moments.gram, moments.cross, prior, strength) == pytest.approx(prior)
+
+
+def test_dependent_columns_get_the_smallest_weights():
+    generator = np.random.default_rng(2)
+    half = generator.standard_normal((50, 3))
+    inputs, outputs = np.hstack([half, half]), generator.standard_normal((50, 2))
+    moments = normal(inputs, outputs)
+    assert pseudo_solve(moments.gram, moments.cross) == pytest.approx(np.linalg.lstsq(inputs, outputs, rcond=1e-8)[0])
+
+
+def test_cross_validation_pulls_harder_when_there_are_fewer_samples():
+    generator = np.random.default_rng(3)
+    prior = generator.standard_normal((20, 4))
+
+    def best(samples):
+        halves = []
+        for _ in range(2):
+            inputs = generator.standard_normal((samples, 20))
+            halves.append(normal(inputs, inputs @ (prior + 1.0) + 2 * generator.standard_normal((samples, 4))))
+        return cross_validated(halves[0], halves[1], prior)
+
+    few, many = best(25), best(20000)
+    assert few.strength > many.strength
+    assert many.error < many.prior_error

@@ -1,0 +1,218 @@
+"""The command line as a user meets it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_subprune.cli import run
+from tests.conftest import MODELS
+
+LENET = MODELS / "lenet_fashion.onnx"
+
+
+@pytest.fixture
+def data(tmp_path, few):
+    path = tmp_path / "x.npz"
+    np.savez(path, input=few)
+    return path
+
+
+def error_of(capsys, status, tokens):
+    """Run, and return the one line on stderr."""
+    assert run([str(token) for token in tokens]) == status
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_prune_writes_a_smaller_model_a_table_and_a_report(tmp_path, data, capsys):
+    out, report = tmp_path / "small.onnx", tmp_path / "report.json"
+    assert run(["prune", str(LENET), str(out), "--data", str(data), "--macs", "0.5", "--json", str(report)]) == 0
+    onnx.checker.check_model(out, full_check=True)
+    assert out.stat().st_size < LENET.stat().st_size
+    assert "multiply-accumulates" in capsys.readouterr().out
+    found = json.loads(report.read_text())
+    assert found["schema"] == 1
+    assert found["cost"]["macs"]["after"] <= 0.5 * found["cost"]["macs"]["before"]
+    assert set(found) >= {"version", "command", "settings", "environment", "model", "data", "groups", "pinned", "fidelity", "seconds"}
+    assert {"relative_error", "cosine", "agreement"} == set(found["fidelity"]["outputs"]["logits"])
+    assert all(len(group["kept"]) == group["width"]["after"] for group in found["groups"])
+
+
+@pytest.mark.parametrize("budget", [["--params", "0.4"], ["--channels", "0.5"], ["--macs", "0.3", "--allocation", "uniform"]])
+@pytest.mark.parametrize("formulation", ["asymmetric", "sequential", "layerwise"])
+def test_every_formulation_and_budget_gives_a_verified_model(tmp_path, data, budget, formulation):
+    out = tmp_path / "small.onnx"
+    assert run(["prune", str(LENET), str(out), "--data", str(data), *budget, "--formulation", formulation, "--quiet"]) == 0
+    onnx.checker.check_model(out, full_check=True)
+
+
+def test_equal_settings_give_equal_bytes_for_every_batch_size(tmp_path, data):
+    written = []
+    for size in (1, 7, 32):
+        out = tmp_path / f"small{size}.onnx"
+        assert run(["prune", str(LENET), str(out), "--data", str(data), "--batch-size", str(size), "--quiet"]) == 0
+        written.append(out.read_bytes())
+    assert written[0] == written[1] == written[2]
+
+
+def test_inspect_shows_groups_and_reasons(capsys, tmp_path):
+    assert run(["inspect", str(LENET), "--json", str(tmp_path / "i.json")]) == 0
+    assert "output of the model" in " ".join(capsys.readouterr().out.split())
+    assert len(json.loads((tmp_path / "i.json").read_text())["groups"]) == 4
+
+
+def test_compare_shows_accuracy_where_labels_are_given(capsys):
+    tokens = ["compare", LENET, LENET, "--data", MODELS / "fashion_test.npz", "--labels", MODELS / "fashion_test_labels.npy"]
+    assert run([str(token) for token in tokens]) == 0
+    assert "91.45 % before, 91.45 % after" in capsys.readouterr().out
+
+
+def test_sensitivity_shows_every_group(capsys, data):
+    assert run(["sensitivity", str(LENET), "--data", str(data)]) == 0
+    assert "/7/Gemm" in capsys.readouterr().out
+
+
+def not_onnx(tmp):
+    (tmp / "m.onnx").write_bytes(b"this is not a model")
+    return tmp / "m.onnx"
+
+
+def truncated(tmp):
+    (tmp / "m.onnx").write_bytes(LENET.read_bytes()[:100_000])
+    return tmp / "m.onnx"
+
+
+def empty(tmp):
+    (tmp / "m.onnx").write_bytes(b"")
+    return tmp / "m.onnx"
+
+
+def without_side_file(tmp):
+    model = onnx.load(LENET)
+    onnx.save(model, tmp / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    (tmp / "weights.bin").unlink()
+    return tmp / "m.onnx"
+
+
+def quantized(tmp):
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[N, 4] x) => (float[N, 4] y)'
+        " <float s = {0.1}, uint8 z = {0}> { q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }"
+    )
+    onnx.save(model, tmp / "m.onnx")
+    return tmp / "m.onnx"
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (not_onnx, "not an ONNX model"),
+        (truncated, "truncated"),
+        (empty, "not an ONNX model"),
+        (without_side_file, "side file"),
+        (quantized, "prune the float model first"),
+        (lambda tmp: tmp / "missing.onnx", "no such file"),
+    ],
+)
+def test_a_bad_model_is_one_line_and_exit_2(tmp_path, data, capsys, make, says):
+    model, out = make(tmp_path), tmp_path / "small.onnx"
+    assert says in error_of(capsys, 2, ["prune", model, out, "--data", data])
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"input": np.zeros((8, 1, 28, 27), np.float32)}, "has shape"),
+        ({"input": np.zeros((8, 28, 28), np.float32)}, "has shape"),
+        ({"input": np.zeros((8, 1, 28, 28))}, ".astype(numpy.float32)"),
+        ({"input": np.zeros((8, 1, 28, 28), np.uint8)}, ".astype(numpy.float32)"),
+        ({"image": np.zeros((8, 1, 28, 28), np.float32)}, "the model's inputs are 'input'"),
+        ({"input": np.zeros((0, 1, 28, 28), np.float32)}, "no samples"),
+        ({"input": np.full((8, 1, 28, 28), np.nan, np.float32)}, "NaN or infinity in sample 0"),
+        ({"input": np.array([{}], dtype=object)}, "cannot be read"),
+    ],
+)
+def test_bad_data_is_one_line_and_exit_2(tmp_path, capsys, arrays, says):
+    np.savez(tmp_path / "x.npz", **arrays)
+    out = tmp_path / "small.onnx"
+    assert says in error_of(capsys, 2, ["prune", LENET, out, "--data", tmp_path / "x.npz"])
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--macs", "0.0001"], "the least is"),
+        (["--macs", "1.5"], "between 0 and 1"),
+        (["--macs", "0.5", "--params", "0.5"], "more than one budget"),
+        (["--only", "nothing*"], "matches no group"),
+        (["--exclude", "op:LSTM"], "matches no group"),
+        (["--exclude", "*"], "nothing is left to prune"),
+        (["--unknown"], "--unknown"),
+        (["--samples", "0"], "at least 1"),
+        (["--round-to", "0"], "at least 1"),
+        (["--memory", "much"], "not a size"),
+        (["--selector", "best"], "best"),
+        (["--latency", "0.5"], "--latency"),
+    ],
+)
+def test_a_bad_option_is_one_line_and_exit_2(tmp_path, data, capsys, options, says):
+    out = tmp_path / "small.onnx"
+    assert says in error_of(capsys, 2, ["prune", LENET, out, "--data", data, *options])
+    assert not out.exists()
+
+
+def test_an_existing_output_is_not_touched_without_force(tmp_path, data, capsys):
+    out = tmp_path / "small.onnx"
+    out.write_bytes(b"precious")
+    assert "--force" in error_of(capsys, 2, ["prune", LENET, out, "--data", data])
+    assert out.read_bytes() == b"precious"
+    assert run(["prune", str(LENET), str(out), "--data", str(data), "--force", "--quiet"]) == 0
+    onnx.checker.check_model(out)
+
+
+def test_a_missing_folder_is_one_line_and_exit_2(tmp_path, data, capsys):
+    assert "no such folder" in error_of(capsys, 2, ["prune", LENET, tmp_path / "none" / "small.onnx", "--data", data])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_folder_is_one_line_and_exit_2(tmp_path, data, capsys):
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    assert "cannot be written" in error_of(capsys, 2, ["prune", LENET, folder / "small.onnx", "--data", data])
+
+
+def test_nothing_of_the_users_is_changed(tmp_path, data):
+    model = tmp_path / "model.onnx"
+    shutil.copy(LENET, model)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    out = tmp_path / "out"
+    out.mkdir()
+    assert run(["prune", str(model), str(out / "small.onnx"), "--data", str(data), "--quiet"]) == 0
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    assert [path.name for path in out.iterdir()] == ["small.onnx"]
+
+
+def test_side_file_weights_leave_in_a_side_file(tmp_path, data):
+    model = onnx.load(LENET)
+    (tmp_path / "in").mkdir()
+    onnx.save(model, tmp_path / "in" / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    out = tmp_path / "small.onnx"
+    assert run(["prune", str(tmp_path / "in" / "m.onnx"), str(out), "--data", str(data), "--quiet"]) == 0
+    assert (tmp_path / "small.onnx.data").exists()
+    onnx.checker.check_model(str(out), full_check=True)
+
+
+def test_help_teaches():
+    text = subprocess.run([sys.executable, "-m", "onnx_subprune", "prune", "--help"], capture_output=True, text=True, check=True).stdout
+    assert "--macs" in text
+    assert "test_data_set_" in text
