@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from onnx_subprune._version import __version__
-from onnx_subprune.allocation import Allocator, Channels, Latency, Macs, MarginalCost, Params, Uniform
+from onnx_subprune.allocation import Allocator, Channels, Macs, MarginalCost, Params, Uniform
 from onnx_subprune.comparison import compare as compare_models
 from onnx_subprune.errors import OptionError, OutputError, SubpruneError, VerificationError
 from onnx_subprune.graph.cost import costs
@@ -33,7 +33,11 @@ app = App(
     result_action="return_value",
 )
 
-FORMULATIONS: dict[str, Formulation] = {"asymmetric": Asymmetric(), "sequential": Sequential(), "layerwise": Layerwise()}
+FORMULATIONS: dict[str, Formulation] = {
+    "asymmetric": Asymmetric(),
+    "sequential": Sequential(),
+    "layerwise": Layerwise(),
+}
 ALLOCATIONS: dict[str, Allocator] = {"sensitivity": MarginalCost(), "uniform": Uniform()}
 
 DataOption = Annotated[
@@ -49,35 +53,66 @@ Names = Annotated[list[str] | None, Parameter(negative="")]
 
 
 @app.command(name="prune")
-def prune_command(
+def prune_command(  # noqa: PLR0913 - one argument an option
     model: Path,
     output: Path,
     *,
     data: DataOption,
-    macs: Annotated[float | None, Parameter(help="Keep at most this fraction of the multiply-accumulates (0.5 if no budget is given).")] = None,
+    macs: Annotated[
+        float | None,
+        Parameter(help="Keep at most this fraction of the multiply-accumulates (0.5 if no budget is given)."),
+    ] = None,
     params: Annotated[float | None, Parameter(help="Keep at most this fraction of the parameters.")] = None,
     channels: Annotated[float | None, Parameter(help="Keep this fraction of every group, without allocation.")] = None,
     formulation: Annotated[
         Literal["asymmetric", "sequential", "layerwise"],
-        Parameter(help="Where inputs and targets of the refit come from: asymmetric repairs the errors of earlier layers."),
+        Parameter(
+            help="Where inputs and targets of the refit come from: asymmetric repairs the errors of earlier layers."
+        ),
     ] = "asymmetric",
     selector: Annotated[
-        Literal["refined", "forward", "backward", "random", "weight-norm", "activation-norm", "wanda", "interpolative", "layer-sampling"],
+        Literal[
+            "refined",
+            "forward",
+            "backward",
+            "random",
+            "weight-norm",
+            "activation-norm",
+            "wanda",
+            "interpolative",
+            "layer-sampling",
+        ],
         Parameter(help="How the channels of a group are chosen."),
     ] = "forward",
     allocation: Annotated[
         Literal["sensitivity", "uniform"], Parameter(help="How the budget is shared out among the groups.")
     ] = "sensitivity",
-    refit: Annotated[bool, Parameter(name="--refit", negative="--no-refit", help="Refit the weights of the layers that read pruned channels.")] = True,
-    exclude: Annotated[Names, Parameter(help="Leave these alone: node, group or weight names, globs, or op:Conv; repeatable.")] = None,
+    refit: Annotated[
+        bool,
+        Parameter(
+            name="--refit", negative="--no-refit", help="Refit the weights of the layers that read pruned channels."
+        ),
+    ] = True,
+    exclude: Annotated[
+        Names, Parameter(help="Leave these alone: node, group or weight names, globs, or op:Conv; repeatable.")
+    ] = None,
     only: Annotated[Names, Parameter(help="Prune only these; repeatable.")] = None,
-    round_to: Annotated[int, Parameter(help="Make every new width a multiple of this: 8 or 16 suits most hardware.")] = 1,
+    round_to: Annotated[
+        int, Parameter(help="Make every new width a multiple of this: 8 or 16 suits most hardware.")
+    ] = 1,
     min_width: Annotated[int, Parameter(help="Leave at least so many channels in a group.")] = 1,
-    samples: Annotated[int | None, Parameter(help="Use the first N samples; fidelity is then measured on the others.")] = None,
+    samples: Annotated[
+        int | None, Parameter(help="Use the first N samples; fidelity is then measured on the others.")
+    ] = None,
     batch_size: Annotated[int, Parameter(help="Run at most N samples at once. The result does not depend on it.")] = 32,
     seed: Annotated[int, Parameter(help="For the selectors that draw at random.")] = 0,
-    threads: Annotated[int | None, Parameter(help="Threads of onnxruntime and of the linear algebra (all cores).")] = None,
-    memory: Annotated[str | None, Parameter(help="Activations to hold before they go to disk, for example 4G (a quarter of the machine).")] = None,
+    threads: Annotated[
+        int | None, Parameter(help="Threads of onnxruntime and of the linear algebra (all cores).")
+    ] = None,
+    memory: Annotated[
+        str | None,
+        Parameter(help="Activations to hold before they go to disk, for example 4G (a quarter of the machine)."),
+    ] = None,
     json_file: JsonOption = None,
     force: Annotated[bool, Parameter(negative="", help="Overwrite OUTPUT.")] = False,
     quiet: Annotated[bool, Parameter(negative="", help="Print nothing but errors.")] = False,
@@ -161,7 +196,10 @@ def sensitivity_command(
     _free_json(json_file)
     with _Bar(quiet=quiet) as watch:
         found = sensitivity(model, data, resources=_resources(samples, 32, threads, None), progress=watch)
-    _write_json(json_file, {item.name: dict(zip(map(str, item.output.widths), item.output.errors, strict=True)) for item in found})
+    _write_json(
+        json_file,
+        {item.name: dict(zip(map(str, item.output.widths), item.output.errors, strict=True)) for item in found},
+    )
     Console().print(sensitivity_table(found))
 
 

@@ -12,7 +12,8 @@ from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.graph.cost import costs
 from onnx_subprune.graph.model import Network, load
 from onnx_subprune.graph.trace import trace
-from onnx_subprune.pipeline import measured_latency, model_bytes, ports
+from onnx_subprune.measurement import measured_latency, model_bytes
+from onnx_subprune.pipeline import ports
 from onnx_subprune.report.model import Change, fidelity_dict
 
 
@@ -29,7 +30,10 @@ class Comparison:
     def to_dict(self) -> dict[str, object]:
         """Return the comparison as plain values."""
         named = {"params": self.params, "macs": self.macs, "bytes": self.size, "latency_ms": self.latency}
-        return {"cost": {name: asdict(change) for name, change in named.items()}, "fidelity": fidelity_dict(self.fidelity)}
+        return {
+            "cost": {name: asdict(change) for name, change in named.items()},
+            "fidelity": fidelity_dict(self.fidelity),
+        }
 
 
 def compare(
@@ -66,4 +70,6 @@ def _runnable(network: Network, source: ModelProto | str | os.PathLike[str]) -> 
 def _same_ports(first: Network, second: Network) -> None:
     ours, theirs = ([v.name for v in n.inputs] + list(n.outputs) for n in (first, second))
     if ours != theirs:
-        raise ModelError(f"the models have different inputs and outputs ({', '.join(ours)} and {', '.join(theirs)}): compare a model with its pruned self")
+        raise ModelError(
+            f"the models have different inputs and outputs ({', '.join(ours)} and {', '.join(theirs)}): compare a model with its pruned self"
+        )

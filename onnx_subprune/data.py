@@ -72,7 +72,9 @@ def chunk_size(samples: int, fixed: int | None) -> int:
     return fixed or min(CHUNK, max(1, samples // 4))
 
 
-def open_data(source: Source, inputs: Sequence[Port], *, samples: int | None = None) -> tuple[Calibration, Calibration | None]:
+def open_data(
+    source: Source, inputs: Sequence[Port], *, samples: int | None = None
+) -> tuple[Calibration, Calibration | None]:
     """Return the calibration data and, where `samples` leaves some, the rest; DataError if they do not fit `inputs`."""
     where, arrays = _read(source, inputs)
     _validate(where, arrays, inputs)
@@ -84,7 +86,9 @@ def open_data(source: Source, inputs: Sequence[Port], *, samples: int | None = N
     if fixed:
         used = used // fixed * fixed
         if used == 0:
-            raise DataError(f"{where}: {total} samples, but the model takes batches of exactly {fixed}: give at least {fixed}")
+            raise DataError(
+                f"{where}: {total} samples, but the model takes batches of exactly {fixed}: give at least {fixed}"
+            )
     first = Calibration(arrays={name: array[:used] for name, array in arrays.items()}, chunk=chunk_size(used, fixed))
     left = (total - used) // (fixed or 1) * (fixed or 1)
     if left == 0:
@@ -107,8 +111,8 @@ def read_labels(source: str) -> NDArray[np.int64]:
 
 
 def _fixed_batch(inputs: Sequence[Port]) -> int | None:
-    sizes = {port.shape[0] for port in inputs if port.shape and isinstance(port.shape[0], int) and port.shape[0] > 0}
-    return int(max(sizes)) if sizes else None  # type: ignore[type-var]  # only integers are in the set
+    sizes = {size for port in inputs for size in port.shape[:1] if isinstance(size, int) and size > 0}
+    return max(sizes) if sizes else None
 
 
 def _read(source: Source, inputs: Sequence[Port]) -> tuple[str, Mapping[str, Array]]:
@@ -126,7 +130,9 @@ def _read(source: Source, inputs: Sequence[Port]) -> tuple[str, Mapping[str, Arr
 
 def _single(where: str, array: Array, inputs: Sequence[Port]) -> Mapping[str, Array]:
     if len(inputs) != 1:
-        raise DataError(f"{where}: one array, but the model has the inputs {_list(p.name for p in inputs)}: use an .npz with one array each")
+        raise DataError(
+            f"{where}: one array, but the model has the inputs {_list(p.name for p in inputs)}: use an .npz with one array each"
+        )
     return {inputs[0].name: array}
 
 
@@ -167,7 +173,9 @@ def _load(path: Path) -> Array | Mapping[str, Array]:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: cannot be read as {path.suffix}: {_line(error)}; save it with numpy.save or numpy.savez") from error
+        raise DataError(
+            f"{path}: cannot be read as {path.suffix}: {_line(error)}; save it with numpy.save or numpy.savez"
+        ) from error
 
 
 def _read_folder(path: Path, inputs: Sequence[Port]) -> Mapping[str, Array]:
@@ -175,7 +183,9 @@ def _read_folder(path: Path, inputs: Sequence[Port]) -> Mapping[str, Array]:
     files = sorted(item for item in path.iterdir() if item.suffix in (".npz", ".npy"))
     if files:
         loaded = (_load(item) for item in files)
-        return _join(str(path), (item if isinstance(item, Mapping) else _single(str(path), item, inputs) for item in loaded))
+        return _join(
+            str(path), (item if isinstance(item, Mapping) else _single(str(path), item, inputs) for item in loaded)
+        )
     if sets:
         return _join(str(path), (_read_set(item, inputs) for item in sets))
     raise DataError(f"{path}: nothing to read in this folder; DATA is {FORMATS}")
@@ -201,7 +211,7 @@ def _function(path: Path, name: str) -> Callable[[], Iterable[object]]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - the script is the user's and may raise anything
+    except Exception as error:
         raise DataError(f"{path}: the script fails: {type(error).__name__}: {_line(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -210,7 +220,7 @@ def _function(path: Path, name: str) -> Callable[[], Iterable[object]]:
     def call() -> Iterable[object]:
         try:
             yield from function()
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             raise DataError(f"{path}:{name}: fails: {type(error).__name__}: {_line(error)}") from error
 
     return call
@@ -219,7 +229,9 @@ def _function(path: Path, name: str) -> Callable[[], Iterable[object]]:
 def _validate(where: str, arrays: Mapping[str, Array], inputs: Sequence[Port]) -> None:
     wanted, given = {port.name for port in inputs}, set(arrays)
     if wanted != given:
-        raise DataError(f"{where}: has arrays for {_list(given)}, but the model's inputs are {_list(wanted)}: rename them")
+        raise DataError(
+            f"{where}: has arrays for {_list(given)}, but the model's inputs are {_list(wanted)}: rename them"
+        )
     counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
         raise DataError(f"{where}: the inputs have different numbers of samples: {counts}")
@@ -234,7 +246,8 @@ def _validate_array(where: str, array: Array, port: Port) -> None:
         advice = f": convert it with .astype(numpy.{port.dtype})" if port.dtype != np.dtype(object) else ""
         raise DataError(f"{where}: input {port.name!r} is {array.dtype}, the model wants {port.dtype}{advice}")
     fits = array.ndim == len(port.shape) and all(
-        not isinstance(want, int) or want <= 0 or have == want for have, want in zip(array.shape[1:], port.shape[1:], strict=False)
+        not isinstance(want, int) or want <= 0 or have == want
+        for have, want in zip(array.shape[1:], port.shape[1:], strict=False)
     )
     if not fits:
         shape = ", ".join("samples" if i == 0 else str(size) for i, size in enumerate(port.shape))
@@ -244,7 +257,9 @@ def _validate_array(where: str, array: Array, port: Port) -> None:
             part = array[start : start + CHUNK].astype(np.float32, copy=False)
             bad = ~np.isfinite(part.reshape(len(part), -1)).all(axis=1)
             if bad.any():
-                raise DataError(f"{where}: input {port.name!r} holds NaN or infinity in sample {start + int(np.argmax(bad))}: leave it out")
+                raise DataError(
+                    f"{where}: input {port.name!r} holds NaN or infinity in sample {start + int(np.argmax(bad))}: leave it out"
+                )
 
 
 def _list(names: Iterable[str]) -> str:

@@ -1,12 +1,12 @@
 """The exceptions of onnx_subprune.
 
-    SubpruneError            everything this package raises on purpose; the message is one line that says what to do
-    ├── ModelError           the model cannot be read, is not valid, or is of a kind that is refused
-    ├── DataError            the calibration data cannot be read or does not fit the model
-    ├── BudgetError          the budget is not reachable
-    ├── OptionError          an option names nothing, contradicts another one, or is out of range
-    ├── OutputError          the result cannot be written where it was asked for
-    └── VerificationError    the result is not what it must be; nothing was written
+SubpruneError            everything this package raises on purpose; the message is one line that says what to do
+├── ModelError           the model cannot be read, is not valid, or is of a kind that is refused
+├── DataError            the calibration data cannot be read or does not fit the model
+├── BudgetError          the budget is not reachable
+├── OptionError          an option names nothing, contradicts another one, or is out of range
+├── OutputError          the result cannot be written where it was asked for
+└── VerificationError    the result is not what it must be; nothing was written
 """
 
 

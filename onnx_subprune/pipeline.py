@@ -3,31 +3,48 @@
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatchcase
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from onnx import ModelProto
 from onnx.helper import tensor_dtype_to_np_dtype
 from threadpoolctl import threadpool_limits
 
-from onnx_subprune.allocation import Allocator, Channels, Curve, Latency, Macs, MarginalCost, Multilinear, Params, Room, proportional
-from onnx_subprune.calibration.fidelity import Fidelity, Runnable, fidelity
+from onnx_subprune.allocation import (
+    Allocator,
+    Channels,
+    Curve,
+    Latency,
+    Macs,
+    MarginalCost,
+    Multilinear,
+    Params,
+    proportional,
+)
+from onnx_subprune.calibration.fidelity import Runnable, fidelity
 from onnx_subprune.calibration.stream import Running
-from onnx_subprune.data import Calibration, Source, open_data
-from onnx_subprune.errors import BudgetError, OptionError
-from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Pinned
-from onnx_subprune.graph.cost import Costs, costs
+from onnx_subprune.data import Source, open_data
+from onnx_subprune.errors import BudgetError
+from onnx_subprune.graph.cost import Costs, costs, parameters
 from onnx_subprune.graph.model import Network, load
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.site import Rule
 from onnx_subprune.graph.trace import trace
+from onnx_subprune.measurement import measured_latency, model_bytes
 from onnx_subprune.output import free_path, save_model, side_file_wanted
-from onnx_subprune.reconstruction import Asymmetric, Formulation, Layerwise, Reconstruction, Refit, Task, Watch, reconstruct
-from onnx_subprune.report.model import Change, GroupReport, Report
-from onnx_subprune.runtime import Port, environment, latency
+from onnx_subprune.reconstruction import (
+    Asymmetric,
+    Formulation,
+    Refit,
+    Task,
+    Watch,
+    reconstruct,
+)
+from onnx_subprune.report.assembly import group_reports
+from onnx_subprune.report.model import Change, Report
+from onnx_subprune.restriction import restricted, rooms_of
+from onnx_subprune.runtime import Port, environment
 from onnx_subprune.selection import Forward, Selector
 from onnx_subprune.sensitivity import GroupSensitivity, sensitivities
 from onnx_subprune.surgery import Plan, apply
@@ -71,7 +88,7 @@ def silent(stage: str, done: int, total: int) -> None:
     """Report nothing."""
 
 
-def prune(
+def prune(  # noqa: PLR0913 - the interface's signature
     model: Model,
     data: Source,
     *,
@@ -121,20 +138,42 @@ def prune(
     small = apply(network, graph, plan, rules=rules)
     deviation = verify(network, graph, plan, small, next(calibration.chunks()))
     judged = rest if rest is not None else calibration
-    faithful = fidelity(
-        Runnable(network.proto, network.folder), Runnable(small, network.folder), judged, threads=resources.threads
+    before, after = Runnable(network.proto, network.folder), Runnable(small, network.folder)
+    sliced = Network(small, network.folder)
+    report = Report(
+        model=_identity(model),
+        data={"samples": calibration.samples, "sha256": calibration.sha256()},
+        settings={
+            "budget": str(budget),
+            "formulation": type(formulation).__name__,
+            "selector": str(selector),
+            "allocator": str(allocator),
+            "refit": str(refit),
+            "round_to": round_to,
+            "min_width": min_width,
+            "exclude": " ".join(exclude),
+            "only": " ".join(only),
+        },
+        environment=environment(),
+        params=Change(parameters(network), parameters(sliced)),
+        macs=Change(price.macs({}), price.macs(widths)),
+        size=Change(model_bytes(network.proto), model_bytes(small)),
+        latency=Change(*measured_latency(before, after, calibration, resources.threads)),
+        groups=group_reports(graph, done, felt),
+        pinned=graph.pinned,
+        fidelity=fidelity(before, after, judged, threads=resources.threads),
+        deviation=deviation,
+        seconds={
+            "trace": traced - start,
+            "sensitivity": allocated - traced,
+            **done.seconds,
+            "verify": clock() - rebuilt,
+            "total": clock() - start,
+        },
+        notes=("local functions were inlined",) if network.inlined else (),
     )
-    seconds = {
-        "trace": traced - start,
-        "sensitivity": allocated - traced,
-        **done.seconds,
-        "verify": clock() - rebuilt,
-        "total": clock() - start,
-    }
-    report = _report(network, graph, price, widths, done, felt, faithful, deviation, seconds, calibration, model, small)
-    settings = _settings(budget, formulation, selector, allocator, refit, round_to, min_width, resources, exclude, only)
     side_file = side_file_wanted(small) or side_file_wanted(network.proto)
-    return Pruned(model=small, report=replace(report, settings=settings), folder=network.folder, side_file=side_file)
+    return Pruned(model=small, report=report, folder=network.folder, side_file=side_file)
 
 
 def sensitivity(
@@ -168,20 +207,6 @@ def sensitivity(
     return tuple(found[group.name] for group in graph.groups)
 
 
-def model_bytes(model: ModelProto) -> int:
-    """Return the size of a model in bytes, side files included."""
-    return model.ByteSize() + sum(
-        int(entry.value) for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "length"
-    )
-
-
-def measured_latency(original: Runnable, pruned: Runnable, data: Calibration, threads: int | None = None) -> tuple[float, float]:
-    """Return the median milliseconds that each model takes for one chunk of the data, measured in turns."""
-    feeds = next(data.chunks())
-    before, after = latency([original.session(threads=threads), pruned.session(threads=threads)], feeds, seconds=0.5)
-    return before, after
-
-
 def ports(network: Network) -> list[Port]:
     """Return the inputs that data must be given for."""
     found = []
@@ -192,52 +217,18 @@ def ports(network: Network) -> list[Port]:
     return found
 
 
+def _identity(model: Model) -> dict[str, str]:
+    if isinstance(model, ModelProto):
+        return {"path": "(in memory)", "sha256": ""}
+    with open(model, "rb") as file:
+        return {"path": str(model), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
 def memory_of(resources: Resources) -> int:
     """Return the bytes of activations that may be held: as given, or a quarter of the machine's memory."""
     if resources.memory is not None:
         return resources.memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-
-
-def restricted(graph: ChannelGraph, network: Network, *, only: Sequence[str], exclude: Sequence[str]) -> ChannelGraph:
-    """Return `graph` without the groups that `exclude` names or `only` does not; OptionError for a pattern without a match."""
-    names = {group.name: _names_of(group, network) for group in graph.groups}
-    everything = set().union(*names.values(), *({c.node, c.weight_tensor, f"op:{c.op}"} for c in graph.contractions))
-    for option, patterns in (("--only", only), ("--exclude", exclude)):
-        for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in everything):
-                raise OptionError(f"{option} {pattern!r} matches no group, node or weight; `inspect` lists them")
-
-    def hit(group: ChannelGroup, patterns: Iterable[str]) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in patterns for name in names[group.name])
-
-    left = [group for group in graph.groups if (not only or hit(group, only)) and not hit(group, exclude)]
-    gone = [group for group in graph.groups if group not in left]
-    if not left:
-        raise OptionError("nothing is left to prune: " + (f"{len(gone)} groups are excluded" if gone else "see the reasons in `inspect`"))
-    pinned = [
-        Pinned(node=node, axis=contraction.output, width=group.width, reason="it is excluded by an option")
-        for group in gone
-        for node in group.producers
-        for contraction in graph.contractions
-        if contraction.node == node
-    ]
-    return replace(graph, groups=tuple(left), pinned=(*graph.pinned, *pinned))
-
-
-def _names_of(group: ChannelGroup, network: Network) -> set[str]:
-    producers = {name for node in group.producers for name in (node, f"op:{network.node(node).op_type}", *network.node(node).input[1:2])}
-    return {group.name, *producers}
-
-
-def rooms_of(graph: ChannelGraph, *, round_to: int, min_width: int) -> list[Room]:
-    """Return the widths that each group may have."""
-    if round_to < 1 or min_width < 1:
-        raise OptionError("--round-to and --min-width are at least 1")
-    return [
-        Room(group.name, group.width, int(np.lcm(group.step, round_to)), min(max(min_width, 1), group.width))
-        for group in graph.groups
-    ]
 
 
 def _allocated(
@@ -247,84 +238,10 @@ def _allocated(
     if isinstance(budget, Channels):
         return proportional(rooms, budget.fraction), {}
     if isinstance(budget, Latency):
-        raise BudgetError("a latency budget is not available yet: use --macs, which latency follows closely with --round-to 16")
+        raise BudgetError(
+            "a latency budget is not available yet: use --macs, which latency follows closely with --round-to 16"
+        )
     cost: Multilinear = price.macs if isinstance(budget, Macs) else price.params
     felt = sensitivities(task, rooms) if isinstance(allocator, MarginalCost) else {}
     curves: dict[str, Curve] = {name: item.output for name, item in felt.items()}
     return dict(allocator.allocate(rooms, curves, cost, budget.fraction * cost({}))), felt
-
-
-def _report(
-    network: Network,
-    graph: ChannelGraph,
-    price: Costs,
-    widths: Mapping[str, int],
-    done: Reconstruction,
-    felt: Mapping[str, GroupSensitivity],
-    faithful: Fidelity,
-    deviation: float,
-    seconds: Mapping[str, float],
-    data: Calibration,
-    model: Model,
-    small: ModelProto,
-) -> Report:
-    refits = {item.node: item for item in done.refits}
-    groups = []
-    for group in graph.groups:
-        choice = done.choices.get(group.name)
-        curve = felt[group.name].output if group.name in felt else None
-        groups.append(
-            GroupReport(
-                name=group.name,
-                width=(group.width, len(choice.support) if choice else group.width),
-                kept=choice.support if choice else tuple(range(group.width)),
-                error=choice.error if choice else 0.0,
-                curve=(curve.widths, curve.errors) if curve else None,
-                consumers=tuple(refits[c.node] for c in group.consumers if c.node in refits),
-            )
-        )
-    path = str(model) if not isinstance(model, ModelProto) else "(in memory)"
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest() if not isinstance(model, ModelProto) else ""
-    return Report(
-        model={"path": path, "sha256": digest},
-        data={"samples": data.samples, "sha256": data.sha256()},
-        settings={},
-        environment=environment(),
-        params=Change(price.params({}), price.params(widths)),
-        macs=Change(price.macs({}), price.macs(widths)),
-        size=Change(model_bytes(network.proto), model_bytes(small)),
-        latency=Change(*measured_latency(Runnable(network.proto, network.folder), Runnable(small, network.folder), data)),
-        groups=tuple(groups),
-        pinned=graph.pinned,
-        fidelity=faithful,
-        deviation=deviation,
-        seconds=seconds,
-        notes=("local functions were inlined",) if network.inlined else (),
-    )
-
-
-def _settings(
-    budget: Budget,
-    formulation: Formulation,
-    selector: Selector,
-    allocator: Allocator,
-    refit: Refit | None,
-    round_to: int,
-    min_width: int,
-    resources: Resources,
-    exclude: Sequence[str],
-    only: Sequence[str],
-) -> dict[str, str | float | int | bool | None]:
-    return {
-        "budget": str(budget),
-        "formulation": type(formulation).__name__,
-        "selector": str(selector),
-        "allocator": str(allocator),
-        "refit": str(refit) if refit is not None else None,
-        "round_to": round_to,
-        "min_width": min_width,
-        "exclude": " ".join(exclude),
-        "only": " ".join(only),
-        **{name: value for name, value in asdict(resources).items() if name == "samples"},
-        "layerwise": isinstance(formulation, Layerwise),
-    }

@@ -187,7 +187,9 @@ class _Walk:
         self._weights: dict[Use, Array] = {}
         self._refits: list[Refitted] = []
         self._current = Stream(task.network, task.data, store, task.running)
-        self._original = Stream(task.network, task.data, store, task.running) if isinstance(task.formulation, Asymmetric) else None
+        self._original = (
+            Stream(task.network, task.data, store, task.running) if isinstance(task.formulation, Asymmetric) else None
+        )
         self._order = sorted(task.graph.contractions, key=lambda item: task.network.position[item.node])
 
     def run(self) -> Reconstruction:
@@ -225,16 +227,17 @@ class _Walk:
         halves = self._moments(contraction, layout, weights, aim, place)
         calibrated = clock()
         total = halves[0] + halves[1] if len(halves) == 2 else halves[0]
-        self._choose(contraction, layout, total.centered() if free_bias else total, weights)
+        about = total.centered() if free_bias else total
+        self._choose(contraction, layout, about, weights)
         selected = clock()
         alive = alive_columns(task.graph, self._choices, contraction, layout, weights)
-        if task.refit is None:
-            found = plain(total.centered() if free_bias else total, weights, alive)
-        else:
-            found = fit(halves, weights, alive, free_bias=free_bias)
+        keep_weights = task.refit is None
+        found = plain(about, weights, alive) if keep_weights else fit(halves, weights, alive, free_bias=free_bias)
         self._take(contraction, layout, aim, found)
         if task.refit is not None and aim.flat is not None and isinstance(task.formulation, Asymmetric) and free_bias:
-            found = self._renew(contraction, layout, aim, found, alive, [half.gram for half in halves], task.refit.rounds)
+            found = self._renew(
+                contraction, layout, aim, found, alive, [half.gram for half in halves], task.refit.rounds
+            )
         self._refits.append(
             Refitted(
                 node=contraction.node,
@@ -245,10 +248,16 @@ class _Walk:
             )
         )
         ended = clock()
-        for name, seconds in (("calibrate", calibrated - start), ("select", selected - calibrated), ("refit", ended - selected)):
+        for name, seconds in (
+            ("calibrate", calibrated - start),
+            ("select", selected - calibrated),
+            ("refit", ended - selected),
+        ):
             self._seconds[name] += seconds
 
-    def _moments(self, contraction: Contraction, layout: Layout, weights: Float64, aim: Aim, place: int) -> list[Moments]:
+    def _moments(
+        self, contraction: Contraction, layout: Layout, weights: Float64, aim: Aim, place: int
+    ) -> list[Moments]:
         """Moments of the even and of the odd chunks."""
         source, output = contraction.input.tensor, contraction.output.tensor
         if self._original is None:
@@ -289,14 +298,18 @@ class _Walk:
                 self._choices[group.name] = self._chosen(group, mine[0], contraction, layout, moments, weights)
 
     def _chosen(
-        self, group: ChannelGroup, consumer: Consumer, contraction: Contraction, layout: Layout, moments: Moments, weights: Float64
+        self,
+        group: ChannelGroup,
+        consumer: Consumer,
+        contraction: Contraction,
+        layout: Layout,
+        moments: Moments,
+        weights: Float64,
     ) -> Choice:
         task = self._task
         alive = alive_columns(task.graph, self._choices, contraction, layout, weights)
-        problems = [problem_of(consumer, layout, moments, weights, alive)]
-        for other in group.consumers:  # they read the same tensor: their own kernels, this input, their old weights
-            if other is not consumer:
-                problems.append(self._neighbour(other))
+        problems = [problem_of(consumer, layout, moments, weights, alive)]  # the others read the same tensor
+        problems += [self._neighbour(other) for other in group.consumers if other is not consumer]
         choice = task.selector.path(problems, [task.widths[group.name]], group.cells)[0]
         return Choice(choice.support, mean_error(problems, choice.support))
 
@@ -330,7 +343,9 @@ class _Walk:
             return np.zeros(shape)
         network = self._task.network
         value = network.array(network.node(use.node).input[use.slot]).astype(np.float64) * layout.bias_scale
-        return np.array(np.broadcast_to(value.reshape(-1) if value.size > 1 else value.ravel(), (shape[0] * shape[1],))).reshape(shape)
+        return np.array(
+            np.broadcast_to(value.reshape(-1) if value.size > 1 else value.ravel(), (shape[0] * shape[1],))
+        ).reshape(shape)
 
     def _take(self, contraction: Contraction, layout: Layout, aim: Aim, found: Fit) -> None:
         """Put new weights and bias into the pruned model."""
@@ -342,7 +357,9 @@ class _Walk:
             return
         bias = found.bias.ravel() / layout.bias_scale
         name = network.node(use.node).input[use.slot] if contraction.bias is not None else ""
-        if contraction.bias is not None and use.node != contraction.node:  # an Add behind a MatMul, whose output is without it
+        if (
+            contraction.bias is not None and use.node != contraction.node
+        ):  # an Add behind a MatMul, whose output is without it
             bias = bias + network.array(name).astype(np.float64).ravel()
         shape = network.array(name).shape if name else bias.shape
         self._put(use, bias.reshape(shape).astype(network.array(name).dtype if name else dtype))
@@ -353,7 +370,14 @@ class _Walk:
             self._current.override(use, value)
 
     def _renew(
-        self, contraction: Contraction, layout: Layout, aim: Aim, found: Fit, alive: Mask, grams: Sequence[Float64], rounds: int
+        self,
+        contraction: Contraction,
+        layout: Layout,
+        aim: Aim,
+        found: Fit,
+        alive: Mask,
+        grams: Sequence[Float64],
+        rounds: int,
     ) -> Fit:
         """Targets that differ from what the layer now puts out only where the activation behind sees it."""
         for _ in range(rounds):

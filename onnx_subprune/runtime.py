@@ -71,7 +71,9 @@ class Session:
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if folder is not None:
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(folder.resolve())
+            )
         source = str(model) if isinstance(model, Path) else serialized(model)
         with _one_line("onnxruntime cannot load the model"):
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
@@ -88,15 +90,17 @@ class Session:
 def serialized(model: ModelProto) -> bytes:
     """Return the bytes of `model`; ModelError beyond the limit of the format."""
     if model.ByteSize() > LIMIT:
-        raise ModelError("the model holds more than 2 GB of weights in memory: save it with its weights in a side file and pass the path")
-    return model.SerializeToString()
+        raise ModelError(
+            "the model holds more than 2 GB of weights in memory: save it with its weights in a side file and pass the path"
+        )
+    return bytes(model.SerializeToString())
 
 
 @contextlib.contextmanager
 def _one_line(what: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - onnxruntime raises a different class for every status code
+    except Exception as error:
         text = " ".join(str(error).split())
         raise ModelError(f"{what}: {text[:300]}") from error
 
@@ -124,7 +128,9 @@ def _with_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:
     return copy
 
 
-def observe(model: ModelProto, feeds: Mapping[str, Array], names: Sequence[str], folder: Path | None = None) -> dict[str, Array]:
+def observe(
+    model: ModelProto, feeds: Mapping[str, Array], names: Sequence[str], folder: Path | None = None
+) -> dict[str, Array]:
     """Run `model` once, optimizations off, and return the tensors `names`, which may be intermediate ones."""
     return Session(_with_outputs(model, names), optimize=False, folder=folder).run(feeds, names)
 
@@ -172,7 +178,11 @@ def latency(sessions: Sequence[Session], feeds: Mapping[str, Array], *, seconds:
 def environment() -> dict[str, str]:
     """Return the versions that a result depends on."""
     packages = ("onnx", "onnxruntime", "numpy", "scipy")
-    return {"python": platform.python_version(), "platform": platform.platform(), **{name: version(name) for name in packages}}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: version(name) for name in packages},
+    }
 
 
 def is_float(kind: int) -> bool:

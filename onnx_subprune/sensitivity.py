@@ -115,14 +115,19 @@ def _refitted(
     alive[columns_of(consumer.positions[dropped].ravel(), layout.taps)] = False
     masks = alive.reshape(prior.shape[:2])
     bias = contraction.bias
-    free = bias is not None and network.array(network.node(bias.node).input[bias.slot]).size == prior.shape[0] * prior.shape[2]
+    free = (
+        bias is not None
+        and network.array(network.node(bias.node).input[bias.slot]).size == prior.shape[0] * prior.shape[2]
+    )
     use = moments.centered() if free else moments
     weights = np.zeros_like(prior)
     for g, mask in enumerate(masks):
         left = np.flatnonzero(mask)
         if left.size:
             weights[g][left] = ridge(use.gram[g][np.ix_(left, left)], use.cross[g][left], prior[g][left], STRENGTH)
-    found: dict[Use, Array] = {contraction.weight: layout.from_matrix(weights, network.array(contraction.weight_tensor).dtype)}
+    found: dict[Use, Array] = {
+        contraction.weight: layout.from_matrix(weights, network.array(contraction.weight_tensor).dtype)
+    }
     if free and bias is not None:
         old = network.array(network.node(bias.node).input[bias.slot])
         lost = (moments.sum_target - np.einsum("gp,gpm->gm", moments.sum_input, weights)).ravel() / moments.count

@@ -5,6 +5,7 @@ un-shared. Nodes that spell sizes out are rewritten by the `resize` of their rul
 exactly as it came, names, metadata and side-file references included.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -41,7 +42,9 @@ def kept_positions(graph: ChannelGraph, supports: Mapping[str, Sequence[int]]) -
     """Return the positions that stay on every axis that loses some."""
     masks: dict[Axis, NDArray[np.bool_]] = {}
     for group in graph.groups:
-        dropped = np.setdiff1d(np.arange(group.width), np.asarray(supports.get(group.name, range(group.width)), np.int64))
+        dropped = np.setdiff1d(
+            np.arange(group.width), np.asarray(supports.get(group.name, range(group.width)), np.int64)
+        )
         if dropped.size:
             for part in group.slices:
                 masks.setdefault(part.axis, np.ones(part.size, bool))[part.positions[dropped].ravel()] = False
@@ -83,14 +86,21 @@ class _Surgery:
     """One operation: collects new nodes and constants, then assembles the model."""
 
     def __init__(
-        self, network: Network, graph: ChannelGraph, plan: Plan, kept: Mapping[Axis, IntArray], rules: Mapping[str, Rule]
+        self,
+        network: Network,
+        graph: ChannelGraph,
+        plan: Plan,
+        kept: Mapping[Axis, IntArray],
+        rules: Mapping[str, Rule],
     ) -> None:
         self._network, self._plan, self._kept, self._rules = network, plan, kept, rules
         self._contractions = {contraction.weight: contraction for contraction in graph.contractions}
         self._observation: Observation = graph.observation
         self._sources: Mapping[str, SourceArray] = size_sources(network, graph.observation)
         self._new: dict[str, Array] = {}
-        self._taken = {name for node in network.nodes for name in (*node.input, *node.output)} | set(network.initializers)
+        self._taken = {name for node in network.nodes for name in (*node.input, *node.output)} | set(
+            network.initializers
+        )
 
     def model(self) -> ModelProto:
         renamed = self._slice_constants()
@@ -115,9 +125,12 @@ class _Surgery:
             versions: dict[tuple[object, ...], list[Use]] = {}
             for use in uses:
                 versions.setdefault(self._version(name, use), []).append(use)
-            private = len(versions) == 1 and name in network.initializers and name not in network.outputs and len(
-                network.readers[name]
-            ) == len(uses)
+            private = (
+                len(versions) == 1
+                and name in network.initializers
+                and name not in network.outputs
+                and len(network.readers[name]) == len(uses)
+            )
             for version, users in versions.items():
                 if any(item is not None for item in version):
                     new = name if private else self._fresh(f"{name}_pruned")
@@ -132,7 +145,11 @@ class _Surgery:
     def _version(self, name: str, use: Use) -> tuple[object, ...]:
         """What tells two uses of a constant apart: their new value and what stays of each axis."""
         weights = self._plan.weights
-        rank = len(self._network.initializers[name].dims) if name in self._network.initializers else self._network.array(name).ndim
+        rank = (
+            len(self._network.initializers[name].dims)
+            if name in self._network.initializers
+            else self._network.array(name).ndim
+        )
         cuts = [self._kept.get(Axis(name, axis, use)) for axis in range(rank)]
         return (id(weights[use]) if use in weights else None, *(None if cut is None else cut.tobytes() for cut in cuts))
 
@@ -143,7 +160,9 @@ class _Surgery:
         value = value.astype(original.dtype, copy=False)
         contraction = self._contractions.get(use)
         if contraction is not None:
-            value = slice_weight(value, contraction, self._kept.get(contraction.rows), self._kept.get(contraction.columns))
+            value = slice_weight(
+                value, contraction, self._kept.get(contraction.rows), self._kept.get(contraction.columns)
+            )
             return np.ascontiguousarray(value)
         for axis in range(value.ndim):
             cut = self._kept.get(Axis(name, axis, use))
@@ -173,15 +192,17 @@ class _Surgery:
             _set_input(new, slot, name)
         before: list[NodeProto] = []
         for slot, (value, mask) in patch.constants.items():
-            name, made = self._constant(f"{node.output[0]}_{slot}", value, mask, node.input[slot] if slot < len(node.input) else "")
+            name, made = self._constant(
+                f"{node.output[0]}_{slot}", value, mask, node.input[slot] if slot < len(node.input) else ""
+            )
             before += made
             _set_input(new, slot, name)
-        for name, value in patch.attributes.items():
+        for name, setting in patch.attributes.items():
             kept = [item for item in new.attribute if item.name != name]
             del new.attribute[:]
             new.attribute.extend(kept)
-            if value is not None:
-                new.attribute.append(onnx.helper.make_attribute(name, value))
+            if setting is not None:
+                new.attribute.append(onnx.helper.make_attribute(name, setting))
         return [*before, new]
 
     def _touches(self, node: NodeProto) -> bool:
@@ -189,7 +210,13 @@ class _Surgery:
         names = {name for name in (*node.input, *node.output) if name}
         if any(axis.tensor in names for axis in self._kept):
             return True
-        return any(axis in self._kept for name in names if name in self._sources for axes in self._sources[name].ravel() for axis in axes)
+        return any(
+            axis in self._kept
+            for name in names
+            if name in self._sources
+            for axes in self._sources[name].ravel()
+            for axis in axes
+        )
 
     def _gather(self, node: NodeProto, gather: tuple[str, int, IntArray]) -> NodeProto:
         source, axis, positions = gather
@@ -197,7 +224,9 @@ class _Surgery:
         self._new[name] = positions.astype(np.int64)
         return onnx.helper.make_node("Gather", [source, name], list(node.output), name=node.name, axis=axis)
 
-    def _constant(self, stem: str, value: Array, mask: NDArray[np.bool_] | None, computed: str) -> tuple[str, list[NodeProto]]:
+    def _constant(
+        self, stem: str, value: Array, mask: NDArray[np.bool_] | None, computed: str
+    ) -> tuple[str, list[NodeProto]]:
         """A new constant; where some elements stay computed at run time, those are cut from the computed tensor."""
         if mask is None or not np.any(mask):
             name = self._fresh(f"{stem}_pruned")
@@ -206,7 +235,7 @@ class _Surgery:
         nodes, pieces = [], []
         flags = np.broadcast_to(mask, value.shape)
         edges = [0, *(np.flatnonzero(np.diff(flags)) + 1).tolist(), len(value)]
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in itertools.pairwise(edges):
             piece = self._fresh(f"{stem}_piece")
             pieces.append(piece)
             if flags[start]:
@@ -259,7 +288,9 @@ class _Surgery:
         """Inputs and value_info, but for what went or has another shape now."""
         stale = {axis.tensor for axis in self._kept} | set(self._new) | set(self._sources)
         known = {name for node in nodes for name in node.output} | read
-        graph.value_info.extend(v for v in self._network.proto.graph.value_info if v.name in known and v.name not in stale)
+        graph.value_info.extend(
+            v for v in self._network.proto.graph.value_info if v.name in known and v.name not in stale
+        )
         for value in self._network.proto.graph.input:
             if value.name in self._new:
                 array = self._new[value.name]

@@ -46,7 +46,9 @@ def law(
     return deviation(network, graph, plan, apply(network, graph, plan), feeds)
 
 
-def deviation(network: Network, graph: ChannelGraph, plan: Plan, sliced: ModelProto, feeds: Mapping[str, Array]) -> float:
+def deviation(
+    network: Network, graph: ChannelGraph, plan: Plan, sliced: ModelProto, feeds: Mapping[str, Array]
+) -> float:
     """Return how far `sliced` is from the masked model of `plan` on `feeds`, relative to the largest output."""
     ours = Session(sliced, optimize=False, folder=network.folder).run(feeds)
     theirs = Session(masked(network, graph, plan), optimize=False, folder=network.folder).run(feeds)
@@ -55,7 +57,7 @@ def deviation(network: Network, graph: ChannelGraph, plan: Plan, sliced: ModelPr
         if ours[name].shape != reference.shape:
             return float("inf")
         if reference.dtype.kind == "f" and reference.size:
-            difference = float(np.max(np.abs(ours[name].astype(np.float64) - reference)))
+            difference = float(np.max(np.abs(ours[name].astype(np.float64) - reference.astype(np.float64))))
             worst = max(worst, difference / max(float(np.max(np.abs(reference.astype(np.float64)))), 1e-30))
             if not np.isfinite(difference):
                 return float("inf")

@@ -41,16 +41,31 @@ def test_prune_writes_a_smaller_model_a_table_and_a_report(tmp_path, data, capsy
     found = json.loads(report.read_text())
     assert found["schema"] == 1
     assert found["cost"]["macs"]["after"] <= 0.5 * found["cost"]["macs"]["before"]
-    assert set(found) >= {"version", "command", "settings", "environment", "model", "data", "groups", "pinned", "fidelity", "seconds"}
+    assert set(found) >= {
+        "version",
+        "command",
+        "settings",
+        "environment",
+        "model",
+        "data",
+        "groups",
+        "pinned",
+        "fidelity",
+        "seconds",
+    }
     assert {"relative_error", "cosine", "agreement"} == set(found["fidelity"]["outputs"]["logits"])
     assert all(len(group["kept"]) == group["width"]["after"] for group in found["groups"])
 
 
-@pytest.mark.parametrize("budget", [["--params", "0.4"], ["--channels", "0.5"], ["--macs", "0.3", "--allocation", "uniform"]])
+@pytest.mark.parametrize(
+    "budget", [["--params", "0.4"], ["--channels", "0.5"], ["--macs", "0.3", "--allocation", "uniform"]]
+)
 @pytest.mark.parametrize("formulation", ["asymmetric", "sequential", "layerwise"])
 def test_every_formulation_and_budget_gives_a_verified_model(tmp_path, data, budget, formulation):
     out = tmp_path / "small.onnx"
-    assert run(["prune", str(LENET), str(out), "--data", str(data), *budget, "--formulation", formulation, "--quiet"]) == 0
+    assert (
+        run(["prune", str(LENET), str(out), "--data", str(data), *budget, "--formulation", formulation, "--quiet"]) == 0
+    )
     onnx.checker.check_model(out, full_check=True)
 
 
@@ -70,7 +85,15 @@ def test_inspect_shows_groups_and_reasons(capsys, tmp_path):
 
 
 def test_compare_shows_accuracy_where_labels_are_given(capsys):
-    tokens = ["compare", LENET, LENET, "--data", MODELS / "fashion_test.npz", "--labels", MODELS / "fashion_test_labels.npy"]
+    tokens = [
+        "compare",
+        LENET,
+        LENET,
+        "--data",
+        MODELS / "fashion_test.npz",
+        "--labels",
+        MODELS / "fashion_test_labels.npy",
+    ]
     assert run([str(token) for token in tokens]) == 0
     assert "91.45 % before, 91.45 % after" in capsys.readouterr().out
 
@@ -213,6 +236,8 @@ def test_side_file_weights_leave_in_a_side_file(tmp_path, data):
 
 
 def test_help_teaches():
-    text = subprocess.run([sys.executable, "-m", "onnx_subprune", "prune", "--help"], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(
+        [sys.executable, "-m", "onnx_subprune", "prune", "--help"], capture_output=True, text=True, check=True
+    ).stdout
     assert "--macs" in text
     assert "test_data_set_" in text

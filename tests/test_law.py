@@ -16,7 +16,9 @@ def random_supports(graph, generator):
     supports = {}
     for group in graph.groups:
         each = int(generator.integers(1, group.width // group.step + 1))
-        picks = [generator.choice(np.flatnonzero(group.cells == cell), each, replace=False) for cell in range(group.step)]
+        picks = [
+            generator.choice(np.flatnonzero(group.cells == cell), each, replace=False) for cell in range(group.step)
+        ]
         supports[group.name] = sorted(np.concatenate(picks).tolist())
     return supports
 

@@ -7,7 +7,9 @@ from onnx_subprune.errors import BudgetError
 
 def _check(name: str, fraction: float) -> None:
     if not 0.0 < fraction < 1.0:
-        raise BudgetError(f"{name} {fraction} is not between 0 and 1: give the fraction of the model to keep, for example 0.5")
+        raise BudgetError(
+            f"{name} {fraction} is not between 0 and 1: give the fraction of the model to keep, for example 0.5"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ from onnx_subprune.allocation.cost import Multilinear
 
 def proportional(rooms: Sequence[Room], fraction: float) -> dict[str, int]:
     """Return for every group the allowed width closest to `fraction` of it; ties to the smaller."""
-    return {room.name: min(room.choices, key=lambda width: (abs(width - fraction * room.width), width)) for room in rooms}
+    return {
+        room.name: min(room.choices, key=lambda width: (abs(width - fraction * room.width), width)) for room in rooms
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,5 +32,8 @@ class Uniform:
             else:
                 high = middle
         missing = {room.name: Curve((0,), (1.0,)) for room in rooms}
-        errors = {room.name: missing[room.name].dense(room.width) * cost.change({**cost.full}, room.name, 0) * -1 for room in rooms}
+        errors = {
+            room.name: missing[room.name].dense(room.width) * cost.change({**cost.full}, room.name, 0) * -1
+            for room in rooms
+        }
         return filled(rooms, widths, errors, cost, limit)

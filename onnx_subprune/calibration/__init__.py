@@ -1,0 +1,1 @@
+"""The model run on data: moments of each contraction, targets, fidelity."""

@@ -25,7 +25,9 @@ def _one(original: Sequence[Array], pruned: Sequence[Array]) -> float:
     if original[0].ndim == 2 and original[0].shape[1] > 1:
         total = sum(_kullback_leibler(a, b) for a, b in zip(original, pruned, strict=True))
         return total / sum(len(a) for a in original)
-    lost = sum(float(np.sum((a.astype(np.float64) - b) ** 2)) for a, b in zip(original, pruned, strict=True))
+    lost = sum(
+        float(np.sum((a.astype(np.float64) - b.astype(np.float64)) ** 2)) for a, b in zip(original, pruned, strict=True)
+    )
     energy = sum(float(np.sum(a.astype(np.float64) ** 2)) for a in original)
     return lost / energy if energy > 0 else float(lost > 0)
 

@@ -59,7 +59,9 @@ class Fit:
     refitted: bool
 
 
-def fit(halves: Sequence[Moments], prior: Float64, alive: Mask, *, free_bias: bool, strengths: Sequence[float] = STRENGTHS) -> Fit:
+def fit(
+    halves: Sequence[Moments], prior: Float64, alive: Mask, *, free_bias: bool, strengths: Sequence[float] = STRENGTHS
+) -> Fit:
     """Refit a contraction on the moments of two halves of the samples, pulled towards `prior` (g, p, m).
 
     The refit is taken where it beats the plain slice on held-out halves. With `free_bias` the regression is about the means.
@@ -70,7 +72,7 @@ def fit(halves: Sequence[Moments], prior: Float64, alive: Mask, *, free_bias: bo
     masks = alive.reshape(groups, p)
     parts = [_fit_group([_normal(m, g, masks[g]) for m in use], prior[g][masks[g]], strengths) for g in range(groups)]
     energy = max(float(use[-1].energy.sum()), 1e-300)
-    held, plain = (sum(part[i] for part in parts) / energy for i in (1, 2))
+    held, plain = (float(sum(part[i] for part in parts)) / energy for i in (1, 2))
     refitted = held < plain
     weights = np.zeros_like(prior)
     for g, part in enumerate(parts):

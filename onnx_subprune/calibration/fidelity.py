@@ -71,7 +71,11 @@ class _Sums:
 
 
 def fidelity(
-    original: Runnable, pruned: Runnable, data: Calibration, labels: NDArray[np.int64] | None = None, threads: int | None = None
+    original: Runnable,
+    pruned: Runnable,
+    data: Calibration,
+    labels: NDArray[np.int64] | None = None,
+    threads: int | None = None,
 ) -> Fidelity:
     """Run both models over `data` and compare; `labels` (samples,) are for the first output, a vector of scores."""
     first, second = original.session(threads=threads), pruned.session(threads=threads)
@@ -88,4 +92,6 @@ def fidelity(
             right[1] += int(np.sum(theirs[names[0]].argmax(axis=1) == part))
             start += len(part)
     accuracy = (right[0] / start, right[1] / start) if start else None
-    return Fidelity(samples=data.samples, outputs={name: item.result() for name, item in sums.items()}, accuracy=accuracy)
+    return Fidelity(
+        samples=data.samples, outputs={name: item.result() for name, item in sums.items()}, accuracy=accuracy
+    )

@@ -96,8 +96,8 @@ class Layout:
         if self.op == "Conv":  # (g * m, channels, kernel)
             parts = wide.reshape(self.groups, wide.shape[0] // self.groups, -1)
             return np.ascontiguousarray(parts.transpose(0, 2, 1))
-        parts = wide.reshape(self.groups, wide.shape[0] // self.groups, wide.shape[1], -1)  # (g, channels, m, taps)
-        return np.ascontiguousarray(parts.transpose(0, 1, 3, 2)).reshape(self.groups, -1, wide.shape[1])
+        split = wide.reshape(self.groups, wide.shape[0] // self.groups, wide.shape[1], -1)  # (g, channels, m, taps)
+        return np.ascontiguousarray(split.transpose(0, 1, 3, 2)).reshape(self.groups, -1, wide.shape[1])
 
     def from_matrix(self, matrix: Float64, dtype: np.dtype[np.generic]) -> Array:
         """Return the weight whose matrix is `matrix`, cast to `dtype`."""
@@ -112,10 +112,8 @@ class Layout:
     def target(self, output: Array) -> Float32:
         """Return the output as (groups, m, n) float32, in the order of the unfolded input."""
         wide = output.astype(np.float32, copy=False)
-        if self.convolution:
-            wide = np.moveaxis(wide, 1, 0)
-        else:
-            wide = np.moveaxis(wide, -2 if self.left else -1, 0)
+        channels = 1 if self.convolution else -2 if self.left else -1
+        wide = np.moveaxis(wide, channels, 0)
         return np.ascontiguousarray(wide).reshape(self.groups, wide.shape[0] // self.groups, -1)
 
     def output(self, target: Float32, shape: Sequence[int]) -> Float32:
@@ -171,11 +169,15 @@ class Layout:
             last = min(out, (size - 1 - shift) // stride + 1)
             last = max(first, last)
             start = first * stride + shift
-            return slice(start, start + (last - first - 1) * stride + 1 if last > first else start, stride), slice(first, last)
+            return slice(start, start + (last - first - 1) * stride + 1 if last > first else start, stride), slice(
+                first, last
+            )
         first = max(0, -(shift // stride))  # output position = input position * stride + shift
         last = max(first, min(size, (out - 1 - shift) // stride + 1))
         start = first * stride + shift
-        return slice(first, last), slice(start, start + (last - first - 1) * stride + 1 if last > first else start, stride)
+        return slice(first, last), slice(
+            start, start + (last - first - 1) * stride + 1 if last > first else start, stride
+        )
 
     def _begin(self, size: Sequence[int], out: Sequence[int]) -> tuple[int, ...]:
         """Padding before the first position of each spatial axis."""

@@ -29,6 +29,10 @@ LAID = 4096
 """Pixels of a block on the grid of lags: its channels are read once a lag, out of the cache."""
 CALL = 4e-6
 """Seconds that a call of BLAS costs beside its work."""
+DOT = 3e-7
+"""The same where the product is a single number (a depthwise convolution's lag)."""
+MARGIN = 1.25
+"""Lags must promise to be this much cheaper: with few channels their cross-moments are slower."""
 COPY = 3.5e-10
 """Seconds that a number costs to be copied."""
 
@@ -64,7 +68,7 @@ def route(contraction: Contraction, input_shape: Sequence[int], positions: Int64
         shape = windows(contraction, input_shape[2:])
         if usable(shape) and contraction.taps <= MOST:
             plan = LagPlan(shape)
-            if lag_seconds(contraction, input_shape, plan) < unfold_seconds(contraction, input_shape, shape):
+            if MARGIN * lag_seconds(contraction, input_shape, plan) < unfold_seconds(contraction, input_shape, shape):
                 return Lagging(contraction, plan)
     return Unfolding(contraction, positions)
 
@@ -76,19 +80,20 @@ NOMINAL = 8192
 
 
 def _rate(size: int) -> float:
-    """Multiply-adds a second (times two) of a product of this smaller side, as measured on two cores; only ratios count."""
-    return 2.4e11 * size / (size + 16)
+    """Operations a second of a product with this smaller side, as measured on two cores; only ratios count."""
+    return 2.4e11 * size / (size + 32) if size > 1 else 2e10
 
 
 def lag_seconds(contraction: Contraction, input_shape: Sequence[int], plan: LagPlan) -> float:
     """Predict the seconds that the gram takes by lags, an output position."""
     groups, positions = contraction.groups, prod(w.out for w in plan.windows)
     c = input_shape[1] // groups
+    call = CALL if c > 1 else DOT
     seconds = 0.0
     for box in plan.boxes:
         pixels = plan.pixels(box)
         half = 1 if any(box.lag) else 2
-        seconds += pixels * groups * (2 * c * c / half / _rate(c)) + groups * CALL * positions / NOMINAL
+        seconds += pixels * groups * (2 * c * c / half / _rate(c)) + groups * call * positions / NOMINAL
         if any(interval is not None for interval in box.intervals[1:]):
             seconds += 2 * pixels * groups * c * COPY * 2
     return seconds / positions
@@ -165,7 +170,7 @@ class Lagging:
 def _total(images: Array) -> Float64:
     """Return the sum over the samples: float32 inside of a few, float64 beyond."""
     parts = [images[start : start + 32].sum(axis=0, dtype=np.float32) for start in range(0, len(images), 32)]
-    return np.sum(parts, axis=0, dtype=np.float64)
+    return np.asarray(np.sum(parts, axis=0, dtype=np.float64))
 
 
 class _Sums:
@@ -180,9 +185,8 @@ class _Sums:
         if held is None:
             self.found[name] = value  # a chunk of a single block needs no float64 copy
         else:
-            self.found[name] = (
-                np.add(held, value, dtype=np.float64) if held.dtype == np.float32 else held.__iadd__(value)
-            )
+            out = held if held.dtype == np.float64 else np.empty(held.shape)
+            self.found[name] = np.add(held, value, out=out, dtype=np.float64)
 
     def add_target(self, t: Float32) -> None:
         self.add("energy", (t[:, :, None, :] @ t[:, :, :, None])[:, :, 0, 0])

@@ -117,9 +117,7 @@ class _Runner:
         chosen, needed = stream._network.ancestors(names, list(stream._held))
         self._inputs = [name for name in stream._held if name in needed]
         running = stream._running
-        self._session = Session(
-            self._model(chosen, needed), threads=running.threads, folder=stream._network.folder
-        )
+        self._session = Session(self._model(chosen, needed), threads=running.threads, folder=stream._network.folder)
 
     def __call__(self, chunk: int, values: Mapping[Use, Array] | None = None) -> Mapping[str, Array]:
         """Return the tensors for one chunk; `values` are those of the opened uses."""

@@ -51,11 +51,16 @@ class Aim:
         """Return the original values, but where the activation is flat those of the pruned model that lie on the right side."""
         assert self.flat is not None
         low, high = self.flat
-        low_side = np.where(original <= low, np.minimum(current, low), original)
-        return np.asarray(np.where(original >= high, np.maximum(current, high), low_side) if np.isfinite(high) else low_side)
+        wanted = original.astype(np.float32, copy=False)
+        low_side = np.where(wanted <= low, np.minimum(current, low), wanted)
+        return np.asarray(
+            np.where(wanted >= high, np.maximum(current, high), low_side) if np.isfinite(high) else low_side
+        )
 
 
-def aim_of(network: Network, contraction: Contraction, later: Sequence[Contraction], rank: int, *, residual: bool) -> Aim:
+def aim_of(
+    network: Network, contraction: Contraction, later: Sequence[Contraction], rank: int, *, residual: bool
+) -> Aim:
     """Return the aim of `contraction`; whose output has `rank` axes; `later` are those that are not refitted yet."""
     tensor, axis = contraction.output.tensor, contraction.output.index
     channels = _channels(network, contraction)
@@ -83,8 +88,8 @@ def aim_of(network: Network, contraction: Contraction, later: Sequence[Contracti
 
 
 def _channels(network: Network, contraction: Contraction) -> int:
-    shape = network.array(contraction.weight_tensor).shape
-    return shape[contraction.columns.index] * (contraction.groups if contraction.columns.index == 1 and contraction.op == "ConvTranspose" else 1)
+    depth = int(network.array(contraction.weight_tensor).shape[contraction.columns.index])
+    return depth * contraction.groups if contraction.op == "ConvTranspose" else depth
 
 
 def _only_reader(network: Network, tensor: str) -> tuple[int, int] | None:
@@ -133,7 +138,10 @@ def _flat(network: Network, tensor: str) -> tuple[float, float] | None:
     if node.op_type == "HardSwish":
         return -3.0, np.inf
     if node.op_type == "Clip":
-        low, high = _bound(network, node.input[1:2], attribute(node, "min")), _bound(network, node.input[2:3], attribute(node, "max"))
+        low, high = (
+            _bound(network, node.input[1:2], attribute(node, "min")),
+            _bound(network, node.input[2:3], attribute(node, "max")),
+        )
         return -np.inf if low is None else low, np.inf if high is None else high
     return None
 

@@ -1,0 +1,1 @@
+"""What an ONNX model is made of: its channel groups and costs."""

@@ -5,8 +5,9 @@ the elements of the floating-point constants that nodes read, shared ones counte
 convolutions and matrix products, for one sample.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from onnx_subprune.allocation import Factor, Multilinear, Term
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Use
@@ -29,6 +30,22 @@ def costs(network: Network, graph: ChannelGraph) -> Costs:
         params=Multilinear(terms=tuple(_parameters(network, graph, sizes)), full=full),
         macs=Multilinear(terms=tuple(_macs(network, graph, sizes)), full=full),
     )
+
+
+def parameters(network: Network) -> int:
+    """Return the parameters of `network` as it is."""
+    read = {
+        name
+        for node in network.nodes
+        if not network.constants.issuperset(name for name in node.output if name)
+        for name in node.input
+        if name in network.constants and _floating(network, name)
+    }
+    return sum(int(np.prod(_shape(network, name), dtype=np.int64)) for name in read)
+
+
+def _shape(network: Network, name: str) -> tuple[int, ...]:
+    return tuple(network.initializers[name].dims) if name in network.initializers else network.array(name).shape
 
 
 class _Sizes:
@@ -66,16 +83,22 @@ def _parameters(network: Network, graph: ChannelGraph, sizes: _Sizes) -> list[Te
 
 
 def _weight(network: Network, name: str, use: Use, contraction: Contraction | None, sizes: _Sizes) -> Term:
-    shape = tuple(network.initializers[name].dims) if name in network.initializers else network.array(name).shape
+    shape = _shape(network, name)
     factors = [sizes.factor(Axis(name, index, use), size) for index, size in enumerate(shape)]
     coefficient = 1.0
     if contraction is not None and contraction.groups > 1:
         depth = shape[1]
         stacked, inner = (
-            (contraction.columns, contraction.rows) if contraction.columns.index == 0 else (contraction.rows, contraction.columns)
+            (contraction.columns, contraction.rows)
+            if contraction.columns.index == 0
+            else (contraction.rows, contraction.columns)
         )
         factors[0] = sizes.factor(stacked, shape[0])
-        factors[1] = Factor(offset=depth, slopes={}) if contraction.whole_groups else sizes.factor(inner, depth * contraction.groups)
+        factors[1] = (
+            Factor(offset=depth, slopes={})
+            if contraction.whole_groups
+            else sizes.factor(inner, depth * contraction.groups)
+        )
         coefficient = 1.0 if contraction.whole_groups else 1.0 / contraction.groups
     return _term(coefficient, factors)
 
@@ -96,7 +119,6 @@ def _macs(network: Network, graph: ChannelGraph, sizes: _Sizes) -> list[Term]:
 
 
 def _contraction(network: Network, graph: ChannelGraph, contraction: Contraction, sizes: _Sizes) -> Term:
-    shapes = graph.observation.shapes
     weight = contraction.weight_tensor
     term = _weight(network, weight, contraction.weight, contraction, sizes)
     positions = contraction.input if contraction.op == "ConvTranspose" else contraction.output

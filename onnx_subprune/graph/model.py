@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
@@ -21,8 +22,18 @@ from onnx_subprune import runtime
 from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.order import captured, topological
 
-QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinear", "ConvInteger", "MatMulInteger", "MatMulNBits")
-RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"})
+QUANTIZED = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "QLinear",
+    "ConvInteger",
+    "MatMulInteger",
+    "MatMulNBits",
+)
+RANDOM = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
 
 
 def attribute(node: NodeProto, name: str, default: object = None) -> object:
@@ -51,7 +62,9 @@ class Network:
         self.labels = _labels(self.nodes)
         self.inputs = tuple(value for value in graph.input if value.name not in self.initializers)
         self.outputs = tuple(value.name for value in graph.output)
-        self.producer: Mapping[str, int] = {name: i for i, node in enumerate(self.nodes) for name in node.output if name}
+        self.producer: Mapping[str, int] = {
+            name: i for i, node in enumerate(self.nodes) for name in node.output if name
+        }
         self._values: dict[str, NDArray[np.generic]] = {}
         _refuse(self)
 
@@ -148,7 +161,9 @@ def _refuse(network: Network) -> None:
     """Raise for models that must not be pruned."""
     for label, node in zip(network.labels, network.nodes, strict=True):
         if node.op_type.startswith(QUANTIZED):
-            raise ModelError(f"{label} ({node.op_type}): the model is quantized; prune the float model first, then quantize it")
+            raise ModelError(
+                f"{label} ({node.op_type}): the model is quantized; prune the float model first, then quantize it"
+            )
     if not network.nodes:
         raise ModelError("the model has no nodes: there is nothing to prune")
 
@@ -158,7 +173,9 @@ def tensor_array(tensor: TensorProto, folder: Path | None) -> NDArray[np.generic
     if not uses_external_data(tensor):
         return numpy_helper.to_array(tensor)
     if folder is None:
-        raise ModelError(f"weight {tensor.name!r} lies in a side file, but the model came without its folder: pass the path of the model")
+        raise ModelError(
+            f"weight {tensor.name!r} lies in a side file, but the model came without its folder: pass the path of the model"
+        )
     entry = {item.key: item.value for item in tensor.external_data}
     path = side_file(tensor, folder)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
@@ -166,7 +183,9 @@ def tensor_array(tensor: TensorProto, folder: Path | None) -> NDArray[np.generic
     offset = int(entry.get("offset", 0))
     wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if path.stat().st_size < offset + wanted:
-        raise ModelError(f"{path}: too short for weight {tensor.name!r}: the file is truncated or belongs to another model")
+        raise ModelError(
+            f"{path}: too short for weight {tensor.name!r}: the file is truncated or belongs to another model"
+        )
     if wanted == 0:
         return np.zeros(shape, dtype)
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape or (1,)).reshape(shape)
@@ -178,7 +197,9 @@ def side_file(tensor: TensorProto, folder: Path) -> Path:
     root = os.path.realpath(folder)
     path = os.path.realpath(os.path.join(root, location))
     if not location or os.path.isabs(location) or os.path.commonpath([root, path]) != root:
-        raise ModelError(f"weight {tensor.name!r} names the side file {location!r}, outside the model's folder {folder}: move it there")
+        raise ModelError(
+            f"weight {tensor.name!r} names the side file {location!r}, outside the model's folder {folder}: move it there"
+        )
     if not os.path.isfile(path):
         raise ModelError(f"{path}: side file of the model is missing: put it back beside the model")
     return Path(path)
@@ -208,7 +229,9 @@ def load(model: ModelProto | Network | str | os.PathLike[str]) -> Network:
 def _checked(proto: ModelProto, folder: Path | None) -> Network:
     for opset in proto.opset_import:
         if opset.domain in ("", "ai.onnx") and opset.version < 7:
-            raise ModelError(f"the model uses opset {opset.version}; convert it with onnx.version_converter to 9 or newer first")
+            raise ModelError(
+                f"the model uses opset {opset.version}; convert it with onnx.version_converter to 9 or newer first"
+            )
     return Network(proto, folder)
 
 

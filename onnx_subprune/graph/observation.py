@@ -47,7 +47,9 @@ def observe(network: Network) -> Observation:
     for name, seen in first.items():
         other = second.get(name, seen)
         if len(other.shape) == len(seen.shape):
-            varying_axes[name] = frozenset(i for i, (a, b) in enumerate(zip(seen.shape, other.shape, strict=True)) if a != b)
+            varying_axes[name] = frozenset(
+                i for i, (a, b) in enumerate(zip(seen.shape, other.shape, strict=True)) if a != b
+            )
         else:
             varying_axes[name] = frozenset(range(len(seen.shape)))
         if seen.value is not None:

@@ -16,7 +16,7 @@ from onnx_subprune.graph.model import Network, attribute
 from onnx_subprune.graph.observation import Observation
 
 
-class Unknown(Exception):
+class UnknownError(Exception):
     """A rule cannot tell what coincides at this node; the text is the reason that pins it."""
 
 
@@ -78,14 +78,14 @@ class Site:
         return self.observation.varying.get(self.node.input[slot], np.ones((), bool))
 
     def shape_of(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor; Unknown if it was not observed."""
+        """Return the shape of a tensor; UnknownError if it was not observed."""
         if name in self.network.initializers:
             return tuple(self.network.initializers[name].dims)
         if name in self.observation.shapes:
             return self.observation.shapes[name]
         if name in self.network.constants:
             return self.network.array(name).shape
-        raise Unknown(f"the shape of {name!r} is not known")
+        raise UnknownError(f"the shape of {name!r} is not known")
 
     def shape(self, slot: int) -> tuple[int, ...]:
         """Return the shape of input `slot`."""
@@ -219,4 +219,3 @@ class Rule:
     tie: Callable[[Scope], None]
     resize: Callable[[Resizing], Patch] | None = None
     spelled: tuple[int, ...] = ()
-

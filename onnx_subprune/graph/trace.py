@@ -11,13 +11,22 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from onnx_subprune.graph.channels import Axis, ChannelGraph, ChannelGroup, Consumer, Contraction, IntArray, Pinned, Slice
+from onnx_subprune.graph.channels import (
+    Axis,
+    ChannelGraph,
+    ChannelGroup,
+    Consumer,
+    Contraction,
+    IntArray,
+    Pinned,
+    Slice,
+)
 from onnx_subprune.graph.labels import Classes, Labels
 from onnx_subprune.graph.model import Network, load
 from onnx_subprune.graph.observation import Observation, observe
 from onnx_subprune.graph.order import captured
 from onnx_subprune.graph.rules import RULES
-from onnx_subprune.graph.site import Findings, Rule, Scope, Unknown
+from onnx_subprune.graph.site import Findings, Rule, Scope, UnknownError
 from onnx_subprune.graph.sizes import fixed_by_size, size_sources
 
 
@@ -51,7 +60,11 @@ class _Labelled:
 
 
 def _pass(
-    network: Network, observation: Observation, rules: Mapping[str, Rule], fixed: Mapping[Axis, str], before: _Labelled | None
+    network: Network,
+    observation: Observation,
+    rules: Mapping[str, Rule],
+    fixed: Mapping[Axis, str],
+    before: _Labelled | None,
 ) -> _Labelled:
     labels, findings = Labels(), Findings()
     for value in network.inputs:
@@ -87,7 +100,7 @@ def _apply(scope: Scope, rule: Rule | None) -> None:
         known = scope.labels.ties, len(scope.findings.contractions), len(scope.findings.balances)
         try:
             rule.tie(scope)
-        except Unknown as unknown:
+        except UnknownError as unknown:
             scope.labels.forget(known[0])
             del scope.findings.contractions[known[1] :], scope.findings.balances[known[2] :]
             scope.mentioned.clear()
@@ -102,7 +115,9 @@ def _apply(scope: Scope, rule: Rule | None) -> None:
         if name:
             _pin_rest(scope, False, which, reason)
     for name in captured(node):
-        _pin_tensor(scope.network, scope.observation, scope.labels, name, f"the body of {scope.label} ({node.op_type}) reads it")
+        _pin_tensor(
+            scope.network, scope.observation, scope.labels, name, f"the body of {scope.label} ({node.op_type}) reads it"
+        )
 
 
 def _touched(scope: Scope, which: int) -> bool:
@@ -114,7 +129,7 @@ def _touched(scope: Scope, which: int) -> bool:
 def _pin_rest(scope: Scope, is_input: bool, place: int, reason: str) -> None:
     try:
         rank = len(scope.shape(place)) if is_input else len(scope.out_shape(place))
-    except Unknown:
+    except UnknownError:
         return
     for index in range(rank):
         if (is_input, place, index) not in scope.mentioned:
@@ -138,7 +153,11 @@ MIXERS = {
 
 
 def _mixing(label: str, node: NodeProto) -> str:
-    what = "which sums over this axis" if node.op_type.startswith("Reduce") else "which does not treat its positions one by one"
+    what = (
+        "which sums over this axis"
+        if node.op_type.startswith("Reduce")
+        else "which does not treat its positions one by one"
+    )
     return f"it feeds {label} ({node.op_type}), {MIXERS.get(node.op_type, what)}"
 
 
@@ -162,8 +181,14 @@ def _gather(network: Network, observation: Observation, found: _Labelled) -> Cha
             groups.append(_group(network, found, axes, owner, np.array(classes), cells, contractions))
         else:
             for index in classes:
-                reasons[index] = "it is a single channel" if len(classes) == 1 else "a grouped operator needs one channel of each of its groups"
-    groups.sort(key=lambda group: min(network.position[name] for name in (*group.producers, *(c.node for c in group.consumers))))
+                reasons[index] = (
+                    "it is a single channel"
+                    if len(classes) == 1
+                    else "a grouped operator needs one channel of each of its groups"
+                )
+    groups.sort(
+        key=lambda group: min(network.position[name] for name in (*group.producers, *(c.node for c in group.consumers)))
+    )
     return ChannelGraph(
         groups=tuple(_named(groups)),
         pinned=_pinned(contractions, found, reasons),
@@ -172,7 +197,9 @@ def _gather(network: Network, observation: Observation, found: _Labelled) -> Cha
     )
 
 
-def _footprints(label: IntArray, owner: IntArray, reasons: Sequence[str | None], axes: int) -> Mapping[tuple[int, ...], list[int]]:
+def _footprints(
+    label: IntArray, owner: IntArray, reasons: Sequence[str | None], axes: int
+) -> Mapping[tuple[int, ...], list[int]]:
     """Free classes by footprint: the axes they lie on and how often."""
     free = np.array([reason is None for reason in reasons])[label]
     pairs, counts = np.unique(label[free] * axes + owner[free], return_counts=True)
@@ -252,7 +279,9 @@ def _group(
         order = np.argsort(np.argsort(first)[np.searchsorted(np.sort(first), labels)], kind="stable")
         slices[axis] = Slice(axis=axis, positions=own[order].reshape(len(classes), -1), size=size)
     consumers = tuple(
-        Consumer(contraction=c, positions=slices[c.rows].positions) for c in contractions if c.rows in slices and not c.whole_groups
+        Consumer(contraction=c, positions=slices[c.rows].positions)
+        for c in contractions
+        if c.rows in slices and not c.whole_groups
     )
     producers = tuple(dict.fromkeys(c.node for c in contractions if c.output in slices and not c.whole_groups))
     return ChannelGroup(
@@ -294,5 +323,7 @@ def _pinned(contractions: Sequence[Contraction], found: _Labelled, reasons: Sequ
             reason = reasons[index]
             if reason is not None:
                 counts[reason] = counts.get(reason, 0) + 1
-        entries += [Pinned(node=contraction.node, axis=contraction.output, width=n, reason=r) for r, n in counts.items()]
+        entries += [
+            Pinned(node=contraction.node, axis=contraction.output, width=n, reason=r) for r, n in counts.items()
+        ]
     return tuple(entries)

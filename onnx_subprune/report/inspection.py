@@ -21,5 +21,8 @@ def inspection_dict(graph: ChannelGraph, costs: Costs) -> dict[str, object]:
                 "macs": macs,
             }
         )
-    pinned = [{"node": p.node, "tensor": p.axis.tensor, "axis": p.axis.index, "width": p.width, "reason": p.reason} for p in graph.pinned]
+    pinned = [
+        {"node": p.node, "tensor": p.axis.tensor, "axis": p.axis.index, "width": p.width, "reason": p.reason}
+        for p in graph.pinned
+    ]
     return {"params": costs.params({}), "macs": costs.macs({}), "groups": groups, "pinned": pinned}

@@ -22,7 +22,7 @@ class Change:
 
     @property
     def ratio(self) -> float:
-        """after / before."""
+        """After / before."""
         return self.after / self.before if self.before else 1.0
 
 

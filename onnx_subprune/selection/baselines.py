@@ -12,7 +12,7 @@ from onnx_subprune.selection.selector import Choice, ranked
 
 def _summed(problems: Sequence[Problem], scores: Sequence[Array]) -> Array:
     """Sum over consumers, each scaled to mean 1."""
-    return np.sum([score / max(float(score.mean()), 1e-300) for score in scores], axis=0)
+    return np.asarray(np.sum([score / max(float(score.mean()), 1e-300) for score in scores], axis=0), np.float64)
 
 
 def _squares(problem: Problem) -> Array:
@@ -73,13 +73,19 @@ class InterpolativeDecomposition:
         scores = np.zeros(problems[0].width)
         for step in range(len(scores)):
             left = np.sum(
-                [s * np.diagonal(g).reshape(-1, p.block).sum(axis=1) for s, g, p in zip(scales, rest, problems, strict=True)], axis=0
+                [
+                    s * np.diagonal(g).reshape(-1, p.block).sum(axis=1)
+                    for s, g, p in zip(scales, rest, problems, strict=True)
+                ],
+                axis=0,
             )
             best = int(np.argmax(np.where(scores > 0, -np.inf, left)))
             scores[best] = len(scores) - step
-            for gram, problem in zip(rest, problems, strict=True):
+            for index, problem in enumerate(problems):
                 own = slice(best * problem.block, (best + 1) * problem.block)
-                gram -= gram[:, own] @ np.linalg.pinv(gram[own, own], rcond=1e-9, hermitian=True) @ gram[own]
+                gram = rest[index]
+                pivot = np.linalg.pinv(gram[own, own], rcond=1e-9, hermitian=True)
+                rest[index] = gram - gram[:, own] @ pivot @ gram[own]
         return ranked(problems, scores, sizes, cells)
 
 

@@ -91,7 +91,7 @@ def _compressed(cross: Array) -> Array:
     rows, targets = cross.shape
     if targets <= rows:
         return cross.copy()
-    return np.ascontiguousarray(np.linalg.qr(cross.T, mode="r").T)
+    return np.ascontiguousarray(np.asarray(np.linalg.qr(cross.T, mode="r")).T)
 
 
 def _positive(blocks: Array) -> Array:
@@ -115,4 +115,4 @@ def pick(values: Array, allowed: NDArray[np.bool_], *, largest: bool) -> int:
 def level(cells: IntArray, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Mask of the channels whose cell has the fewest chosen so far: taking only those keeps the cells level."""
     counts = np.bincount(cells[chosen], minlength=int(cells.max()) + 1)
-    return (counts[cells] == counts.min()) & ~chosen
+    return np.asarray((counts[cells] == counts.min()) & ~chosen)

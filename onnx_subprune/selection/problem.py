@@ -74,7 +74,11 @@ class Problem:
         between = self.gram[np.ix_(fixed, own)]
         solved = pseudo_solve(self.gram[np.ix_(fixed, fixed)], np.hstack([between, self.cross[fixed]]))
         explained = float(np.sum(self.cross[fixed] * solved[:, len(own) :]))
-        return gram - between.T @ solved[:, : len(own)], cross - between.T @ solved[:, len(own) :], self.energy - explained
+        return (
+            gram - between.T @ solved[:, : len(own)],
+            cross - between.T @ solved[:, len(own) :],
+            self.energy - explained,
+        )
 
     def error(self, support: Sequence[int]) -> float:
         """Return the relative squared error of the best weights on `support`."""

@@ -33,12 +33,16 @@ def mean_error(problems: Sequence[Problem], support: Sequence[int]) -> float:
     return sum(problem.weight * problem.error(support) for problem in problems) / total
 
 
-def ranked(problems: Sequence[Problem], scores: np.ndarray, sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+def ranked(
+    problems: Sequence[Problem], scores: np.ndarray, sizes: Sequence[int], cells: IntArray
+) -> tuple[Choice, ...]:
     """Return the channels with the highest scores, equally many of each cell; ties go to the lowest index."""
     order = np.argsort(-scores, kind="stable")
     choices = []
     for size in sizes:
         each = size // (int(cells.max()) + 1)
-        support = tuple(sorted(int(i) for cell in range(int(cells.max()) + 1) for i in order[cells[order] == cell][:each]))
+        support = tuple(
+            sorted(int(i) for cell in range(int(cells.max()) + 1) for i in order[cells[order] == cell][:each])
+        )
         choices.append(Choice(support, mean_error(problems, support)))
     return tuple(choices)

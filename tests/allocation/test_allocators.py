@@ -5,7 +5,18 @@ import itertools
 import numpy as np
 import pytest
 
-from onnx_subprune.allocation import Channels, Curve, Factor, Macs, MarginalCost, Multilinear, Room, Term, Uniform, proportional
+from onnx_subprune.allocation import (
+    Channels,
+    Curve,
+    Factor,
+    Macs,
+    MarginalCost,
+    Multilinear,
+    Room,
+    Term,
+    Uniform,
+    proportional,
+)
 from onnx_subprune.errors import BudgetError
 
 ALLOCATORS = [Uniform(), MarginalCost()]

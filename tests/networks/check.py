@@ -40,7 +40,9 @@ def feeds_of(network: Network, batch: int, seed: int, free: int = 16) -> dict[st
     return feeds
 
 
-def weigh(network: Network, graph: ChannelGraph, supports: Mapping[str, list[int]], small: ModelProto) -> tuple[tuple[float, float], ...]:
+def weigh(
+    network: Network, graph: ChannelGraph, supports: Mapping[str, list[int]], small: ModelProto
+) -> tuple[tuple[float, float], ...]:
     """Return (parameters, multiply-accumulates) as the cost functions of `graph` give them and as measured on the sliced model."""
     widths = {name: len(support) for name, support in supports.items()}
     known = costs(network, graph)

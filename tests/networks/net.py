@@ -15,7 +15,9 @@ NEWEST = 26
 class Net:
     """Collects nodes and weights; `width` remembers the channels of a tensor so that layers need not be told."""
 
-    def __init__(self, opset: int = 17, *, dtype: type[np.generic] | np.dtype[np.generic] = np.float32, seed: int = 0) -> None:
+    def __init__(
+        self, opset: int = 17, *, dtype: type[np.generic] | np.dtype[np.generic] = np.float32, seed: int = 0
+    ) -> None:
         self.opset, self.dtype = opset, np.dtype(dtype)
         self.ir_version = 8 if opset < 21 else 10
         self.rng = np.random.default_rng(seed)
@@ -51,7 +53,9 @@ class Net:
         value = np.abs(value) + 0.5 if positive else value
         return self.constant(value.astype(self.dtype), name or self.fresh("w"))
 
-    def add(self, op: str, *inputs: str, outputs: int = 1, name: str | None = None, domain: str = "", **attributes: object) -> list[str]:
+    def add(
+        self, op: str, *inputs: str, outputs: int = 1, name: str | None = None, domain: str = "", **attributes: object
+    ) -> list[str]:
         made = [f"{self.fresh(op.lower())}_{i}" if outputs > 1 else self.fresh(op.lower()) for i in range(outputs)]
         node = helper.make_node(op, list(inputs), made, name=name or made[0], domain=domain, **attributes)
         self.nodes.append(node)
@@ -63,10 +67,31 @@ class Net:
     def __call__(self, op: str, *inputs: str, **attributes: object) -> str:
         return self.add(op, *inputs, **attributes)[0]  # type: ignore[arg-type]
 
-    def conv(self, x: str, out: int, k: int = 1, *, group: int = 1, bias: bool = True, rank: int = 2, stride: int = 1, name: str | None = None, w: str = "", b: str = "") -> str:
+    def conv(
+        self,
+        x: str,
+        out: int,
+        k: int = 1,
+        *,
+        group: int = 1,
+        bias: bool = True,
+        rank: int = 2,
+        stride: int = 1,
+        name: str | None = None,
+        w: str = "",
+        b: str = "",
+    ) -> str:
         weight = w or self.weight(out, self.width[x] // group, *(k,) * rank)
         args = [x, weight] + ([b or self.weight(out)] if bias else [])
-        y = self("Conv", *args, name=name, kernel_shape=[k] * rank, pads=[k // 2] * (2 * rank), group=group, strides=[stride] * rank)
+        y = self(
+            "Conv",
+            *args,
+            name=name,
+            kernel_shape=[k] * rank,
+            pads=[k // 2] * (2 * rank),
+            group=group,
+            strides=[stride] * rank,
+        )
         self.width[y] = out
         return y
 
@@ -84,7 +109,13 @@ class Net:
     def dense(self, x: str, inputs: int, out: int, *, bias: bool = True, **attributes: object) -> str:
         shape = (out, inputs) if attributes.get("transB", 1) else (inputs, out)
         attributes = {"transB": 1, **attributes}
-        y = self("Gemm", x, self.weight(*shape), *([self.weight(out)] if bias else [self.constant(np.zeros((), self.dtype))]), **attributes)
+        y = self(
+            "Gemm",
+            x,
+            self.weight(*shape),
+            *([self.weight(out)] if bias else [self.constant(np.zeros((), self.dtype))]),
+            **attributes,
+        )
         self.width[y] = out
         return y
 
@@ -101,7 +132,9 @@ class Net:
     def gap(self, x: str) -> str:
         return self("GlobalAveragePool", x)
 
-    def ints(self, op: str, x: str, values: Sequence[int], attribute: str = "axes", since: int = 13, **attributes: object) -> str:
+    def ints(
+        self, op: str, x: str, values: Sequence[int], attribute: str = "axes", since: int = 13, **attributes: object
+    ) -> str:
         """An operator with a list that is an attribute before opset `since` and an input from there on."""
         if self.opset < since:
             return self(op, x, **{attribute: list(values)}, **attributes)
@@ -160,7 +193,11 @@ class Net:
 
     def model(self) -> ModelProto:
         graph = helper.make_graph(
-            self.nodes, "net", self.inputs, self.outputs, [numpy_helper.from_array(value, name) for name, value in self.weights.items()]
+            self.nodes,
+            "net",
+            self.inputs,
+            self.outputs,
+            [numpy_helper.from_array(value, name) for name, value in self.weights.items()],
         )
         imports = [helper.make_opsetid(domain, version) for domain, version in self.domains.items()]
         model = helper.make_model(graph, opset_imports=imports, ir_version=self.ir_version, functions=self.functions)

@@ -85,7 +85,11 @@ def decomposed_mish(n: Net, x: str) -> str:
 
 def decomposed_gelu(n: Net, x: str) -> str:
     inner = n("Erf", n("Div", x, n.constant(np.array(np.sqrt(2), np.float32))))
-    return n("Mul", n("Mul", x, n("Add", inner, n.constant(np.array([1], np.float32)))), n.constant(np.array(0.5, np.float32)))
+    return n(
+        "Mul",
+        n("Mul", x, n("Add", inner, n.constant(np.array([1], np.float32)))),
+        n.constant(np.array(0.5, np.float32)),
+    )
 
 
 def dropout(n: Net, x: str) -> str:
@@ -104,7 +108,19 @@ def square_root(n: Net, x: str) -> str:
     return n("Sqrt", n("Exp", n("Neg", n("Abs", x))))
 
 
-for _op in ("Relu", "LeakyRelu", "Elu", "Selu", "Sigmoid", "Tanh", "Softplus", "Softsign", "HardSigmoid", "Identity", "ThresholdedRelu"):
+for _op in (
+    "Relu",
+    "LeakyRelu",
+    "Elu",
+    "Selu",
+    "Sigmoid",
+    "Tanh",
+    "Softplus",
+    "Softsign",
+    "HardSigmoid",
+    "Identity",
+    "ThresholdedRelu",
+):
     activation(_op.lower(), lambda n, x, op=_op: n(op, x))
 activation("hardswish", lambda n, x: n("HardSwish", x), (14, 17, 22))
 activation("mish", lambda n, x: n("Mish", x), (18, 22))
@@ -401,7 +417,12 @@ def group_normalization(n: Net) -> None:
 def group_normalization_decomposed(n: Net) -> None:
     """As torch exports it: Reshape, InstanceNormalization, Reshape, Mul, Add."""
     x = n.conv(n.input(IMAGE), 12, 3)
-    y = n("InstanceNormalization", n.reshape(x, 0, 4, -1), n.constant(np.ones(4, np.float32)), n.constant(np.zeros(4, np.float32)))
+    y = n(
+        "InstanceNormalization",
+        n.reshape(x, 0, 4, -1),
+        n.constant(np.ones(4, np.float32)),
+        n.constant(np.zeros(4, np.float32)),
+    )
     y = n("Reshape", y, n("Shape", x))
     y = n("Add", n("Mul", y, n.weight(12, 1, 1)), n.weight(12, 1, 1))
     n.width[y] = 12
@@ -885,7 +906,14 @@ def upsample(n: Net) -> None:
 def resize_to_constant_sizes(n: Net) -> None:
     x = n.relu(n.conv(n.input((2, 3, 8, 8)), 6, 3))
     empty = n.constant(np.zeros(0, np.float32))
-    x = n("Resize", x, empty if n.opset < 13 else "", empty if n.opset < 13 else "", n.constant(np.array([2, 6, 12, 12])), mode="nearest")
+    x = n(
+        "Resize",
+        x,
+        empty if n.opset < 13 else "",
+        empty if n.opset < 13 else "",
+        n.constant(np.array([2, 6, 12, 12])),
+        mode="nearest",
+    )
     n.head(n.relu(n.conv(x, 5)))
 
 
@@ -898,7 +926,14 @@ def resize_to_the_size_of_another(n: Net) -> None:
     head = n.slice(n("Shape", top), 0, 2, axis=0)
     tail = n.slice(n("Shape", lateral), 2, 4, axis=0)
     empty = n.constant(np.zeros(0, np.float32))
-    top = n("Resize", top, empty if n.opset < 13 else "", empty if n.opset < 13 else "", n.concat(head, tail, axis=0), mode="nearest")
+    top = n(
+        "Resize",
+        top,
+        empty if n.opset < 13 else "",
+        empty if n.opset < 13 else "",
+        n.concat(head, tail, axis=0),
+        mode="nearest",
+    )
     n.output(n.conv(n("Add", top, lateral), 2), 4)
 
 
@@ -945,7 +980,9 @@ for _gate, _apply in GATES.items():
             n.head(n.conv(squeeze_excite(n, x, 5, gate, linear=linear), 6))
 
         _name = f"squeeze-excite-{'linear' if _linear else 'conv'}-{_gate}"
-        PATTERNS.append(Pattern(_name, _excite, (5, 6, 8), (), (11, 17) if _gate == "sigmoid" else (17,), None, np.float32))
+        PATTERNS.append(
+            Pattern(_name, _excite, (5, 6, 8), (), (11, 17) if _gate == "sigmoid" else (17,), None, np.float32)
+        )
 
 
 @pattern(8, 5, 6)
@@ -953,7 +990,9 @@ def squeeze_excite_with_computed_reshapes(n: Net) -> None:
     x = n.relu(n.conv(n.input(IMAGE), 8, 3))
     y = n("Reshape", n.gap(x), n.concat(n.dim(x, 0), n.dim(x, 1), axis=0))
     y = n("Sigmoid", n.dense(n.relu(n.dense(y, 8, 5)), 5, 8))
-    y = n("Reshape", y, n.concat(n.dim(x, 0), n.dim(x, 1), n.constant(np.array([1])), n.constant(np.array([1])), axis=0))
+    y = n(
+        "Reshape", y, n.concat(n.dim(x, 0), n.dim(x, 1), n.constant(np.array([1])), n.constant(np.array([1])), axis=0)
+    )
     n.head(n.conv(n("Mul", x, n("Expand", y, n("Shape", x))), 6))
 
 
@@ -1034,7 +1073,14 @@ def weights_in_constant_nodes(n: Net) -> None:
 @pattern(6, 5)
 def weights_behind_operators(n: Net) -> None:
     """Identity, Transpose, Cast and arithmetic of an initializer, as exporters leave them."""
-    x = n.relu(n("Conv", n.input(IMAGE), n("Identity", n.weight(6, 3, 3, 3)), n("Cast", n.constant(np.ones(6, np.float16)), to=FLOAT)))
+    x = n.relu(
+        n(
+            "Conv",
+            n.input(IMAGE),
+            n("Identity", n.weight(6, 3, 3, 3)),
+            n("Cast", n.constant(np.ones(6, np.float16)), to=FLOAT),
+        )
+    )
     w = n("Mul", n("Transpose", n.weight(6, 5, 1, 1), perm=[1, 0, 2, 3]), n.constant(np.array(0.5, np.float32)))
     x = n.relu(n("Conv", x, w))
     n.output(n("MatMul", n("Flatten", n.gap(x)), n("Transpose", n.weight(3, 5), perm=[1, 0])), 2)
@@ -1124,7 +1170,11 @@ def if_bodies_capture(n: Net) -> None:
 @pattern(5, 4, pinned=("the body of", "Loop"), opsets=(13, 17))
 def loop_body_captures(n: Net) -> None:
     x = n.relu(n.conv(n.relu(n.conv(n.input(IMAGE), 5, 3)), 6, 3))
-    values = [helper.make_tensor_value_info("i", INT64, []), helper.make_tensor_value_info("c", BOOL, []), helper.make_tensor_value_info("s", FLOAT, None)]
+    values = [
+        helper.make_tensor_value_info("i", INT64, []),
+        helper.make_tensor_value_info("c", BOOL, []),
+        helper.make_tensor_value_info("s", FLOAT, None),
+    ]
     nodes = [helper.make_node("Add", ["s", x], ["s2"]), helper.make_node("Identity", ["c"], ["c2"])]
     outs = [helper.make_tensor_value_info("c2", BOOL, []), helper.make_tensor_value_info("s2", FLOAT, None)]
     body = helper.make_graph(nodes, "body", values, outs)

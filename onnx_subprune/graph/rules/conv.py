@@ -7,13 +7,13 @@ of each group.
 import numpy as np
 
 from onnx_subprune.graph.channels import Axis, Contraction, Use
-from onnx_subprune.graph.site import Patch, Resizing, Rule, Scope, Unknown
+from onnx_subprune.graph.site import Patch, Resizing, Rule, Scope, UnknownError
 
 
 def _conv(scope: Scope, *, rows: int) -> None:
     """Conv has weights (out, in / groups, ...), ConvTranspose (in, out / groups, ...): `rows` is the input axis."""
     if not scope.constant(1) or (scope.has(2) and not scope.constant(2)):
-        raise Unknown("its weight is computed at run time")
+        raise UnknownError("its weight is computed at run time")
     groups = scope.integer("group", 1)
     columns = 1 - rows
     inputs, outputs = scope.shape(0)[1], scope.out_shape()[1]

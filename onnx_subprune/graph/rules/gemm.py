@@ -21,7 +21,9 @@ def _bias_behind(scope: Scope) -> Use | None:
     return Use(scope.network.labels[index], other) if ranks and shape == (1,) * (len(shape) - 1) + (width,) else None
 
 
-def _contract(scope: Scope, weight: int, data: int, *, rows: int, columns: int, axis: int, output: int, bias: Use | None) -> None:
+def _contract(
+    scope: Scope, weight: int, data: int, *, rows: int, columns: int, axis: int, output: int, bias: Use | None
+) -> None:
     """Input `data` is contracted over `axis` with axis `rows` of the constant input `weight`."""
     name, use = scope.node.input[weight], Use(scope.label, weight)
     scope.tie(scope.input(weight, rows), scope.input(data, axis))

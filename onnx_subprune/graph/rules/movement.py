@@ -5,7 +5,7 @@ import numpy as np
 from onnx_subprune.graph.channels import IntArray
 from onnx_subprune.graph.rules.elementwise import broadcast
 from onnx_subprune.graph.rules.reshape import spelled_sizes
-from onnx_subprune.graph.site import Patch, Resizing, Rule, Scope, Site, Unknown
+from onnx_subprune.graph.site import Patch, Resizing, Rule, Scope, Site, UnknownError
 
 
 def transpose(scope: Scope) -> None:
@@ -37,7 +37,7 @@ def split(scope: Scope) -> None:
     rank = len(scope.shape(0))
     along = scope.integer("axis", 0) % rank
     if scope.varying_in(0, along):
-        raise Unknown("it splits an axis whose size varies")
+        raise UnknownError("it splits an axis whose size varies")
     offset = 0
     for which in range(len(scope.node.output)):
         for axis in range(rank):
@@ -63,7 +63,7 @@ def _given(site: Site, slot: int, name: str) -> tuple[int, ...] | None:
     if site.has(slot):
         value = site.value(slot)
         if value is None:
-            raise Unknown("its bounds are computed at run time")
+            raise UnknownError("its bounds are computed at run time")
         return tuple(int(v) for v in np.atleast_1d(value))
     return site.integers(name)
 
@@ -72,7 +72,7 @@ def _cuts(site: Site) -> dict[int, slice]:
     rank = len(site.shape(0))
     starts, ends = _given(site, 1, "starts"), _given(site, 2, "ends")
     if starts is None or ends is None:
-        raise Unknown("its bounds are not known")
+        raise UnknownError("its bounds are not known")
     axes = _given(site, 3, "axes") or tuple(range(len(starts)))
     steps = _given(site, 4, "steps") or (1,) * len(starts)
     lowest = -(2**31) + 1
@@ -173,7 +173,7 @@ def _margins(site: Site) -> dict[int, tuple[int, int]]:
     rank = len(site.shape(0))
     pads = _given(site, 1, "pads")
     if pads is None:
-        raise Unknown("its margins are not known")
+        raise UnknownError("its margins are not known")
     axes = _given(site, 3, "axes") or tuple(range(rank))
     half = len(pads) // 2
     return {axis % rank: (pads[i], pads[half + i]) for i, axis in enumerate(axes)}
@@ -231,7 +231,7 @@ def tile(scope: Scope) -> None:
     """Axes repeated once tie."""
     repeats = scope.value(1)
     if repeats is None:
-        raise Unknown("its repeats are computed at run time")
+        raise UnknownError("its repeats are computed at run time")
     for axis, times in enumerate(repeats):
         if times == 1 and not scope.varies(1)[axis]:
             scope.tie(scope.input(0, axis), scope.output(axis))

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from onnx_subprune.graph.site import Patch, Resizing, Rule, Scope, Unknown
+from onnx_subprune.graph.site import Patch, Resizing, Rule, Scope, UnknownError
 
 
 def batch_normalization(scope: Scope) -> None:
     """Inference form: one scale, bias, mean and variance a channel."""
     if scope.integer("training_mode", 0) or any(scope.node.output[1:]):
-        raise Unknown("it is in training mode: export the model for inference")
+        raise UnknownError("it is in training mode: export the model for inference")
     for axis in range(len(scope.out_shape())):
         scope.tie(scope.input(0, axis), scope.output(axis))
     for slot in range(1, 5):
@@ -76,7 +76,7 @@ def cumulative(scope: Scope) -> None:
     """CumSum: the axis is an input."""
     axis = scope.value(1)
     if axis is None:
-        raise Unknown("its axis is computed at run time")
+        raise UnknownError("its axis is computed at run time")
     rank = len(scope.out_shape())
     _all_but(scope, {int(axis.item()) % rank})
 

@@ -2,17 +2,26 @@
 
 import numpy as np
 
-from onnx_subprune.graph.site import Rule, Scope, Unknown
+from onnx_subprune.graph.site import Rule, Scope, UnknownError
 
-REDUCTIONS = (
-    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
-).split()
+REDUCTIONS = [
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+]
 
 
 def pooling(scope: Scope) -> None:
     """Each channel is pooled by itself; MaxPool's indices count over channels, so they pin them."""
     if len(scope.node.output) > 1 and scope.node.output[1]:
-        raise Unknown("its indices count over all channels")
+        raise UnknownError("its indices count over all channels")
     for axis in (0, 1):
         scope.tie(scope.input(0, axis), scope.output(axis))
 
@@ -36,7 +45,7 @@ def reduction(scope: Scope) -> None:
     if scope.has(1):
         value = scope.value(1)
         if value is None or np.any(scope.varies(1)):
-            raise Unknown("its axes are computed at run time")
+            raise UnknownError("its axes are computed at run time")
         axes = tuple(int(v) for v in value)
     if not axes and scope.integer("noop_with_empty_axes", 0):
         reduced: set[int] = set()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_subprune.graph.channels import Axis, IntArray
-from onnx_subprune.graph.site import Patch, Resizing, Rule, Scope, Site, Unknown
+from onnx_subprune.graph.site import Patch, Resizing, Rule, Scope, Site, UnknownError
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,10 @@ def regroup(scope: Scope) -> None:
     """Tie the axes of input 0 and output 0, which hold the same elements in the same order."""
     before, after = scope.shape(0), scope.out_shape()
     if 0 in before:
-        raise Unknown("the tensor is empty")
-    ones = [(True, axis) for axis, size in enumerate(before) if size == 1] + [(False, axis) for axis, size in enumerate(after) if size == 1]
+        raise UnknownError("the tensor is empty")
+    ones = [(True, axis) for axis, size in enumerate(before) if size == 1] + [
+        (False, axis) for axis, size in enumerate(after) if size == 1
+    ]
     for is_input, axis in ones:
         _ids(scope, _Digits(not is_input, axis, 1, 1))
     for ins, outs in segments(before, after):
@@ -84,7 +86,11 @@ def _tie_segment(scope: Scope, ins: list[_Digits], outs: list[_Digits]) -> None:
         finer = [axis for axis in others if axis.within(coarse) and scope.free(_axis(scope, axis))]
         if finer and not (coarse.out and any(coarse.within(axis) for axis in others)):
             fine = max(finer, key=lambda axis: axis.size)
-            run = np.arange(coarse.size) * coarse.stride // fine.stride % fine.size if fine.stride >= coarse.stride else None
+            run = (
+                np.arange(coarse.size) * coarse.stride // fine.stride % fine.size
+                if fine.stride >= coarse.stride
+                else None
+            )
             if run is not None:
                 scope.tie(_ids(scope, fine)[run], _ids(scope, coarse))
 
@@ -130,7 +136,11 @@ def shuffle_from(site: Site) -> Shuffle | None:
         stride = int(np.prod(shape[axis + 1 :]))
         line = moved[tuple(slice(None) if i == axis else 0 for i in range(len(shape)))]
         order = (line - start) // stride
-        if shape[axis] > 1 and sorted(order) == list(range(shape[axis])) and np.array_equal(np.take(flat, order, axis=axis), moved):
+        if (
+            shape[axis] > 1
+            and sorted(order) == list(range(shape[axis]))
+            and np.array_equal(np.take(flat, order, axis=axis), moved)
+        ):
             return Shuffle(first.node.input[0], axis, order, (chain[0], chain[1], chain[2]))
     return None
 
@@ -183,7 +193,9 @@ def spelled_sizes(site: Resizing, slot: int) -> Patch:
         return Patch()
     target = np.array(value)
     for axis in range(len(target)):
-        if target[axis] > 0 or (target[axis] == 0 and site.node.op_type == "Reshape" and site.kept_out(axis) is not None):
+        if target[axis] > 0 or (
+            target[axis] == 0 and site.node.op_type == "Reshape" and site.kept_out(axis) is not None
+        ):
             target[axis] = site.out_size(axis)
     return Patch(constants={slot: (target, site.varies(slot))})
 
