@@ -129,7 +129,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
         watch=progress,
         clock=clock,
     )
-    with threadpool_limits(resources.threads):
+    with threadpool_limits(1):
         widths, felt = _allocated(task, budget, allocator, price, round_to=round_to, min_width=min_width)
         allocated = clock()
         done = reconstruct(replace(task, widths=widths))
@@ -202,7 +202,7 @@ def sensitivity(
         watch=progress,
         clock=time.perf_counter,
     )
-    with threadpool_limits(resources.threads):
+    with threadpool_limits(1):
         found = sensitivities(task, rooms_of(graph, round_to=1, min_width=1))
     return tuple(found[group.name] for group in graph.groups)
 

@@ -12,9 +12,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.equations import Fit, columns_of, fit, plain, problem_of
-from onnx_subprune.calibration.layout import Layout
-from onnx_subprune.calibration.moments import Accumulator, Moments
+from onnx_subprune.calibration.kernel import Kernel
+from onnx_subprune.calibration.moments import Moments
 from onnx_subprune.calibration.store import Store
 from onnx_subprune.calibration.stream import Running, Stream
 from onnx_subprune.calibration.targets import Aim, aim_of
@@ -106,11 +107,11 @@ class Task:
     """Groups whose channels are chosen already."""
 
 
-def layout_of(network: Network, contraction: Contraction) -> tuple[Layout, Float64]:
-    """Return the layout of a contraction and its weights as a matrix (g, p, m)."""
+def kernel_of(network: Network, contraction: Contraction) -> tuple[Kernel, Float64]:
+    """Return the kernel of a contraction and its weights as a matrix (g, p, m)."""
     weight = network.array(contraction.weight_tensor)
-    layout = Layout.of(network.node(contraction.node), contraction, weight.shape)
-    return layout, layout.to_matrix(weight)
+    kernel = Kernel.from_node(network.node(contraction.node), weight.shape, contraction.weight.slot)
+    return kernel, kernel.to_matrix(weight)
 
 
 def survey(
@@ -121,10 +122,10 @@ def survey(
         stream = Stream(network, data, store, running)
         for contraction in sorted(contractions, key=lambda item: network.position[item.node]):
             stream.advance(network.position[contraction.node])
-            layout, weights = layout_of(network, contraction)
-            sums = Accumulator(layout)
-            for chunk in stream.read([contraction.input.tensor, contraction.output.tensor]):
-                sums.add(chunk[contraction.input.tensor], chunk[contraction.output.tensor].shape, None)
+            kernel, weights = kernel_of(network, contraction)
+            sums = Collector(kernel)
+            for chunk in stream.read([contraction.input.tensor]):
+                sums.add(chunk[contraction.input.tensor])
             yield contraction, sums.moments().with_target(weights)
 
 
@@ -141,15 +142,15 @@ def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice
     for group in groups:
         problems = []
         for consumer in group.consumers:
-            layout, weights = layout_of(task.network, consumer.contraction)
-            alive = alive_columns(task.graph, choices, consumer.contraction, layout, weights)
-            problems.append(problem_of(consumer, layout, moments[consumer.node], weights, alive))
+            kernel, weights = kernel_of(task.network, consumer.contraction)
+            alive = alive_columns(task.graph, choices, consumer.contraction, kernel, weights)
+            problems.append(problem_of(consumer, kernel, moments[consumer.node], weights, alive))
         choices[group.name] = task.selector.path(problems, [task.widths[group.name]], group.cells)[0]
     return choices
 
 
 def alive_columns(
-    graph: ChannelGraph, choices: Mapping[str, Choice], contraction: Contraction, layout: Layout, weights: Float64
+    graph: ChannelGraph, choices: Mapping[str, Choice], contraction: Contraction, kernel: Kernel, weights: Float64
 ) -> Mask:
     """Mask (g * p,) of the columns whose channels have not been dropped."""
     alive = np.ones(weights.shape[0] * weights.shape[1], bool)
@@ -158,7 +159,7 @@ def alive_columns(
             for part in group.slices:
                 if part.axis == contraction.rows:
                     dropped = np.setdiff1d(np.arange(group.width), np.array(choices[group.name].support, np.int64))
-                    alive[columns_of(part.positions[dropped].ravel(), layout.taps)] = False
+                    alive[columns_of(part.positions[dropped].ravel(), kernel.taps)] = False
     return alive
 
 
@@ -216,7 +217,7 @@ class _Walk:
     def _step(self, place: int, contraction: Contraction) -> None:
         task, clock = self._task, self._task.clock
         start = clock()
-        layout, weights = layout_of(task.network, contraction)
+        kernel, weights = kernel_of(task.network, contraction)
         position = task.network.position[contraction.node]
         self._current.advance(position)
         later = self._order[place + 1 :]
@@ -224,19 +225,19 @@ class _Walk:
         residual = task.refit is not None and task.refit.residual
         aim = aim_of(task.network, contraction, later, rank, residual=residual)
         free_bias = self._bias_use(contraction) is not None
-        halves = self._moments(contraction, layout, weights, aim, place)
+        halves = self._moments(contraction, kernel, weights, aim, place)
         calibrated = clock()
         total = halves[0] + halves[1] if len(halves) == 2 else halves[0]
         about = total.centered() if free_bias else total
-        self._choose(contraction, layout, about, weights)
+        self._choose(contraction, kernel, about, weights)
         selected = clock()
-        alive = alive_columns(task.graph, self._choices, contraction, layout, weights)
+        alive = alive_columns(task.graph, self._choices, contraction, kernel, weights)
         keep_weights = task.refit is None
         found = plain(about, weights, alive) if keep_weights else fit(halves, weights, alive, free_bias=free_bias)
-        self._take(contraction, layout, aim, found)
+        self._take(contraction, kernel, aim, found)
         if task.refit is not None and aim.flat is not None and isinstance(task.formulation, Asymmetric) and free_bias:
             found = self._renew(
-                contraction, layout, aim, found, alive, [half.gram for half in halves], task.refit.rounds
+                contraction, kernel, aim, found, alive, [half.gram for half in halves], task.refit.rounds
             )
         self._refits.append(
             Refitted(
@@ -256,31 +257,31 @@ class _Walk:
             self._seconds[name] += seconds
 
     def _moments(
-        self, contraction: Contraction, layout: Layout, weights: Float64, aim: Aim, place: int
+        self, contraction: Contraction, kernel: Kernel, weights: Float64, aim: Aim, place: int
     ) -> list[Moments]:
         """Moments of the even and of the odd chunks."""
-        source, output = contraction.input.tensor, contraction.output.tensor
+        source = contraction.input.tensor
         if self._original is None:
-            halves = self._halves(layout)
-            for number, chunk in enumerate(self._current.read([source, output])):
-                halves[number % len(halves)].add(chunk[source], chunk[output].shape, None)
-            bias = self._own_bias(contraction, layout, weights)
+            halves = self._halves(kernel)
+            for number, chunk in enumerate(self._current.read([source])):
+                halves[number % len(halves)].add(chunk[source])
+            bias = self._own_bias(contraction, kernel, weights)
             return [half.moments().with_target(weights).shifted(bias) for half in halves]
         network = self._task.network
         after = network.position[self._order[place + 1].node] if place + 1 < len(self._order) else len(network.nodes)
-        self._original.advance(after, also=[aim.tensor, output])
-        return self._collect(contraction, layout, aim, None, None)
+        self._original.advance(after, also=[aim.tensor])
+        return self._collect(contraction, kernel, aim, None, None)
 
-    def _halves(self, layout: Layout, *, with_gram: bool = True) -> list[Accumulator]:
-        return [Accumulator(layout, with_gram=with_gram) for _ in range(min(2, self._current.chunks))]
+    def _halves(self, kernel: Kernel, *, with_gram: bool = True) -> list[Collector]:
+        return [Collector(kernel, with_gram=with_gram) for _ in range(min(2, self._current.chunks))]
 
     def _collect(
-        self, contraction: Contraction, layout: Layout, aim: Aim, grams: Sequence[Float64] | None, renew: Aim | None
+        self, contraction: Contraction, kernel: Kernel, aim: Aim, grams: Sequence[Float64] | None, renew: Aim | None
     ) -> list[Moments]:
         """Moments against the original's aim; with `renew`, against what of it the activation behind can tell apart."""
         assert self._original is not None
         source, axis = contraction.input.tensor, contraction.output.index
-        halves = self._halves(layout, with_gram=grams is None)
+        halves = self._halves(kernel, with_gram=grams is None)
         mine = [source, *([aim.other] if aim.other is not None else []), *([renew.tensor] if renew is not None else [])]
         pairs = zip(self._original.read([aim.tensor]), self._current.read(mine), strict=True)
         for number, (wanted, have) in enumerate(pairs):
@@ -288,40 +289,40 @@ class _Walk:
             if renew is not None:
                 value = renew.seen(value, have[renew.tensor])
             target = aim.target(value, have[aim.other] if aim.other is not None else None, axis)
-            halves[number % len(halves)].add(have[source], target.shape, target)
+            halves[number % len(halves)].add(have[source], target)
         return [half.moments(grams[i] if grams is not None else None) for i, half in enumerate(halves)]
 
-    def _choose(self, contraction: Contraction, layout: Layout, moments: Moments, weights: Float64) -> None:
+    def _choose(self, contraction: Contraction, kernel: Kernel, moments: Moments, weights: Float64) -> None:
         for group in self._groups:
             mine = [consumer for consumer in group.consumers if consumer.node == contraction.node]
             if mine and group.name not in self._choices:
-                self._choices[group.name] = self._chosen(group, mine[0], contraction, layout, moments, weights)
+                self._choices[group.name] = self._chosen(group, mine[0], contraction, kernel, moments, weights)
 
     def _chosen(
         self,
         group: ChannelGroup,
         consumer: Consumer,
         contraction: Contraction,
-        layout: Layout,
+        kernel: Kernel,
         moments: Moments,
         weights: Float64,
     ) -> Choice:
         task = self._task
-        alive = alive_columns(task.graph, self._choices, contraction, layout, weights)
-        problems = [problem_of(consumer, layout, moments, weights, alive)]  # the others read the same tensor
+        alive = alive_columns(task.graph, self._choices, contraction, kernel, weights)
+        problems = [problem_of(consumer, kernel, moments, weights, alive)]  # the others read the same tensor
         problems += [self._neighbour(other) for other in group.consumers if other is not consumer]
         choice = task.selector.path(problems, [task.widths[group.name]], group.cells)[0]
         return Choice(choice.support, mean_error(problems, choice.support))
 
     def _neighbour(self, consumer: Consumer) -> Problem:
         contraction = consumer.contraction
-        layout, weights = layout_of(self._task.network, contraction)
-        sums = Accumulator(layout)
-        for chunk in self._current.read([contraction.input.tensor, contraction.output.tensor]):
-            sums.add(chunk[contraction.input.tensor], chunk[contraction.output.tensor].shape, None)
+        kernel, weights = kernel_of(self._task.network, contraction)
+        sums = Collector(kernel)
+        for chunk in self._current.read([contraction.input.tensor]):
+            sums.add(chunk[contraction.input.tensor])
         moments = sums.moments().with_target(weights).centered()
-        alive = alive_columns(self._task.graph, self._choices, contraction, layout, weights)
-        return problem_of(consumer, layout, moments, weights, alive)
+        alive = alive_columns(self._task.graph, self._choices, contraction, kernel, weights)
+        return problem_of(consumer, kernel, moments, weights, alive)
 
     def _bias_use(self, contraction: Contraction) -> Use | None:
         """The slot that a refitted bias goes to; None if there is none of the right size."""
@@ -336,26 +337,28 @@ class _Walk:
             return Use(contraction.node, 2)
         return None
 
-    def _own_bias(self, contraction: Contraction, layout: Layout, weights: Float64) -> Float64:
+    def _own_bias(self, contraction: Contraction, kernel: Kernel, weights: Float64) -> Float64:
         """The bias that the node itself adds, (g, m)."""
         use, shape = contraction.bias, (weights.shape[0], weights.shape[2])
         if use is None or use.node != contraction.node:
             return np.zeros(shape)
         network = self._task.network
-        value = network.array(network.node(use.node).input[use.slot]).astype(np.float64) * layout.bias_scale
+        value = network.array(network.node(use.node).input[use.slot]).astype(np.float64) * kernel.bias_scale
         return np.array(
             np.broadcast_to(value.reshape(-1) if value.size > 1 else value.ravel(), (shape[0] * shape[1],))
         ).reshape(shape)
 
-    def _take(self, contraction: Contraction, layout: Layout, aim: Aim, found: Fit) -> None:
+    def _take(self, contraction: Contraction, kernel: Kernel, aim: Aim, found: Fit) -> None:
         """Put new weights and bias into the pruned model."""
         network = self._task.network
         dtype = network.array(contraction.weight_tensor).dtype
-        self._put(contraction.weight, layout.from_matrix(found.weights, dtype))
+        self._put(
+            contraction.weight, kernel.from_matrix(found.weights, dtype, network.array(contraction.weight_tensor).shape)
+        )
         use = self._bias_use(contraction)
         if found.bias is None or use is None:
             return
-        bias = found.bias.ravel() / layout.bias_scale
+        bias = found.bias.ravel() / kernel.bias_scale
         name = network.node(use.node).input[use.slot] if contraction.bias is not None else ""
         if (
             contraction.bias is not None and use.node != contraction.node
@@ -372,7 +375,7 @@ class _Walk:
     def _renew(
         self,
         contraction: Contraction,
-        layout: Layout,
+        kernel: Kernel,
         aim: Aim,
         found: Fit,
         alive: Mask,
@@ -381,7 +384,7 @@ class _Walk:
     ) -> Fit:
         """Targets that differ from what the layer now puts out only where the activation behind sees it."""
         for _ in range(rounds):
-            halves = self._collect(contraction, layout, aim, grams, aim)
+            halves = self._collect(contraction, kernel, aim, grams, aim)
             found = fit(halves, found.weights, alive, free_bias=True)
-            self._take(contraction, layout, aim, found)
+            self._take(contraction, kernel, aim, found)
         return found

@@ -18,7 +18,7 @@ from onnx_subprune.calibration.store import Held, Store
 from onnx_subprune.calibration.stream import Stream
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Use
-from onnx_subprune.reconstruction import Task, layout_of, survey
+from onnx_subprune.reconstruction import Task, kernel_of, survey
 from onnx_subprune.selection import Choice, ridge
 
 Array = NDArray[np.generic]
@@ -90,9 +90,9 @@ def _try(
 ) -> _Trials:
     problems = []
     for consumer in group.consumers:
-        layout, weights = layout_of(task.network, consumer.contraction)
+        kernel, weights = kernel_of(task.network, consumer.contraction)
         alive = np.ones(weights.shape[0] * weights.shape[1], bool)
-        problems.append(problem_of(consumer, layout, moments[consumer.node].centered(), weights, alive))
+        problems.append(problem_of(consumer, kernel, moments[consumer.node].centered(), weights, alive))
     choices = task.selector.path(problems, widths, group.cells)
     values = []
     for choice in choices:
@@ -109,10 +109,11 @@ def _refitted(
 ) -> dict[Use, Array]:
     """Weights, and bias where there is one, of a consumer that reads only the chosen channels."""
     network, contraction = task.network, consumer.contraction
-    layout, prior = layout_of(network, contraction)
+    kernel, prior = kernel_of(network, contraction)
+    old_weight = network.array(contraction.weight_tensor)
     alive = np.ones(prior.shape[0] * prior.shape[1], bool)
     dropped = np.setdiff1d(np.arange(group.width), np.array(choice.support, np.int64))
-    alive[columns_of(consumer.positions[dropped].ravel(), layout.taps)] = False
+    alive[columns_of(consumer.positions[dropped].ravel(), kernel.taps)] = False
     masks = alive.reshape(prior.shape[:2])
     bias = contraction.bias
     free = (
@@ -125,13 +126,11 @@ def _refitted(
         left = np.flatnonzero(mask)
         if left.size:
             weights[g][left] = ridge(use.gram[g][np.ix_(left, left)], use.cross[g][left], prior[g][left], STRENGTH)
-    found: dict[Use, Array] = {
-        contraction.weight: layout.from_matrix(weights, network.array(contraction.weight_tensor).dtype)
-    }
+    found: dict[Use, Array] = {contraction.weight: kernel.from_matrix(weights, old_weight.dtype, old_weight.shape)}
     if free and bias is not None:
         old = network.array(network.node(bias.node).input[bias.slot])
         lost = (moments.sum_target - np.einsum("gp,gpm->gm", moments.sum_input, weights)).ravel() / moments.count
-        scale = layout.bias_scale if bias.node == contraction.node else 1.0
+        scale = kernel.bias_scale if bias.node == contraction.node else 1.0
         found[bias] = (old.astype(np.float64) + (lost / scale).reshape(old.shape)).astype(old.dtype)
     return found
 

@@ -96,7 +96,7 @@ class _Surgery:
         self._network, self._plan, self._kept, self._rules = network, plan, kept, rules
         self._contractions = {contraction.weight: contraction for contraction in graph.contractions}
         self._observation: Observation = graph.observation
-        self._sources: Mapping[str, SourceArray] = size_sources(network, graph.observation)
+        self._sources: Mapping[str, SourceArray] = size_sources(network, graph.observation, rules)
         self._new: dict[str, Array] = {}
         self._taken = {name for node in network.nodes for name in (*node.input, *node.output)} | set(
             network.initializers
@@ -238,7 +238,9 @@ class _Surgery:
         for start, end in itertools.pairwise(edges):
             piece = self._fresh(f"{stem}_piece")
             pieces.append(piece)
-            if flags[start]:
+            if flags[start] and self._network.opset < 10:
+                nodes.append(onnx.helper.make_node("Slice", [computed], [piece], axes=[0], starts=[start], ends=[end]))
+            elif flags[start]:
                 bounds = [self._fresh(f"{stem}_bound") for _ in range(2)]
                 self._new[bounds[0]], self._new[bounds[1]] = np.array([start]), np.array([end])
                 nodes.append(onnx.helper.make_node("Slice", [computed, *bounds], [piece]))
@@ -282,7 +284,10 @@ class _Surgery:
                 graph.initializer.append(tensor)
         for name, value in self._new.items():
             if name not in self._network.initializers:
-                graph.initializer.append(numpy_helper.from_array(value, name))
+                made = numpy_helper.from_array(value, name)
+                graph.initializer.append(made)
+                if self._network.proto.ir_version < 4:  # every initializer had to be an input then
+                    graph.input.append(onnx.helper.make_tensor_value_info(name, made.data_type, made.dims))
 
     def _add_values(self, graph: GraphProto, nodes: Sequence[NodeProto], read: set[str], once: set[str]) -> None:
         """Inputs and value_info, but for what went or has another shape now."""

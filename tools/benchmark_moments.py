@@ -2,9 +2,9 @@
 
     python tools/benchmark_moments.py [TABLE]
 
-For every layer shape: seconds for the gram, for the cross-moments, and for both as `Collector` takes them, the useful GFLOP/s (a gram
-counts n p^2 multiply-adds over two, a cross n p m), and their time relative to one sgemm with the multiply-adds that were counted. Below 1 the
-products cost less than the floor of an unfolded symmetric product. TABLE also receives the lines.
+For every layer shape: seconds for the gram, for the cross-moments, for both as `Collector` takes them, and for `moments()`;
+the useful GFLOP/s (a gram counts n p^2 / 2 multiply-adds, a cross n p m); and the time relative to one sgemm with as many
+multiply-adds. Below 1 the products cost less than the floor of unfolded products. TABLE also receives the lines.
 """
 
 import sys
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from onnx_subprune.calibration.collector import Collector
-from onnx_subprune.calibration.contraction import Contraction, Kind
+from onnx_subprune.calibration.kernel import Kernel, Kind
 from onnx_subprune.calibration.routes import Lagging, Unfolding
 
 CHUNK = 32
@@ -36,10 +36,10 @@ class Layer:
     stride: int = 1
 
     @property
-    def contraction(self) -> Contraction:
+    def contraction(self) -> Kernel:
         """The layer as `Collector` takes it."""
         k = self.kernel
-        return Contraction(
+        return Kernel(
             node=self.name,
             kind=Kind.CONV,
             groups=self.groups,
@@ -105,11 +105,13 @@ def measure(layer: Layer) -> str:
     finish = best(collector.moments, 1)
     work = n * p * (p / 2 + m)
     floor = n * p * p / 2 / sgemm_rate(p, p) + n * p * m / sgemm_rate(p, m)
-    return f"{layer.name:26} {route:7} {gram:8.3f} {cross:8.3f} {both:8.3f} {finish:8.3f} {2 * work / both / 1e9:9.1f} {both / floor:9.2f}"
+    seconds = f"{gram:8.3f} {cross:8.3f} {both:8.3f} {finish:8.3f}"
+    return f"{layer.name:26} {route:7} {seconds} {2 * work / both / 1e9:9.1f} {both / floor:9.2f}"
 
 
 def main(arguments: list[str]) -> int:
-    head = f"{'layer':26} {'route':7} {'gram s':>8} {'cross s':>8} {'both s':>8} {'finish s':>8} {'GFLOP/s':>9} {'/ sgemm':>9}"
+    names = ("gram s", "cross s", "both s", "finish s")
+    head = f"{'layer':26} {'route':7} {' '.join(f'{name:>8}' for name in names)} {'GFLOP/s':>9} {'/ sgemm':>9}"
     lines = [head]
     print(head)
     for layer in LAYERS:

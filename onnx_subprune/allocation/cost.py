@@ -4,6 +4,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Factor:
@@ -42,6 +48,7 @@ class Multilinear:
     terms: tuple[Term, ...]
     full: Mapping[str, int]
     _by_group: Mapping[str, tuple[Term, ...]] = field(init=False, repr=False, compare=False)
+    _neighbours: Mapping[str, frozenset[str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         index: dict[str, list[Term]] = defaultdict(list)
@@ -49,6 +56,11 @@ class Multilinear:
             for name in {name for factor in term.factors for name in factor.slopes}:
                 index[name].append(term)
         object.__setattr__(self, "_by_group", {name: tuple(terms) for name, terms in index.items()})
+        near = {
+            name: frozenset(other for term in terms for factor in term.factors for other in factor.slopes)
+            for name, terms in index.items()
+        }
+        object.__setattr__(self, "_neighbours", near)
 
     def __call__(self, widths: Mapping[str, int]) -> float:
         """Return the cost at these widths."""
@@ -58,4 +70,25 @@ class Multilinear:
     def change(self, widths: Mapping[str, int], name: str, width: int) -> float:
         """Return how the cost changes when group `name` gets `width`; `widths` must name every group."""
         terms = self._by_group.get(name, ())
-        return sum(term.at({**widths, name: width}) for term in terms) - sum(term.at(widths) for term in terms)
+        changed = {**widths, name: width}
+        return sum(term.at(changed) for term in terms) - sum(term.at(widths) for term in terms)
+
+    def changes(self, widths: Mapping[str, int], name: str, options: IntArray) -> Array:
+        """Return `change` for each of the widths `options`, (n,) int64, as (n,) float64.
+
+        Exact where several factors of a term depend on the group: the cost is a polynomial of its width, not a line.
+        """
+        steps = np.asarray(options - widths[name], np.float64)
+        total = np.zeros(len(steps))
+        for term in self._by_group.get(name, ()):
+            after, before = np.full(len(steps), term.coefficient, np.float64), term.coefficient
+            for factor in term.factors:
+                size = factor.at(widths)
+                after *= size + factor.slopes.get(name, 0) * steps
+                before *= size
+            total += after - before
+        return total
+
+    def neighbours(self, name: str) -> frozenset[str]:
+        """Return the groups whose changes depend on the width of `name`, itself among them."""
+        return self._neighbours.get(name, frozenset((name,)))

@@ -1,59 +1,57 @@
-"""Allocation by marginal cost: give up the least error per cost saved, until the budget is met.
+"""Allocation by marginal cost: give up the least error per cost saved, until the budget is met; then exchange.
 
     minimise sum over groups of D_l(k_l)   subject to   cost(k) <= limit
 
-D_l is what the model's output loses when group l alone has width k_l. What a width costs depends on the widths of the neighbours,
-so costs are evaluated anew at every step.
+D_l is what the model's output loses when group l alone has width k_l. What a width costs depends on the widths of the
+neighbours, so their costs are evaluated anew at every step. Looking at all lower widths, not only the next one, gets
+over the bumps of an error curve.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx_subprune.allocation.allocator import Array, Curve, Room, filled, smallest
-from onnx_subprune.allocation.cost import Multilinear
+import numpy as np
 
-STRIDES = (1, 2, 4, 8, 16, 32)
-"""How many steps a group may be narrowed at once: looking further than one gets over bumps of the error curve."""
+from onnx_subprune.allocation.allocator import Curve, Room, smallest
+from onnx_subprune.allocation.cost import Multilinear
+from onnx_subprune.allocation.exchange import exchange, widen
+from onnx_subprune.allocation.state import State
 
 
 @dataclass(frozen=True, slots=True)
 class MarginalCost:
-    """Narrow greedily from the full widths, then widen while anything fits."""
+    """Narrow greedily from the full widths, widen while anything fits, then exchange width between groups."""
 
     def allocate(
         self, rooms: Sequence[Room], curves: Mapping[str, Curve], cost: Multilinear, limit: float
     ) -> Mapping[str, int]:
         """See `Allocator`."""
         smallest(rooms, cost, limit)
-        errors = {room.name: curves[room.name].dense(room.width) for room in rooms}
-        current = dict(cost.full)
-        spent = cost(current)
-        while spent > limit:
-            name, width, saved = _best(rooms, errors, cost, current)
-            current[name] = width
-            spent -= saved
-        return filled(rooms, {room.name: current[room.name] for room in rooms}, errors, cost, limit)
+        state = State(rooms, curves, cost)
+        _narrow(state, limit)
+        widen(state, limit)
+        exchange(state, limit)
+        return state.widths
 
 
-def _best(
-    rooms: Sequence[Room], errors: Mapping[str, Array], cost: Multilinear, current: Mapping[str, int]
-) -> tuple[str, int, float]:
-    """The narrowing with the least error per cost saved: group, new width, cost saved."""
-    best: tuple[float, str, int, float] | None = None
-    for room in rooms:
-        at = room.choices.index(current[room.name])
-        slope: float | None = None
-        for stride in STRIDES:
-            if at - stride < 0:
-                break
-            width = room.choices[at - stride]
-            if slope is None:  # the cost is linear in the width of one group
-                slope = -cost.change(current, room.name, width) / (current[room.name] - width)
-            saved = slope * (current[room.name] - width)
-            if saved <= 0.0:
-                break
-            rate = (errors[room.name][width] - errors[room.name][current[room.name]]) / saved
-            if best is None or rate < best[0]:
-                best = (rate, room.name, width, saved)
-    assert best is not None, "the smallest widths were checked before"
-    return best[1], best[2], best[3]
+def _narrow(state: State, limit: float) -> None:
+    """Narrow rooms until the cost is within `limit`, the least error per cost saved first; ties to the first room."""
+    found = [_narrowing(state, number) for number in range(len(state.places))]
+    while state.spent > limit:
+        number = min(range(len(found)), key=lambda number: found[number][0])
+        assert np.isfinite(found[number][0]), "the smallest widths were checked before"
+        state.move(number, found[number][1])
+        for near in {number, *state.near(number)}:
+            found[near] = _narrowing(state, near)
+
+
+def _narrowing(state: State, number: int) -> tuple[float, int]:
+    """Return the least error per cost saved of this room, and the place it then goes to; infinite where none saves."""
+    place = state.places[number]
+    saved = -state.changes(number)[:place]
+    lost = state.errors[number][:place] - state.errors[number][place]
+    rates = np.where(saved > 0.0, lost / np.where(saved > 0.0, saved, 1.0), np.inf)[::-1]
+    if not len(rates):
+        return np.inf, place
+    steps = int(np.argmin(rates))
+    return float(rates[steps]), place - 1 - steps

@@ -1,7 +1,7 @@
 """Collects the moments of one contraction, chunk by chunk: the streaming side of `moments`.
 
-Chunks are cut by the caller, at fixed places. Each chunk's products are formed by the cheaper `Route` and added with an order-independent
-sum, so batches, shards and the order of arrival do not change a byte of the result.
+Chunks are cut by the caller, at fixed places. Each chunk's products are formed by the cheaper `Route` and added with an
+order-independent sum, so batches, shards and the order of arrival do not change a byte of the result.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.compensated import CompensatedSum
-from onnx_subprune.calibration.contraction import Contraction
+from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.moments import Moments
 from onnx_subprune.calibration.routes import Route, route
 
@@ -23,11 +23,11 @@ SUMS = ("gram", "cross", "energy", "sum_input", "sum_target")
 class Collector:
     """Sums over chunks.
 
-    with_gram: False where only a new target is collected for inputs whose gram is known. positions: flat output positions to take
-    (`unfold.sample_positions`); None for all.
+    with_gram: False where only a new target is collected for inputs whose gram is known.
+    positions: flat output positions to take (`unfold.sample_positions`); None for all.
     """
 
-    def __init__(self, contraction: Contraction, *, with_gram: bool = True, positions: Int64 | None = None) -> None:
+    def __init__(self, contraction: Kernel, *, with_gram: bool = True, positions: Int64 | None = None) -> None:
         self.contraction = contraction
         self._with_gram, self._positions = with_gram, positions
         self._route: Route | None = None
@@ -81,9 +81,7 @@ class Collector:
         return arrays
 
     @classmethod
-    def restore(
-        cls, contraction: Contraction, state: Mapping[str, Array], *, positions: Int64 | None = None
-    ) -> "Collector":
+    def restore(cls, contraction: Kernel, state: Mapping[str, Array], *, positions: Int64 | None = None) -> "Collector":
         """Undo `state`."""
         collector = cls(contraction, with_gram="gram.hi" in state, positions=positions)
         collector._count, collector._spatial = int(state["count"]), tuple(int(size) for size in state["shape"])

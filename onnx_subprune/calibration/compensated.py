@@ -1,7 +1,7 @@
-"""Sums whose bits do not depend on the order of the summands: float64 pairs hi + lo, added without error (TwoSum, Knuth).
+"""Sums whose bits do not depend on the order of the summands: float64 pairs hi + lo, added by TwoSum (Knuth).
 
-The summands are sums of float32 products, so they have few significant bits, and a pair holds 106: the sum in the pair is exact
-unless summands differ by more than about 2^60 in size. Then `total` rounds once, and every order gives the same bytes.
+The summands are sums of float32 products, so they have few significant bits, and a pair holds 106: the sum in the pair
+is exact unless summands differ by more than about 2^60 in size. `total` then rounds once: every order, the same bytes.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ class CompensatedSum:
             self.lo = np.zeros_like(self.hi)
             return
         assert self.hi.shape == value.shape
-        _two_sum(self.hi.reshape(-1), self.lo.reshape(-1), np.ascontiguousarray(value).reshape(-1))
+        _two_sum(self.hi.reshape(-1), self.lo.reshape(-1), value.reshape(-1))
 
     def merge(self, other: "CompensatedSum") -> None:
         """Add everything that was added to `other`."""
@@ -43,7 +43,10 @@ class CompensatedSum:
 
 
 def _two_sum(hi: Float64, lo: Float64, value: Summand) -> None:
-    """Add `value` to hi + lo in place: total = hi + value; lo += (hi - (total - back)) + (value - back) with back = total - hi."""
+    """Add `value` to hi + lo in place.
+
+    total = hi + value; back = total - hi; lo += (hi - (total - back)) + (value - back); hi = total, a strip at a time.
+    """
     size = min(STRIP, len(hi))
     total, back, rest, wide = (np.empty(size) for _ in range(4))
     for start in range(0, len(hi), STRIP):

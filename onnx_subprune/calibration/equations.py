@@ -11,7 +11,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from onnx_subprune.calibration.layout import Layout
+from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.moments import Moments
 from onnx_subprune.graph.channels import Consumer
 from onnx_subprune.selection import Normal, Problem, cross_validated, ridge
@@ -27,7 +27,7 @@ def columns_of(rows: IntArray, taps: int) -> IntArray:
     return (rows[..., None] * taps + np.arange(taps)).reshape(*rows.shape[:-1], -1)
 
 
-def problem_of(consumer: Consumer, layout: Layout, moments: Moments, weights: Float64, alive: Mask) -> Problem:
+def problem_of(consumer: Consumer, kernel: Kernel, moments: Moments, weights: Float64, alive: Mask) -> Problem:
     """Return the problem that one consumer poses for its group.
 
     weights: (g, p, m), the current ones. alive: (g * p,), False for columns of channels that other groups have dropped.
@@ -35,7 +35,7 @@ def problem_of(consumer: Consumer, layout: Layout, moments: Moments, weights: Fl
     groups, p, m = weights.shape
     gram = moments.gram[0] if groups == 1 else scipy.linalg.block_diag(*moments.gram)
     cross, prior = moments.cross.reshape(groups * p, m), weights.reshape(groups * p, m)
-    columns = columns_of(consumer.positions, layout.taps)
+    columns = columns_of(consumer.positions, kernel.taps)
     if not alive.all():
         left = np.flatnonzero(alive)
         gram, cross, prior = gram[np.ix_(left, left)], cross[left], prior[left]

@@ -1,15 +1,15 @@
 """Moments of a convolution at stride 1 without unfolding, by lags.
 
-With x zero outside of the image, and tap u of output position q reading x[q + o_u], the block of the gram for the taps u, v is
+With x zero outside of the image and tap u of output position q reading x[q + o_u], the gram's block for taps u, v is
 
     G[u, v] = sum over r in R(u) of x[r] x[r + d]',    d = o_v - o_u,    R(u) = o_u + {output positions}
 
 and depends on the lag d, apart from the border: R(u) leaves out pixels r near one edge. So one product over the whole
-image serves all pairs of taps of a lag (13 lags for 3 x 3, by symmetry), minus products over thin strips (axis by axis the
-pixels left and right of R(u), which is inclusion and exclusion in the plane).
+image serves all pairs of taps of a lag (13 lags for 3 x 3, by symmetry), minus products over thin strips (axis by axis
+the pixels left and right of R(u), which is inclusion and exclusion in the plane).
 
-The images lie channel first with zeros between rows and samples, (channels, axis 1, samples, axis 2 ...): a lag
-is then a shift of the flattened array, and both factors of a product are views.
+The images lie channel first with zeros between rows, (channels, axis 1, samples, axis 2 ...): a lag is then a shift of
+the flattened array, and both factors of a product are views.
 """
 
 from collections.abc import Iterator, Sequence
@@ -99,7 +99,7 @@ class LagPlan:
         return prod(lengths)
 
     def lay(self, images: Float32, groups: int) -> Float32:
-        """Return `images` (samples, channels, *spatial) on the grid, (groups, channels, grid 1, samples, grid 2 ...)."""
+        """Return `images` (samples, channels, *spatial) on the grid, (groups, c, grid 1, samples, grid 2 ...)."""
         samples, channels = images.shape[:2]
         first, *rest = self.grid
         laid = np.zeros((channels, first, samples, *rest), np.float32)
@@ -135,7 +135,7 @@ class LagPlan:
         return laid[:, :, ranges[0], :, *ranges[1:]].reshape(*laid.shape[:2], -1)
 
     def crosses(self, laid: Float32, target: Float32) -> Iterator[Float32]:
-        """Yield, tap by tap, input times target, (groups, channels, targets) float32; both arguments come from `lay`."""
+        """Yield, tap by tap, input times target, (groups, channels, m) float32; both arguments come from `lay`."""
         x, t = laid.reshape(*laid.shape[:2], -1), target.reshape(*target.shape[:2], -1)
         strides = self._strides(laid.shape[3])
         for tap in self.taps:
@@ -145,7 +145,7 @@ class LagPlan:
             yield here @ t[:, :, max(0, -shift) : max(0, -shift) + length].transpose(0, 2, 1)
 
     def gram(self, parts: Float64) -> Float64:
-        """Put the gram (groups, channels * taps, channels * taps) together from the products (boxes, groups, channels, channels)."""
+        """Put the gram (groups, c * taps, c * taps) together from the products (boxes, groups, c, c)."""
         groups, channels = parts.shape[1:3]
         gram = np.zeros((groups, channels, len(self.taps), channels, len(self.taps)))
         for (i, j), terms in self._planned[1].items():

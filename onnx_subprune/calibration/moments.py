@@ -4,8 +4,7 @@ With B (n x p) the unfolded input and T (n x m) the target:
 
     gram = B'B    cross = B'T    energy = column sums of T^2    sum_input, sum_target = column sums of B, T
 
-Products are float32 over bounded blocks; blocks are added in float64, and chunks with a compensated (double-double)
-sum, so that neither batch size, nor shards, nor the order of arrival changes the result.
+`collector` sums them over chunks.
 """
 
 from dataclasses import dataclass, fields
@@ -13,9 +12,6 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.calibration.layout import Layout
-
-Array = NDArray[np.generic]
 Float64 = NDArray[np.float64]
 
 
@@ -70,70 +66,4 @@ class Moments:
             energy=self.energy + 2 * offset * self.sum_target + self.count * offset**2,
             sum_input=self.sum_input,
             sum_target=self.sum_target + self.count * offset,
-        )
-
-
-class Compensated:
-    """A sum of float64 arrays kept as hi + lo; the order of the summands does not change what `total` returns."""
-
-    def __init__(self) -> None:
-        self._hi: Float64 | None = None
-        self._lo: Float64 | None = None
-
-    def add(self, value: Float64) -> None:
-        """Add `value`."""
-        if self._hi is None or self._lo is None:
-            self._hi, self._lo = np.array(value, np.float64), np.zeros_like(value, np.float64)
-            return
-        total = self._hi + value
-        back = total - self._hi
-        self._lo += (self._hi - (total - back)) + (value - back)
-        self._hi = total
-
-    def total(self) -> Float64:
-        """Return the sum, rounded once."""
-        assert self._hi is not None, "nothing was added"
-        assert self._lo is not None
-        return np.asarray(self._hi + self._lo)
-
-
-class Accumulator:
-    """Collects the moments of one contraction, chunk by chunk; `with_gram` False leaves the gram out (a new target only)."""
-
-    def __init__(self, layout: Layout, *, with_gram: bool = True) -> None:
-        self._layout, self._with_gram = layout, with_gram
-        self._sums = {item.name: Compensated() for item in fields(Moments)}
-
-    def add(self, x: Array, output_shape: tuple[int, ...], target: Array | None) -> None:
-        """Add one chunk: the input, the shape of the output, and the target in the layout of the output (None: gram only)."""
-        layout = self._layout
-        aim = None if target is None else layout.target(target)
-        parts: dict[str, list[Float64]] = {name: [] for name in self._sums}
-        for columns, b in layout.blocks(x, output_shape):
-            parts["count"].append(np.float64(b.shape[2]) * np.ones(()))
-            parts["sum_input"].append(b.sum(axis=2, dtype=np.float64))
-            if self._with_gram:
-                parts["gram"].append((b @ b.transpose(0, 2, 1)).astype(np.float64))
-            if aim is not None:
-                t = aim[:, :, columns]
-                parts["cross"].append((b @ t.transpose(0, 2, 1)).astype(np.float64))
-                parts["energy"].append(np.einsum("gmn,gmn->gm", t, t, dtype=np.float64))
-                parts["sum_target"].append(t.sum(axis=2, dtype=np.float64))
-        for name, values in parts.items():
-            if values:
-                self._sums[name].add(np.sum(values, axis=0) if len(values) > 1 else values[0])
-
-    def moments(self, gram: Float64 | None = None) -> Moments:
-        """Return the sums; what was not collected is zero, but for `gram` where it is given."""
-        counted = {name: total.total() for name, total in self._sums.items() if total._hi is not None}
-        sum_input = counted["sum_input"]
-        groups, p = sum_input.shape
-        m = counted["cross"].shape[2] if "cross" in counted else 0
-        return Moments(
-            count=float(counted["count"]),
-            gram=counted["gram"] if gram is None else gram,
-            cross=counted.get("cross", np.zeros((groups, p, m))),
-            energy=counted.get("energy", np.zeros((groups, m))),
-            sum_input=sum_input,
-            sum_target=counted.get("sum_target", np.zeros((groups, m))),
         )

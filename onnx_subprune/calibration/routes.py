@@ -1,7 +1,7 @@
 """The ways to form a chunk's products, and the choice between them by predicted cost.
 
-A route turns one chunk of inputs (and targets) into `Products`: float32 products over bounded blocks of rows, summed in float64. A
-route may keep the gram in parts, fewer numbers than the gram has; sums of parts become the gram once, at the end.
+A route turns one chunk of inputs (and targets) into `Products`: float32 products over bounded blocks of rows, summed in
+float64. A route may keep the gram in parts, fewer numbers than the gram has; their sums become the gram once, at the end.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.compensated import Summand
-from onnx_subprune.calibration.contraction import CONVOLUTIONS, Contraction
+from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
 from onnx_subprune.calibration.lags import LagPlan, usable
 from onnx_subprune.calibration.unfold import blocks, image_sums
 from onnx_subprune.calibration.windows import Window, windows
@@ -29,7 +29,7 @@ LAID = 4096
 """Pixels of a block on the grid of lags: its channels are read once a lag, out of the cache."""
 CALL = 4e-6
 """Seconds that a call of BLAS costs beside its work."""
-DOT = 3e-7
+DOT = 2e-7
 """The same where the product is a single number (a depthwise convolution's lag)."""
 MARGIN = 1.25
 """Lags must promise to be this much cheaper: with few channels their cross-moments are slower."""
@@ -62,7 +62,7 @@ class Route(Protocol):
         """Return the gram (g, p, p) from the sum of the parts."""
 
 
-def route(contraction: Contraction, input_shape: Sequence[int], positions: Int64 | None = None) -> Route:
+def route(contraction: Kernel, input_shape: Sequence[int], positions: Int64 | None = None) -> Route:
     """Choose the cheaper route for inputs of this shape; the number of samples plays no part."""
     if contraction.kind in CONVOLUTIONS and positions is None and contraction.taps > 1:
         shape = windows(contraction, input_shape[2:])
@@ -81,10 +81,10 @@ NOMINAL = 8192
 
 def _rate(size: int) -> float:
     """Operations a second of a product with this smaller side, as measured on two cores; only ratios count."""
-    return 2.4e11 * size / (size + 32) if size > 1 else 2e10
+    return 2.4e11 * size / (size + 32) if size > 1 else 3e10
 
 
-def lag_seconds(contraction: Contraction, input_shape: Sequence[int], plan: LagPlan) -> float:
+def lag_seconds(contraction: Kernel, input_shape: Sequence[int], plan: LagPlan) -> float:
     """Predict the seconds that the gram takes by lags, an output position."""
     groups, positions = contraction.groups, prod(w.out for w in plan.windows)
     c = input_shape[1] // groups
@@ -99,7 +99,7 @@ def lag_seconds(contraction: Contraction, input_shape: Sequence[int], plan: LagP
     return seconds / positions
 
 
-def unfold_seconds(contraction: Contraction, input_shape: Sequence[int], shape: Sequence[Window]) -> float:
+def unfold_seconds(contraction: Kernel, input_shape: Sequence[int], shape: Sequence[Window]) -> float:
     """Predict the seconds that the gram takes by unfolding, an output position."""
     groups, p = contraction.groups, input_shape[1] // contraction.groups * contraction.taps
     copied = COPY * (1 + 8 / shape[-1].out)
@@ -110,7 +110,7 @@ def unfold_seconds(contraction: Contraction, input_shape: Sequence[int], shape: 
 class Unfolding:
     """The unfolded input, block by block; for matrix products and 1 x 1 convolutions that is the input itself."""
 
-    contraction: Contraction
+    contraction: Kernel
     positions: Int64 | None = None
 
     def products(self, x: Array, target: Array | None, *, with_gram: bool) -> Products:
@@ -139,7 +139,7 @@ class Unfolding:
 class Lagging:
     """Products by lags, see `lags`."""
 
-    contraction: Contraction
+    contraction: Kernel
     plan: LagPlan
 
     def products(self, x: Array, target: Array | None, *, with_gram: bool) -> Products:
@@ -159,7 +159,7 @@ class Lagging:
                 sums.add_target(aim.reshape(*aim.shape[:2], -1))
         if "cross" in sums.found:  # (taps, g, c, m)
             cross = sums.found["cross"].transpose(1, 2, 0, 3)
-            sums.found["cross"] = np.ascontiguousarray(cross).reshape(groups, -1, cross.shape[3])
+            sums.found["cross"] = cross.reshape(groups, -1, cross.shape[3])
         return sums.products()
 
     def gram(self, parts: Float64) -> Float64:

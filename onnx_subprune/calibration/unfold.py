@@ -1,18 +1,18 @@
 """A consumer's input as the matrix that its weights multiply, and its output in the same row order.
 
-Inside, matrices are kept transposed, (groups, p, n): every column of the unfolded input is then a run of shifted images, copied
-row by row, and symmetric products need no further copy. Blocks are cut at places that depend on shapes only.
+Inside, matrices are kept transposed, (groups, p, n): every column of the unfolded input is then a run of shifted images,
+copied row by row, and symmetric products need no further copy. Blocks are cut at places that depend on shapes only.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.calibration.contraction import CONVOLUTIONS, Contraction
+from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
 from onnx_subprune.calibration.windows import Window, windows
 
 Array = NDArray[np.generic]
@@ -38,29 +38,29 @@ class Block:
 
 
 def sample_positions(total: int, limit: int, generator: np.random.Generator) -> Int64 | None:
-    """Choose `limit` of `total` output positions, the same ones for every sample, sorted; None (all) where there are no more than that."""
+    """Choose `limit` of `total` output positions, the same ones for every sample, sorted; None (all) if there are no more."""
     if total <= limit:
         return None
     return np.sort(generator.choice(total, limit, replace=False)).astype(np.int64)
 
 
-def output_positions(contraction: Contraction, input_shape: Sequence[int]) -> int:
+def output_positions(contraction: Kernel, input_shape: Sequence[int]) -> int:
     """Return the number of output positions of a sample of a convolution."""
     return prod(window.out for window in windows(contraction, input_shape[2:]))
 
 
-def unfold(contraction: Contraction, x: Array, positions: Int64 | None = None) -> Float32:
+def unfold(contraction: Kernel, x: Array, positions: Int64 | None = None) -> Float32:
     """Return the whole unfolded input of `x`, (groups, n, p) float32; rows run over samples, then output positions."""
     parts = [block.input for block in blocks(contraction, x, None, positions)]
     return np.concatenate(parts, axis=2).transpose(0, 2, 1)
 
 
-def rows(contraction: Contraction, y: Array, positions: Int64 | None = None) -> Float32:
-    """Return the output `y` as (groups, n, m) float32, in the row order of `unfold`; a bias that is in `y` stays in it."""
+def rows(contraction: Kernel, y: Array, positions: Int64 | None = None) -> Float32:
+    """Return the output `y`, bias included as it is, as (groups, n, m) float32 in the row order of `unfold`."""
     return _columns(contraction, y, contraction.output_axis, positions).transpose(0, 2, 1)
 
 
-def unrows(contraction: Contraction, target: Array, output_shape: Sequence[int]) -> Array:
+def unrows(contraction: Kernel, target: Array, output_shape: Sequence[int]) -> Array:
     """Undo `rows` (all positions): return the output of this shape from (groups, n, m)."""
     axis = contraction.output_axis % len(output_shape)
     rest = [size for index, size in enumerate(output_shape) if index != axis]
@@ -68,10 +68,11 @@ def unrows(contraction: Contraction, target: Array, output_shape: Sequence[int])
 
 
 def blocks(
-    contraction: Contraction, x: Array, y: Array | None = None, positions: Int64 | None = None, limit: int = LIMIT
+    contraction: Kernel, x: Array, y: Array | None = None, positions: Int64 | None = None, limit: int = LIMIT
 ) -> Iterator[Block]:
-    """Yield the unfolded input of `x` and the output `y` block by block, in row order, at most about `limit` bytes of input at once.
+    """Yield the unfolded input of `x` and the output `y` block by block, in row order.
 
+    limit: bytes of unfolded input that are alive at once; a single line of output positions may exceed it.
     positions: flat output positions to take, sorted; None for all. Only convolutions have positions.
     """
     if contraction.kind not in CONVOLUTIONS:
@@ -88,19 +89,35 @@ def blocks(
         for image, aim in zip(x, [None] * len(x) if y is None else y, strict=True):
             yield from _cut(_flat(contraction, image), None if aim is None else _flat(contraction, aim), ROWS)
         return
-    many = max(1, min(ROWS, limit // row) // total)
+    size = max(1, min(ROWS, limit // row))
+    many = max(1, size // total)
     for start in range(0, len(x), many):
         part = x[start : start + many].astype(np.float32, copy=False)
         aim = None if y is None else _columns(contraction, y[start : start + many], 1, positions)
         if direct:
-            source = np.ascontiguousarray(np.moveaxis(part, 1, 0)).reshape(
-                contraction.groups, x.shape[1] // contraction.groups, -1
-            )
-        elif positions is None:
-            source = _shifted(contraction, part, shape)
-        else:
-            source = _gathered(contraction, part, shape, positions)
-        yield from _cut(source, aim, max(1, min(ROWS, limit // row)))
+            yield from _cut(_columns(contraction, part, 1, None), aim, size)
+            continue
+        done = 0
+        for slab, chosen in _slabs(shape, positions, max(1, max(size, limit // row) // len(part))):
+            source = _unfolded(contraction, part, slab, chosen)
+            here = None if aim is None else aim[:, :, done : done + source.shape[2]]
+            yield from _cut(source, here, size)
+            done += source.shape[2]
+
+
+def _slabs(
+    shape: tuple[Window, ...], positions: Int64 | None, limit: int
+) -> Iterator[tuple[tuple[Window, ...], Int64 | None]]:
+    """Cut the output positions into runs of about `limit`: along the first axis, or the list of positions."""
+    if positions is not None:
+        for start in range(0, len(positions), limit):
+            yield shape, positions[start : start + limit]
+        return
+    first, rest = shape[0], shape[1:]
+    step = max(1, limit // prod(w.out for w in rest))
+    for start in range(0, first.out, step):
+        offsets = tuple(offset + first.step * start for offset in first.offsets)
+        yield (replace(first, out=min(step, first.out - start), offsets=offsets), *rest), None
 
 
 def _cut(source: Float32, aim: Float32 | None, size: int) -> Iterator[Block]:
@@ -109,17 +126,17 @@ def _cut(source: Float32, aim: Float32 | None, size: int) -> Iterator[Block]:
         yield Block(source[:, :, part], None if aim is None else aim[:, :, part])
 
 
-def _flat(contraction: Contraction, image: Array) -> Float32:
+def _flat(contraction: Kernel, image: Array) -> Float32:
     return image.astype(np.float32, copy=False).reshape(contraction.groups, image.shape[0] // contraction.groups, -1)
 
 
-def _products(contraction: Contraction, x: Array, y: Array | None) -> Iterator[Block]:
+def _products(contraction: Kernel, x: Array, y: Array | None) -> Iterator[Block]:
     source = _columns(contraction, x, contraction.input_axis, None)
     aim = None if y is None else _columns(contraction, y, contraction.output_axis, None)
     yield from _cut(source, aim, ROWS)
 
 
-def _columns(contraction: Contraction, tensor: Array, axis: int, positions: Int64 | None) -> Float32:
+def _columns(contraction: Kernel, tensor: Array, axis: int, positions: Int64 | None) -> Float32:
     """Return `tensor` as (groups, channels, n) with the channels of `axis`; a view where possible."""
     moved = np.moveaxis(tensor.astype(np.float32, copy=False), axis, 0)
     if positions is not None:
@@ -135,39 +152,53 @@ def _plain(shape: Sequence[Window]) -> bool:
     return all(w.offsets == (0,) and w.step == w.stuffing == 1 and w.out == w.size for w in shape)
 
 
+def _spatial(ranges: Sequence[slice]) -> tuple[slice, ...]:
+    return (slice(None), slice(None), *ranges)
+
+
 def _padded(part: NDArray[Real], shape: Sequence[Window]) -> NDArray[Real]:
     """Return the images channel first, (channels, samples, *padded), stuffed and padded."""
     padded = np.zeros((part.shape[1], len(part), *(w.before + w.stuffed + w.after for w in shape)), part.dtype)
-    inside = tuple(slice(w.before, w.before + w.stuffed, w.stuffing) for w in shape)
-    padded[:, :, *inside] = np.moveaxis(part, 1, 0)
+    inside = [slice(w.before, w.before + w.stuffed, w.stuffing) for w in shape]
+    padded[_spatial(inside)] = np.moveaxis(part, 1, 0)
     return padded
 
 
-def _shifted(contraction: Contraction, part: NDArray[Real], shape: Sequence[Window]) -> NDArray[Real]:
-    padded = _padded(part, shape)
-    unfolded = np.empty((part.shape[1], contraction.taps, len(part), *(w.out for w in shape)), part.dtype)
-    for tap, index in enumerate(np.ndindex(*contraction.kernel)):
+def _tap_views(padded: NDArray[Real], contraction: Kernel, shape: Sequence[Window]) -> Iterator[NDArray[Real]]:
+    """Yield, tap by tap, the pixels that the output positions read, (channels, samples, *out), as views."""
+    for index in np.ndindex(*contraction.kernel):
         starts = [w.offsets[t] + w.before for w, t in zip(shape, index, strict=True)]
-        read = tuple(
-            slice(start, start + (w.out - 1) * w.step + 1, w.step) for w, start in zip(shape, starts, strict=True)
-        )
-        unfolded[:, tap] = padded[:, :, *read]
+        read = [slice(i, i + (w.out - 1) * w.step + 1, w.step) for w, i in zip(shape, starts, strict=True)]
+        yield padded[_spatial(read)]
+
+
+def _unfolded(contraction: Kernel, part: Float32, shape: Sequence[Window], positions: Int64 | None) -> Float32:
+    if positions is None:
+        return _shifted(contraction, part, shape)
+    return _gathered(contraction, part, shape, positions)
+
+
+def _shifted(contraction: Kernel, part: NDArray[Real], shape: Sequence[Window]) -> NDArray[Real]:
+    unfolded = np.empty((part.shape[1], contraction.taps, len(part), *(w.out for w in shape)), part.dtype)
+    for tap, view in enumerate(_tap_views(_padded(part, shape), contraction, shape)):
+        unfolded[:, tap] = view
     return unfolded.reshape(contraction.groups, part.shape[1] // contraction.groups * contraction.taps, -1)
 
 
-def image_sums(contraction: Contraction, total: Float64, positions: Int64 | None = None) -> Float64:
-    """Return the column sums (g, p) of the unfolded input of a convolution whose images sum to `total` (channels, *spatial)."""
+def image_sums(contraction: Kernel, total: Float64, positions: Int64 | None = None) -> Float64:
+    """Return the column sums (g, p) of the unfolded input of a convolution.
+
+    total: (channels, *spatial), the sum of the images.
+    """
     shape = windows(contraction, total.shape[1:])
-    if positions is None:
-        unfolded = _shifted(contraction, total[None], shape)
-    else:
-        unfolded = _gathered(contraction, total[None], shape, positions)
-    return np.asarray(unfolded.sum(axis=2))
+    if positions is not None:
+        return np.asarray(_gathered(contraction, total[None], shape, positions).sum(axis=2))
+    padded = _padded(total[None], shape)
+    sums = [view.reshape(len(total), -1).sum(axis=1) for view in _tap_views(padded, contraction, shape)]
+    return np.stack(sums, axis=1).reshape(contraction.groups, -1)
 
 
-def _gathered(
-    contraction: Contraction, part: NDArray[Real], shape: Sequence[Window], positions: Int64
-) -> NDArray[Real]:
+def _gathered(contraction: Kernel, part: NDArray[Real], shape: Sequence[Window], positions: Int64) -> NDArray[Real]:
     padded = _padded(part, shape)
     chosen = np.unravel_index(positions, tuple(w.out for w in shape))
     places = [(w.before + w.step * o)[None, :] for w, o in zip(shape, chosen, strict=True)]

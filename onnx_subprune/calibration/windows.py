@@ -8,7 +8,7 @@ this module knows only windows. What lies outside of the image is zero.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from onnx_subprune.calibration.contraction import AutoPad, Contraction, Kind
+from onnx_subprune.calibration.kernel import AutoPad, Kernel, Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +40,13 @@ class Window:
         return max(0, max(self.offsets) + self.step * (self.out - 1) - (self.stuffed - 1))
 
 
-def windows(contraction: Contraction, sizes: Sequence[int]) -> tuple[Window, ...]:
+def windows(contraction: Kernel, sizes: Sequence[int]) -> tuple[Window, ...]:
     """Return the window of every spatial axis for an input with these spatial `sizes`."""
     along = _conv if contraction.kind is Kind.CONV else _conv_transpose
     return tuple(along(contraction, axis, size) for axis, size in enumerate(sizes))
 
 
-def _conv(c: Contraction, axis: int, size: int) -> Window:
+def _conv(c: Kernel, axis: int, size: int) -> Window:
     stride, dilation, reach = c.strides[axis], c.dilations[axis], (c.kernel[axis] - 1) * c.dilations[axis] + 1
     begin, end = c.pads[axis], c.pads[c.spatial + axis]
     if c.auto_pad is AutoPad.VALID:
@@ -61,7 +61,7 @@ def _conv(c: Contraction, axis: int, size: int) -> Window:
     )
 
 
-def _conv_transpose(c: Contraction, axis: int, size: int) -> Window:
+def _conv_transpose(c: Kernel, axis: int, size: int) -> Window:
     stride, dilation = c.strides[axis], c.dilations[axis]
     natural = (size - 1) * stride + c.output_padding[axis] + (c.kernel[axis] - 1) * dilation + 1
     begin, end = c.pads[axis], c.pads[c.spatial + axis]

@@ -44,14 +44,13 @@ class Labels:
         """All axes seen, with the first coordinate and the size of each."""
         return [(axis, start, size) for axis, (start, size) in self._starts.items()]
 
-    @property
-    def ties(self) -> int:
-        """Number of calls of `tie` so far: a mark that `forget` goes back to."""
-        return len(self._ties)
+    def mark(self) -> tuple[int, int]:
+        """Return a mark that `forget` goes back to."""
+        return len(self._ties), len(self._pins)
 
-    def forget(self, mark: int) -> None:
-        """Take back all ties since `mark`."""
-        del self._ties[mark:]
+    def forget(self, mark: tuple[int, int]) -> None:
+        """Take back all ties and pins since `mark`."""
+        del self._ties[mark[0] :], self._pins[mark[1] :]
 
     def axis(self, axis: Axis, size: int) -> IntArray:
         """Return the coordinates of `axis`, (size,) int64; they are made at the first call."""

@@ -1,7 +1,7 @@
 """Shapes as they are when the model runs: inference leaves them unknown in common exports, so the model is run twice.
 
-The second run has another batch size (and, where the model takes it, other free dimensions): an axis whose size differs is
-*varying*, and so is an element of a shape-like value that differs.
+The second run has other contents, another batch size and, where the model takes it, other free dimensions: an axis whose size differs
+is *varying*, and so is an element of a shape-like value that differs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,9 @@ from onnx_subprune.graph.model import Network
 FREE_SIZES = (64, 32, 224, 16, 128, 8, 256, 4, 1)
 """Tried in this order for dimensions that the model leaves open, other than the batch."""
 
+SHAPED_BY_CONTENT = frozenset({"Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "TopK", "Unique"})
+"""Operators whose results have sizes, or hold positions, that depend on more than the sizes of their inputs."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
@@ -26,6 +29,7 @@ class Observation:
 
     shapes: of all activations, in the first run.
     values: small integer tensors, in the first run; `varying` masks their elements that differ in the second.
+    other_shapes: of all activations, in the second run (empty if there was none).
     varying_axes: axes whose size differs between the runs, by tensor.
     batch: size of the batch axis in the first run (1 for a model without one).
     """
@@ -33,6 +37,7 @@ class Observation:
     shapes: Mapping[str, tuple[int, ...]]
     values: Mapping[str, NDArray[np.generic]]
     varying: Mapping[str, NDArray[np.bool_]]
+    other_shapes: Mapping[str, tuple[int, ...]]
     varying_axes: Mapping[str, frozenset[int]]
     batch: int
 
@@ -40,7 +45,7 @@ class Observation:
 def observe(network: Network) -> Observation:
     """Run `network` on made-up inputs of the declared types and shapes; ModelError if it does not run at all."""
     first, sizes = _first_run(network)
-    second = _second_run(network, sizes)
+    second = _second_run(network, sizes, settled=all(seen.value is None for seen in first.values()))
     shapes = {name: seen.shape for name, seen in first.items()}
     values = {name: seen.value for name, seen in first.items() if seen.value is not None}
     varying, varying_axes = {}, {}
@@ -55,13 +60,30 @@ def observe(network: Network) -> Observation:
         if seen.value is not None:
             same = other.value is not None and other.value.shape == seen.value.shape
             varying[name] = seen.value != other.value if same else np.ones(seen.value.shape, bool)
-    return Observation(shapes=shapes, values=values, varying=varying, varying_axes=varying_axes, batch=sizes.batch)
+    return Observation(
+        shapes=shapes,
+        values=values,
+        varying=varying,
+        other_shapes={name: seen.shape for name, seen in second.items()},
+        varying_axes=varying_axes,
+        batch=sizes.batch,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
+    """Sizes for open dimensions: the batch, and one for each other name (or place) in order of appearance.
+
+    seed: of the contents; odd ones have integers and truth values of 1, even ones of 0.
+    """
+
     batch: int
     free: int
+    skew: int = 0
+    seed: int = 0
+
+    def of(self, number: int) -> int:
+        return self.free + self.skew * number
 
 
 def _first_run(network: Network) -> tuple[Mapping[str, runtime.Observed], _Sizes]:
@@ -71,20 +93,37 @@ def _first_run(network: Network) -> tuple[Mapping[str, runtime.Observed], _Sizes
         try:
             return _run(network, sizes), sizes
         except SubpruneError as error:
+            if problem is None:
+                runtime.Session(
+                    network.proto, optimize=False, folder=network.folder
+                )  # sizes do not help a model that is refused
             problem = problem or error
     raise ModelError(f"the model does not run on inputs of its declared types and shapes: {problem}") from problem
 
 
-def _second_run(network: Network, sizes: _Sizes) -> Mapping[str, runtime.Observed]:
-    batch = sizes.batch + 1 if sizes.batch > 1 else 1
-    free = {64: 96, 32: 64, 224: 256}.get(sizes.free, sizes.free * 2)
-    for other in (_Sizes(batch, free), _Sizes(batch, sizes.free)):
-        if other != sizes:
-            try:
-                return _run(network, other)
-            except SubpruneError:
-                continue
-    return {}
+def _second_run(network: Network, sizes: _Sizes, *, settled: bool) -> Mapping[str, runtime.Observed]:
+    """Other contents and sizes; if these can differ from one another (height and width), they do.
+
+    settled: nothing that was computed could be a size or a position, so that a model with fixed inputs needs no second run.
+    """
+    if settled and not _open_names(network) and not any(node.op_type in SHAPED_BY_CONTENT for node in network.nodes):
+        return {}
+    batches = (sizes.batch + 1, sizes.batch * 2, 1) if sizes.batch > 1 else (1,)
+    step = max(1, sizes.free // 2)
+    frees = ((sizes.free + step, step), (sizes.free + step, 0), (sizes.free * 2, 0), (sizes.free, 0))
+    open_sizes = len(_open_names(network)) - (sizes.batch > 1)
+    choices = frees[0 if open_sizes > 1 else 1 if open_sizes else 3 :]
+    for other in [
+        _Sizes(batch, free, skew, seed)
+        for free, skew in choices
+        for batch in (*batches, sizes.batch)
+        for seed in (1, 2)
+    ]:
+        try:
+            return _run(network, other)
+        except SubpruneError:
+            continue
+    raise ModelError("the model does not run twice on made-up inputs: its result depends on more than their shapes")
 
 
 def _batches(network: Network) -> Sequence[int]:
@@ -102,18 +141,41 @@ def _open(value: ValueInfoProto, axis: int) -> bool:
     return axis < len(dims) and dims[axis].dim_value <= 0
 
 
+def _name(value: ValueInfoProto, axis: int) -> str:
+    return value.type.tensor_type.shape.dim[axis].dim_param or f"{value.name}/{axis}"
+
+
+def _open_names(network: Network) -> Mapping[str, int]:
+    """Number the open dimensions: -1 for what stands on the first axis of some input (the batch), else in order of appearance."""
+    found: dict[str, int] = {}
+    for value in network.inputs:
+        if _open(value, 0):
+            found[_name(value, 0)] = -1
+    for value in network.inputs:
+        for axis in range(1, len(value.type.tensor_type.shape.dim)):
+            if _open(value, axis):
+                found.setdefault(_name(value, axis), sum(number >= 0 for number in found.values()))
+    return found
+
+
 def _run(network: Network, sizes: _Sizes) -> Mapping[str, runtime.Observed]:
-    generator = np.random.default_rng(0)
-    feeds = {value.name: _feed(value, sizes, generator) for value in network.inputs}
+    generator = np.random.default_rng(sizes.seed)
+    names = _open_names(network)
+    feeds = {value.name: _feed(value, sizes, names, generator) for value in network.inputs}
     return runtime.observe_shapes(network.proto, feeds, network.folder)
 
 
-def _feed(value: ValueInfoProto, sizes: _Sizes, generator: np.random.Generator) -> NDArray[np.generic]:
+def _feed(
+    value: ValueInfoProto, sizes: _Sizes, names: Mapping[str, int], generator: np.random.Generator
+) -> NDArray[np.generic]:
     kind = value.type.tensor_type
     if not value.type.HasField("tensor_type") or kind.elem_type == TensorProto.STRING:
         raise ModelError(f"input {value.name!r} is not a numeric tensor: such models cannot be pruned")
-    dims = [dim.dim_value or (sizes.batch if axis == 0 else sizes.free) for axis, dim in enumerate(kind.shape.dim)]
+    dims = []
+    for axis, dim in enumerate(kind.shape.dim):
+        number = names[_name(value, axis)] if _open(value, axis) else 0
+        dims.append(dim.dim_value if not _open(value, axis) else sizes.batch if number < 0 else sizes.of(number))
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
     if np.issubdtype(dtype, np.integer) or dtype == np.bool_:
-        return np.zeros(dims, dtype)
+        return np.full(dims, sizes.seed % 2, dtype)
     return generator.standard_normal(dims).astype(dtype)

@@ -95,6 +95,12 @@ class Site:
         """Return the shape of output `which`."""
         return self.shape_of(self.node.output[which])
 
+    def other_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """Return the shapes of input 0 and output 0 in the second run, if there was one."""
+        known = self.observation.other_shapes
+        before, after = known.get(self.node.input[0]), known.get(self.node.output[0])
+        return None if before is None or after is None else (before, after)
+
     def in_axis(self, slot: int, index: int) -> Axis:
         """Return the axis of input `slot` (negative `index` from the end)."""
         name = self.node.input[slot]
@@ -110,11 +116,13 @@ class Site:
 class Findings:
     """What the rules declare beside ties and pins.
 
-    balances: (coordinates, cell of each): equally many must stay of each cell.
+    balances: (node, coordinates, cell of each): equally many must stay of each cell.
+    choices: axes that others were made to follow, where they could have followed another.
     """
 
     contractions: list[Contraction] = field(default_factory=list)
     balances: list[tuple[str, IntArray, IntArray]] = field(default_factory=list)
+    choices: list[Axis] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +131,7 @@ class Scope(Site):
 
     labels: Labels
     findings: Findings
-    before: Callable[[Axis], bool] | None
+    hopeless: frozenset[Axis] | None
     mentioned: set[tuple[bool, int, int]] = field(default_factory=set)
 
     def input(self, slot: int, index: int, size: int | None = None) -> IntArray:
@@ -159,11 +167,15 @@ class Scope(Site):
     @property
     def exploring(self) -> bool:
         """True in the first pass over the graph, which only finds out what is pinned."""
-        return self.before is None
+        return self.hopeless is None
 
     def free(self, axis: Axis) -> bool:
-        """False if the first pass over the graph found a coordinate of `axis` pinned."""
-        return self.before is None or self.before(axis)
+        """False if a pass over the graph found a coordinate of `axis` pinned."""
+        return self.hopeless is None or axis not in self.hopeless
+
+    def choose(self, axis: Axis) -> None:
+        """Another axis follows `axis`, and could have followed another."""
+        self.findings.choices.append(axis)
 
     def balance(self, ids: IntArray, cells: IntArray) -> None:
         """Equally many of `ids` must stay in each cell."""

@@ -20,6 +20,8 @@ Sources = frozenset[Axis]
 SourceArray = NDArray[np.object_]
 """For each element of a small tensor, the axes whose sizes it depends on (an array of `Sources`)."""
 
+SMALL = 4096
+"""Larger constants are not followed element by element."""
 MOVING = frozenset({"Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape"})
 ELEMENTWISE = frozenset(
     {
@@ -92,7 +94,7 @@ def _propagate(
         if name in found:
             return found[name]
         value = network.array(name) if name in network.constants else observation.values.get(name, np.zeros(()))
-        array = np.empty(value.shape, object)
+        array = np.empty(value.shape if value.size <= SMALL else (), object)
         array.fill(frozenset())
         return array
 

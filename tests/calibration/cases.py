@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_subprune.calibration.contraction import Contraction
+from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.runtime import Session
 
 Float32 = NDArray[np.float32]
@@ -38,8 +38,8 @@ class Case:
         )
 
     @property
-    def contraction(self) -> Contraction:
-        return Contraction.from_node(self.node, self.weight, self.slot)
+    def contraction(self) -> Kernel:
+        return Kernel.from_node(self.node, self.weight, self.slot)
 
     def data(self, seed: int = 0) -> tuple[Float32, Float32, Float32 | None]:
         generator = np.random.default_rng(seed)

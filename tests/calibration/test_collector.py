@@ -5,7 +5,7 @@ import pytest
 
 from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.compensated import CompensatedSum
-from onnx_subprune.calibration.contraction import CONVOLUTIONS, Contraction
+from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
 from onnx_subprune.calibration.lags import LagPlan, usable
 from onnx_subprune.calibration.moments import Moments
 from onnx_subprune.calibration.routes import Lagging, Route, Unfolding, route
@@ -18,7 +18,7 @@ from .cases import CASES, Case, Float32
 FIELDS = ("gram", "cross", "energy", "sum_input", "sum_target")
 
 
-def routes(contraction: Contraction, x: Float32) -> list[Route]:
+def routes(contraction: Kernel, x: Float32) -> list[Route]:
     found: list[Route] = [Unfolding(contraction)]
     if contraction.kind in CONVOLUTIONS and usable(shape := windows(contraction, x.shape[2:])):
         found.append(Lagging(contraction, LagPlan(shape)))
@@ -41,7 +41,7 @@ def test_every_route_gives_the_products_of_the_unfolded_input(case: Case) -> Non
         np.testing.assert_allclose(found.sum_target, T.sum(axis=1), atol=1e-3)
 
 
-def collected(contraction: Contraction, x: Float32, y: Float32, order: list[int], size: int = 2) -> Moments:
+def collected(contraction: Kernel, x: Float32, y: Float32, order: list[int], size: int = 2) -> Moments:
     collector = Collector(contraction)
     for chunk in order:
         part = slice(chunk * size, (chunk + 1) * size)

@@ -168,7 +168,7 @@ class Net:
 
     def clip(self, x: str, low: float, high: float) -> str:
         if self.opset < 11:
-            return self("Clip", x, min=low, max=high)
+            return self("Clip", x, min=float(low), max=float(high))
         return self("Clip", x, self.constant(np.array(low, self.dtype)), self.constant(np.array(high, self.dtype)))
 
     def reshape(self, x: str, *shape: int) -> str:

@@ -179,6 +179,14 @@ def conv_transpose(n: Net) -> None:
     n.output(n.conv(x, 2), 4)
 
 
+@pattern(8, 12, 32, pinned=("left over",))
+def grouped_convs_with_a_shuffle_that_does_not_divide(n: Net) -> None:
+    """ShuffleNet: 36 channels, in 4 groups before and after the shuffle, make cells of two and three."""
+    x = n.relu(n.conv(n.input(IMAGE), 8, 3))
+    x = shuffle(n, n.relu(n.conv(x, 36, 1, group=4)), 4)
+    n.head(n.relu(n.conv(x, 12, 1, group=4)))
+
+
 @pattern(8, 8, 12)
 def conv_transpose_grouped(n: Net) -> None:
     x = n.relu(n.conv(n.input(IMAGE), 8, 3))
@@ -223,7 +231,7 @@ def grouped_conv(n: Net) -> None:
     n.head(n.relu(n.conv(x, 6)))
 
 
-@pattern(12, 12)
+@pattern(12, 12, 12)
 def grouped_convs_with_other_groups(n: Net) -> None:
     x = n.relu(n.conv(n.input(IMAGE), 12, 3))
     x = n.relu(n.conv(x, 12, 3, group=2))
@@ -350,7 +358,7 @@ def matmul_behind_a_leading_one(n: Net) -> None:
     n.output(n("MatMul", x, n.weight(5, 3)), 3)
 
 
-@pattern(12, 6)
+@pattern(12, pinned=("MatMul", "sums over this axis"))
 def matmul_with_a_vector(n: Net) -> None:
     x = n.relu(n.linear(n.input(("N", 10)), 10, 12))
     x = n.relu(n.linear(x, 12, 6))
@@ -399,7 +407,7 @@ def instance_normalization(n: Net) -> None:
     n.head(n.conv(x, 8))
 
 
-@pattern(12, 8, opsets=(18, 20))
+@pattern(4, 8, opsets=(18, 20))
 def group_normalization_by_group(n: Net) -> None:
     x = n.conv(n.input(IMAGE), 12, 3)
     x = n.relu(n("GroupNormalization", x, n.weight(4), n.weight(4), num_groups=4))
@@ -486,8 +494,8 @@ for _op in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2"):
         )
 
 
-@pattern(6, 7)
-def max_pool_with_indices_pins(n: Net) -> None:
+@pattern(7, pinned=("indices count over all channels",))
+def max_pool_with_indices(n: Net) -> None:
     x = n.relu(n.conv(n.input(IMAGE), 6, 3))
     y, _ = n.add("MaxPool", x, outputs=2, kernel_shape=[2, 2], strides=[2, 2])
     n.head(n.relu(n.conv(y, 7)))
@@ -574,7 +582,7 @@ def option_a_shortcut_with_computed_pads(n: Net) -> None:
     n.head(n.relu(n("Add", y, n("Pad", short, pads, n.constant(np.array(0, np.float32))))))
 
 
-@pattern(6, 4, 3, opsets=(9, 17))
+@pattern(*(6,) * 7, *(4,) * 8, 3, opsets=(9, 17))
 def two_branches_by_every_operator(n: Net) -> None:
     x = n.relu(n.conv(n.input(IMAGE), 4, 3))
     for op in ("Sub", "Max", "Min", "Mul", "Div", "Sum", "Mean"):
@@ -594,7 +602,8 @@ def per_channel_constants(n: Net) -> None:
 def one_channel_broadcast_over_many(n: Net) -> None:
     x = n.input(IMAGE)
     one, many = n.conv(x, 1, 3), n.conv(x, 6, 3)
-    n.head(n.conv(n("Add", n("Mul", one, many), n.weight(1, 1, 1)), 8))
+    x = n("Add", n("Mul", many, one), n.weight(1, 1, 1))
+    n.head(n.conv(x, 8))
 
 
 @pattern(6, 4, 5, 3)
@@ -719,7 +728,7 @@ def gather_that_permutes(n: Net) -> None:
     n.head(n.conv(x, 5))
 
 
-@pattern(5)
+@pattern(5, 5, pinned=("picks it by position",))
 def gather_of_one_channel(n: Net) -> None:
     x = n.relu(n.conv(n.input(IMAGE), 6, 3))
     one = n("Gather", x, n.constant(np.array(2)), axis=1)
@@ -816,7 +825,7 @@ def channel_shuffle(n: Net) -> None:
     n.head(n.relu(n.conv(x, 5)))
 
 
-@pattern(6, 4, 5)
+@pattern(2, 2, 2, 2, 4, 4, 5, 6, 6)
 def shuffle_unit(n: Net) -> None:
     """ShuffleNetV2: half passes, half is convolved, then the halves are interleaved, twice."""
     x = n.relu(n.conv(n.input(IMAGE), 8, 3))
@@ -845,6 +854,14 @@ def pixel_shuffle(n: Net) -> None:
 def pixel_shuffle_depth_first(n: Net) -> None:
     x = n("DepthToSpace", n.relu(n.conv(n.input(IMAGE), 24, 3)), blocksize=2)
     n.width[x] = 6
+    n.output(n.conv(x, 3, 3), 4)
+
+
+@pattern(2)
+def pixel_shuffle_of_more_pixels_than_channels(n: Net) -> None:
+    x = n.reshape(n.relu(n.conv(n.input(IMAGE), 32, 3)), -1, 2, 4, 4, 8, 8)
+    x = n.reshape(n("Transpose", x, perm=[0, 1, 4, 2, 5, 3]), -1, 2, 32, 32)
+    n.width[x] = 2
     n.output(n.conv(x, 3, 3), 4)
 
 
@@ -1101,10 +1118,10 @@ def half_weights(n: Net) -> None:
     n.head(n.relu(n.conv(x, 5)))
 
 
-@pattern(6, 5, dtype=np.float64)
-def double_weights(n: Net) -> None:
-    x = n.relu(n.conv(n.input(IMAGE), 6, 3))
-    n.head(n.relu(n.conv(x, 5)))
+@pattern(16, 12, dtype=np.float64)
+def double_dense(n: Net) -> None:
+    x = n.relu(n.dense(n.input(("N", 10)), 10, 16))
+    n.output(n.dense(n.relu(n.linear(x, 16, 12)), 12, 5), 2)
 
 
 @pattern(6, 5)
@@ -1158,16 +1175,20 @@ def branch(name: str, op: str, captured: str, other: str) -> object:
     return helper.make_graph([body], name, [], [helper.make_tensor_value_info(f"{name}_out", FLOAT, None)])
 
 
-@pattern(5, 4, pinned=("the body of", "If"), opsets=(11, 17))
+@pattern(5, 4, pinned=("the body of if", "reads it"), opsets=(11, 17))
 def if_bodies_capture(n: Net) -> None:
     x = n.relu(n.conv(n.relu(n.conv(n.input(IMAGE), 5, 3)), 6, 3))
-    flag = n("Greater", n.reduce("ReduceMean", x, 0, 1, 2, 3, keepdims=0), n.constant(np.array(0, np.float32)))
-    y = n("If", flag, then_branch=branch("then", "Relu", x, ""), else_branch=branch("else", "Add", x, x))
+    y = n(
+        "If",
+        n.input((1,), "flag", BOOL),
+        then_branch=branch("then", "Relu", x, ""),
+        else_branch=branch("else", "Add", x, x),
+    )
     n.width[y] = 6
     n.head(n.relu(n.conv(y, 4)))
 
 
-@pattern(5, 4, pinned=("the body of", "Loop"), opsets=(13, 17))
+@pattern(5, 4, pinned=("the body of loop", "reads it"), opsets=(13, 17))
 def loop_body_captures(n: Net) -> None:
     x = n.relu(n.conv(n.relu(n.conv(n.input(IMAGE), 5, 3)), 6, 3))
     values = [
@@ -1220,7 +1241,7 @@ def softmax_over_channels(n: Net) -> None:
     n.head(n.relu(n.conv(x, 6)))
 
 
-@pattern(16, pinned=("Softmax",))
+@pattern(12, 16, pinned=("MatMul", "sums over this axis"))
 def attention_is_left_alone(n: Net) -> None:
     """Single-head attention with a feed-forward pair behind it: only the pair is pruned here."""
     x = n.input(("N", 7, 12))

@@ -5,7 +5,7 @@ where the digits of one are among the digits of the other: dropping a position o
 that is split over (or merged from) several can follow only one of them: the largest that nothing pins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +70,10 @@ def regroup(scope: Scope) -> None:
     ]
     for is_input, axis in ones:
         _ids(scope, _Digits(not is_input, axis, 1, 1))
-    for ins, outs in segments(before, after):
+    cuts, other = segments(before, after), scope.other_shapes()
+    if other is not None and segments(*other) != cuts:
+        raise UnknownError("which axes it regroups depends on their sizes")
+    for ins, outs in cuts:
         if len(ins) == len(outs) == 1:
             scope.tie(scope.input(0, ins[0]), scope.output(outs[0]))
         elif not any(scope.varying_in(0, axis) for axis in ins) and not any(scope.varying_out(axis) for axis in outs):
@@ -86,13 +89,10 @@ def _tie_segment(scope: Scope, ins: list[_Digits], outs: list[_Digits]) -> None:
         finer = [axis for axis in others if axis.within(coarse) and scope.free(_axis(scope, axis))]
         if finer and not (coarse.out and any(coarse.within(axis) for axis in others)):
             fine = max(finer, key=lambda axis: axis.size)
-            run = (
-                np.arange(coarse.size) * coarse.stride // fine.stride % fine.size
-                if fine.stride >= coarse.stride
-                else None
-            )
-            if run is not None:
-                scope.tie(_ids(scope, fine)[run], _ids(scope, coarse))
+            if len(finer) > 1:
+                scope.choose(_axis(scope, fine))
+            run = np.arange(coarse.size) * coarse.stride // fine.stride % fine.size
+            scope.tie(_ids(scope, fine)[run], _ids(scope, coarse))
 
 
 def _axis(scope: Scope, digits: _Digits) -> Axis:
@@ -129,6 +129,8 @@ def shuffle_from(site: Site) -> Shuffle | None:
     shape, split, perm = first.shape(0), first.out_shape(), middle.integers("perm")
     if last.out_shape() != shape or perm is None or split == shape:
         return None
+    whole = {ins[0]: outs[0] for ins, outs in segments(shape, split) if len(ins) == len(outs) == 1}
+    shape, split = _shrunk(shape, whole.keys()), _shrunk(split, whole.values())
     flat = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
     moved = flat.reshape(split).transpose(perm).reshape(shape)
     for axis in range(len(shape)):
@@ -143,6 +145,11 @@ def shuffle_from(site: Site) -> Shuffle | None:
         ):
             return Shuffle(first.node.input[0], axis, order, (chain[0], chain[1], chain[2]))
     return None
+
+
+def _shrunk(shape: Sequence[int], axes: Collection[int]) -> tuple[int, ...]:
+    """Axes that no Reshape touches are as good with two positions, and cheaper."""
+    return tuple(min(size, 2) if axis in axes else size for axis, size in enumerate(shape))
 
 
 def shuffle_to(site: Site) -> Shuffle | None:

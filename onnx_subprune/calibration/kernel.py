@@ -1,7 +1,8 @@
 """How a consumer contracts its input: output = unfold(input) @ W + bias, one product a convolution group.
 
-The unfolded input has a row for every output position of every sample and p = c * taps columns: c channels in a group, each owning
-`taps` consecutive columns (the kernel's positions in row-major order, 1 for matrix products). W is (groups, p, m), m output channels a group:
+The unfolded input has a row for every output position of every sample and p = c * taps columns: c channels in a group,
+each owning `taps` consecutive columns (the kernel's positions in row-major order, 1 for matrix products). W is
+(groups, p, m), m output channels a group:
 
     Conv            weight (groups * m, c, *kernel)      W[g, c * taps + t, j] = weight[g * m + j, c, t]
     ConvTranspose   weight (groups * c, m, *kernel)      W[g, c * taps + t, j] = weight[g * c + c', j, t]
@@ -48,11 +49,12 @@ CONVOLUTIONS = frozenset({Kind.CONV, Kind.CONV_TRANSPOSE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contraction:
+class Kernel:
     """A node that contracts an activation with a constant.
 
     kernel, strides, dilations, output_padding: one number a spatial axis; empty for matrix products.
-    pads: begins, then ends; what they are under `auto_pad` NOTSET. output_shape: empty, or the spatial sizes that ConvTranspose was told.
+    pads: begins, then ends; what they are under `auto_pad` NOTSET.
+    output_shape: empty, or the spatial sizes that ConvTranspose was told.
     transposed_input, transposed_weight: Gemm's transA and transB. alpha, bias_scale: Gemm's alpha and beta.
     """
 
@@ -72,7 +74,7 @@ class Contraction:
     bias_scale: float = 1.0
 
     @classmethod
-    def from_node(cls, node: onnx.NodeProto, weight_shape: Sequence[int], weight_slot: int = 1) -> "Contraction":
+    def from_node(cls, node: onnx.NodeProto, weight_shape: Sequence[int], weight_slot: int = 1) -> "Kernel":
         """Read the attributes of `node`, whose input `weight_slot` is a constant of `weight_shape`.
 
         Raises ValueError for operators that do not contract and for weights of a rank that is not handled.
@@ -97,13 +99,14 @@ class Contraction:
         if node.op_type == "MatMul" and weight_slot in (0, 1) and rank == 2:
             return cls(node=label, kind=Kind.MATMUL if weight_slot else Kind.LEFT_MATMUL)
         raise ValueError(
-            f"{label}: {node.op_type} with a constant of shape {tuple(weight_shape)} at input {weight_slot} is not a known contraction"
+            f"{label}: {node.op_type} with a constant of shape {tuple(weight_shape)} at input {weight_slot} "
+            "is not a known contraction"
         )
 
     @classmethod
     def _convolution(
         cls, label: str, kind: Kind, found: dict[str, onnx.AttributeProto], kernel: tuple[int, ...]
-    ) -> "Contraction":
+    ) -> "Kernel":
         def integers(name: str, default: tuple[int, ...]) -> tuple[int, ...]:
             return tuple(int(value) for value in found.get(name, default))
 
@@ -170,7 +173,7 @@ class Contraction:
         return np.ascontiguousarray(plain).reshape(tuple(weight_shape)).astype(dtype)
 
     def macs(self, input_shape: Sequence[int], output_shape: Sequence[int]) -> int:
-        """Return the multiply-accumulates of one run from `input_shape` to `output_shape` (batch included, padding counted)."""
+        """Return the multiply-accumulates of one run between these shapes; the batch and taps on padding count."""
         channels, made = input_shape[self.input_axis], output_shape[self.output_axis]
         shape, width = (input_shape, channels) if self.kind is Kind.CONV_TRANSPOSE else (output_shape, made)
         return prod(shape) // max(1, width) * channels * made * self.taps // self.groups

@@ -1,0 +1,37 @@
+"""Why an axis stays, in words for the reader of a report."""
+
+from onnx import AttributeProto, NodeProto
+
+MIXERS = {
+    **dict.fromkeys(
+        (
+            "LRN",
+            "LayerNormalization",
+            "RMSNormalization",
+            "MeanVarianceNormalization",
+            "LpNormalization",
+            "GroupNormalization",
+        ),
+        "whose normalisation mixes channels",
+    ),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "CumSum"), "which mixes all positions of its axis"),
+    **dict.fromkeys(("ArgMax", "ArgMin", "TopK"), "which compares all positions of its axis"),
+    **dict.fromkeys(("MatMul", "Gemm", "Einsum"), "which sums over this axis, but not with a constant matrix"),
+    **dict.fromkeys(("Reshape", "Flatten"), "which regroups this axis with others"),
+    **dict.fromkeys(("Tile", "Expand"), "which repeats this axis"),
+    **dict.fromkeys(("Conv", "ConvTranspose"), "which slides along this axis"),
+}
+
+
+def mixing(label: str, node: NodeProto) -> str:
+    """Return the reason for an axis of `node` that its rule, which is known, does not mention."""
+    what = "which sums over this axis" if node.op_type.startswith("Reduce") else "which mixes its positions"
+    return f"it feeds {label} ({node.op_type}), {MIXERS.get(node.op_type, what)}"
+
+
+def unknown(label: str, node: NodeProto) -> str:
+    """Return the reason for all axes of a node without a rule."""
+    if any(item.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for item in node.attribute):
+        return f"it enters or leaves the body of {label} ({node.op_type})"
+    domain = f"{node.domain}." if node.domain not in ("", "ai.onnx") else ""
+    return f"it feeds or leaves {label} ({domain}{node.op_type}), an operator without a rule"

@@ -1,0 +1,45 @@
+"""Every pattern that must work: the groups are found, slicing equals masking, the result is valid and costs what was foretold."""
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_subprune.graph.model import load
+from onnx_subprune.graph.trace import trace
+from onnx_subprune.surgery import Plan, apply
+from onnx_subprune.verification import law
+from tests.networks.check import feeds_of, supports_of, weigh
+from tests.networks.patterns import PATTERNS, Pattern
+
+CASES = [pytest.param(p, opset, id=f"{p.name}-opset{opset}") for p in PATTERNS for opset in p.opsets]
+UNCHECKED = frozenset({"group-normalization-by-group"})
+"""onnx.checker refuses these even before pruning: GroupNormalization of opset 18 is deprecated."""
+
+
+@pytest.mark.parametrize(("pattern", "opset"), CASES)
+def test_a_pattern_is_pruned_or_refused_with_its_reason_and_slicing_equals_masking(pattern: Pattern, opset: int):
+    network = load(pattern.model(opset))
+    graph = trace(network)
+    assert tuple(sorted(group.width for group in graph.groups)) == pattern.widths
+    for piece in pattern.pinned:
+        assert any(piece in pinned.reason for pinned in graph.pinned)
+    for seed, batch in ((0, 1), (1, 3)):
+        supports = supports_of(graph, seed)
+        tolerance = 1e-2 if pattern.dtype == np.float16 else 1e-5
+        assert law(network, graph, supports, feeds_of(network, batch, seed)) < tolerance
+        small = apply(network, graph, Plan(supports=supports))
+        if pattern.name not in UNCHECKED:
+            onnx.checker.check_model(small, full_check=True)
+        foretold, measured = weigh(network, graph, supports, small)
+        assert foretold == measured
+
+
+def test_the_names_of_patterns_are_unique():
+    assert len({pattern.name for pattern in PATTERNS}) == len(PATTERNS)
+
+
+def test_nearly_all_patterns_are_pruned():
+    """More than 95 % of the small networks, and at least sixty of them."""
+    pruned = [pattern for pattern in PATTERNS if pattern.widths]
+    assert len(PATTERNS) >= 60
+    assert len(pruned) >= 0.95 * len(PATTERNS)
