@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.calibration.bias import Bias, bias_of
 from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.equations import Fit, columns_of, fit, plain, problem_of
 from onnx_subprune.calibration.kernel import Kernel
@@ -224,7 +225,8 @@ class _Walk:
         rank = len(task.graph.observation.shapes[contraction.output.tensor])
         residual = task.refit is not None and task.refit.residual
         aim = aim_of(task.network, contraction, later, rank, residual=residual)
-        free_bias = self._bias_use(contraction) is not None
+        bias = self._bias(contraction, kernel)
+        free_bias = bias is not None
         halves = self._moments(contraction, kernel, weights, aim, place)
         calibrated = clock()
         total = halves[0] + halves[1] if len(halves) == 2 else halves[0]
@@ -265,8 +267,9 @@ class _Walk:
             halves = self._halves(kernel)
             for number, chunk in enumerate(self._current.read([source])):
                 halves[number % len(halves)].add(chunk[source])
-            bias = self._own_bias(contraction, kernel, weights)
-            return [half.moments().with_target(weights).shifted(bias) for half in halves]
+            bias = self._bias(contraction, kernel)
+            inside = bias.inside((weights.shape[0], weights.shape[2])) if bias is not None else 0.0 * weights[:, 0]
+            return [half.moments().with_target(weights).shifted(inside) for half in halves]
         network = self._task.network
         after = network.position[self._order[place + 1].node] if place + 1 < len(self._order) else len(network.nodes)
         self._original.advance(after, also=[aim.tensor])
@@ -324,29 +327,9 @@ class _Walk:
         alive = alive_columns(self._task.graph, self._choices, contraction, kernel, weights)
         return problem_of(consumer, kernel, moments, weights, alive)
 
-    def _bias_use(self, contraction: Contraction) -> Use | None:
-        """The slot that a refitted bias goes to; None if there is none of the right size."""
-        network = self._task.network
+    def _bias(self, contraction: Contraction, kernel: Kernel) -> Bias | None:
         channels = self._task.graph.observation.shapes[contraction.output.tensor][contraction.output.index]
-        if contraction.bias is not None:
-            name = network.node(contraction.bias.node).input[contraction.bias.slot]
-            return contraction.bias if network.array(name).size == channels else None
-        if contraction.op in ("Conv", "ConvTranspose"):
-            return Use(contraction.node, 2)
-        if contraction.op == "Gemm" and len(network.node(contraction.node).input) < 3:
-            return Use(contraction.node, 2)
-        return None
-
-    def _own_bias(self, contraction: Contraction, kernel: Kernel, weights: Float64) -> Float64:
-        """The bias that the node itself adds, (g, m)."""
-        use, shape = contraction.bias, (weights.shape[0], weights.shape[2])
-        if use is None or use.node != contraction.node:
-            return np.zeros(shape)
-        network = self._task.network
-        value = network.array(network.node(use.node).input[use.slot]).astype(np.float64) * kernel.bias_scale
-        return np.array(
-            np.broadcast_to(value.reshape(-1) if value.size > 1 else value.ravel(), (shape[0] * shape[1],))
-        ).reshape(shape)
+        return bias_of(self._task.network, contraction, kernel, channels)
 
     def _take(self, contraction: Contraction, kernel: Kernel, aim: Aim, found: Fit) -> None:
         """Put new weights and bias into the pruned model."""
@@ -355,17 +338,9 @@ class _Walk:
         self._put(
             contraction.weight, kernel.from_matrix(found.weights, dtype, network.array(contraction.weight_tensor).shape)
         )
-        use = self._bias_use(contraction)
-        if found.bias is None or use is None:
-            return
-        bias = found.bias.ravel() / kernel.bias_scale
-        name = network.node(use.node).input[use.slot] if contraction.bias is not None else ""
-        if (
-            contraction.bias is not None and use.node != contraction.node
-        ):  # an Add behind a MatMul, whose output is without it
-            bias = bias + network.array(name).astype(np.float64).ravel()
-        shape = network.array(name).shape if name else bias.shape
-        self._put(use, bias.reshape(shape).astype(network.array(name).dtype if name else dtype))
+        bias = self._bias(contraction, kernel)
+        if found.bias is not None and bias is not None:
+            self._put(bias.use, bias.replaced(found.bias))
 
     def _put(self, use: Use, value: Array) -> None:
         self._weights[use] = value

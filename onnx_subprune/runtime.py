@@ -69,6 +69,7 @@ class Session:
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
+        options.enable_cpu_mem_arena = False  # outputs are held for long: an arena would hold twice their size
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if folder is not None:
             options.add_session_config_entry(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.allocation import Curve, Room
+from onnx_subprune.calibration.bias import bias_of
 from onnx_subprune.calibration.divergence import divergence
 from onnx_subprune.calibration.equations import columns_of, problem_of
 from onnx_subprune.calibration.moments import Moments
@@ -115,23 +116,17 @@ def _refitted(
     dropped = np.setdiff1d(np.arange(group.width), np.array(choice.support, np.int64))
     alive[columns_of(consumer.positions[dropped].ravel(), kernel.taps)] = False
     masks = alive.reshape(prior.shape[:2])
-    bias = contraction.bias
-    free = (
-        bias is not None
-        and network.array(network.node(bias.node).input[bias.slot]).size == prior.shape[0] * prior.shape[2]
-    )
-    use = moments.centered() if free else moments
+    bias = bias_of(network, contraction, kernel, prior.shape[0] * prior.shape[2])
+    use = moments.centered() if bias is not None else moments
     weights = np.zeros_like(prior)
     for g, mask in enumerate(masks):
         left = np.flatnonzero(mask)
         if left.size:
             weights[g][left] = ridge(use.gram[g][np.ix_(left, left)], use.cross[g][left], prior[g][left], STRENGTH)
     found: dict[Use, Array] = {contraction.weight: kernel.from_matrix(weights, old_weight.dtype, old_weight.shape)}
-    if free and bias is not None:
-        old = network.array(network.node(bias.node).input[bias.slot])
-        lost = (moments.sum_target - np.einsum("gp,gpm->gm", moments.sum_input, weights)).ravel() / moments.count
-        scale = kernel.bias_scale if bias.node == contraction.node else 1.0
-        found[bias] = (old.astype(np.float64) + (lost / scale).reshape(old.shape)).astype(old.dtype)
+    if bias is not None:
+        lost = (moments.sum_target - np.einsum("gp,gpm->gm", moments.sum_input, weights)) / moments.count
+        found[bias.use] = bias.replaced(bias.inside((prior.shape[0], prior.shape[2])) + lost)
     return found
 
 

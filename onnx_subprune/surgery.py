@@ -107,11 +107,11 @@ class _Surgery:
         nodes: list[NodeProto] = []
         for index, node in enumerate(self._network.nodes):
             nodes += self._rewrite(index, node, renamed)
-        outputs = self._network.outputs
-        dead = {id(node) for node in nodes} - {id(node) for node in live(nodes, outputs)}
-        was_live = {tuple(node.output) for node in live(self._network.nodes, outputs)}
-        nodes = [node for node in nodes if id(node) not in dead or tuple(node.output) not in was_live]
-        return self._assemble(nodes)
+        return self._assemble(live(nodes, [*self._network.outputs, *self._ends()]))
+
+    def _ends(self) -> list[str]:
+        """What nobody read before either stays."""
+        return [name for name in self._network.producer if name not in self._network.readers]
 
     def _slice_constants(self) -> Mapping[Use, str]:
         """Slice every use of every constant; return the names of those that changed."""

@@ -63,16 +63,13 @@ class Stream:
         """Move on to `position`: hold what is alive there, and `also`, and nothing else."""
         wanted = [*dict.fromkeys([*self._alive(position), *also])]
         new = {name: list[Held]() for name in wanted if name not in self._held}
-        if new:
-            for found in self.read(list(new)):
-                for name, array in found.items():
-                    new[name].append(self._store.put(array))
-        kept = {name: held for name, held in self._held.items() if name in wanted}
-        for name, held in self._held.items():
-            if name not in kept:
-                for item in held:
-                    item.free()
-        self._held = {**kept, **new}
+        gone = [held for name, held in self._held.items() if name not in wanted]
+        for chunk, found in enumerate(self.read(list(new))):
+            for name, array in found.items():
+                new[name].append(self._store.put(array))
+            for held in gone:
+                held[chunk].free()
+        self._held = {**{name: held for name, held in self._held.items() if name in wanted}, **new}
         self.position = position
 
     def element_type(self, use: Use) -> int:

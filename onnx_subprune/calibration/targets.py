@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import NodeProto
 
 from onnx_subprune.graph.channels import Contraction
 from onnx_subprune.graph.model import Network, attribute
@@ -66,7 +67,7 @@ def aim_of(
     channels = _channels(network, contraction)
     scale, shift = np.ones(channels), np.zeros(channels)
     plain = Aim(tensor=tensor, scale=scale, shift=shift, other=None, flat=_flat(network, tensor))
-    while (reader := _only_reader(network, tensor)) is not None:
+    while (reader := only_reader(network, tensor)) is not None:
         index, slot = reader
         step = _affine(network, index, slot, channels, axis, rank)
         if step is None:
@@ -76,7 +77,7 @@ def aim_of(
     if np.min(np.abs(scale)) <= TINY * np.max(np.abs(scale)):
         return plain
     own = Aim(tensor=tensor, scale=scale, shift=shift, other=None, flat=_flat(network, tensor))
-    reader = _only_reader(network, tensor)
+    reader = only_reader(network, tensor)
     if reader is None or network.nodes[reader[0]].op_type != "Add" or not residual:
         return own
     node, other = network.nodes[reader[0]], network.nodes[reader[0]].input[1 - reader[1]]
@@ -92,7 +93,17 @@ def _channels(network: Network, contraction: Contraction) -> int:
     return depth * contraction.groups if contraction.op == "ConvTranspose" else depth
 
 
-def _only_reader(network: Network, tensor: str) -> tuple[int, int] | None:
+def normalization_scale(network: Network, node: NodeProto) -> tuple[Float64, Float64]:
+    """Return scale and shift, (channels,) each, of a BatchNormalization in inference form."""
+    gamma, beta, mean, var = (network.array(name).astype(np.float64) for name in node.input[1:5])
+    epsilon = attribute(node, "epsilon", 1e-5)
+    assert isinstance(epsilon, float)
+    scale = gamma / np.sqrt(var + epsilon)
+    return scale, beta - mean * scale
+
+
+def only_reader(network: Network, tensor: str) -> tuple[int, int] | None:
+    """Return node index and slot of the only reader of `tensor`; None if there are several, or it is an output."""
     readers = network.readers.get(tensor, ())
     if len(readers) != 1 or tensor in network.outputs or readers[0][1] < 0:
         return None
@@ -105,11 +116,7 @@ def _affine(
     """Scale and shift of a per-channel affine operator, None for any other."""
     node = network.nodes[index]
     if slot == 0 and node.op_type == "BatchNormalization" and axis == 1:
-        gamma, beta, mean, var = (network.array(name).astype(np.float64) for name in node.input[1:5])
-        epsilon = attribute(node, "epsilon", 1e-5)
-        assert isinstance(epsilon, float)
-        scale = gamma / np.sqrt(var + epsilon)
-        return scale, beta - mean * scale
+        return normalization_scale(network, node)
     if node.op_type not in ("Add", "Mul", "Sub", "Div") or node.input[1 - slot] not in network.constants:
         return None
     value = network.array(node.input[1 - slot]).astype(np.float64)
@@ -129,7 +136,7 @@ def _affine(
 
 def _flat(network: Network, tensor: str) -> tuple[float, float] | None:
     """Where the activation that alone reads `tensor` is flat."""
-    reader = _only_reader(network, tensor)
+    reader = only_reader(network, tensor)
     if reader is None or reader[1] != 0:
         return None
     node = network.nodes[reader[0]]

@@ -93,7 +93,7 @@ class Network:
     @cached_property
     def constants(self) -> frozenset[str]:
         """Names of all tensors that depend on no input of the model."""
-        known = set(self.initializers) | {sparse.values.name for sparse in self.proto.graph.sparse_initializer}
+        known = set(self.initializers)  # sparse ones are not read, let alone sliced: what they meet is pinned
         for node in self.nodes:
             if node.op_type not in RANDOM and all(n in known for n in (*node.input, *captured(node)) if n):
                 known.update(name for name in node.output if name)

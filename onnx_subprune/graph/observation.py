@@ -19,6 +19,7 @@ from onnx_subprune.graph.model import Network
 FREE_SIZES = (64, 32, 224, 16, 128, 8, 256, 4, 1)
 """Tried in this order for dimensions that the model leaves open, other than the batch."""
 
+FLOATING = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
 SHAPED_BY_CONTENT = frozenset({"Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "TopK", "Unique"})
 """Operators whose results have sizes, or hold positions, that depend on more than the sizes of their inputs."""
 
@@ -74,16 +75,16 @@ def observe(network: Network) -> Observation:
 class _Sizes:
     """Sizes for open dimensions: the batch, and one for each other name (or place) in order of appearance.
 
-    seed: of the contents; odd ones have integers and truth values of 1, even ones of 0.
+    extra: added to the size of each other name. seed: of the contents; odd ones have integers and truth values of 1, even ones of 0.
     """
 
     batch: int
     free: int
-    skew: int = 0
+    extra: tuple[int, ...] = ()
     seed: int = 0
 
     def of(self, number: int) -> int:
-        return self.free + self.skew * number
+        return self.free + (self.extra[number] if self.extra else 0)
 
 
 def _first_run(network: Network) -> tuple[Mapping[str, runtime.Observed], _Sizes]:
@@ -108,17 +109,25 @@ def _second_run(network: Network, sizes: _Sizes, *, settled: bool) -> Mapping[st
     """
     if settled and not _open_names(network) and not any(node.op_type in SHAPED_BY_CONTENT for node in network.nodes):
         return {}
-    batches = (sizes.batch + 1, sizes.batch * 2, 1) if sizes.batch > 1 else (1,)
+    others = sum(number >= 0 for number in _open_names(network).values())
     step = max(1, sizes.free // 2)
-    frees = ((sizes.free + step, step), (sizes.free + step, 0), (sizes.free * 2, 0), (sizes.free, 0))
-    open_sizes = len(_open_names(network)) - (sizes.batch > 1)
-    choices = frees[0 if open_sizes > 1 else 1 if open_sizes else 3 :]
-    for other in [
-        _Sizes(batch, free, skew, seed)
-        for free, skew in choices
-        for batch in (*batches, sizes.batch)
-        for seed in (1, 2)
-    ]:
+    extras = [
+        tuple(step * (1 + number) for number in range(others)),
+        (step,) * others,
+        tuple(step if number else -(step // 2) for number in range(others)),
+        tuple(step if number == others - 1 else 0 for number in range(others)),
+        tuple(0 if number else step for number in range(others)),
+        (0,) * others,
+    ]
+    batches = (sizes.batch + 1, sizes.batch * 2, 1, sizes.batch) if sizes.batch > 1 else (1,)
+    whole = any(value.type.tensor_type.elem_type not in FLOATING for value in network.inputs)
+    trials = [
+        _Sizes(batch, sizes.free, extra, seed)
+        for batch in batches
+        for extra in dict.fromkeys(extras)
+        for seed in ((1, 2) if whole else (1,))
+    ]
+    for other in trials:
         try:
             return _run(network, other)
         except SubpruneError:

@@ -8,6 +8,7 @@ import scipy.linalg
 
 from onnx_subprune.selection.elimination import Elimination, level, pick
 from onnx_subprune.selection.problem import Array, IntArray, Problem
+from onnx_subprune.selection.ridge import scales
 from onnx_subprune.selection.selector import Choice, mean_error
 
 
@@ -15,23 +16,26 @@ from onnx_subprune.selection.selector import Choice, mean_error
 class Backward:
     """Remove the channel that costs least until few enough are left; better than forward when most stay.
 
-    ridge: pull on the diagonal, relative to its mean, that makes the gram invertible.
+    ridge: pull on the diagonal that makes the gram invertible, columns scaled to an energy of about 1.
     """
 
     ridge: float = 1e-6
 
     def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
         """See `Selector`. The cost of a channel is the share of each consumer's energy lost with it, the rest refitted."""
-        states, scales = [], []
+        states, shares = [], []
         for problem in problems:
             gram, cross, _ = problem.reduced()
+            even = scales(gram)
+            gram *= even
+            gram *= even[:, None]
             inverse = _inverse(gram, self.ridge)
-            states.append(Elimination(inverse, inverse @ cross, problem.block))
-            scales.append(problem.weight / problem.energy if problem.energy > 0 else 0.0)
+            states.append(Elimination(inverse, inverse @ (cross * even[:, None]), problem.block))
+            shares.append(problem.weight / problem.energy if problem.energy > 0 else 0.0)
         gone = np.zeros(problems[0].width, bool)
         found = {len(gone): tuple(range(len(gone)))}
         for size in range(len(gone) - 1, min(sizes) - 1, -1):
-            costs = sum(scale * state.worths() for scale, state in zip(scales, states, strict=True))
+            costs = sum(share * state.worths() for share, state in zip(shares, states, strict=True))
             worst = pick(np.asarray(costs), level(cells, gone), largest=False)
             gone[worst] = True
             for state in states:
@@ -44,9 +48,11 @@ def _inverse(gram: Array, strength: float) -> Array:
     """(G + lam I)^-1; lam also covers the rounding of a gram whose columns depend on one another."""
     pull = max(strength * float(np.mean(np.diagonal(gram))), 1e-300)
     while True:
+        damped = gram.copy()
+        damped[np.diag_indices(len(gram))] += pull
         try:
-            factor = scipy.linalg.cho_factor(gram + pull * np.eye(len(gram)), lower=True)
+            factor = scipy.linalg.cho_factor(damped, lower=True, overwrite_a=True)
         except np.linalg.LinAlgError:
             pull *= 10
             continue
-        return np.asarray(scipy.linalg.cho_solve(factor, np.eye(len(gram))))
+        return np.asarray(scipy.linalg.cho_solve(factor, np.eye(len(gram)), overwrite_b=True))

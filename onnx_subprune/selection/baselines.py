@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from onnx_subprune.selection.elimination import Elimination, pick
 from onnx_subprune.selection.problem import Array, IntArray, Problem
 from onnx_subprune.selection.selector import Choice, ranked
 
@@ -68,24 +69,16 @@ class InterpolativeDecomposition:
 
     def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
         """See `Selector`. The pivot is the channel with the largest energy that the chosen ones do not explain."""
-        rest = [problem.reduced()[0] for problem in problems]
-        scales = [1.0 / max(float(np.trace(gram)), 1e-300) for gram in rest]
+        grams = [problem.reduced()[0] for problem in problems]
+        shares = [1.0 / max(float(np.trace(gram)), 1e-300) for gram in grams]
+        rest = [Elimination(gram, gram[:, :0], p.block) for gram, p in zip(grams, problems, strict=True)]
         scores = np.zeros(problems[0].width)
         for step in range(len(scores)):
-            left = np.sum(
-                [
-                    s * np.diagonal(g).reshape(-1, p.block).sum(axis=1)
-                    for s, g, p in zip(scales, rest, problems, strict=True)
-                ],
-                axis=0,
-            )
-            best = int(np.argmax(np.where(scores > 0, -np.inf, left)))
+            left = np.sum([share * state.energies() for share, state in zip(shares, rest, strict=True)], axis=0)
+            best = pick(left, scores == 0, largest=True)
             scores[best] = len(scores) - step
-            for index, problem in enumerate(problems):
-                own = slice(best * problem.block, (best + 1) * problem.block)
-                gram = rest[index]
-                pivot = np.linalg.pinv(gram[own, own], rcond=1e-9, hermitian=True)
-                rest[index] = gram - gram[:, own] @ pivot @ gram[own]
+            for state in rest:
+                state.eliminate(best)
         return ranked(problems, scores, sizes, cells)
 
 

@@ -7,20 +7,28 @@ Eliminating channel I (its b columns) with G_II = Q E Q', U = E^-1/2 Q' G_I:, V 
 and tr(C_I' G_II^-1 C_I) is what it is worth. On the moments (G, C) that is the gain of adding I (forward selection); on
 (H, X) with H = (G + lam I)^-1, X = H C, it is the cost of removing I (optimal brain surgeon by blocks).
 
-Updates of G wait in a panel of U until there are enough for one large product; channels that are done leave the arrays then. Only the diagonal blocks
-of G, which the worths need, are kept current.
+Worths do not depend on the scale of a column, so all are scaled to an energy of about 1: a channel may be small without
+being superfluous. Updates of G wait in a panel of U until there are enough for one large product; channels that are
+done leave the arrays then. Only the diagonal blocks of G, which the worths need, are kept current, and only what is
+right of them is kept at all: G is symmetric.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.selection.ridge import scales
+
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 JITTER = 1e-9
-"""Added to each diagonal block, relative to its channel's own scale: dependent columns are worth nothing."""
+"""Added to each diagonal block, columns scaled to an energy of about 1: dependent columns are worth nothing."""
+NOTHING = 1e-14
+"""Shares of the energy that differ by less are equal: what is left of dependent channels is rounding."""
 PANEL = 128
 """Rows of U that wait before G is updated."""
+CHUNK = 512
+"""Rows of G that are updated at once, so that no second G is needed."""
 
 
 class Elimination:
@@ -28,24 +36,25 @@ class Elimination:
 
     def __init__(self, gram: Array, cross: Array, block: int) -> None:
         self._block = block
+        self._scale = scales(gram)
+        gram *= self._scale
+        gram *= self._scale[:, None]
         self._gram = gram
-        self._cross = _compressed(cross)
+        self._cross = _compressed(cross * self._scale[:, None])
         self._active = np.arange(len(gram) // block)
         self._panel: list[Array] = []
         width = len(self._active)
         self._diagonal = np.ascontiguousarray(
             np.diagonal(gram.reshape(width, block, width, block), axis1=0, axis2=2).transpose(2, 0, 1)
         )
-        scale = np.trace(self._diagonal, axis1=1, axis2=2) / block
-        self._jitter = JITTER * np.maximum(scale, 1e-12 * max(float(scale.max(initial=0.0)), 1e-300))
         self._done = np.zeros(width, bool)
 
     def worths(self) -> Array:
         """Return what each channel is worth, (w,); those already eliminated are worth nothing."""
         blocks = self._cross.reshape(len(self._active), self._block, -1)
-        damped = self._diagonal + self._jitter[:, None, None] * np.eye(self._block)
+        damped = self._diagonal + JITTER * np.eye(self._block)
         if self._block == 1:
-            values = np.einsum("wbm,wbm->w", blocks, blocks) / np.maximum(damped[:, 0, 0], 1e-300)
+            values = np.einsum("wbm,wbm->w", blocks, blocks) / np.maximum(damped[:, 0, 0], JITTER)
         else:
             outer = blocks @ blocks.transpose(0, 2, 1)
             values = np.einsum("wij,wji->w", np.linalg.inv(_positive(damped)), outer)
@@ -54,15 +63,23 @@ class Elimination:
         all_values[self._done] = 0.0
         return all_values
 
+    def energies(self) -> Array:
+        """Return the diagonal of G by channel, (w,), as it was scaled at first; 0 for those already eliminated."""
+        left = np.zeros(len(self._done))
+        diagonal = np.diagonal(self._diagonal, axis1=1, axis2=2)
+        left[self._active] = np.sum(diagonal / self._scale.reshape(diagonal.shape) ** 2, axis=1)
+        return np.maximum(left, 0.0)
+
     def eliminate(self, channel: int) -> None:
         """Take `channel` out."""
         place = int(np.searchsorted(self._active, channel))
         own = slice(place * self._block, (place + 1) * self._block)
-        row = self._gram[own].copy()
+        row = np.hstack([self._gram[: own.start, own].T, self._gram[own, own.start :]])
         for u in self._panel:
             row -= u[:, own].T @ u
+        row[:, own] = self._diagonal[place]
         values, vectors = np.linalg.eigh(self._diagonal[place])
-        use = values > self._jitter[place]  # what depends on eliminated channels is no direction any more
+        use = values > JITTER  # what depends on eliminated channels is no direction any more
         root = vectors[:, use] / np.sqrt(values[use])
         u, v = root.T @ row, root.T @ self._cross[own]
         self._cross -= u.T @ v
@@ -77,12 +94,17 @@ class Elimination:
 
     def _flush(self) -> None:
         keep = ~self._done[self._active]
-        columns = np.repeat(keep, self._block)
+        columns = np.flatnonzero(np.repeat(keep, self._block))
         panel = np.concatenate(self._panel)[:, columns]
-        self._gram = self._gram[np.ix_(columns, columns)]
-        self._gram -= panel.T @ panel
+        left = len(columns)
+        for start in range(0, left, CHUNK):  # rows move up only, so none is written before it was read
+            stop = min(start + CHUNK, left)
+            part = self._gram[np.ix_(columns[start:stop], columns[start:])]
+            part -= panel[:, start:stop].T @ panel[:, start:]
+            self._gram[start:stop, start:left] = part
+        self._gram = self._gram[:left, :left]
         self._cross, self._diagonal = self._cross[columns], self._diagonal[keep]
-        self._active, self._jitter = self._active[keep], self._jitter[keep]
+        self._active, self._scale = self._active[keep], self._scale[columns]
         self._panel = []
 
 
@@ -109,7 +131,7 @@ def pick(values: Array, allowed: NDArray[np.bool_], *, largest: bool) -> int:
     """Return the allowed index with the largest (smallest) value; values equal up to rounding go to the lowest index."""
     signed = np.where(allowed, values if largest else -values, -np.inf)
     best = float(signed.max())
-    return int(np.flatnonzero(signed >= best - 1e-10 * abs(best))[0])
+    return int(np.flatnonzero(signed >= best - 1e-10 * abs(best) - NOTHING)[0])
 
 
 def level(cells: IntArray, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:

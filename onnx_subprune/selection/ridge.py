@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 STRENGTHS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 DEPENDENT = 1e-9
-"""Directions with less than this share of the largest diagonal entry count as linearly dependent."""
+"""Of columns with energies scaled to about 1, directions with less than this share of the largest count as linearly dependent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,20 +38,29 @@ class Validation:
     prior_error: float
 
 
+def scales(gram: Array) -> Array:
+    """Return powers of two, (p,), that bring each column's energy to about 1 without rounding; 1 for zero columns."""
+    return np.asarray(np.ldexp(1.0, -(np.frexp(np.diagonal(gram))[1] // 2)))
+
+
 def pseudo_solve(gram: Array, cross: Array) -> Array:
-    """Return G^+ C; dependent directions get no weight."""
+    """Return weights X with G X = C, as far as there are any; dependent directions get no weight.
+
+    Dependence is judged with every column scaled to an energy of about 1: a channel may be small without being superfluous.
+    """
     if not len(gram):
         return np.zeros_like(cross)
-    scale = float(np.max(np.diagonal(gram), initial=0.0))
+    energies = np.diagonal(gram)
     try:
         factor = scipy.linalg.cho_factor(gram, lower=True, check_finite=False)
-        if np.min(np.diagonal(factor[0])) ** 2 > DEPENDENT * scale:
+        if np.all(np.diagonal(factor[0]) ** 2 > DEPENDENT * energies):  # pivots scale with their columns
             return np.asarray(scipy.linalg.cho_solve(factor, cross, check_finite=False))
     except np.linalg.LinAlgError:
         pass
-    values, vectors = np.linalg.eigh(gram)
-    use = values > DEPENDENT * max(scale, float(values[-1]))
-    return np.asarray(vectors[:, use] @ ((vectors[:, use].T @ cross) / values[use, None]))
+    scale = scales(gram)[:, None]
+    values, vectors = np.linalg.eigh(gram * scale * scale.T)
+    use = values > DEPENDENT * values[-1]
+    return np.asarray(scale * (vectors[:, use] @ ((vectors[:, use].T @ (scale * cross)) / values[use, None])))
 
 
 def ridge(gram: Array, cross: Array, prior: Array, strength: float) -> Array:

@@ -9,7 +9,6 @@ from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
 from onnx_subprune.calibration.lags import LagPlan, usable
 from onnx_subprune.calibration.moments import Moments
 from onnx_subprune.calibration.routes import Lagging, Route, Unfolding, route
-from onnx_subprune.calibration.row_store import RowStore, keeps_rows
 from onnx_subprune.calibration.unfold import output_positions, rows, sample_positions, unfold
 from onnx_subprune.calibration.windows import windows
 
@@ -155,21 +154,3 @@ def test_lags_are_chosen_where_they_pay() -> None:
     strided = Case("Conv", (1, 64, 56, 56), (64, 64, 3, 3), {"strides": [2, 2]}).contraction
     assert isinstance(route(same, (1, 64, 56, 56)), Lagging)
     assert isinstance(route(strided, (1, 64, 56, 56)), Unfolding)
-
-
-def test_kept_rows_give_the_moments_of_any_columns() -> None:
-    case = Case("Gemm", (12, 40), (40, 5))
-    x, w, b = case.data()
-    y = case.run(x, w, b)
-    store, whole = (
-        RowStore.gather(case.contraction, [(x[:5], y[:5]), (x[5:], y[5:])]),
-        collected(case.contraction, x, y, [0], 12),
-    )
-    columns = np.array([3, 17, 20])
-    found = store.moments(columns)
-    np.testing.assert_allclose(found.gram[0], whole.gram[0][np.ix_(columns, columns)], atol=1e-4)
-    np.testing.assert_allclose(found.cross[0], whole.cross[0][columns], atol=1e-4)
-    np.testing.assert_allclose(store.gram(columns, columns), found.gram[0])
-    np.testing.assert_allclose(store.dual(), x.astype(float) @ x.T.astype(float), atol=1e-10)
-    assert keeps_rows(512, 25_088)
-    assert not keeps_rows(100_000, 144)

@@ -45,7 +45,7 @@ def test_bfloat16_convolutions_are_refused_because_onnxruntime_has_none():
 def test_a_model_whose_inputs_do_not_fit_one_another_is_refused():
     n = Net()
     n.output(n("MatMul", n.input((2, 3), "a"), n.input((2, 3), "b")), 2)
-    refused(n.model(), "does not run on inputs of its declared types and shapes")
+    refused(n.model(), "onnxruntime cannot", "matmul")
 
 
 def test_a_model_without_nodes_is_refused():
@@ -94,4 +94,5 @@ def test_sparse_initializers_are_left_alone():
     indices = numpy_helper.from_array(np.array([0, 5]), "i")
     model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4, 3]))
     graph = trace(model)
-    assert [group.width for group in graph.groups] == [6, 4] or [group.width for group in graph.groups] == [6]
+    assert [group.width for group in graph.groups] == [6]
+    assert any("the shape of 'sparse' is not known" in pinned.reason for pinned in graph.pinned)

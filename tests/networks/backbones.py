@@ -8,7 +8,7 @@ from onnx import ModelProto, numpy_helper
 
 FOLDER = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
-DENSE = 512
+DENSE = 1536
 """Width of the hidden dense layers of AlexNet, VGG and ZFNet, which had 4096 units and most of the time."""
 
 

@@ -133,6 +133,8 @@ def shuffle_from(site: Site) -> Shuffle | None:
     shape, split = _shrunk(shape, whole.keys()), _shrunk(split, whole.values())
     flat = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
     moved = flat.reshape(split).transpose(perm).reshape(shape)
+    if np.array_equal(flat, moved):
+        return None
     for axis in range(len(shape)):
         start = np.take(flat, 0, axis=axis).ravel()[0]
         stride = int(np.prod(shape[axis + 1 :]))
