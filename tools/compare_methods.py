@@ -23,6 +23,7 @@ from onnx_subprune.runtime import Session
 from onnx_subprune.selection import selectors
 
 PLAIN = Refit(residual=False, everywhere=False, rounds=0)
+FULL = Refit()
 RANDOM = ("random", "layer-sampling")
 
 
@@ -32,7 +33,7 @@ class Method:
 
     selector: str
     formulation: object = Asymmetric()
-    refit: Refit | None = Refit()
+    refit: Refit | None = FULL
     allocation: object = Uniform()
 
 
@@ -92,7 +93,7 @@ def measure(
 
 def plot(results: Mapping[str, Mapping[str, dict[str, float]]], path: Path) -> None:
     """Draw accuracy against multiply-accumulates kept."""
-    import matplotlib.pyplot as plt
+    import matplotlib.pyplot as plt  # noqa: PLC0415 - only where a plot is asked for
 
     figure, axes = plt.subplots(figsize=(8, 5))
     for name, row in results.items():

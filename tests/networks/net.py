@@ -67,7 +67,7 @@ class Net:
     def __call__(self, op: str, *inputs: str, **attributes: object) -> str:
         return self.add(op, *inputs, **attributes)[0]  # type: ignore[arg-type]
 
-    def conv(
+    def conv(  # noqa: PLR0913 - a Conv has that many settings, all but the first given by keyword
         self,
         x: str,
         out: int,
