@@ -15,7 +15,6 @@ from onnx_subprune.errors import (
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.pipeline import Pruned, Resources, prune, sensitivity
-from onnx_subprune.reconstruction import Asymmetric, Layerwise, Refit, Sequential
 from onnx_subprune.selection import (
     ActivationNorm,
     Backward,
@@ -27,6 +26,7 @@ from onnx_subprune.selection import (
     Wanda,
     WeightNorm,
 )
+from onnx_subprune.task import Asymmetric, Layerwise, Refit, Sequential
 
 __all__ = [
     "RULES",

@@ -19,11 +19,11 @@ from onnx_subprune.graph.model import load
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.output import free_path
 from onnx_subprune.pipeline import Budget, Resources, prune, sensitivity
-from onnx_subprune.reconstruction import Asymmetric, Formulation, Layerwise, Refit, Sequential, Watch
 from onnx_subprune.report import fidelity_table, inspection_table, report_table
 from onnx_subprune.report.inspection import inspection_dict
 from onnx_subprune.report.table import comparison_table, sensitivity_table
 from onnx_subprune.selection import selectors
+from onnx_subprune.task import Asymmetric, Formulation, Layerwise, Refit, Sequential, Watch
 
 app = App(
     name="onnx-subprune",

@@ -33,14 +33,7 @@ from onnx_subprune.graph.site import Rule
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.measurement import measured_latency, model_bytes
 from onnx_subprune.output import free_path, save_model, side_file_wanted
-from onnx_subprune.reconstruction import (
-    Asymmetric,
-    Formulation,
-    Refit,
-    Task,
-    Watch,
-    reconstruct,
-)
+from onnx_subprune.reconstruction import reconstruct
 from onnx_subprune.report.assembly import group_reports
 from onnx_subprune.report.model import Change, Report
 from onnx_subprune.restriction import restricted, rooms_of
@@ -48,6 +41,7 @@ from onnx_subprune.runtime import Port, environment
 from onnx_subprune.selection import Forward, Selector
 from onnx_subprune.sensitivity import GroupSensitivity, sensitivities
 from onnx_subprune.surgery import Plan, apply
+from onnx_subprune.task import Asymmetric, Formulation, Refit, Task, Watch
 from onnx_subprune.verification import verify
 
 Budget = Macs | Params | Channels | Latency

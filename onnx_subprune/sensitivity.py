@@ -19,8 +19,8 @@ from onnx_subprune.calibration.store import Held, Store
 from onnx_subprune.calibration.stream import Stream
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Use
-from onnx_subprune.reconstruction import Task, kernel_of, survey
 from onnx_subprune.selection import Choice, ridge
+from onnx_subprune.task import Task, kernel_of, survey
 
 Array = NDArray[np.generic]
 

@@ -10,8 +10,8 @@ from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.model import load
 from onnx_subprune.graph.trace import trace
-from onnx_subprune.reconstruction import kernel_of, survey
 from onnx_subprune.selection import Forward
+from onnx_subprune.task import kernel_of, survey
 from tests.conftest import SHARED
 
 REFERENCE = SHARED / "data" / "reference_greedy.json"

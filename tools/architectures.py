@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def unit(inputs: int, outputs: int, k: int = 3, stride: int = 1, groups: int = 1, act: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+def unit(
+    inputs: int, outputs: int, k: int = 3, stride: int = 1, groups: int = 1, act: type[nn.Module] = nn.ReLU
+) -> nn.Sequential:
     """Conv, BatchNormalization, activation."""
     conv = nn.Conv2d(inputs, outputs, k, stride, k // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), act())
@@ -48,7 +50,9 @@ class Residual(nn.Module):
         return self.last(self.path(x) + self.skip(x))
 
 
-def inverted(inputs: int, outputs: int, grow: int, act: type[nn.Module], stride: int = 1, excite: nn.Module | None = None) -> nn.Module:
+def inverted(
+    inputs: int, outputs: int, grow: int, act: type[nn.Module], stride: int = 1, excite: nn.Module | None = None
+) -> nn.Module:
     """Inverted residual of MobileNet and EfficientNet."""
     hidden = inputs * grow
     path = nn.Sequential(
@@ -66,7 +70,12 @@ def classifier(width: int) -> nn.Sequential:
 
 def mobilenet_v2() -> nn.Module:
     act = nn.ReLU6
-    blocks = [inverted(16, 24, 6, act, 2), inverted(24, 24, 6, act), inverted(24, 32, 6, act, 2), inverted(32, 32, 6, act)]
+    blocks = [
+        inverted(16, 24, 6, act, 2),
+        inverted(24, 24, 6, act),
+        inverted(24, 32, 6, act, 2),
+        inverted(32, 32, 6, act),
+    ]
     return nn.Sequential(unit(3, 16, stride=2, act=act), *blocks, unit(32, 128, 1, act=act), classifier(128))
 
 
@@ -83,7 +92,11 @@ def mobilenet_v3() -> nn.Module:
 
 def efficientnet() -> nn.Module:
     act = nn.SiLU
-    blocks = [inverted(16, 24, 6, act, 2, Excite(96, 4)), inverted(24, 24, 6, act, 1, Excite(144, 6)), inverted(24, 40, 6, act, 2, Excite(144, 6))]
+    blocks = [
+        inverted(16, 24, 6, act, 2, Excite(96, 4)),
+        inverted(24, 24, 6, act, 1, Excite(144, 6)),
+        inverted(24, 40, 6, act, 2, Excite(144, 6)),
+    ]
     return nn.Sequential(unit(3, 16, stride=2, act=act), *blocks, unit(40, 128, 1, act=act), classifier(128))
 
 
@@ -122,9 +135,20 @@ class Branches(nn.Module):
 def googlenet() -> nn.Module:
     def inception(inputs: int, a: int, b: int, c: int, d: int) -> nn.Module:
         pool = nn.Sequential(nn.MaxPool2d(3, 1, 1), unit(inputs, d, 1))
-        return Branches(unit(inputs, a, 1), nn.Sequential(unit(inputs, b // 2, 1), unit(b // 2, b)), nn.Sequential(unit(inputs, c // 2, 1), unit(c // 2, c)), pool)
+        return Branches(
+            unit(inputs, a, 1),
+            nn.Sequential(unit(inputs, b // 2, 1), unit(b // 2, b)),
+            nn.Sequential(unit(inputs, c // 2, 1), unit(c // 2, c)),
+            pool,
+        )
 
-    return nn.Sequential(unit(3, 32, stride=2), inception(32, 16, 32, 8, 8), nn.MaxPool2d(3, 2, ceil_mode=True), inception(64, 32, 48, 16, 16), classifier(112))
+    return nn.Sequential(
+        unit(3, 32, stride=2),
+        inception(32, 16, 32, 8, 8),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        inception(64, 32, 48, 16, 16),
+        classifier(112),
+    )
 
 
 class Shuffle(nn.Module):
@@ -143,17 +167,31 @@ class Shuffle(nn.Module):
 
 
 def shufflenet_v2() -> nn.Module:
-    return nn.Sequential(unit(3, 48, stride=2), Shuffle(48), Shuffle(48), Shuffle(48), unit(48, 128, 1), classifier(128))
+    return nn.Sequential(
+        unit(3, 48, stride=2), Shuffle(48), Shuffle(48), Shuffle(48), unit(48, 128, 1), classifier(128)
+    )
 
 
 def grouped_resnet(groups: int, excite: bool) -> nn.Module:
     def block(inputs: int, outputs: int, hidden: int, stride: int) -> nn.Module:
         gate = Excite(hidden, hidden // 4) if excite else nn.Identity()
-        path = nn.Sequential(unit(inputs, hidden, 1), unit(hidden, hidden, 3, stride, groups), gate, unit(hidden, outputs, 1, act=nn.Identity))
+        path = nn.Sequential(
+            unit(inputs, hidden, 1),
+            unit(hidden, hidden, 3, stride, groups),
+            gate,
+            unit(hidden, outputs, 1, act=nn.Identity),
+        )
         skip = None if inputs == outputs and stride == 1 else unit(inputs, outputs, 1, stride, act=nn.Identity)
         return Residual(path, skip, nn.ReLU())
 
-    return nn.Sequential(unit(3, 32, stride=2), block(32, 64, 32, 1), block(64, 64, 32, 1), block(64, 128, 64, 2), block(128, 128, 64, 1), classifier(128))
+    return nn.Sequential(
+        unit(3, 32, stride=2),
+        block(32, 64, 32, 1),
+        block(64, 64, 32, 1),
+        block(64, 128, 64, 2),
+        block(128, 128, 64, 1),
+        classifier(128),
+    )
 
 
 class UNet(nn.Module):
@@ -183,7 +221,12 @@ class C2f(nn.Module):
         self.half = outputs // 2
         self.first = unit(inputs, outputs, 1, act=nn.SiLU)
         self.inner = nn.ModuleList(
-            [Residual(nn.Sequential(unit(self.half, self.half, act=nn.SiLU), unit(self.half, self.half, act=nn.SiLU))) for _ in range(count)]
+            [
+                Residual(
+                    nn.Sequential(unit(self.half, self.half, act=nn.SiLU), unit(self.half, self.half, act=nn.SiLU))
+                )
+                for _ in range(count)
+            ]
         )
         self.last = unit((2 + count) * self.half, outputs, 1, act=nn.SiLU)
 
@@ -236,8 +279,15 @@ def srgan() -> nn.Module:
 
 
 def decoder() -> nn.Module:
-    layers = [nn.ConvTranspose2d(32, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.LeakyReLU(), nn.ConvTranspose2d(64, 32, 4, 2, 1, groups=2)]
-    return nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), *layers, nn.GroupNorm(4, 32), nn.GELU(), nn.ConvTranspose2d(32, 3, 3, padding=1))
+    layers = [
+        nn.ConvTranspose2d(32, 64, 4, 2, 1),
+        nn.BatchNorm2d(64),
+        nn.LeakyReLU(),
+        nn.ConvTranspose2d(64, 32, 4, 2, 1, groups=2),
+    ]
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), *layers, nn.GroupNorm(4, 32), nn.GELU(), nn.ConvTranspose2d(32, 3, 3, padding=1)
+    )
 
 
 ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {

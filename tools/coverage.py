@@ -96,7 +96,11 @@ def unsaturated(network: Network) -> Network:
     proto.CopyFrom(network.proto)
     for output in proto.graph.output:
         node = network.nodes[network.producer[output.name]] if output.name in network.producer else None
-        if node is not None and node.op_type in ("Sigmoid", "Softmax", "LogSoftmax") and node.input[0] in network.producer:
+        if (
+            node is not None
+            and node.op_type in ("Sigmoid", "Softmax", "LogSoftmax")
+            and node.input[0] in network.producer
+        ):
             output.name = node.input[0]
     return Network(proto, network.folder)
 
@@ -138,12 +142,16 @@ def main() -> None:
     parser.add_argument("--packages", action="store_true")
     parser.add_argument("--backbones", action="store_true")
     parser.add_argument("--torch", action="store_true")
-    parser.add_argument("--share", type=float, default=None, help="share of channels to remove (0.3; 0.5 for the backbones)")
+    parser.add_argument(
+        "--share", type=float, default=None, help="share of channels to remove (0.3; 0.5 for the backbones)"
+    )
     args = parser.parse_args()
     head = ("nodes", "groups", "params", "macs", "-params", "-macs", "law", "s")
     print(f"{'model':<34} {head[0]:>5} {head[1]:>6} " + " ".join(f"{h:>8}" for h in head[2:7]) + f" {head[7]:>6}")
     with tempfile.TemporaryDirectory() as folder:
-        sources: list[tuple[Iterator[tuple[str, ModelProto | Path]], float]] = [(iter([(p.stem, p) for p in args.models]), 0.3)]
+        sources: list[tuple[Iterator[tuple[str, ModelProto | Path]], float]] = [
+            (iter([(p.stem, p) for p in args.models]), 0.3)
+        ]
         sources += [(packages(), 0.3)] if args.packages else []
         sources += [(backbones(), 0.5)] if args.backbones else []
         sources += [(exports(Path(folder)), 0.3)] if args.torch else []

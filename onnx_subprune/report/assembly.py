@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.reconstruction import Reconstruction
 from onnx_subprune.report.model import GroupReport
 from onnx_subprune.sensitivity import GroupSensitivity
+from onnx_subprune.task import Reconstruction
 
 
 def group_reports(

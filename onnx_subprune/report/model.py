@@ -8,7 +8,7 @@ from pathlib import Path
 from onnx_subprune._version import __version__
 from onnx_subprune.calibration.fidelity import Fidelity
 from onnx_subprune.graph.channels import Pinned
-from onnx_subprune.reconstruction import Refitted
+from onnx_subprune.task import Refitted
 
 SCHEMA = 1
 

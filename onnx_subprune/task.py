@@ -1,0 +1,121 @@
+"""What the walk is asked to do, what it returns, and the moments of the original model that it may begin with."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.calibration.collector import Collector
+from onnx_subprune.calibration.kernel import Kernel
+from onnx_subprune.calibration.moments import Moments
+from onnx_subprune.calibration.store import Store
+from onnx_subprune.calibration.stream import Running, Stream
+from onnx_subprune.data import Calibration
+from onnx_subprune.graph.channels import ChannelGraph, Contraction, Use
+from onnx_subprune.graph.model import Network
+from onnx_subprune.selection import Choice, Selector
+
+Array = NDArray[np.generic]
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Asymmetric:
+    """Inputs of the pruned model, targets of the original: later layers repair the errors of earlier ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sequential:
+    """Inputs of the pruned model; targets are what the old weights make of those."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layerwise:
+    """Inputs and targets of the original model: every layer by itself."""
+
+
+Formulation = Asymmetric | Sequential | Layerwise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refit:
+    """How layers are refitted.
+
+    residual: aim at the sum that the output runs into. everywhere: refit every contraction behind a change, not only those that lost
+    inputs. rounds: how often the target is renewed with what the activation behind cannot tell apart.
+    """
+
+    residual: bool = True
+    everywhere: bool = True
+    rounds: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refitted:
+    """What became of one contraction."""
+
+    node: str
+    fitted_error: float
+    heldout_error: float
+    plain_error: float
+    refitted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reconstruction:
+    """Supports and error of each pruned group, new weights, and how every touched contraction did."""
+
+    choices: Mapping[str, Choice]
+    weights: Mapping[Use, Array]
+    refits: tuple[Refitted, ...]
+    seconds: Mapping[str, float]
+
+
+class Watch(Protocol):
+    """Is told of progress: steps done, of how many, and what at."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Report one step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Task:
+    """All that the walk needs to know. `widths` names the groups that get narrower; `refit` None leaves weights as they are."""
+
+    network: Network
+    graph: ChannelGraph
+    data: Calibration
+    widths: Mapping[str, int]
+    formulation: Formulation
+    selector: Selector
+    refit: Refit | None
+    running: Running
+    memory: int
+    watch: Watch
+    clock: Callable[[], float]
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+    """Groups whose channels are chosen already."""
+
+
+def kernel_of(network: Network, contraction: Contraction) -> tuple[Kernel, Float64]:
+    """Return the kernel of a contraction and its weights as a matrix (g, p, m)."""
+    weight = network.array(contraction.weight_tensor)
+    kernel = Kernel.from_node(network.node(contraction.node), weight.shape, contraction.weight.slot)
+    return kernel, kernel.to_matrix(weight)
+
+
+def survey(
+    network: Network, contractions: Sequence[Contraction], data: Calibration, running: Running, memory: int
+) -> Iterator[tuple[Contraction, Moments]]:
+    """Yield the moments of the original model at each of `contractions`, in topological order; the target is input times weights."""
+    with Store(memory) as store:
+        stream = Stream(network, data, store, running)
+        for contraction in sorted(contractions, key=lambda item: network.position[item.node]):
+            stream.advance(network.position[contraction.node])
+            kernel, weights = kernel_of(network, contraction)
+            sums = Collector(kernel)
+            for chunk in stream.read([contraction.input.tensor]):
+                sums.add(chunk[contraction.input.tensor])
+            yield contraction, sums.moments().with_target(weights)
