@@ -26,6 +26,7 @@ from onnx_subprune.calibration.fidelity import Runnable, fidelity
 from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Source, open_data
 from onnx_subprune.errors import BudgetError
+from onnx_subprune.graph.channels import ChannelGroup
 from onnx_subprune.graph.cost import Costs, costs, parameters
 from onnx_subprune.graph.model import Network, load
 from onnx_subprune.graph.rules import RULES
@@ -33,7 +34,7 @@ from onnx_subprune.graph.site import Rule
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.measurement import measured_latency, model_bytes
 from onnx_subprune.output import free_path, save_model, side_file_wanted
-from onnx_subprune.reconstruction import reconstruct
+from onnx_subprune.reconstruction import far_apart, reconstruct
 from onnx_subprune.report.assembly import group_reports
 from onnx_subprune.report.model import Change, Report
 from onnx_subprune.restriction import restricted, rooms_of
@@ -225,6 +226,16 @@ def memory_of(resources: Resources) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
 
+STREAM = 2.0
+"""What a stream loses reaches every layer that reads it, and no refit downstream can mend it: it counts for more than
+its own sensitivity says."""
+
+
+def _weighted(curve: Curve, group: ChannelGroup) -> Curve:
+    factor = STREAM if far_apart(group) else 1.0
+    return Curve(curve.widths, tuple(factor * error for error in curve.errors))
+
+
 def _allocated(
     task: Task, budget: Budget, allocator: Allocator, price: Costs, *, round_to: int, min_width: int
 ) -> tuple[dict[str, int], Mapping[str, GroupSensitivity]]:
@@ -237,5 +248,5 @@ def _allocated(
         )
     cost: Multilinear = price.macs if isinstance(budget, Macs) else price.params
     felt = sensitivities(task, rooms) if isinstance(allocator, MarginalCost) else {}
-    curves: dict[str, Curve] = {name: item.output for name, item in felt.items()}
+    curves = {name: _weighted(item.output, task.graph.group(name)) for name, item in felt.items()}
     return dict(allocator.allocate(rooms, curves, cost, budget.fraction * cost({}))), felt

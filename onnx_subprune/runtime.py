@@ -4,28 +4,29 @@ All sessions run on the CPU. Failures come out as one-line errors of this packag
 """
 
 import contextlib
+import io
 import platform
+import re
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime as ort
+from google.protobuf.message import EncodeError
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto
+from onnx import GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
-from onnx_subprune.errors import ModelError
+from onnx_subprune.errors import DataError, ModelError
 
 Array = NDArray[np.generic]
 
 SMALL = 4096
 """Integer tensors of at most this many elements are observed with their values."""
-AT_ONCE = 64
-"""So many tensors are observed in one run, so that not all activations of a model are alive at once."""
 LIMIT = 2**31 - 2**20
 """Protobuf messages end at 2 GiB."""
 
@@ -51,13 +52,14 @@ class Observed:
 class Session:
     """A model, ready to run.
 
-    folder: where side files of an in-memory model lie. optimize: False for onnxruntime's graph optimizations off (verification).
-    threads: None for as many as there are cores. Raises ModelError if onnxruntime refuses the model.
+    model: in memory, a path, or serialized. folder: where side files of an in-memory model lie. optimize: False for onnxruntime's
+    graph optimizations off (verification). threads: None for as many as there are cores. Raises ModelError if onnxruntime refuses
+    the model, or if it holds more than 2 GB of weights in memory.
     """
 
     def __init__(
         self,
-        model: ModelProto | Path,
+        model: ModelProto | Path | bytes,
         *,
         optimize: bool = True,
         threads: int | None = None,
@@ -67,46 +69,104 @@ class Session:
         options.log_severity_level = 4
         level = ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+        if (
+            not optimize
+        ):  # shapes are taken as soon as a tensor is there, so that the tensor can go (see observe_shapes)
+            options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
-        options.enable_cpu_mem_arena = False  # outputs are held for long: an arena would hold twice their size
+        # Idle threads that spin take the cores from the linear algebra. The memory arena stays: without it, no run was faster and
+        # most took more memory.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if folder is not None:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(folder.resolve())
             )
-        source = str(model) if isinstance(model, Path) else serialized(model)
-        with _one_line("onnxruntime cannot load the model"):
+        source = str(model) if isinstance(model, Path) else model if isinstance(model, bytes) else _serialized([model])
+        try:
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise ModelError(f"onnxruntime cannot load the model: {_line(error)}") from error
         self.inputs = tuple(_port(item) for item in self._session.get_inputs())
         self.outputs = tuple(_port(item) for item in self._session.get_outputs())
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Return the outputs (all of them by default) by name."""
+        """Return the outputs (all of them by default) by name.
+
+        float8 arrives as its bytes in uint8. Raises DataError if `feeds` do not fit the declared inputs, ModelError if the run
+        fails, or if an output is bfloat16 or has 4 bits, which onnxruntime cannot hand to NumPy.
+        """
         names = list(outputs) if outputs is not None else [port.name for port in self.outputs]
-        with _one_line("onnxruntime cannot run the model"):
+        with _running():
             return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
 
 
-def serialized(model: ModelProto) -> bytes:
-    """Return the bytes of `model`; ModelError beyond the limit of the format."""
-    if model.ByteSize() > LIMIT:
+@contextlib.contextmanager
+def _running() -> Iterator[None]:
+    try:
+        yield
+    except (InvalidArgument, ValueError) as error:
+        text = _line(error)
+        about_feeds = "input" in text and "while running" not in text
+        kind = DataError if about_feeds else ModelError
+        raise kind(f"onnxruntime cannot run the model{' on these inputs' * about_feeds}: {text}") from error
+    except Exception as error:  # onnxruntime's exceptions have no common base
+        raise ModelError(f"onnxruntime cannot run the model: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(re.sub(r"\[ONNXRuntimeError\] : \d+ : |/onnxruntime_src/\S*/", "", str(error)).split())
+    return text if len(text) <= 300 else text[:299] + "…"
+
+
+def _serialized(parts: Iterable[ModelProto]) -> bytes:
+    """One model out of partial ones, one after the other: protobuf merges what stands behind one another."""
+    buffer = io.BytesIO()
+    try:
+        for part in parts:
+            buffer.write(part.SerializeToString())
+    except EncodeError:
+        size = LIMIT + 1
+    else:
+        size = buffer.tell()
+    if size > LIMIT:
         raise ModelError(
             "the model holds more than 2 GB of weights in memory: save it with its weights in a side file and pass the path"
         )
-    return bytes(model.SerializeToString())
+    return buffer.getvalue()
 
 
-@contextlib.contextmanager
-def _one_line(what: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        text = " ".join(str(error).split())
-        raise ModelError(f"{what}: {text[:300]}") from error
+def _with_outputs(model: ModelProto, outputs: Sequence[str], nodes: Sequence[NodeProto] = ()) -> bytes:
+    """`model` and `nodes`, serialized, with `outputs` among the outputs and without declared shapes, which may be stale.
+
+    The weights are copied once, one at a time: into the result.
+    """
+    graph = model.graph
+    have = {value.name for value in graph.output}
+    imports = list(model.opset_import)
+    if nodes and not any(item.domain in ("", "ai.onnx") for item in imports):
+        imports.append(OperatorSetIdProto(domain="", version=13))
+    light = ModelProto(
+        ir_version=model.ir_version,
+        opset_import=imports,
+        functions=model.functions,
+        graph=GraphProto(
+            name=graph.name,
+            node=graph.node,
+            input=graph.input,
+            output=graph.output,
+            sparse_initializer=graph.sparse_initializer,
+        ),
+    )
+    light.graph.node.extend(nodes)
+    light.graph.output.extend(ValueInfoProto(name=name) for name in dict.fromkeys(outputs) if name not in have)
+    weights = (ModelProto(graph=GraphProto(initializer=[tensor])) for tensor in graph.initializer)
+    return _serialized(part for parts in ((light,), weights) for part in parts)
 
 
-_KINDS = {"float": "float32", "double": "float64"}
+_KINDS = {"float": "float32", "double": "float64", "float8e4m3fn": "float8_e4m3fn", "float8e5m2": "float8_e5m2"}
+_WITHOUT_SHAPE = frozenset({"int4", "uint4", "int2", "uint2", "float4e2m1"})
+"""Element types that onnxruntime's Shape operator does not take."""
 
 
 def _port(item: ort.NodeArg) -> Port:
@@ -114,19 +174,9 @@ def _port(item: ort.NodeArg) -> Port:
     name = kind.removeprefix("tensor(").removesuffix(")")
     try:
         dtype = np.dtype(_KINDS.get(name, name))
-    except TypeError:
+    except TypeError:  # strings, sequences, optionals
         dtype = np.dtype(object)
     return Port(item.name, tuple(item.shape), dtype)
-
-
-def _with_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:
-    """A copy of `model` that shares nothing but also puts `names` out."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    have = {value.name for value in copy.graph.output}
-    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in have)
-    del copy.graph.value_info[:]
-    return copy
 
 
 def observe(
@@ -137,29 +187,32 @@ def observe(
 
 
 def observe_shapes(model: ModelProto, feeds: Mapping[str, Array], folder: Path | None = None) -> dict[str, Observed]:
-    """Run `model`, optimizations off, and return what every tensor of its main graph looks like.
+    """Run `model` once, optimizations off, and return what every tensor of its main graph looks like, `feeds` included.
 
-    Sequences, optionals and other things that are not tensors are left out.
+    Left out: sequences, optionals and 4-bit tensors. The graph itself tells the shapes, so that only small tensors come out and no more
+    activations are alive than in an ordinary run.
     """
     names = [name for node in model.graph.node for name in node.output if name]
-    session = Session(_with_outputs(model, names), optimize=False, folder=folder)
-    found = {name: _seen(array) for name, array in feeds.items()}
-    for start in range(0, len(names), AT_ONCE):
-        for name, value in session.run(feeds, names[start : start + AT_ONCE]).items():
-            if isinstance(value, np.ndarray):
-                found[name] = _seen(value)
+    probe = Session(_with_outputs(model, names), optimize=False, folder=folder)
+    kinds = {item.name: str(item.type) for item in probe._session.get_outputs()}
+    dtypes = {port.name: port.dtype for port in probe.outputs}
+    del probe
+    tensors = [name for name in names if kinds[name].startswith("tensor(")]
+    tensors = [name for name in tensors if kinds[name][7:-1] not in _WITHOUT_SHAPE]
+    integers = [name for name in tensors if dtypes[name].kind in "iub"]
+    shape_of = {name: f"shape of {name}, observed" for name in tensors}
+    nodes = [NodeProto(op_type="Shape", input=[name], output=[shape]) for name, shape in shape_of.items()]
+    wanted = [*shape_of.values(), *integers]
+    seen = Session(_with_outputs(model, wanted, nodes), optimize=False, folder=folder).run(feeds, wanted)
+    found = {name: Observed(array.shape, array.dtype, _small(array)) for name, array in feeds.items()}
+    for name, shape in shape_of.items():
+        value = _small(seen[name]) if name in seen else None
+        found[name] = Observed(tuple(seen[shape].tolist()), dtypes[name], value)
     return found
 
 
-def _seen(array: Array) -> Observed:
-    small = array.size <= SMALL and array.dtype.kind in "iub"
-    return Observed(tuple(array.shape), array.dtype, np.array(array) if small else None)
-
-
-def _time(session: Session, feeds: Mapping[str, Array]) -> float:
-    start = time.perf_counter()
-    session.run(feeds)
-    return (time.perf_counter() - start) * 1e3
+def _small(array: Array) -> Array | None:
+    return np.array(array) if array.size <= SMALL and array.dtype.kind in "iub" else None
 
 
 def latency(sessions: Sequence[Session], feeds: Mapping[str, Array], *, seconds: float = 1.0) -> tuple[float, ...]:
@@ -167,13 +220,32 @@ def latency(sessions: Sequence[Session], feeds: Mapping[str, Array], *, seconds:
 
     seconds: about how long to measure, all together; at least five rounds are run, after one that is not counted.
     """
+    return tuple(statistics.median(times) for times in zip(*_rounds(sessions, feeds, seconds), strict=True))
+
+
+def latency_ratio(before: Session, after: Session, feeds: Mapping[str, Array], *, seconds: float = 1.0) -> float:
+    """Return how long `after` takes in units of `before`: the median over rounds that ran both back to back.
+
+    On a busy machine this scatters less than a ratio of two latencies, because a disturbance that lasts longer than a round cancels.
+    """
+    return statistics.median(b / a for a, b in _rounds((before, after), feeds, seconds))
+
+
+def _rounds(sessions: Sequence[Session], feeds: Mapping[str, Array], seconds: float) -> list[list[float]]:
+    """Milliseconds of a run of each session, round by round; every other round goes backwards, so that no session is always first."""
     first = sum(_time(session, feeds) for session in sessions)
-    rounds = max(5, int(seconds * 1e3 / max(first, 1e-3)))
-    times: list[list[float]] = [[] for _ in sessions]
-    for _ in range(min(rounds, 200)):
-        for taken, session in zip(times, sessions, strict=True):
-            taken.append(_time(session, feeds))
-    return tuple(statistics.median(taken) for taken in times)
+    count = min(200, max(5, int(seconds * 1e3 / max(first, 1e-3))))
+    rounds = []
+    for number in range(count):
+        step = -1 if number % 2 else 1
+        rounds.append([_time(session, feeds) for session in sessions[::step]][::step])
+    return rounds
+
+
+def _time(session: Session, feeds: Mapping[str, Array]) -> float:
+    start = time.perf_counter()
+    session.run(feeds)
+    return (time.perf_counter() - start) * 1e3
 
 
 def environment() -> dict[str, str]:
@@ -184,8 +256,3 @@ def environment() -> dict[str, str]:
         "platform": platform.platform(),
         **{name: version(name) for name in packages},
     }
-
-
-def is_float(kind: int) -> bool:
-    """True for the floating-point element types of ONNX."""
-    return kind in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)

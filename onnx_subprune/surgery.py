@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto
 
+from onnx_subprune.graph.assembly import assemble
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, IntArray, Use
 from onnx_subprune.graph.model import Network
 from onnx_subprune.graph.observation import Observation
-from onnx_subprune.graph.order import captured, live
+from onnx_subprune.graph.order import live
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.site import Patch, Resizing, Rule
 from onnx_subprune.graph.sizes import SourceArray, size_sources
@@ -107,7 +108,8 @@ class _Surgery:
         nodes: list[NodeProto] = []
         for index, node in enumerate(self._network.nodes):
             nodes += self._rewrite(index, node, renamed)
-        return self._assemble(live(nodes, [*self._network.outputs, *self._ends()]))
+        stale = {axis.tensor for axis in self._kept} | set(self._new) | set(self._sources)
+        return assemble(self._network, live(nodes, [*self._network.outputs, *self._ends()]), self._new, stale)
 
     def _ends(self) -> list[str]:
         """What nobody read before either stays."""
@@ -181,7 +183,9 @@ class _Surgery:
         patch = Patch()
         if rule is not None and rule.resize is not None and self._touches(node):
             patch = rule.resize(Resizing(self._network, self._observation, index, self._kept.get))
-        names = {slot: renamed[Use(label, slot)] for slot in range(5) if Use(label, slot) in renamed}
+        names = {
+            slot: renamed[Use(label, slot)] for slot in range(max(5, len(node.input))) if Use(label, slot) in renamed
+        }
         if not names and patch == Patch():
             return [node]
         new = NodeProto()
@@ -257,65 +261,8 @@ class _Surgery:
         self._taken.add(name)
         return name
 
-    def _assemble(self, nodes: Sequence[NodeProto]) -> ModelProto:
-        old = self._network.proto
-        model = ModelProto()
-        for descriptor, value in old.ListFields():
-            if descriptor.name not in ("graph", "functions"):
-                _copy(model, descriptor.name, value)
-        graph = model.graph
-        for descriptor, value in old.graph.ListFields():
-            if descriptor.name not in ("node", "initializer", "value_info", "input"):
-                _copy(graph, descriptor.name, value)
-        graph.node.extend(nodes)
-        read = {name for node in nodes for name in (*node.input, *captured(node))} | set(self._network.outputs)
-        once = {name for node in self._network.nodes for name in (*node.input, *captured(node))}
-        self._add_constants(graph, read, once)
-        self._add_values(graph, nodes, read, once)
-        return model
-
-    def _add_constants(self, graph: GraphProto, read: set[str], once: set[str]) -> None:
-        for name, tensor in self._network.initializers.items():
-            if name in self._new:
-                made = graph.initializer.add()
-                made.CopyFrom(numpy_helper.from_array(self._new[name], name))
-                made.doc_string = tensor.doc_string
-            elif name in read or name not in once:
-                graph.initializer.append(tensor)
-        for name, value in self._new.items():
-            if name not in self._network.initializers:
-                made = numpy_helper.from_array(value, name)
-                graph.initializer.append(made)
-                if self._network.proto.ir_version < 4:  # every initializer had to be an input then
-                    graph.input.append(onnx.helper.make_tensor_value_info(name, made.data_type, made.dims))
-
-    def _add_values(self, graph: GraphProto, nodes: Sequence[NodeProto], read: set[str], once: set[str]) -> None:
-        """Inputs and value_info, but for what went or has another shape now."""
-        stale = {axis.tensor for axis in self._kept} | set(self._new) | set(self._sources)
-        known = {name for node in nodes for name in node.output} | read
-        graph.value_info.extend(
-            v for v in self._network.proto.graph.value_info if v.name in known and v.name not in stale
-        )
-        for value in self._network.proto.graph.input:
-            if value.name in self._new:
-                array = self._new[value.name]
-                kind = value.type.tensor_type.elem_type or TensorProto.FLOAT
-                graph.input.append(onnx.helper.make_tensor_value_info(value.name, kind, array.shape))
-            elif value.name not in self._network.initializers or value.name in read or value.name not in once:
-                graph.input.append(value)
-
 
 def _set_input(node: NodeProto, slot: int, name: str) -> None:
     while len(node.input) <= slot:
         node.input.append("")
     node.input[slot] = name
-
-
-def _copy(target: ModelProto | GraphProto, name: str, value: object) -> None:
-    field_value = getattr(target, name)
-    if hasattr(field_value, "extend"):
-        field_value.extend(value)
-    elif hasattr(field_value, "CopyFrom"):
-        field_value.CopyFrom(value)
-    else:
-        setattr(target, name, value)

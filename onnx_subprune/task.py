@@ -49,7 +49,7 @@ class Refit:
 
     residual: bool = True
     everywhere: bool = True
-    rounds: int = 2
+    rounds: int = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

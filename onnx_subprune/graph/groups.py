@@ -74,8 +74,8 @@ def _demands(found: Labelling, classes: IntArray) -> list[_Demand]:
         if inside.any():
             place = np.searchsorted(classes, labels[inside])
             own = np.full(len(classes), -1)
-            if len(np.unique(place)) == len(place):
-                own[place] = cells[inside]
+            own[place] = cells[inside]
+            own[place[own[place] != cells[inside]]] = -1
             demands.append(_Demand(node, own, int(cells.max()) + 1))
     return demands
 

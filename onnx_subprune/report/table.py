@@ -116,7 +116,7 @@ def group_share(costs: Costs, name: str) -> tuple[float, float]:
 
 
 def _names(names: tuple[str, ...] | list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{names[0]} +{len(names) - 1}" if len(names) > 1 else "".join(names)
 
 
 def sensitivity_table(found: Sequence[GroupSensitivity]) -> RenderableType:

@@ -19,7 +19,7 @@ from onnx_subprune.allocation import (
 )
 from onnx_subprune.errors import BudgetError
 
-ALLOCATORS = [Uniform(), MarginalCost()]
+ALLOCATORS = [Uniform(), MarginalCost(power=1.0)]
 
 
 def network(generator, groups):
@@ -77,7 +77,7 @@ def test_marginal_cost_comes_close_to_the_best_of_all_widths(seed):
     names = [room.name for room in rooms]
     every = (dict(zip(names, pick, strict=True)) for pick in itertools.product(*(room.choices for room in rooms)))
     best = min(error(widths) for widths in every if cost(widths) <= limit)
-    found = error(MarginalCost().allocate(rooms, curves, cost, limit))
+    found = error(MarginalCost(power=1.0).allocate(rooms, curves, cost, limit))
     uniform = error(Uniform().allocate(rooms, curves, cost, limit))
     assert found <= max(1.6 * best, best + 0.15)
     assert found <= uniform + 1e-9

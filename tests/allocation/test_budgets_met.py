@@ -8,7 +8,7 @@ import pytest
 from onnx_subprune.allocation import Curve, Factor, MarginalCost, Multilinear, Room, Term, Uniform
 from onnx_subprune.allocation.state import State
 
-ALLOCATORS = [Uniform(), MarginalCost()]
+ALLOCATORS = [Uniform(), MarginalCost(power=1.0)]
 
 
 def residual_network(generator):
@@ -71,7 +71,7 @@ def test_no_single_exchange_of_two_groups_improves_marginal_cost(seed):
     rooms, curves, cost = residual_network(np.random.default_rng(seed))
     limit = 0.4 * cost({})
     errors = {room.name: curves[room.name].dense(room.width) for room in rooms}
-    widths = dict(MarginalCost().allocate(rooms, curves, cost, limit))
+    widths = dict(MarginalCost(power=1.0).allocate(rooms, curves, cost, limit))
     loss = sum(errors[name][width] for name, width in widths.items())
     for narrow, wide in itertools.permutations(widths, 2):
         for width in range(widths[wide] + 1, 65):
@@ -91,5 +91,5 @@ def test_a_hundred_groups_need_few_evaluations_of_the_cost(monkeypatch):
     counted = []
     whole = Multilinear.__call__
     monkeypatch.setattr(Multilinear, "__call__", lambda self, widths: counted.append(1) or whole(self, widths))
-    MarginalCost().allocate([Room(name, 64) for name in names], curves, cost, 0.3 * cost({}))
+    MarginalCost(power=1.0).allocate([Room(name, 64) for name in names], curves, cost, 0.3 * cost({}))
     assert len(counted) < 100 * 64

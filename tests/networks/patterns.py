@@ -598,6 +598,18 @@ def per_channel_constants(n: Net) -> None:
     n.head(n("Div", n.conv(n.relu(x), 5), n.weight(5, 1, 1, positive=True)))
 
 
+@pattern(6, 6, 4, 3)
+def constants_in_a_late_slot(n: Net) -> None:
+    x = n.conv(n.input((2, 3, 8, 8)), 6, 3)
+    x = n("Sum", *(n("Tanh", x) for _ in range(6)), n.weight(1, 6, 1, 1))
+    n.width[x] = 6
+    parts = [n("MaxPool", n.conv(x, 6), kernel_shape=[1, 1])]
+    parts += [n(op, parts[0]) for op in ("Tanh", "Sigmoid", "Abs", "Neg", "Exp")]
+    x = n("Concat", *parts, n.weight(2, 3, 8, 8), axis=1)
+    n.width[x] = 39
+    n.head(n.relu(n.conv(x, 4)))
+
+
 @pattern(6, 8)
 def one_channel_broadcast_over_many(n: Net) -> None:
     x = n.input(IMAGE)
@@ -855,6 +867,17 @@ def pixel_shuffle_depth_first(n: Net) -> None:
     x = n("DepthToSpace", n.relu(n.conv(n.input(IMAGE), 24, 3)), blocksize=2)
     n.width[x] = 6
     n.output(n.conv(x, 3, 3), 4)
+
+
+@pattern(8, 4)
+def grouped_conv_before_group_normalization(n: Net) -> None:
+    """Whole groups of the normalisation go, equally many from each group of the convolution."""
+    x = n.conv(n.relu(n.conv(n.input(IMAGE), 8, 3)), 12, 3, group=2)
+    y = n.reshape(x, 0, 4, -1)
+    y = n("InstanceNormalization", y, n.constant(np.ones(4, np.float32)), n.constant(np.zeros(4, np.float32)))
+    y = n("Add", n("Mul", n("Reshape", y, n("Shape", x)), n.weight(12, 1, 1)), n.weight(12, 1, 1))
+    n.width[y] = 12
+    n.head(n.relu(y))
 
 
 @pattern(2)

@@ -7,12 +7,13 @@ to use a rule of your own.
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from onnx_subprune.graph.rules import conv, elementwise, gemm, movement, normalization, pooling, reshape, sizes
+from onnx_subprune.graph.rules import conv, cutting, elementwise, gemm, movement, normalization, pooling, reshape, sizes
 from onnx_subprune.graph.site import Rule
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
         **conv.RULES,
+        **cutting.RULES,
         **elementwise.RULES,
         **gemm.RULES,
         **movement.RULES,
