@@ -2,14 +2,20 @@
 
 A *chunk* is a run of consecutive samples; its size depends only on the number of samples (or on the model's fixed batch), so
 that sums over chunks do not depend on how the data arrived.
+
+Large .npy files are mapped and read chunk by chunk; everything else is read into memory once, so that generators and readers that
+can be gone through only once will do.
 """
 
 import hashlib
 import importlib.util
 import os
+import re
+import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,10 +29,12 @@ from onnx_subprune.runtime import Port
 
 Array = NDArray[np.generic]
 CHUNK = 32
+MAPPED = 2**20
+"""An .npy file of more bytes is mapped."""
 
 
 class DataReader(Protocol):
-    """onnxruntime's CalibrationDataReader."""
+    """onnxruntime's CalibrationDataReader; one that has a method `rewind` is rewound first."""
 
     def get_next(self) -> Mapping[str, Array] | None:
         """Return the next feeds, None at the end."""
@@ -41,11 +49,12 @@ class Calibration:
     """Validated samples of all inputs.
 
     arrays: by input name, first axis the samples (memory-mapped where the file allows it).
-    chunk: samples a chunk.
+    chunk: samples a chunk. fixed: the batch that the model insists on; then samples that do not fill one are left out.
     """
 
     arrays: Mapping[str, Array]
     chunk: int
+    fixed: int | None = None
 
     @property
     def samples(self) -> int:
@@ -57,6 +66,16 @@ class Calibration:
         for start in range(0, self.samples, self.chunk):
             yield {name: np.ascontiguousarray(array[start : start + self.chunk]) for name, array in self.arrays.items()}
 
+    def take(self, samples: int) -> "Calibration":
+        """Return the first `samples`, or all if there are fewer; in whole fixed batches."""
+        return self._cut(0, self._whole(min(samples, self.samples)))
+
+    def rest(self, samples: int) -> "Calibration | None":
+        """Return what `take(samples)` leaves, in whole fixed batches, None if that is nothing."""
+        start = self._whole(min(samples, self.samples))
+        left = self._whole(self.samples - start)
+        return self._cut(start, start + left) if left else None
+
     def sha256(self) -> str:
         """Return a digest of names, types, shapes and values."""
         digest = hashlib.sha256()
@@ -65,6 +84,13 @@ class Calibration:
             for start in range(0, len(array), CHUNK):
                 digest.update(np.ascontiguousarray(array[start : start + CHUNK]).tobytes())
         return digest.hexdigest()
+
+    def _whole(self, samples: int) -> int:
+        return samples // (self.fixed or 1) * (self.fixed or 1)
+
+    def _cut(self, start: int, stop: int) -> "Calibration":
+        arrays = {name: array[start:stop] for name, array in self.arrays.items()}
+        return replace(self, arrays=arrays, chunk=chunk_size(stop - start, self.fixed))
 
 
 def chunk_size(samples: int, fixed: int | None) -> int:
@@ -75,35 +101,36 @@ def chunk_size(samples: int, fixed: int | None) -> int:
 def open_data(
     source: Source, inputs: Sequence[Port], *, samples: int | None = None
 ) -> tuple[Calibration, Calibration | None]:
-    """Return the calibration data and, where `samples` leaves some, the rest; DataError if they do not fit `inputs`."""
+    """Return the calibration data and, where `samples` leaves some, the rest; DataError if they do not fit `inputs`.
+
+    A model with a fixed batch is fed in that size; samples that do not fill a batch are left out.
+    """
+    if samples is not None and samples < 1:
+        raise DataError(f"at least one sample is needed, not {samples}")
+    fixed = _fixed_batch(inputs)
     where, arrays = _read(source, inputs)
     _validate(where, arrays, inputs)
-    fixed = _fixed_batch(inputs)
     total = len(next(iter(arrays.values())))
-    if samples is not None and samples < 1:
-        raise DataError(f"{where}: at least one sample is needed, not {samples}")
-    used = min(total, samples or total)
-    if fixed:
-        used = used // fixed * fixed
-        if used == 0:
-            raise DataError(
-                f"{where}: {total} samples, but the model takes batches of exactly {fixed}: give at least {fixed}"
-            )
-    first = Calibration(arrays={name: array[:used] for name, array in arrays.items()}, chunk=chunk_size(used, fixed))
-    left = (total - used) // (fixed or 1) * (fixed or 1)
-    if left == 0:
-        return first, None
-    rest = {name: array[used : used + left] for name, array in arrays.items()}
-    return first, Calibration(arrays=rest, chunk=chunk_size(left, fixed))
+    used = total if samples is None else min(samples, total)
+    if used < (fixed or 1):
+        raise DataError(
+            f"{where}: {used} samples, but the model takes batches of exactly {fixed}: give at least {fixed}, "
+            "or export the model with a batch of any size"
+        )
+    whole = Calibration(arrays=arrays, chunk=chunk_size(total, fixed), fixed=fixed)
+    return whole.take(used), whole.rest(used)
 
 
 def read_labels(source: str) -> NDArray[np.int64]:
-    """Return the labels in `y.npy` or `x.npz:key`, (samples,) int64."""
-    name, _, key = source.partition(":") if ".npz:" in source else (source, "", "")
-    loaded = _load(Path(name))
+    """Return the labels in `y.npy` or `x.npz:key`, (samples,) int64; DataError if they are not one integer a sample."""
+    named = re.fullmatch(r"(.+\.npz):(.+)", source)
+    path, key = (named[1], named[2]) if named else (source, "")
+    if Path(path).suffix not in (".npz", ".npy"):
+        raise DataError(f"{source}: labels are y.npy or x.npz:KEY")
+    loaded = _load(Path(path))
     if isinstance(loaded, Mapping):
         if key not in loaded:
-            raise DataError(f"{source}: the file has {_list(loaded)}; name one as {name}:KEY")
+            raise DataError(f"{source}: the file has {_list(loaded)}; name one as {path}:KEY")
         loaded = loaded[key]
     if loaded.ndim != 1 or loaded.dtype.kind not in "iu" or not len(loaded):
         raise DataError(f"{source}: labels must be one integer a sample, not {loaded.dtype} of shape {loaded.shape}")
@@ -111,8 +138,19 @@ def read_labels(source: str) -> NDArray[np.int64]:
 
 
 def _fixed_batch(inputs: Sequence[Port]) -> int | None:
-    sizes = {size for port in inputs for size in port.shape[:1] if isinstance(size, int) and size > 0}
-    return max(sizes) if sizes else None
+    scalar = next((port.name for port in inputs if not port.shape), None)
+    if scalar is not None:
+        raise DataError(
+            f"the model's input {scalar!r} has no axis of samples (it is declared without dimensions): "
+            "make it an initializer, or declare its shape"
+        )
+    sizes = {port.name: size for port in inputs if isinstance(size := port.shape[0], int) and size > 0}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{size} of {name!r}" for name, size in sizes.items())
+        raise DataError(
+            f"the model's inputs take different numbers of samples at once ({told}): the first axis of each must count samples"
+        )
+    return next(iter(sizes.values()), None)
 
 
 def _read(source: Source, inputs: Sequence[Port]) -> tuple[str, Mapping[str, Array]]:
@@ -122,10 +160,16 @@ def _read(source: Source, inputs: Sequence[Port]) -> tuple[str, Mapping[str, Arr
     if isinstance(source, np.ndarray):
         return "the array", _single("the array", source, inputs)
     if isinstance(source, Mapping):
-        return "the data", source
+        return "the data", _arrays("the data", source)
     if hasattr(source, "get_next"):
-        return "the data reader", _join("the data reader", iter(source.get_next, None))
-    return "the data", _join("the data", source)
+        if hasattr(source, "rewind"):
+            source.rewind()
+        return "the data reader", _join("the data reader", _numbered("the data reader", iter(source.get_next, None)))
+    if not isinstance(source, Iterable):
+        raise DataError(
+            f"data of type {type(source).__name__} cannot be read: give a path, an array, or dictionaries of arrays by input name"
+        )
+    return "the data", _join("the data", _numbered("the data", source))
 
 
 def _single(where: str, array: Array, inputs: Sequence[Port]) -> Mapping[str, Array]:
@@ -136,62 +180,128 @@ def _single(where: str, array: Array, inputs: Sequence[Port]) -> Mapping[str, Ar
     return {inputs[0].name: array}
 
 
-def _join(where: str, feeds: Iterable[object]) -> Mapping[str, Array]:
-    parts: dict[str, list[Array]] = {}
-    for feed in feeds:
-        if not isinstance(feed, Mapping):
-            raise DataError(f"{where}: yields {type(feed).__name__}, not dictionaries of arrays by input name")
-        for name, array in feed.items():
-            parts.setdefault(str(name), []).append(np.asarray(array))
+def _arrays(where: str, feed: object) -> dict[str, Array]:
+    if not isinstance(feed, Mapping):
+        raise DataError(f"{where}: is of type {type(feed).__name__}, not a dictionary of arrays by input name")
+    try:
+        return {str(name): np.asarray(value) for name, value in feed.items()}
+    except ValueError as error:
+        raise DataError(f"{where}: holds something that is not an array: {_line(error)}") from error
+
+
+def _numbered(where: str, feeds: Iterable[object]) -> Iterator[tuple[str, object]]:
+    return ((f"{where}, item {number}", feed) for number, feed in enumerate(feeds))
+
+
+def _join(where: str, feeds: Iterable[tuple[str, object]]) -> Mapping[str, Array]:
+    """The arrays of all feeds, each with a name for messages, behind one another."""
+    parts: list[dict[str, Array]] = []
+    for place, feed in feeds:
+        parts.append(_arrays(place, feed))
+        _same_kind(place, parts[-1], parts[0])
     if not parts:
         raise DataError(f"{where}: no samples at all")
-    try:
-        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    except ValueError as error:
-        raise DataError(f"{where}: the arrays do not fit behind one another: {error}") from error
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _same_kind(place: str, arrays: Mapping[str, Array], first: Mapping[str, Array]) -> None:
+    if set(arrays) != set(first):
+        raise DataError(f"{place}: has arrays for {_list(arrays)}, but those before it for {_list(first)}")
+    _count(place, arrays)
+    for name, array in arrays.items():
+        if array.dtype != first[name].dtype:
+            raise DataError(f"{place}: {name!r} is {array.dtype}, but {first[name].dtype} before: convert one of them")
+        if array.shape[1:] != first[name].shape[1:]:
+            raise DataError(
+                f"{place}: {name!r} has shape {array.shape}, but {first[name].shape} before: "
+                "only the first axis may differ; crop or pad the others to one size"
+            )
+
+
+def _count(where: str, arrays: Mapping[str, Array]) -> int:
+    """Return the number of samples, which must be the same for all inputs."""
+    scalar = next((name for name, array in arrays.items() if not array.ndim), None)
+    if scalar is not None:
+        raise DataError(f"{where}: {scalar!r} is a single number: the first axis must count samples")
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{count} of {name!r}" for name, count in sorted(counts.items()))
+        raise DataError(f"{where}: the inputs have different numbers of samples: {told}")
+    return next(iter(counts.values()), 0)
 
 
 def _read_path(source: str, inputs: Sequence[Port]) -> Mapping[str, Array]:
-    script, _, function = source.partition(":") if ".py:" in source else (source, "", "data")
-    path = Path(script)
+    named = re.fullmatch(r"(.+\.py):(\w+)", source)
+    path, function = (Path(named[1]), named[2]) if named else (Path(source), "data")
     if path.is_dir():
         return _read_folder(path, inputs)
-    if not path.exists():
-        raise DataError(f"{source}: no such file; DATA is {FORMATS}")
-    if path.suffix == ".py":
-        return _join(source, _function(path, function)())
+    if path.suffix == ".py" and path.exists():
+        return _join(source, _numbered(source, _function(path, function)()))
     loaded = _load(path)
     return loaded if isinstance(loaded, Mapping) else _single(source, loaded, inputs)
 
 
 def _load(path: Path) -> Array | Mapping[str, Array]:
+    """Array or arrays of a NumPy file; its content counts, not its name."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file; DATA is {FORMATS}")
     if path.suffix not in (".npz", ".npy"):
         raise DataError(f"{path}: unknown kind of data; DATA is {FORMATS}")
     try:
-        if path.suffix == ".npy":
+        with path.open("rb") as file:
+            if file.read(2) == b"PK":
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as archive:
+                    return {name: archive[name] for name in archive.files}
+        if path.stat().st_size > MAPPED:
             return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except UNREADABLE as error:
+        reason = "it is no NumPy file, or holds Python objects" if "pickle" in str(error) else _line(error)
         raise DataError(
-            f"{path}: cannot be read as {path.suffix}: {_line(error)}; save it with numpy.save or numpy.savez"
+            f"{path}: cannot be read as {path.suffix}: {reason}; save arrays of numbers with numpy.save or numpy.savez"
         ) from error
 
 
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    OSError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy and zipfile raise on broken files."""
+
+
 def _read_folder(path: Path, inputs: Sequence[Port]) -> Mapping[str, Array]:
-    sets = sorted(path.glob("test_data_set_*"))
-    files = sorted(item for item in path.iterdir() if item.suffix in (".npz", ".npy"))
+    files = sorted((item for item in path.iterdir() if item.suffix in (".npz", ".npy")), key=_numeric)
+    sets = sorted(path.glob("test_data_set_*"), key=_numeric)
     if files:
-        loaded = (_load(item) for item in files)
+        loaded = ((str(item), _load(item)) for item in files)
         return _join(
-            str(path), (item if isinstance(item, Mapping) else _single(str(path), item, inputs) for item in loaded)
+            str(path),
+            ((name, item if isinstance(item, Mapping) else _single(name, item, inputs)) for name, item in loaded),
         )
     if sets:
-        return _join(str(path), (_read_set(item, inputs) for item in sets))
+        return _join(str(path), ((str(item), _read_set(item, inputs)) for item in sets))
     raise DataError(f"{path}: nothing to read in this folder; DATA is {FORMATS}")
 
 
+def _numeric(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Sort key by which 2 comes before 10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+
+
 def _read_set(folder: Path, inputs: Sequence[Port]) -> Mapping[str, Array]:
+    """The inputs of the model in their order, as in the tests of ONNX."""
     found = {}
     for index, port in enumerate(inputs):
         path = folder / f"input_{index}.pb"
@@ -199,19 +309,25 @@ def _read_set(folder: Path, inputs: Sequence[Port]) -> Mapping[str, Array]:
         try:
             tensor.ParseFromString(path.read_bytes())
             found[port.name] = np.asarray(onnx.numpy_helper.to_array(tensor))
-        except (OSError, DecodeError, ValueError, TypeError) as error:
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{path}: no such file; the model has {len(inputs)} inputs, {port.name!r} among them"
+            ) from error
+        except (OSError, DecodeError, ValueError, TypeError, KeyError) as error:
             raise DataError(f"{path}: cannot be read as a tensor: {_line(error)}") from error
     return found
 
 
 def _function(path: Path, name: str) -> Callable[[], Iterable[object]]:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module_name = f"onnx_subprune_data_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses in the script look themselves up here
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError(f"{path}: the script fails: {type(error).__name__}: {_line(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -220,7 +336,7 @@ def _function(path: Path, name: str) -> Callable[[], Iterable[object]]:
     def call() -> Iterable[object]:
         try:
             yield from function()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise DataError(f"{path}:{name}: fails: {type(error).__name__}: {_line(error)}") from error
 
     return call
@@ -232,10 +348,7 @@ def _validate(where: str, arrays: Mapping[str, Array], inputs: Sequence[Port]) -
         raise DataError(
             f"{where}: has arrays for {_list(given)}, but the model's inputs are {_list(wanted)}: rename them"
         )
-    counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
-    if len(set(counts.values())) > 1:
-        raise DataError(f"{where}: the inputs have different numbers of samples: {counts}")
-    if min(counts.values()) == 0:
+    if _count(where, arrays) == 0:
         raise DataError(f"{where}: no samples at all")
     for port in inputs:
         _validate_array(where, arrays[port.name], port)
@@ -247,14 +360,14 @@ def _validate_array(where: str, array: Array, port: Port) -> None:
         raise DataError(f"{where}: input {port.name!r} is {array.dtype}, the model wants {port.dtype}{advice}")
     fits = array.ndim == len(port.shape) and all(
         not isinstance(want, int) or want <= 0 or have == want
-        for have, want in zip(array.shape[1:], port.shape[1:], strict=False)
+        for have, want in zip(array.shape[1:], port.shape[1:], strict=True)
     )
     if not fits:
-        shape = ", ".join("samples" if i == 0 else str(size) for i, size in enumerate(port.shape))
+        shape = ", ".join(["samples", *("?" if size is None else str(size) for size in port.shape[1:])])
         raise DataError(f"{where}: input {port.name!r} has shape {array.shape}, the model wants ({shape})")
     if array.dtype.kind == "f":
         for start in range(0, len(array), CHUNK):
-            part = array[start : start + CHUNK].astype(np.float32, copy=False)
+            part = array[start : start + CHUNK]
             bad = ~np.isfinite(part.reshape(len(part), -1)).all(axis=1)
             if bad.any():
                 raise DataError(
@@ -266,5 +379,5 @@ def _list(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in sorted(names)) or "nothing"
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:160]

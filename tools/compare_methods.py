@@ -56,7 +56,7 @@ METHODS: Mapping[str, Method] = {
         if name not in ("backward", "refined")
     },
 }
-"""By the name in the table. "allocated" has no meaning with --channels, where every group keeps the same share."""
+"""By the name in the table. The allocated one is left out with --channels, where every group keeps the same share."""
 
 
 def accuracy(model: Session, inputs: Mapping[str, np.ndarray], labels: np.ndarray) -> float:
@@ -131,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     budgets = {f"channels {f}": Channels(f) for f in options.channels}
     budgets |= {f"macs {f}": Macs(f) for f in options.macs} | {f"params {f}": Params(f) for f in options.params}
     chosen = {name: method for name, method in METHODS.items() if any(part in name for part in options.methods)}
+    if options.channels:
+        chosen.pop("forward, all refits, allocated", None)
     results: dict[str, dict[str, dict[str, object]]] = {}
     table = Table(
         "method",
