@@ -12,6 +12,7 @@ import importlib.util
 import os
 import re
 import sys
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -124,7 +125,7 @@ def open_data(
 def read_labels(source: str) -> NDArray[np.int64]:
     """Return the labels in `y.npy` or `x.npz:key`, (samples,) int64; DataError if they are not one integer a sample."""
     named = re.fullmatch(r"(.+\.npz):(.+)", source)
-    path, key = (named[1], named[2]) if named else (source, "")
+    path, key = (named[1], named[2]) if named and not Path(source).exists() else (source, "")
     if Path(path).suffix not in (".npz", ".npy"):
         raise DataError(f"{source}: labels are y.npy or x.npz:KEY")
     loaded = _load(Path(path))
@@ -274,6 +275,7 @@ UNREADABLE = (
     OverflowError,
     RuntimeError,
     SyntaxError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -329,6 +331,8 @@ def _function(path: Path, name: str) -> Callable[[], Iterable[object]]:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise DataError(f"{path}: the script fails: {type(error).__name__}: {_line(error)}") from error
+    finally:
+        sys.modules.pop(module_name, None)  # what the script loaded does not outlive it
     function = getattr(module, name, None)
     if not callable(function):
         raise DataError(f"{path}: has no function {name!r}; name one as {path.name}:FUNCTION")

@@ -122,8 +122,7 @@ def _positive(blocks: Array) -> Array:
         np.linalg.cholesky(blocks)
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(blocks)
-        floor = 1e-12 * np.maximum(values[:, -1:], 1e-300)
-        return np.asarray((vectors * np.maximum(values, floor)[:, None, :]) @ vectors.transpose(0, 2, 1))
+        return np.asarray((vectors * np.maximum(values, JITTER)[:, None, :]) @ vectors.transpose(0, 2, 1))
     return blocks
 
 

@@ -121,3 +121,23 @@ def test_the_worths_are_right_across_the_borders_of_panels_and_chunks(monkeypatc
             c = target[columns[i]]
             expected[i] = np.sum(c * np.linalg.solve(rest[np.ix_(columns[i], columns[i])], c))
         assert state.worths() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_gram_that_rounding_made_indefinite_still_gives_a_support():
+    """Float32 products leave negative directions where channels depend on one another."""
+    generator = np.random.default_rng(0)
+    base = generator.standard_normal((400, 9))
+    inputs = np.hstack([base, base @ generator.standard_normal((9, 27))]).astype(np.float32)
+    gram = (inputs.T @ inputs).astype(np.float64)
+    gram -= 1e-6 * np.trace(gram) / len(gram) * np.eye(len(gram))
+    weights = generator.standard_normal((36, 5))
+    problem = Problem(
+        gram=gram,
+        cross=gram @ weights,
+        energy=float(np.sum(weights * (gram @ weights))),
+        columns=np.arange(36).reshape(4, 9),
+        prior=weights,
+    )
+    for name in ("forward", "backward", "refined"):
+        for choice in selectors(0)[name].path([problem], (1, 2, 3), np.zeros(4, np.int64)):
+            assert np.isfinite(choice.error)
