@@ -87,6 +87,7 @@ class Session:
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise ModelError(f"onnxruntime cannot load the model: {_line(error)}") from error
+        self._session._model_bytes = None  # it would keep them for other providers: as much memory again as the weights
         self.inputs = tuple(_port(item) for item in self._session.get_inputs())
         self.outputs = tuple(_port(item) for item in self._session.get_outputs())
 

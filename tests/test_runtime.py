@@ -1,5 +1,9 @@
 """The door to onnxruntime: what runs, what is observed, and how failures read."""
 
+import subprocess
+import sys
+import tracemalloc
+
 import numpy as np
 import onnx
 import pytest
@@ -166,6 +170,36 @@ def test_inputs_and_weights_are_observed_too():
     found = observe(small(), {"x": X}, ["x", "w"])
     assert np.array_equal(found["x"], X)
     assert np.array_equal(found["w"], WEIGHT)
+
+
+CHAIN = """
+import resource, numpy as np
+from onnx import parser
+from onnx_subprune.runtime import observe_shapes
+steps = " ".join(f"h{i + 1} = Relu(h{i})" for i in range(60))
+model = parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> net (float[N] h0) => (float[N] h60) {{ {steps} }}')
+feeds = {"h0": np.ones(2**21, np.float32)}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert len(observe_shapes(model, feeds)) == 61
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems count memory in other units")
+def test_not_all_activations_are_alive_when_shapes_are_observed():
+    done = subprocess.run([sys.executable, "-c", CHAIN], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 61 * 8 * 1024 / 3  # KiB; all 61 tensors of 8 MiB would be 488 MiB
+
+
+def test_a_session_does_not_keep_the_serialized_weights():
+    model = parsed("(float[N, 1024] x) => (float[N, 1024] y) { y = MatMul(x, w) }", w=np.eye(1024, dtype=np.float32))
+    tracemalloc.start()
+    session = Session(model)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 2**20
+    x = np.ones((2, 1024), np.float32)
+    assert np.array_equal(session.run({"x": x})["y"], x)
 
 
 def test_declared_shapes_that_have_gone_stale_do_no_harm():

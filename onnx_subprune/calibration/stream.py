@@ -166,7 +166,7 @@ class _Runner:
             graph.input.append(onnx.helper.make_tensor_value_info(name, kind, [None] * array.ndim))
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._names)
         proto = network.proto
-        return onnx.helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
+        return onnx.helper.make_model(graph, opset_imports=proto.opset_import, ir_version=max(4, proto.ir_version))
 
 
 def _slot_name(use: Use) -> str:
