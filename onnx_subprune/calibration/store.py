@@ -1,5 +1,7 @@
 """Where activations wait between two steps of the walk: in memory up to a budget, beyond it in files of a temporary folder."""
 
+import contextlib
+import ctypes
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,12 @@ class Held:
     def free(self) -> None:
         """Give its room back; the array is gone."""
         self.store.release(self)
+
+
+def give_back() -> None:
+    """Return freed memory to the system, where the C library can: it keeps pieces of the size of activations for long."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Store:

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
-from onnx_subprune.calibration.store import Held, Store
+from onnx_subprune.calibration.store import Held, Store, give_back
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import Network
@@ -71,6 +71,7 @@ class Stream:
                 held[chunk].free()
         self._held = {**{name: held for name, held in self._held.items() if name in wanted}, **new}
         self.position = position
+        give_back()
 
     def element_type(self, use: Use) -> int:
         """ONNX element type of the constant in that slot; of the first constant input where the slot is empty (a bias)."""
