@@ -5,6 +5,7 @@ All sessions run on the CPU. Failures come out as one-line errors of this packag
 
 import contextlib
 import io
+import math
 import platform
 import re
 import statistics
@@ -18,7 +19,7 @@ import numpy as np
 import onnxruntime as ort
 from google.protobuf.message import EncodeError
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, helper
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from onnx_subprune.errors import DataError, ModelError
@@ -142,14 +143,22 @@ def _with_outputs(model: ModelProto, outputs: Sequence[str], nodes: Sequence[Nod
 
     The weights are copied once, one at a time: into the result.
     """
+    light = _light(model)
+    if nodes and not any(item.domain in ("", "ai.onnx") for item in light.opset_import):
+        light.opset_import.append(OperatorSetIdProto(domain="", version=13))
+    have = {value.name for value in light.graph.output}
+    light.graph.node.extend(nodes)
+    light.graph.output.extend(ValueInfoProto(name=name) for name in dict.fromkeys(outputs) if name not in have)
+    weights = (ModelProto(graph=GraphProto(initializer=[tensor])) for tensor in model.graph.initializer)
+    return _serialized(part for parts in ((light,), weights) for part in parts)
+
+
+def _light(model: ModelProto) -> ModelProto:
+    """`model` without weights and without declared shapes."""
     graph = model.graph
-    have = {value.name for value in graph.output}
-    imports = list(model.opset_import)
-    if nodes and not any(item.domain in ("", "ai.onnx") for item in imports):
-        imports.append(OperatorSetIdProto(domain="", version=13))
-    light = ModelProto(
+    return ModelProto(
         ir_version=model.ir_version,
-        opset_import=imports,
+        opset_import=model.opset_import,
         functions=model.functions,
         graph=GraphProto(
             name=graph.name,
@@ -159,25 +168,47 @@ def _with_outputs(model: ModelProto, outputs: Sequence[str], nodes: Sequence[Nod
             sparse_initializer=graph.sparse_initializer,
         ),
     )
-    light.graph.node.extend(nodes)
-    light.graph.output.extend(ValueInfoProto(name=name) for name in dict.fromkeys(outputs) if name not in have)
-    weights = (ModelProto(graph=GraphProto(initializer=[tensor])) for tensor in graph.initializer)
-    return _serialized(part for parts in ((light,), weights) for part in parts)
 
 
 _KINDS = {"float": "float32", "double": "float64", "float8e4m3fn": "float8_e4m3fn", "float8e5m2": "float8_e5m2"}
-_WITHOUT_SHAPE = frozenset({"int4", "uint4", "int2", "uint2", "float4e2m1"})
+_WITHOUT_SHAPE = frozenset(f"tensor({name})" for name in ("int4", "uint4", "int2", "uint2", "float4e2m1"))
 """Element types that onnxruntime's Shape operator does not take."""
 
 
 def _port(item: ort.NodeArg) -> Port:
-    kind = str(item.type)
+    return Port(item.name, tuple(item.shape), _dtype(str(item.type)))
+
+
+def _dtype(kind: str) -> np.dtype[np.generic]:
     name = kind.removeprefix("tensor(").removesuffix(")")
     try:
-        dtype = np.dtype(_KINDS.get(name, name))
+        return np.dtype(_KINDS.get(name, name))
     except TypeError:  # strings, sequences, optionals
-        dtype = np.dtype(object)
-    return Port(item.name, tuple(item.shape), dtype)
+        return np.dtype(object)
+
+
+def _without_large_weights(model: ModelProto) -> ModelProto:
+    """`model` with its large weights as inputs: enough to tell the types of its tensors, at no cost in memory."""
+    graph = model.graph
+    large = [tensor for tensor in graph.initializer if math.prod(tensor.dims) > SMALL]
+    left_out, declared = {tensor.name for tensor in large}, {value.name for value in graph.input}
+    light = _light(model)
+    light.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name not in left_out)
+    light.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in large
+        if tensor.name not in declared
+    )
+    return light
+
+
+def _types(model: ModelProto, names: Sequence[str], folder: Path | None) -> dict[str, str]:
+    """Types of tensors as onnxruntime spells them."""
+    try:
+        probe = Session(_with_outputs(_without_large_weights(model), names), optimize=False, folder=folder)
+    except ModelError:  # some operators take constants only
+        probe = Session(_with_outputs(model, names), optimize=False, folder=folder)
+    return {item.name: str(item.type) for item in probe._session.get_outputs()}
 
 
 def observe(
@@ -194,12 +225,9 @@ def observe_shapes(model: ModelProto, feeds: Mapping[str, Array], folder: Path |
     activations are alive than in an ordinary run.
     """
     names = [name for node in model.graph.node for name in node.output if name]
-    probe = Session(_with_outputs(model, names), optimize=False, folder=folder)
-    kinds = {item.name: str(item.type) for item in probe._session.get_outputs()}
-    dtypes = {port.name: port.dtype for port in probe.outputs}
-    del probe
-    tensors = [name for name in names if kinds[name].startswith("tensor(")]
-    tensors = [name for name in tensors if kinds[name][7:-1] not in _WITHOUT_SHAPE]
+    kinds = _types(model, names, folder)
+    tensors = [name for name in names if kinds[name].startswith("tensor(") and kinds[name] not in _WITHOUT_SHAPE]
+    dtypes = {name: _dtype(kinds[name]) for name in tensors}
     integers = [name for name in tensors if dtypes[name].kind in "iub"]
     shape_of = {name: f"shape of {name}, observed" for name in tensors}
     nodes = [NodeProto(op_type="Shape", input=[name], output=[shape]) for name, shape in shape_of.items()]

@@ -202,6 +202,26 @@ def test_a_session_does_not_keep_the_serialized_weights():
     assert np.array_equal(session.run({"x": x})["y"], x)
 
 
+@pytest.mark.parametrize("declared", [False, True], ids=["", "weights among the inputs"])
+def test_large_weights_do_not_change_what_is_observed(declared):
+    text = "(float[N, 100] x) => (float[N, 100] y) { h = MatMul(x, w) i = Gather(t, k) y = Add(h, h) }"
+    w, t, k = np.eye(100, dtype=np.float32), np.arange(9000), np.array([7, 8999])
+    model = parsed(text, w=w, t=t, k=k)
+    if declared:
+        model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [100, 100]))
+    found = observe_shapes(model, {"x": np.ones((2, 100), np.float32)})
+    assert found["h"].shape == (2, 100)
+    assert found["i"].value.tolist() == [7, 8999]
+
+
+def test_where_types_cannot_be_told_without_the_weights_they_are_told_with_them(monkeypatch):
+    def refuse(model):
+        return parsed("(float[N] x) => (float[N] y) { y = Nonsense(x) }")
+
+    monkeypatch.setattr(runtime, "_without_large_weights", refuse)
+    assert observe_shapes(small(), {"x": X})["h"].shape == (5, 3)
+
+
 def test_declared_shapes_that_have_gone_stale_do_no_harm():
     model = small()
     model.graph.value_info.append(helper.make_tensor_value_info("h", TensorProto.FLOAT, [7, 99]))
