@@ -1,0 +1,42 @@
+"""`onnx-subprune compare`."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from onnx_subprune.cli.application import app
+from onnx_subprune.cli.files import free_json, write_json
+from onnx_subprune.cli.options import DataOption, JsonOption
+from onnx_subprune.comparison import compare as compare_models
+from onnx_subprune.report import fidelity_table
+from onnx_subprune.report.table import comparison_table
+
+
+@app.command(name="compare")
+def compare_command(
+    original: Path,
+    pruned: Path,
+    *,
+    data: DataOption,
+    labels: str | None = None,
+    threads: int | None = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Compare PRUNED with ORIGINAL: fidelity of the outputs, size, latency measured here.
+
+    Parameters
+    ----------
+    original
+        The model before pruning.
+    pruned
+        The model after pruning.
+    labels
+        y.npy or x.npz:key, one integer a sample: also compare accuracies.
+    threads
+        Threads of onnxruntime (all cores).
+
+    """
+    free_json(json_file)
+    found = compare_models(original, pruned, data, labels=labels, threads=threads)
+    write_json(json_file, found.to_dict())
+    Console().print(comparison_table(found), fidelity_table(found.fidelity))

@@ -1,0 +1,32 @@
+"""`onnx-subprune inspect`."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from onnx_subprune.cli.application import app
+from onnx_subprune.cli.files import free_json, write_json
+from onnx_subprune.cli.options import JsonOption
+from onnx_subprune.graph.cost import costs
+from onnx_subprune.graph.model import load
+from onnx_subprune.graph.trace import trace
+from onnx_subprune.report import inspection_table
+from onnx_subprune.report.inspection import inspection_dict
+
+
+@app.command(name="inspect")
+def inspect_command(model: Path, *, json_file: JsonOption = None) -> None:
+    """Show what can be pruned in MODEL, and why the rest stays.
+
+    Parameters
+    ----------
+    model
+        The ONNX model.
+
+    """
+    free_json(json_file)
+    network = load(model)
+    graph = trace(network)
+    price = costs(network, graph)
+    write_json(json_file, inspection_dict(graph, price))
+    Console().print(inspection_table(graph, price))

@@ -1,0 +1,133 @@
+"""`onnx-subprune prune`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from onnx_subprune.allocation import Allocator, Channels, Macs, MarginalCost, Params, Uniform
+from onnx_subprune.cli.application import app
+from onnx_subprune.cli.files import free_json, write_json
+from onnx_subprune.cli.options import DataOption, JsonOption, Names, resources_of
+from onnx_subprune.cli.progress import Bar
+from onnx_subprune.errors import OptionError
+from onnx_subprune.output import free_path
+from onnx_subprune.pipeline import Budget, prune
+from onnx_subprune.report import report_table
+from onnx_subprune.selection import selectors
+from onnx_subprune.task import Asymmetric, Formulation, Layerwise, Refit, Sequential
+
+FORMULATIONS: dict[str, Formulation] = {
+    "asymmetric": Asymmetric(),
+    "sequential": Sequential(),
+    "layerwise": Layerwise(),
+}
+ALLOCATIONS: dict[str, Allocator] = {"sensitivity": MarginalCost(), "uniform": Uniform()}
+
+
+@app.command(name="prune")
+def prune_command(  # noqa: PLR0913 - one argument an option
+    model: Path,
+    output: Path,
+    *,
+    data: DataOption,
+    macs: Annotated[
+        float | None,
+        Parameter(help="Keep at most this fraction of the multiply-accumulates (0.5 if no budget is given)."),
+    ] = None,
+    params: Annotated[float | None, Parameter(help="Keep at most this fraction of the parameters.")] = None,
+    channels: Annotated[float | None, Parameter(help="Keep this fraction of every group, without allocation.")] = None,
+    formulation: Annotated[
+        Literal["asymmetric", "sequential", "layerwise"],
+        Parameter(
+            help="Where inputs and targets of the refit come from: asymmetric repairs the errors of earlier layers."
+        ),
+    ] = "asymmetric",
+    selector: Annotated[
+        Literal[
+            "refined",
+            "forward",
+            "backward",
+            "random",
+            "weight-norm",
+            "activation-norm",
+            "wanda",
+            "interpolative",
+            "layer-sampling",
+        ],
+        Parameter(help="How the channels of a group are chosen."),
+    ] = "forward",
+    allocation: Annotated[
+        Literal["sensitivity", "uniform"], Parameter(help="How the budget is shared out among the groups.")
+    ] = "sensitivity",
+    refit: Annotated[
+        bool,
+        Parameter(
+            name="--refit", negative="--no-refit", help="Refit the weights of the layers that read pruned channels."
+        ),
+    ] = True,
+    exclude: Annotated[
+        Names, Parameter(help="Leave these alone: node, group or weight names, globs, or op:Conv; repeatable.")
+    ] = None,
+    only: Annotated[Names, Parameter(help="Prune only these; repeatable.")] = None,
+    round_to: Annotated[
+        int, Parameter(help="Make every new width a multiple of this: 8 or 16 suits most hardware.")
+    ] = 1,
+    min_width: Annotated[int, Parameter(help="Leave at least so many channels in a group.")] = 1,
+    samples: Annotated[
+        int | None, Parameter(help="Use the first N samples; fidelity is then measured on the others.")
+    ] = None,
+    batch_size: Annotated[int, Parameter(help="Run at most N samples at once. The result does not depend on it.")] = 32,
+    seed: Annotated[int, Parameter(help="For the selectors that draw at random.")] = 0,
+    threads: Annotated[
+        int | None, Parameter(help="Threads of onnxruntime and of the linear algebra (all cores).")
+    ] = None,
+    memory: Annotated[
+        str | None,
+        Parameter(help="Activations to hold before they go to disk, for example 4G (a quarter of the machine)."),
+    ] = None,
+    json_file: JsonOption = None,
+    force: Annotated[bool, Parameter(negative="", help="Overwrite OUTPUT.")] = False,
+    quiet: Annotated[bool, Parameter(negative="", help="Print nothing but errors.")] = False,
+) -> None:
+    """Make MODEL smaller and write the result to OUTPUT.
+
+    Parameters
+    ----------
+    model
+        The ONNX model; it is not changed.
+    output
+        Where the smaller model goes; large weights go to OUTPUT.data.
+
+    """
+    free_path(output, force=force)
+    free_json(json_file)
+    with Bar(quiet=quiet) as watch:
+        result = prune(
+            model,
+            data,
+            budget=_budget(macs, params, channels),
+            formulation=FORMULATIONS[formulation],
+            selector=selectors(seed)[selector],
+            allocator=ALLOCATIONS[allocation],
+            refit=Refit() if refit else None,
+            exclude=tuple(exclude or ()),
+            only=tuple(only or ()),
+            round_to=round_to,
+            min_width=min_width,
+            resources=resources_of(samples, batch_size, threads, memory),
+            progress=watch,
+        )
+    result.save(output, force=force)
+    write_json(json_file, {**result.report.to_dict(), "command": sys.argv[1:]})
+    if not quiet:
+        Console().print(report_table(result.report))
+
+
+def _budget(macs: float | None, params: float | None, channels: float | None) -> Budget:
+    given = [kind(value) for kind, value in ((Macs, macs), (Params, params), (Channels, channels)) if value is not None]
+    if len(given) > 1:
+        raise OptionError("more than one budget: give one of --macs, --params, --channels")
+    return given[0] if given else Macs(0.5)
