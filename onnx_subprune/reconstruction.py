@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.bias import Bias, bias_of
-from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.equations import Fit, columns_of, fit, plain, problem_of
 from onnx_subprune.calibration.kernel import Kernel
+from onnx_subprune.calibration.lockstep import Ask, Lockstep, united
 from onnx_subprune.calibration.moments import Moments
-from onnx_subprune.calibration.store import Store
-from onnx_subprune.calibration.stream import Stream
 from onnx_subprune.calibration.targets import Aim, aim_of
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
 from onnx_subprune.selection import Choice, Problem, mean_error
@@ -32,7 +30,7 @@ def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice
     needed = {consumer.node: consumer.contraction for group in groups for consumer in group.consumers}
     moments: dict[str, Moments] = {}
     for done, (contraction, found) in enumerate(
-        survey(task.network, list(needed.values()), task.data, task.running, task.memory)
+        survey(task.network, list(needed.values()), task.data, task.running, task.memory, task.executor)
     ):
         moments[contraction.node] = found.centered()
         task.watch("surveying", done + 1, len(needed))
@@ -69,15 +67,16 @@ def far_apart(group: ChannelGroup) -> bool:
 def reconstruct(task: Task) -> Reconstruction:
     """Walk through the model once; see the module."""
     groups = [group for group in task.graph.groups if task.widths.get(group.name, group.width) < group.width]
-    with Store(task.memory) as store:
-        return _Walk(task, groups, store).run()
+    paired = isinstance(task.formulation, Asymmetric)
+    with task.executor.begin(task.network, task.data, task.running, task.memory, paired=paired) as models:
+        return _Walk(task, groups, models).run()
 
 
 class _Walk:
     """One pass. `_choices` and `_weights` grow as it goes."""
 
-    def __init__(self, task: Task, groups: Sequence[ChannelGroup], store: Store) -> None:
-        self._task, self._groups = task, groups
+    def __init__(self, task: Task, groups: Sequence[ChannelGroup], models: Lockstep) -> None:
+        self._task, self._groups, self._models = task, groups, models
         self._seconds = {"calibrate": 0.0, "select": 0.0, "refit": 0.0}
         start = task.clock()
         apart = [group for group in groups if far_apart(group) and group.name not in task.choices]
@@ -85,10 +84,6 @@ class _Walk:
         self._seconds["calibrate"] += task.clock() - start
         self._weights: dict[Use, Array] = {}
         self._refits: list[Refitted] = []
-        self._current = Stream(task.network, task.data, store, task.running)
-        self._original = (
-            Stream(task.network, task.data, store, task.running) if isinstance(task.formulation, Asymmetric) else None
-        )
         self._order = sorted(task.graph.contractions, key=lambda item: task.network.position[item.node])
 
     def run(self) -> Reconstruction:
@@ -117,7 +112,7 @@ class _Walk:
         start = clock()
         kernel, weights = kernel_of(task.network, contraction)
         position = task.network.position[contraction.node]
-        self._current.advance(position)
+        self._models.advance(position)
         later = self._order[place + 1 :]
         rank = len(task.graph.observation.shapes[contraction.output.tensor])
         residual = task.refit is not None and task.refit.residual
@@ -159,38 +154,15 @@ class _Walk:
         self, contraction: Contraction, kernel: Kernel, weights: Float64, aim: Aim, place: int
     ) -> list[Moments]:
         """Moments of the even and of the odd chunks."""
-        source = contraction.input.tensor
-        if self._original is None:
-            halves = self._halves(kernel)
-            for number, chunk in enumerate(self._current.read([source])):
-                halves[number % len(halves)].add(chunk[source])
+        network = self._task.network
+        if not isinstance(self._task.formulation, Asymmetric):
             bias = self._bias(contraction, kernel)
             inside = bias.inside((weights.shape[0], weights.shape[2])) if bias is not None else 0.0 * weights[:, 0]
+            halves = self._models.collect(_input_of(contraction, kernel))
             return [half.moments().with_target(weights).shifted(inside) for half in halves]
-        network = self._task.network
         after = network.position[self._order[place + 1].node] if place + 1 < len(self._order) else len(network.nodes)
-        self._original.advance(after, also=[aim.tensor])
-        return self._collect(contraction, kernel, aim, None, None)
-
-    def _halves(self, kernel: Kernel, *, with_gram: bool = True) -> list[Collector]:
-        return [Collector(kernel, with_gram=with_gram) for _ in range(min(2, self._current.chunks))]
-
-    def _collect(
-        self, contraction: Contraction, kernel: Kernel, aim: Aim, grams: Sequence[Float64] | None, renew: Aim | None
-    ) -> list[Moments]:
-        """Moments against the original's aim; with `renew`, against what of it the activation behind can tell apart."""
-        assert self._original is not None
-        source, axis = contraction.input.tensor, contraction.output.index
-        halves = self._halves(kernel, with_gram=grams is None)
-        mine = [source, *([aim.other] if aim.other is not None else []), *([renew.tensor] if renew is not None else [])]
-        pairs = zip(self._original.read([aim.tensor]), self._current.read(mine), strict=True)
-        for number, (wanted, have) in enumerate(pairs):
-            value = wanted[aim.tensor]
-            if renew is not None:
-                value = renew.seen(value, have[renew.tensor])
-            target = aim.target(value, have[aim.other] if aim.other is not None else None, axis)
-            halves[number % len(halves)].add(have[source], target)
-        return [half.moments(grams[i] if grams is not None else None) for i, half in enumerate(halves)]
+        self._models.advance_original(after, also=[aim.tensor])
+        return [half.moments() for half in self._models.collect(_aimed(contraction, kernel, aim))]
 
     def _choose(self, contraction: Contraction, kernel: Kernel, moments: Moments, weights: Float64) -> None:
         for group in self._groups:
@@ -217,9 +189,7 @@ class _Walk:
     def _neighbour(self, consumer: Consumer) -> Problem:
         contraction = consumer.contraction
         kernel, weights = kernel_of(self._task.network, contraction)
-        sums = Collector(kernel)
-        for chunk in self._current.read([contraction.input.tensor]):
-            sums.add(chunk[contraction.input.tensor])
+        sums = united(self._models.collect(_input_of(contraction, kernel)))
         moments = sums.moments().with_target(weights).centered()
         alive = alive_columns(self._task.graph, self._choices, contraction, kernel, weights)
         return problem_of(consumer, kernel, moments, weights, alive)
@@ -242,7 +212,7 @@ class _Walk:
     def _put(self, use: Use, value: Array) -> None:
         self._weights[use] = value
         if not isinstance(self._task.formulation, Layerwise):
-            self._current.override(use, value)
+            self._models.override(use, value)
 
     def _renew(
         self,
@@ -256,7 +226,26 @@ class _Walk:
     ) -> Fit:
         """Targets that differ from what the layer now puts out only where the activation behind sees it."""
         for _ in range(rounds):
-            halves = self._collect(contraction, kernel, aim, grams, aim)
+            sums = self._models.collect(_aimed(contraction, kernel, aim, renew=True))
+            halves = [half.moments(gram) for half, gram in zip(sums, grams, strict=True)]
             found = fit(halves, found.weights, alive, free_bias=True)
             self._take(contraction, kernel, aim, found)
         return found
+
+
+def _input_of(contraction: Contraction, kernel: Kernel) -> Ask:
+    """Moments of the input alone."""
+    return Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor)
+
+
+def _aimed(contraction: Contraction, kernel: Kernel, aim: Aim, *, renew: bool = False) -> Ask:
+    """Moments against the original's aim; with `renew`, against what of it the activation behind can tell apart, for a known gram."""
+    return Ask(
+        node=contraction.node,
+        kernel=kernel,
+        input=contraction.input.tensor,
+        aim=aim,
+        axis=contraction.output.index,
+        renew=renew,
+        with_gram=not renew,
+    )

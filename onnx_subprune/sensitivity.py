@@ -53,13 +53,13 @@ class _Trials:
 def sensitivities(task: Task, rooms: Sequence[Room]) -> dict[str, GroupSensitivity]:
     """Return the sensitivity of every room's group; `task.widths` and `task.refit` are not looked at."""
     groups = [task.graph.group(room.name) for room in rooms]
-    widths = {room.name: _widths(room) for room in rooms}
+    widths = {room.name: trial_widths(room) for room in rooms}
     with Store(task.memory) as store:
         trials = _prepare(task, groups, widths, store)
         return _measure(task, trials, widths, store)
 
 
-def _widths(room: Room) -> tuple[int, ...]:
+def trial_widths(room: Room) -> tuple[int, ...]:
     """Allowed widths closest to the fractions, ascending, without the full one."""
     near = {min(room.choices, key=lambda width: abs(width - share * room.width)) for share in FRACTIONS}
     return tuple(sorted(near - {room.width})) or room.choices[:1]
@@ -72,7 +72,7 @@ def _prepare(
     waiting = {group.name: {consumer.node for consumer in group.consumers} for group in groups}
     moments: dict[str, Moments] = {}
     trials = []
-    steps = survey(task.network, list(needed.values()), task.data, task.running, task.memory)
+    steps = survey(task.network, list(needed.values()), task.data, task.running, task.memory, task.executor)
     for done, (contraction, found) in enumerate(steps):
         moments[contraction.node] = found
         for group in groups:

@@ -7,11 +7,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.kernel import Kernel
+from onnx_subprune.calibration.lockstep import Ask, Executor, Local, united
 from onnx_subprune.calibration.moments import Moments
-from onnx_subprune.calibration.store import Store
-from onnx_subprune.calibration.stream import Running, Stream
+from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import ChannelGraph, Contraction, Use
 from onnx_subprune.graph.model import Network
@@ -19,6 +18,9 @@ from onnx_subprune.selection import Choice, Selector
 
 Array = NDArray[np.generic]
 Float64 = NDArray[np.float64]
+
+
+LOCAL = Local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class Task:
     clock: Callable[[], float]
     choices: Mapping[str, Choice] = field(default_factory=dict)
     """Groups whose channels are chosen already."""
+    executor: Executor = LOCAL
+    """Where the models run."""
 
 
 def kernel_of(network: Network, contraction: Contraction) -> tuple[Kernel, Float64]:
@@ -107,15 +111,17 @@ def kernel_of(network: Network, contraction: Contraction) -> tuple[Kernel, Float
 
 
 def survey(
-    network: Network, contractions: Sequence[Contraction], data: Calibration, running: Running, memory: int
+    network: Network,
+    contractions: Sequence[Contraction],
+    data: Calibration,
+    running: Running,
+    memory: int,
+    executor: Executor = LOCAL,
 ) -> Iterator[tuple[Contraction, Moments]]:
     """Yield the moments of the original model at each of `contractions`, in topological order; the target is input times weights."""
-    with Store(memory) as store:
-        stream = Stream(network, data, store, running)
+    with executor.begin(network, data, running, memory, paired=False) as run:
         for contraction in sorted(contractions, key=lambda item: network.position[item.node]):
-            stream.advance(network.position[contraction.node])
+            run.advance(network.position[contraction.node])
             kernel, weights = kernel_of(network, contraction)
-            sums = Collector(kernel)
-            for chunk in stream.read([contraction.input.tensor]):
-                sums.add(chunk[contraction.input.tensor])
-            yield contraction, sums.moments().with_target(weights)
+            ask = Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor)
+            yield contraction, united(run.collect(ask)).moments().with_target(weights)
