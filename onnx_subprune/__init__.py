@@ -2,6 +2,7 @@
 
 from onnx_subprune._version import __version__
 from onnx_subprune.allocation import Channels, Macs, MarginalCost, Params, Uniform
+from onnx_subprune.collected import collect, prune_collected
 from onnx_subprune.comparison import Comparison, compare
 from onnx_subprune.errors import (
     BudgetError,
@@ -26,6 +27,7 @@ from onnx_subprune.selection import (
     Wanda,
     WeightNorm,
 )
+from onnx_subprune.statistics import merge
 from onnx_subprune.task import Asymmetric, Layerwise, Refit, Sequential
 
 __all__ = [
@@ -59,8 +61,11 @@ __all__ = [
     "Wanda",
     "WeightNorm",
     "__version__",
+    "collect",
     "compare",
+    "merge",
     "prune",
+    "prune_collected",
     "sensitivity",
     "trace",
 ]

@@ -86,6 +86,11 @@ class Calibration:
                 digest.update(np.ascontiguousarray(array[start : start + CHUNK]).tobytes())
         return digest.hexdigest()
 
+    def part(self, start: int, stop: int) -> "Calibration":
+        """Return the chunks from number `start` to before `stop`."""
+        pieces = {name: array[start * self.chunk : stop * self.chunk] for name, array in self.arrays.items()}
+        return replace(self, arrays=pieces)
+
     def _whole(self, samples: int) -> int:
         return samples // (self.fixed or 1) * (self.fixed or 1)
 
@@ -106,11 +111,18 @@ def open_data(
 
     A model with a fixed batch is fed in that size; samples that do not fill a batch are left out.
     """
+    where, whole, used = _opened(source, inputs, samples)
+    _validate(where, whole.arrays, inputs)
+    return whole.take(used), whole.rest(used)
+
+
+def _opened(source: Source, inputs: Sequence[Port], samples: int | None) -> tuple[str, Calibration, int]:
+    """Name of the source for messages, all its samples, and how many of them to use."""
     if samples is not None and samples < 1:
         raise DataError(f"at least one sample is needed, not {samples}")
     fixed = _fixed_batch(inputs)
     where, arrays = _read(source, inputs)
-    _validate(where, arrays, inputs)
+    _validate_names(where, arrays, inputs)
     total = len(next(iter(arrays.values())))
     used = total if samples is None else min(samples, total)
     if used < (fixed or 1):
@@ -118,8 +130,36 @@ def open_data(
             f"{where}: {used} samples, but the model takes batches of exactly {fixed}: give at least {fixed}, "
             "or export the model with a batch of any size"
         )
-    whole = Calibration(arrays=arrays, chunk=chunk_size(total, fixed), fixed=fixed)
-    return whole.take(used), whole.rest(used)
+    return where, Calibration(arrays=arrays, chunk=chunk_size(total, fixed), fixed=fixed), used
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shard:
+    """A run of consecutive chunks: number `first` and the following ones, of `chunks` in the whole data of `samples` samples."""
+
+    data: Calibration
+    first: int
+    chunks: int
+    samples: int
+
+
+def shard_of(whole: Calibration, index: int, count: int) -> Shard:
+    """Return shard `index` (from 0) of `count`; DataError if it would be empty."""
+    chunks = -(-whole.samples // whole.chunk)
+    start, stop = (chunks * place // count for place in (index, index + 1))
+    if start == stop:
+        raise DataError(
+            f"{whole.samples} samples are {chunks} chunks of {whole.chunk}: cut them into at most {chunks} shards, not {count}"
+        )
+    return Shard(data=whole.part(start, stop), first=start, chunks=chunks, samples=whole.samples)
+
+
+def open_shard(source: Source, inputs: Sequence[Port], index: int, count: int, *, samples: int | None = None) -> Shard:
+    """Return shard `index` (from 0) of `count` of the calibration data; only the shard's own samples are looked at."""
+    where, whole, used = _opened(source, inputs, samples)
+    shard = shard_of(whole.take(used), index, count)
+    _validate(where, shard.data.arrays, inputs)
+    return shard
 
 
 def read_labels(source: str) -> NDArray[np.int64]:
@@ -346,7 +386,7 @@ def _function(path: Path, name: str) -> Callable[[], Iterable[object]]:
     return call
 
 
-def _validate(where: str, arrays: Mapping[str, Array], inputs: Sequence[Port]) -> None:
+def _validate_names(where: str, arrays: Mapping[str, Array], inputs: Sequence[Port]) -> None:
     wanted, given = {port.name for port in inputs}, set(arrays)
     if wanted != given:
         raise DataError(
@@ -354,6 +394,9 @@ def _validate(where: str, arrays: Mapping[str, Array], inputs: Sequence[Port]) -
         )
     if _count(where, arrays) == 0:
         raise DataError(f"{where}: no samples at all")
+
+
+def _validate(where: str, arrays: Mapping[str, Array], inputs: Sequence[Port]) -> None:
     for port in inputs:
         _validate_array(where, arrays[port.name], port)
 

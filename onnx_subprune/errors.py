@@ -5,6 +5,7 @@ SubpruneError            everything this package raises on purpose; the message 
 ├── DataError            the calibration data cannot be read or does not fit the model
 ├── BudgetError          the budget is not reachable
 ├── OptionError          an option names nothing, contradicts another one, or is out of range
+├── ClusterError         the cluster cannot be reached, or does not do what it is asked
 ├── OutputError          the result cannot be written where it was asked for
 └── VerificationError    the result is not what it must be; nothing was written
 """
@@ -28,6 +29,10 @@ class BudgetError(SubpruneError):
 
 class OptionError(SubpruneError):
     """An option names nothing in the model, contradicts another one, or is out of range."""
+
+
+class ClusterError(SubpruneError):
+    """The cluster cannot be reached, or does not do what it is asked."""
 
 
 class OutputError(SubpruneError):

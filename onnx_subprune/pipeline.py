@@ -23,6 +23,7 @@ from onnx_subprune.allocation import (
     proportional,
 )
 from onnx_subprune.calibration.fidelity import Runnable, fidelity
+from onnx_subprune.calibration.lockstep import Executor
 from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Source, open_data
 from onnx_subprune.errors import BudgetError
@@ -42,7 +43,7 @@ from onnx_subprune.runtime import Port, environment
 from onnx_subprune.selection import Forward, Selector
 from onnx_subprune.sensitivity import GroupSensitivity, sensitivities
 from onnx_subprune.surgery import Plan, apply
-from onnx_subprune.task import Asymmetric, Formulation, Refit, Task, Watch
+from onnx_subprune.task import LOCAL, Asymmetric, Formulation, Refit, Task, Watch
 from onnx_subprune.verification import verify
 
 Budget = Macs | Params | Channels | Latency
@@ -99,11 +100,12 @@ def prune(  # noqa: PLR0913 - the interface's signature
     rules: Mapping[str, Rule] = RULES,
     resources: Resources = Resources(),
     progress: Watch = silent,
+    executor: Executor = LOCAL,
 ) -> Pruned:
     """Make `model` smaller, so that it meets `budget` and its outputs on `data` change as little as possible.
 
     exclude, only: patterns (globs) of node, group or weight names, or "op:Conv". round_to: widths are multiples of this. refit: None keeps
-    the weights as they are. Nothing passed in is changed. Raises SubpruneError and its kinds.
+    the weights as they are. executor: where the models run: here, or on a cluster. Nothing passed in is changed. Raises SubpruneError and its kinds.
     """
     clock, start = time.perf_counter, time.perf_counter()
     network = load(model)
@@ -123,6 +125,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
         memory=memory_of(resources),
         watch=progress,
         clock=clock,
+        executor=executor,
     )
     with threadpool_limits(1):
         widths, felt = _allocated(task, budget, allocator, price, round_to=round_to, min_width=min_width)
@@ -136,7 +139,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     before, after = Runnable(network.proto, network.folder), Runnable(small, network.folder)
     sliced = Network(small, network.folder)
     report = Report(
-        model=_identity(model),
+        model=identity(model),
         data={"samples": calibration.samples, "sha256": calibration.sha256()},
         settings={
             "budget": str(budget),
@@ -212,7 +215,8 @@ def ports(network: Network) -> list[Port]:
     return found
 
 
-def _identity(model: Model) -> dict[str, str]:
+def identity(model: Model) -> dict[str, str]:
+    """Return path and digest of a model, as reports have them."""
     if isinstance(model, ModelProto):
         return {"path": "(in memory)", "sha256": ""}
     with open(model, "rb") as file:
@@ -231,7 +235,8 @@ STREAM = 2.0
 its own sensitivity says."""
 
 
-def _weighted(curve: Curve, group: ChannelGroup) -> Curve:
+def weighted(curve: Curve, group: ChannelGroup) -> Curve:
+    """Return the curve as the allocator should see it."""
     factor = STREAM if far_apart(group) else 1.0
     return Curve(curve.widths, tuple(factor * error for error in curve.errors))
 
@@ -248,5 +253,5 @@ def _allocated(
         )
     cost: Multilinear = price.macs if isinstance(budget, Macs) else price.params
     felt = sensitivities(task, rooms) if isinstance(allocator, MarginalCost) else {}
-    curves = {name: _weighted(item.output, task.graph.group(name)) for name, item in felt.items()}
+    curves = {name: weighted(item.output, task.graph.group(name)) for name, item in felt.items()}
     return dict(allocator.allocate(rooms, curves, cost, budget.fraction * cost({}))), felt

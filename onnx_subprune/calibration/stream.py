@@ -7,6 +7,8 @@ how the pruned model runs before it exists, with zeros in the rows of dropped ch
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -22,12 +24,25 @@ from onnx_subprune.runtime import Session
 Array = NDArray[np.generic]
 
 
+class Opener(Protocol):
+    """Makes sessions, or has one that is made already."""
+
+    def __call__(self, model: ModelProto, threads: int | None, folder: Path | None) -> Session:
+        """Return a session for `model`."""
+
+
+def new_session(model: ModelProto, threads: int | None, folder: Path | None) -> Session:
+    """Make a session; see `Opener`."""
+    return Session(model, threads=threads, folder=folder)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """How models are run: at most `batch_size` samples at once, on `threads` threads (None: all)."""
+    """How models are run: at most `batch_size` samples at once, on `threads` threads (None: all), in sessions that `session` makes."""
 
     batch_size: int = 32
     threads: int | None = None
+    session: Opener = new_session
 
 
 class Stream:
@@ -115,7 +130,7 @@ class _Runner:
         chosen, needed = stream._network.ancestors(names, list(stream._held))
         self._inputs = [name for name in stream._held if name in needed]
         running = stream._running
-        self._session = Session(self._model(chosen, needed), threads=running.threads, folder=stream._network.folder)
+        self._session = running.session(self._model(chosen, needed), running.threads, stream._network.folder)
 
     def __call__(self, chunk: int, values: Mapping[Use, Array] | None = None) -> Mapping[str, Array]:
         """Return the tensors for one chunk; `values` are those of the opened uses."""

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
-from onnx_subprune.cli import compare, inspect, prune, sensitivity
+from onnx_subprune.cli import collect, compare, inspect, merge, prune, sensitivity
 from onnx_subprune.cli.application import app
 from onnx_subprune.errors import SubpruneError, VerificationError
 
-COMMANDS = (prune, inspect, sensitivity, compare)
+COMMANDS = (prune, inspect, sensitivity, compare, collect, merge)
 """Modules whose import registers a command."""
 
 

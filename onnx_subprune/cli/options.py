@@ -17,6 +17,10 @@ DataOption = Annotated[
     ),
 ]
 JsonOption = Annotated[Path | None, Parameter(name="--json", help="Write the result to this JSON file too.")]
+StatisticsOutput = Annotated[
+    Path,
+    Parameter(name=["--output", "-o"], help="The file of moments to write (.npz); it appears whole or not at all."),
+]
 Names = Annotated[list[str] | None, Parameter(negative="")]
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypedDict
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -12,11 +12,12 @@ from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import free_json, write_json
 from onnx_subprune.cli.options import DataOption, JsonOption, Names, resources_of
 from onnx_subprune.cli.progress import Bar
+from onnx_subprune.collected import prune_collected
 from onnx_subprune.errors import OptionError
 from onnx_subprune.output import free_path
-from onnx_subprune.pipeline import Budget, prune
+from onnx_subprune.pipeline import Resources, prune
 from onnx_subprune.report import report_table
-from onnx_subprune.selection import selectors
+from onnx_subprune.selection import Selector, selectors
 from onnx_subprune.task import Asymmetric, Formulation, Layerwise, Refit, Sequential
 
 FORMULATIONS: dict[str, Formulation] = {
@@ -32,7 +33,21 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     model: Path,
     output: Path,
     *,
-    data: DataOption,
+    data: DataOption | None = None,
+    statistics: Annotated[
+        Path | None,
+        Parameter(
+            help="In place of --data: moments of the original model, from `collect` and `merge`. Then the formulation is layerwise, "
+            "widths follow from the errors of each layer alone, and fidelity is not measured."
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        Parameter(
+            help="Run the models on --data on the workers of dask.distributed whose scheduler is here, for example tcp://host:8786. The result "
+            "is the same."
+        ),
+    ] = None,
     macs: Annotated[
         float | None,
         Parameter(help="Keep at most this fraction of the multiply-accumulates (0.5 if no budget is given)."),
@@ -40,11 +55,11 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     params: Annotated[float | None, Parameter(help="Keep at most this fraction of the parameters.")] = None,
     channels: Annotated[float | None, Parameter(help="Keep this fraction of every group, without allocation.")] = None,
     formulation: Annotated[
-        Literal["asymmetric", "sequential", "layerwise"],
+        Literal["asymmetric", "sequential", "layerwise"] | None,
         Parameter(
-            help="Where inputs and targets of the refit come from: asymmetric repairs the errors of earlier layers."
+            help="Where inputs and targets of the refit come from: asymmetric, the default, repairs the errors of earlier layers."
         ),
-    ] = "asymmetric",
+    ] = None,
     selector: Annotated[
         Literal[
             "refined",
@@ -104,29 +119,59 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     """
     free_path(output, force=force)
     free_json(json_file)
+    settings = _Settings(
+        budget=_budget(macs, params, channels),
+        selector=selectors(seed)[selector],
+        allocator=ALLOCATIONS[allocation],
+        refit=Refit() if refit else None,
+        exclude=tuple(exclude or ()),
+        only=tuple(only or ()),
+        round_to=round_to,
+        min_width=min_width,
+        resources=resources_of(samples, batch_size, threads, memory),
+    )
     with Bar(quiet=quiet) as watch:
-        result = prune(
-            model,
-            data,
-            budget=_budget(macs, params, channels),
-            formulation=FORMULATIONS[formulation],
-            selector=selectors(seed)[selector],
-            allocator=ALLOCATIONS[allocation],
-            refit=Refit() if refit else None,
-            exclude=tuple(exclude or ()),
-            only=tuple(only or ()),
-            round_to=round_to,
-            min_width=min_width,
-            resources=resources_of(samples, batch_size, threads, memory),
-            progress=watch,
-        )
+        if statistics is not None:
+            _layerwise_only(data, formulation, samples)
+            if scheduler is not None:
+                raise OptionError("--scheduler runs the models on --data; with --statistics nothing is run")
+            result = prune_collected(model, statistics, **settings, progress=watch)
+        elif data is not None:
+            result = prune(
+                model, data, formulation=FORMULATIONS[formulation or "asymmetric"], **settings, progress=watch
+            )
+        else:
+            raise OptionError("no data: give --data, or --statistics collected from it")
     result.save(output, force=force)
     write_json(json_file, {**result.report.to_dict(), "command": sys.argv[1:]})
     if not quiet:
         Console().print(report_table(result.report))
 
 
-def _budget(macs: float | None, params: float | None, channels: float | None) -> Budget:
+class _Settings(TypedDict):
+    budget: Macs | Params | Channels
+    selector: Selector
+    allocator: Allocator
+    refit: Refit | None
+    exclude: tuple[str, ...]
+    only: tuple[str, ...]
+    round_to: int
+    min_width: int
+    resources: Resources
+
+
+def _layerwise_only(data: str | None, formulation: str | None, samples: int | None) -> None:
+    if data is not None:
+        raise OptionError("--data and --statistics: give one of them")
+    if formulation not in (None, "layerwise"):
+        raise OptionError(
+            f"--formulation {formulation} runs the models on --data; from --statistics only layerwise is possible"
+        )
+    if samples is not None:
+        raise OptionError("--samples: the moments are of all samples that were collected; give it to `collect`")
+
+
+def _budget(macs: float | None, params: float | None, channels: float | None) -> Macs | Params | Channels:
     given = [kind(value) for kind, value in ((Macs, macs), (Params, params), (Channels, channels)) if value is not None]
     if len(given) > 1:
         raise OptionError("more than one budget: give one of --macs, --params, --channels")

@@ -71,6 +71,18 @@ def observe(network: Network) -> Observation:
     )
 
 
+def made_up(network: Network, observation: Observation) -> dict[str, NDArray[np.generic]]:
+    """Return inputs of the right kinds and shapes, as in the first run: noise, and zeros where they are integers."""
+    generator = np.random.default_rng(0)
+    feeds: dict[str, NDArray[np.generic]] = {}
+    for value in network.inputs:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        shape = observation.shapes[value.name]
+        whole = np.issubdtype(dtype, np.integer) or dtype == np.bool_
+        feeds[value.name] = np.zeros(shape, dtype) if whole else generator.standard_normal(shape).astype(dtype)
+    return feeds
+
+
 @dataclass(frozen=True, slots=True)
 class _Sizes:
     """Sizes for open dimensions: the batch, and one for each other name (or place) in order of appearance.

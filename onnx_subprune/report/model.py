@@ -52,7 +52,7 @@ class Report:
     latency: Change | None
     groups: tuple[GroupReport, ...]
     pinned: tuple[Pinned, ...]
-    fidelity: Fidelity
+    fidelity: Fidelity | None
     deviation: float
     seconds: Mapping[str, float]
     notes: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ class Report:
                 {"node": p.node, "tensor": p.axis.tensor, "axis": p.axis.index, "width": p.width, "reason": p.reason}
                 for p in self.pinned
             ],
-            "fidelity": fidelity_dict(self.fidelity),
+            "fidelity": fidelity_dict(self.fidelity) if self.fidelity else None,
             "deviation": self.deviation,
             "notes": list(self.notes),
             "seconds": dict(self.seconds),

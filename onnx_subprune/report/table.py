@@ -56,7 +56,9 @@ def report_table(report: Report) -> RenderableType:
     _cost_row(costs, "bytes", report.size)
     if report.latency is not None:
         _cost_row(costs, "latency (ms)", report.latency)
-    parts: list[RenderableType] = [costs, fidelity_table(report.fidelity)]
+    parts: list[RenderableType] = [costs]
+    if report.fidelity is not None:
+        parts.append(fidelity_table(report.fidelity))
     if report.pinned:
         parts.append(_pinned_table({(p.node, p.reason): p.width for p in report.pinned}))
     parts += [f"note: {note}" for note in report.notes]

@@ -1,0 +1,59 @@
+"""`onnx-subprune collect`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from onnx_subprune.cli.application import app
+from onnx_subprune.cli.options import DataOption, StatisticsOutput, resources_of
+from onnx_subprune.cli.progress import Bar
+from onnx_subprune.collected import collect
+from onnx_subprune.errors import OptionError
+
+
+@app.command(name="collect")
+def collect_command(  # noqa: PLR0913 - one argument an option
+    model: Path,
+    *,
+    data: DataOption,
+    output: StatisticsOutput,
+    shard: Annotated[
+        str,
+        Parameter(
+            help="I/N: take the I-th of N equal runs of the samples, I from 1 to N (or from 0: 0/N is N/N). Every shard is given the same DATA."
+        ),
+    ] = "1/1",
+    samples: Annotated[int | None, Parameter(help="Use the first N samples of DATA, the same for all shards.")] = None,
+    batch_size: Annotated[int, Parameter(help="Run at most N samples at once. The result does not depend on it.")] = 32,
+    threads: Annotated[int | None, Parameter(help="Threads of onnxruntime (all cores).")] = None,
+    memory: Annotated[
+        str | None,
+        Parameter(
+            help="For activations and sums, for example 4G (a quarter of the machine). Where the sums of all layers do not fit, the data are "
+            "gone through several times; give all shards the same."
+        ),
+    ] = None,
+    force: Annotated[bool, Parameter(negative="", help="Overwrite FILE.")] = False,
+    quiet: Annotated[bool, Parameter(negative="", help="Print nothing but errors.")] = False,
+) -> None:
+    """Collect the moments of MODEL on one shard of the data, to prune from later, elsewhere.
+
+    Collect all shards, on any machines, `merge` their files, then `prune --statistics`.
+
+    Parameters
+    ----------
+    model
+        The ONNX model that will be pruned.
+
+    """
+    resources = resources_of(samples, batch_size, threads, memory)
+    with Bar(quiet=quiet) as watch:
+        collect(model, data, output, shard=_shard(shard), resources=resources, progress=watch, force=force)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal()):
+        raise OptionError(f"--shard {text!r}: write it as I/N, for example 1/4")
+    return int(number), int(count)

@@ -1,0 +1,29 @@
+"""`onnx-subprune merge`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from onnx_subprune.cli.application import app
+from onnx_subprune.cli.options import StatisticsOutput
+from onnx_subprune.statistics import merge
+
+
+@app.command(name="merge")
+def merge_command(
+    *files: Path,
+    output: StatisticsOutput,
+    force: Annotated[bool, Parameter(negative="", help="Overwrite the merged FILE.")] = False,
+) -> None:
+    """Merge the moments of all shards into one file for `prune --statistics`.
+
+    The result does not depend on the order of the files, nor on how many shards there were.
+
+    Parameters
+    ----------
+    files
+        What `collect` wrote: every shard once.
+
+    """
+    merge(files, output, force=force)
