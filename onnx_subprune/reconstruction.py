@@ -158,11 +158,11 @@ class _Walk:
         if not isinstance(self._task.formulation, Asymmetric):
             bias = self._bias(contraction, kernel)
             inside = bias.inside((weights.shape[0], weights.shape[2])) if bias is not None else 0.0 * weights[:, 0]
-            halves = self._models.collect(_input_of(contraction, kernel))
+            halves = self._models.collect(self._input_of(contraction, kernel))
             return [half.moments().with_target(weights).shifted(inside) for half in halves]
         after = network.position[self._order[place + 1].node] if place + 1 < len(self._order) else len(network.nodes)
         self._models.advance_original(after, also=[aim.tensor])
-        return [half.moments() for half in self._models.collect(_aimed(contraction, kernel, aim))]
+        return [half.moments() for half in self._models.collect(self._aimed(contraction, kernel, aim))]
 
     def _choose(self, contraction: Contraction, kernel: Kernel, moments: Moments, weights: Float64) -> None:
         for group in self._groups:
@@ -189,7 +189,7 @@ class _Walk:
     def _neighbour(self, consumer: Consumer) -> Problem:
         contraction = consumer.contraction
         kernel, weights = kernel_of(self._task.network, contraction)
-        sums = united(self._models.collect(_input_of(contraction, kernel)))
+        sums = united(self._models.collect(self._input_of(contraction, kernel)))
         moments = sums.moments().with_target(weights).centered()
         alive = alive_columns(self._task.graph, self._choices, contraction, kernel, weights)
         return problem_of(consumer, kernel, moments, weights, alive)
@@ -226,26 +226,30 @@ class _Walk:
     ) -> Fit:
         """Targets that differ from what the layer now puts out only where the activation behind sees it."""
         for _ in range(rounds):
-            sums = self._models.collect(_aimed(contraction, kernel, aim, renew=True))
+            sums = self._models.collect(self._aimed(contraction, kernel, aim, renew=True))
             halves = [half.moments(gram) for half, gram in zip(sums, grams, strict=True)]
             found = fit(halves, found.weights, alive, free_bias=True)
             self._take(contraction, kernel, aim, found)
         return found
 
+    def _positions(self, contraction: Contraction) -> int:
+        _, weights = kernel_of(self._task.network, contraction)
+        return self._task.running.positions_of(self._task.data.samples, weights.shape[1])
 
-def _input_of(contraction: Contraction, kernel: Kernel) -> Ask:
-    """Moments of the input alone."""
-    return Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor)
+    def _input_of(self, contraction: Contraction, kernel: Kernel) -> Ask:
+        """Moments of the input alone."""
+        positions = self._positions(contraction)
+        return Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor, positions=positions)
 
-
-def _aimed(contraction: Contraction, kernel: Kernel, aim: Aim, *, renew: bool = False) -> Ask:
-    """Moments against the original's aim; with `renew`, against what of it the activation behind can tell apart, for a known gram."""
-    return Ask(
-        node=contraction.node,
-        kernel=kernel,
-        input=contraction.input.tensor,
-        aim=aim,
-        axis=contraction.output.index,
-        renew=renew,
-        with_gram=not renew,
-    )
+    def _aimed(self, contraction: Contraction, kernel: Kernel, aim: Aim, *, renew: bool = False) -> Ask:
+        """Moments against the original's aim; with `renew`, against what of it the activation behind can tell apart, for a known gram."""
+        return Ask(
+            node=contraction.node,
+            kernel=kernel,
+            input=contraction.input.tensor,
+            aim=aim,
+            axis=contraction.output.index,
+            renew=renew,
+            with_gram=not renew,
+            positions=self._positions(contraction),
+        )

@@ -123,5 +123,6 @@ def survey(
         for contraction in sorted(contractions, key=lambda item: network.position[item.node]):
             run.advance(network.position[contraction.node])
             kernel, weights = kernel_of(network, contraction)
-            ask = Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor)
+            positions = running.positions_of(data.samples, weights.shape[1])
+            ask = Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor, positions=positions)
             yield contraction, united(run.collect(ask)).moments().with_target(weights)

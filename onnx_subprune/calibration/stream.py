@@ -36,13 +36,26 @@ def new_session(model: ModelProto, threads: int | None, folder: Path | None) -> 
     return Session(model, threads=threads, folder=folder)
 
 
+ROWS = 64
+"""Rows of the unfolded input for each of its columns; on large maps there are many more, and they tell nothing more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """How models are run: at most `batch_size` samples at once, on `threads` threads (None: all), in sessions that `session` makes."""
+    """How models are run: at most `batch_size` samples at once, on `threads` threads (None: all), in sessions that `session` makes.
+
+    positions: at most so many output positions of a sample of a convolution count in its moments (None: enough for `ROWS`
+    rows a column).
+    """
 
     batch_size: int = 32
     threads: int | None = None
     session: Opener = new_session
+    positions: int | None = None
+
+    def positions_of(self, samples: int, columns: int) -> int:
+        """Return how many output positions of each of `samples` count for a convolution with so many columns a group."""
+        return self.positions or -(-ROWS * columns // samples)
 
 
 class Stream:

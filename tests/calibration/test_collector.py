@@ -9,7 +9,7 @@ from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
 from onnx_subprune.calibration.lags import LagPlan, usable
 from onnx_subprune.calibration.moments import Moments
 from onnx_subprune.calibration.routes import Lagging, Route, Unfolding, route
-from onnx_subprune.calibration.unfold import output_positions, rows, sample_positions, unfold
+from onnx_subprune.calibration.unfold import at, output_positions, rows, sample_positions, unfold
 from onnx_subprune.calibration.windows import windows
 
 from .cases import CASES, Case, Float32
@@ -116,11 +116,11 @@ def test_a_new_target_is_collected_without_the_gram_and_positions_restrict_rows(
     assert sample_positions(56, 56, np.random.default_rng(0)) is None
     assert output_positions(case.contraction, x.shape) == 56
     whole, again = (
-        Collector(case.contraction, positions=positions),
-        Collector(case.contraction, with_gram=False, positions=positions),
+        Collector(case.contraction, sampled=True),
+        Collector(case.contraction, with_gram=False, sampled=True),
     )
-    whole.add(x, y)
-    again.add(x, y)
+    whole.add(x, at(y, positions), positions)
+    again.add(x, at(y, positions), positions)
     chosen = (np.arange(12)[:, None] * 56 + positions).ravel()
     B, T = (array[0].astype(np.float64)[chosen] for array in (unfold(case.contraction, x), rows(case.contraction, y)))
     found = whole.moments()
