@@ -6,6 +6,7 @@ collect. Chunks are told apart by their number in the whole data, and the sums d
 the same bytes.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
+from onnx_subprune.calibration.routes import Products
 from onnx_subprune.calibration.store import Store
 from onnx_subprune.calibration.stream import Running, Stream
 from onnx_subprune.calibration.targets import Aim
@@ -105,7 +108,7 @@ class Streams:
         store = self._open.enter_context(Store(memory))
         self._current = Stream(network, data, store, running)
         self._original = Stream(network, data, store, running) if paired else None
-        self._first = first
+        self._first, self._threads = first, running.threads or os.cpu_count() or 1
         self._halves = min(2, self._current.chunks if total is None else total)
 
     def advance(self, position: int) -> None:
@@ -123,15 +126,18 @@ class Streams:
 
     def collect(self, ask: Ask) -> list[Collector]:
         """See `Lockstep`."""
-        halves: list[Collector] = []
-        for number, (have, wanted) in enumerate(self._chunks(ask), self._first):
-            source = have[ask.input]
-            positions = drawn(ask, source.shape, number)
-            if not halves:
-                sampled = positions is not None
-                halves = [Collector(ask.kernel, with_gram=ask.with_gram, sampled=sampled) for _ in range(self._halves)]
-            half = halves[number % self._halves]
-            half.add(source, _target(ask, have, wanted, positions), positions)
+        shape = self._current.shape_of(ask.input)
+        sampled = drawn(ask, shape, 0) is not None
+        halves = [Collector(ask.kernel, with_gram=ask.with_gram, sampled=sampled) for _ in range(self._halves)]
+
+        def products(number: int, have: Mapping[str, Array], wanted: Mapping[str, Array]) -> Products:
+            positions = drawn(ask, shape, number)
+            target = _target(ask, have, wanted, positions)
+            return halves[number % self._halves].products(have[ask.input], target, positions)
+
+        jobs = ((number, *chunk) for number, chunk in enumerate(self._chunks(ask), self._first))
+        for number, found in enumerate(alongside(products, jobs, self._threads), self._first):
+            halves[number % self._halves].take(found, shape)
         return halves
 
     def _chunks(self, ask: Ask) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Array]]]:
@@ -165,9 +171,7 @@ def drawn(ask: Ask, input_shape: Sequence[int], chunk: int) -> Int64 | None:
     return sample_positions(total, ask.positions, np.random.default_rng([total, ask.positions, chunk]))
 
 
-def _target(
-    ask: Ask, have: Mapping[str, Array], wanted: Mapping[str, Array], positions: Int64 | None
-) -> Array | None:
+def _target(ask: Ask, have: Mapping[str, Array], wanted: Mapping[str, Array], positions: Int64 | None) -> Array | None:
     """What the contraction should put out for one chunk."""
     aim = ask.aim
     if aim is None:

@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
-from onnx_subprune.calibration.store import Held, Store, give_back
+from onnx_subprune.calibration.store import Held, Store
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import Network
@@ -99,7 +99,7 @@ class Stream:
                 held[chunk].free()
         self._held = {**{name: held for name, held in self._held.items() if name in wanted}, **new}
         self.position = position
-        give_back()
+        self._store.give_back()
 
     def element_type(self, use: Use) -> int:
         """ONNX element type of the constant in that slot; of the first constant input where the slot is empty (a bias)."""
@@ -107,6 +107,10 @@ class Stream:
         names = [node.input[use.slot]] if use.slot < len(node.input) and node.input[use.slot] else list(node.input)
         name = next(name for name in names if name in self._network.constants)
         return int(onnx.helper.np_dtype_to_tensor_dtype(self._network.array(name).dtype))
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Return the shape of the first chunk of a tensor that is held."""
+        return self._held[name][0].get().shape
 
     def close(self) -> None:
         """Let go of everything that is held."""

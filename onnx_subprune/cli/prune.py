@@ -103,6 +103,12 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         str | None,
         Parameter(help="Activations to hold before they go to disk, for example 4G (a quarter of the machine)."),
     ] = None,
+    positions: Annotated[
+        int | None,
+        Parameter(
+            help="Count at most N output positions of a sample in the moments of a convolution (as many as give 64 rows for each column)."
+        ),
+    ] = None,
     json_file: JsonOption = None,
     force: Annotated[bool, Parameter(negative="", help="Overwrite OUTPUT.")] = False,
     quiet: Annotated[bool, Parameter(negative="", help="Print nothing but errors.")] = False,
@@ -128,7 +134,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         only=tuple(only or ()),
         round_to=round_to,
         min_width=min_width,
-        resources=resources_of(samples, batch_size, threads, memory),
+        resources=resources_of(samples, batch_size, threads, memory, positions),
     )
     with Bar(quiet=quiet) as watch:
         if statistics is not None:
