@@ -32,13 +32,17 @@ Array = NDArray[np.generic]
 Int64 = NDArray[np.int64]
 
 
+WORTH = 3
+"""Maps with fewer positions, in units of those asked for, are taken whole: lags make that as cheap."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ask:
     """The moments of one contraction.
 
     node: its label. input: the tensor that it reads in the pruned model. aim: what it should reproduce of the original model, None for the
     moments of the input alone. axis: the channel axis of its output. renew: take from the original only what the activation behind can
-    tell apart. with_gram: False where the gram is known already. positions: at most so many output positions of a sample of a convolution,
+    tell apart. with_gram: False where the gram is known already. positions: about so many output positions of a sample of a convolution,
     drawn anew for every chunk; None for all.
     """
 
@@ -168,6 +172,8 @@ def drawn(ask: Ask, input_shape: Sequence[int], chunk: int) -> Int64 | None:
     if ask.positions is None or ask.kernel.kind not in CONVOLUTIONS:
         return None
     total = output_positions(ask.kernel, input_shape)
+    if total < WORTH * ask.positions:
+        return None
     return sample_positions(total, ask.positions, np.random.default_rng([total, ask.positions, chunk]))
 
 

@@ -106,7 +106,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     positions: Annotated[
         int | None,
         Parameter(
-            help="Count at most N output positions of a sample in the moments of a convolution (as many as give 64 rows for each column)."
+            help="Draw N output positions of a sample for the moments of convolutions whose maps have at least 3 N (as many as give 128 rows a column)."
         ),
     ] = None,
     json_file: JsonOption = None,
