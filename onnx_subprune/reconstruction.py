@@ -228,7 +228,7 @@ class _Walk:
         for _ in range(rounds):
             sums = self._models.collect(self._aimed(contraction, kernel, aim, renew=True))
             halves = [half.moments(gram) for half, gram in zip(sums, grams, strict=True)]
-            found = fit(halves, found.weights, alive, free_bias=True)
+            found = fit(halves, found.weights, alive, free_bias=True, strengths=found.strengths)
             self._take(contraction, kernel, aim, found)
         return found
 

@@ -48,7 +48,7 @@ class Fit:
     """New weights of a contraction and how they do.
 
     weights: (g, p, m), zero where columns are dead. bias: (g, m) or None where it is not free. The errors are relative to the energy
-    of the target; plain_error is that of the old weights, sliced; refitted is False where those were kept.
+    of the target; plain_error is that of the old weights, sliced; refitted is False where those were kept. strengths: of the ridge, ascending, one or more groups each.
     """
 
     weights: Float64
@@ -57,6 +57,7 @@ class Fit:
     heldout_error: float
     plain_error: float
     refitted: bool
+    strengths: tuple[float, ...] = STRENGTHS
 
 
 def fit(
@@ -87,6 +88,7 @@ def fit(
         heldout_error=float(held if refitted else plain),
         plain_error=float(plain),
         refitted=refitted,
+        strengths=tuple(sorted({part[3] for part in parts})),
     )
 
 
@@ -105,16 +107,19 @@ def _normal(moments: Moments, group: int, mask: Mask) -> Normal:
     return Normal(gram=gram, cross=moments.cross[group][left], energy=float(moments.energy[group].sum()))
 
 
-def _fit_group(normals: Sequence[Normal], prior: Float64, strengths: Sequence[float]) -> tuple[Float64, float, float]:
-    """Weights, held-out loss and the loss of the prior, both plus the energy of the target."""
+def _fit_group(
+    normals: Sequence[Normal], prior: Float64, strengths: Sequence[float]
+) -> tuple[Float64, float, float, float]:
+    """Weights, held-out loss and the loss of the prior, both plus the energy of the target; the strength."""
     whole = normals[-1]
     if not len(prior):
-        return prior, whole.energy, whole.energy
+        return prior, whole.energy, whole.energy, strengths[0]
     if len(normals) < 3:
-        return prior, whole.energy, 0.0
+        return prior, whole.energy, 0.0, strengths[0]
     found = cross_validated(normals[0], normals[1], prior, strengths)
     energy = normals[0].energy + normals[1].energy
-    return ridge(whole.gram, whole.cross, prior, found.strength), found.error * energy, found.prior_error * energy
+    weights = ridge(whole.gram, whole.cross, prior, found.strength)
+    return weights, found.error * energy, found.prior_error * energy, found.strength
 
 
 def _error(moments: Moments, weights: Float64) -> float:
