@@ -158,7 +158,7 @@ class _Walk:
         if not isinstance(self._task.formulation, Asymmetric):
             bias = self._bias(contraction, kernel)
             inside = bias.inside((weights.shape[0], weights.shape[2])) if bias is not None else 0.0 * weights[:, 0]
-            halves = self._models.collect(self._input_of(contraction, kernel))
+            halves = self._models.collect(_input_of(contraction, kernel))
             return [half.moments().with_target(weights).shifted(inside) for half in halves]
         after = network.position[self._order[place + 1].node] if place + 1 < len(self._order) else len(network.nodes)
         self._models.advance_original(after, also=[aim.tensor])
@@ -189,7 +189,7 @@ class _Walk:
     def _neighbour(self, consumer: Consumer) -> Problem:
         contraction = consumer.contraction
         kernel, weights = kernel_of(self._task.network, contraction)
-        sums = united(self._models.collect(self._input_of(contraction, kernel)))
+        sums = united(self._models.collect(_input_of(contraction, kernel)))
         moments = sums.moments().with_target(weights).centered()
         alive = alive_columns(self._task.graph, self._choices, contraction, kernel, weights)
         return problem_of(consumer, kernel, moments, weights, alive)
@@ -232,17 +232,9 @@ class _Walk:
             self._take(contraction, kernel, aim, found)
         return found
 
-    def _positions(self, contraction: Contraction) -> int:
-        _, weights = kernel_of(self._task.network, contraction)
-        return self._task.running.positions_of(self._task.data.samples, weights.shape[1])
-
-    def _input_of(self, contraction: Contraction, kernel: Kernel) -> Ask:
-        """Moments of the input alone."""
-        positions = self._positions(contraction)
-        return Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor, positions=positions)
-
     def _aimed(self, contraction: Contraction, kernel: Kernel, aim: Aim, *, renew: bool = False) -> Ask:
         """Moments against the original's aim; with `renew`, against what of it the activation behind can tell apart, for a known gram."""
+        _, weights = kernel_of(self._task.network, contraction)
         return Ask(
             node=contraction.node,
             kernel=kernel,
@@ -251,5 +243,10 @@ class _Walk:
             axis=contraction.output.index,
             renew=renew,
             with_gram=not renew,
-            positions=self._positions(contraction),
+            positions=self._task.running.positions_of(self._task.data.samples, weights.shape[1]),
         )
+
+
+def _input_of(contraction: Contraction, kernel: Kernel) -> Ask:
+    """Moments of the input alone, over all positions: layerwise selection is the paper's, and files of statistics have the same."""
+    return Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor)

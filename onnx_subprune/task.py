@@ -123,6 +123,5 @@ def survey(
         for contraction in sorted(contractions, key=lambda item: network.position[item.node]):
             run.advance(network.position[contraction.node])
             kernel, weights = kernel_of(network, contraction)
-            positions = running.positions_of(data.samples, weights.shape[1])
-            ask = Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor, positions=positions)
+            ask = Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor)
             yield contraction, united(run.collect(ask)).moments().with_target(weights)
