@@ -18,6 +18,7 @@ from onnx_subprune.calibration.moments import Moments
 from onnx_subprune.calibration.targets import Aim, aim_of
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
 from onnx_subprune.selection import Choice, Problem, mean_error
+from onnx_subprune.selection.ridge import Factors
 from onnx_subprune.task import Asymmetric, Layerwise, Reconstruction, Refitted, Task, kernel_of, survey
 
 Array = NDArray[np.generic]
@@ -127,11 +128,16 @@ class _Walk:
         selected = clock()
         alive = alive_columns(task.graph, self._choices, contraction, kernel, weights)
         keep_weights = task.refit is None
-        found = plain(about, weights, alive) if keep_weights else fit(halves, weights, alive, free_bias=free_bias)
+        factors = Factors(task.memory // 2)
+        found = (
+            plain(about, weights, alive)
+            if keep_weights
+            else fit(halves, weights, alive, free_bias=free_bias, factors=factors)
+        )
         self._take(contraction, kernel, aim, found)
         if task.refit is not None and aim.flat is not None and isinstance(task.formulation, Asymmetric) and free_bias:
             found = self._renew(
-                contraction, kernel, aim, found, alive, [half.gram for half in halves], task.refit.rounds
+                contraction, kernel, aim, found, alive, [half.gram for half in halves], task.refit.rounds, factors
             )
         self._refits.append(
             Refitted(
@@ -223,12 +229,13 @@ class _Walk:
         alive: Mask,
         grams: Sequence[Float64],
         rounds: int,
+        factors: Factors,
     ) -> Fit:
         """Targets that differ from what the layer now puts out only where the activation behind sees it."""
         for _ in range(rounds):
             sums = self._models.collect(self._aimed(contraction, kernel, aim, renew=True))
             halves = [half.moments(gram) for half, gram in zip(sums, grams, strict=True)]
-            found = fit(halves, found.weights, alive, free_bias=True, strengths=found.strengths)
+            found = fit(halves, found.weights, alive, free_bias=True, factors=factors)
             self._take(contraction, kernel, aim, found)
         return found
 

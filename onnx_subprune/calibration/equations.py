@@ -15,7 +15,7 @@ from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.moments import Moments
 from onnx_subprune.graph.channels import Consumer
 from onnx_subprune.selection import Normal, Problem, cross_validated, ridge
-from onnx_subprune.selection.ridge import STRENGTHS
+from onnx_subprune.selection.ridge import STRENGTHS, Factored, Factors
 
 Float64 = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -48,7 +48,7 @@ class Fit:
     """New weights of a contraction and how they do.
 
     weights: (g, p, m), zero where columns are dead. bias: (g, m) or None where it is not free. The errors are relative to the energy
-    of the target; plain_error is that of the old weights, sliced; refitted is False where those were kept. strengths: of the ridge, ascending, one or more groups each.
+    of the target; plain_error is that of the old weights, sliced; refitted is False where those were kept.
     """
 
     weights: Float64
@@ -57,13 +57,20 @@ class Fit:
     heldout_error: float
     plain_error: float
     refitted: bool
-    strengths: tuple[float, ...] = STRENGTHS
 
 
 def fit(
-    halves: Sequence[Moments], prior: Float64, alive: Mask, *, free_bias: bool, strengths: Sequence[float] = STRENGTHS
+    halves: Sequence[Moments],
+    prior: Float64,
+    alive: Mask,
+    *,
+    free_bias: bool,
+    strengths: Sequence[float] = STRENGTHS,
+    factors: Factors | None = None,
 ) -> Fit:
     """Refit a contraction on the moments of two halves of the samples, pulled towards `prior` (g, p, m).
+
+    factors: where they are kept from fit to fit, as long as inputs and `alive` stay the same.
 
     The refit is taken where it beats the plain slice on held-out halves. With `free_bias` the regression is about the means.
     """
@@ -71,7 +78,11 @@ def fit(
     use = [half.centered() if free_bias else half for half in (*halves, total)]
     groups, p, _ = prior.shape
     masks = alive.reshape(groups, p)
-    parts = [_fit_group([_normal(m, g, masks[g]) for m in use], prior[g][masks[g]], strengths) for g in range(groups)]
+    known = factors if factors is not None else Factors(0)
+    parts = [
+        _fit_group([_normal(m, g, masks[g], known.of(i, g)) for i, m in enumerate(use)], prior[g][masks[g]], strengths)
+        for g in range(groups)
+    ]
     energy = max(float(use[-1].energy.sum()), 1e-300)
     held, plain = (float(sum(part[i] for part in parts)) / energy for i in (1, 2))
     refitted = held < plain
@@ -88,7 +99,6 @@ def fit(
         heldout_error=float(held if refitted else plain),
         plain_error=float(plain),
         refitted=refitted,
-        strengths=tuple(sorted({part[3] for part in parts})),
     )
 
 
@@ -99,27 +109,28 @@ def plain(moments: Moments, prior: Float64, alive: Mask) -> Fit:
     return Fit(weights=weights, bias=None, fitted_error=error, heldout_error=error, plain_error=error, refitted=False)
 
 
-def _normal(moments: Moments, group: int, mask: Mask) -> Normal:
-    if mask.all():
-        return Normal(gram=moments.gram[group], cross=moments.cross[group], energy=float(moments.energy[group].sum()))
-    left = np.flatnonzero(mask)
-    gram = moments.gram[group][np.ix_(left, left)]
-    return Normal(gram=gram, cross=moments.cross[group][left], energy=float(moments.energy[group].sum()))
+def _normal(moments: Moments, group: int, mask: Mask, factored: Factored) -> Normal:
+    gram, cross, energy = moments.gram[group], moments.cross[group], float(moments.energy[group].sum())
+    if not mask.all():
+        left = np.flatnonzero(mask)
+        gram, cross = gram[np.ix_(left, left)], cross[left]
+    return Normal(gram=gram, cross=cross, energy=energy, factored=factored)
 
 
-def _fit_group(
-    normals: Sequence[Normal], prior: Float64, strengths: Sequence[float]
-) -> tuple[Float64, float, float, float]:
-    """Weights, held-out loss and the loss of the prior, both plus the energy of the target; the strength."""
+def _fit_group(normals: Sequence[Normal], prior: Float64, strengths: Sequence[float]) -> tuple[Float64, float, float]:
+    """Weights, held-out loss and the loss of the prior, both plus the energy of the target."""
     whole = normals[-1]
     if not len(prior):
-        return prior, whole.energy, whole.energy, strengths[0]
+        return prior, whole.energy, whole.energy
     if len(normals) < 3:
-        return prior, whole.energy, 0.0, strengths[0]
+        return prior, whole.energy, 0.0
     found = cross_validated(normals[0], normals[1], prior, strengths)
     energy = normals[0].energy + normals[1].energy
-    weights = ridge(whole.gram, whole.cross, prior, found.strength)
-    return weights, found.error * energy, found.prior_error * energy, found.strength
+    return (
+        ridge(whole.gram, whole.cross, prior, found.strength, whole.factored),
+        found.error * energy,
+        found.prior_error * energy,
+    )
 
 
 def _error(moments: Moments, weights: Float64) -> float:
