@@ -170,7 +170,7 @@ def test_threads_change_neither_results_nor_their_order() -> None:
 
 @pytest.mark.parametrize("case", [SOME[1], SOME[2], SOME[4]], ids=str)
 def test_sampled_positions_are_rows_of_the_unfolded_input(case: Case) -> None:
-    x, w, b = case.data()
+    x, *_ = case.data()
     total = output_positions(case.contraction, x.shape)
     positions = sample_positions(total, total // 3, np.random.default_rng(1))
     assert positions is not None
