@@ -9,6 +9,7 @@ from rich.console import Console
 
 from onnx_subprune.allocation import Allocator, Channels, Macs, MarginalCost, Params, Uniform
 from onnx_subprune.cli.application import app
+from onnx_subprune.cli.executor import executor_of
 from onnx_subprune.cli.files import free_json, write_json
 from onnx_subprune.cli.options import DataOption, JsonOption, Names, resources_of
 from onnx_subprune.cli.progress import Bar
@@ -137,9 +138,9 @@ def prune_command(  # noqa: PLR0913 - one argument an option
                 raise OptionError("--scheduler runs the models on --data; with --statistics nothing is run")
             result = prune_collected(model, statistics, **settings, progress=watch)
         elif data is not None:
-            result = prune(
-                model, data, formulation=FORMULATIONS[formulation or "asymmetric"], **settings, progress=watch
-            )
+            form = FORMULATIONS[formulation or "asymmetric"]
+            with executor_of(scheduler) as executor:
+                result = prune(model, data, formulation=form, executor=executor, **settings, progress=watch)
         else:
             raise OptionError("no data: give --data, or --statistics collected from it")
     result.save(output, force=force)
