@@ -20,6 +20,7 @@ from onnx_subprune.allocation import (
     MarginalCost,
     Multilinear,
     Params,
+    Room,
     proportional,
 )
 from onnx_subprune.calibration.fidelity import Runnable, fidelity
@@ -34,12 +35,13 @@ from onnx_subprune.graph.site import Rule
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.measurement import measured_latency, model_bytes
 from onnx_subprune.output import free_path, save_model, side_file_wanted
+from onnx_subprune.probing import probed
 from onnx_subprune.reconstruction import far_apart, reconstruct
 from onnx_subprune.report.assembly import group_reports
 from onnx_subprune.report.model import Change, Report
 from onnx_subprune.restriction import restricted, rooms_of
 from onnx_subprune.runtime import Port, environment
-from onnx_subprune.selection import Forward, Selector
+from onnx_subprune.selection import Forward, ProbingSelector, Selector
 from onnx_subprune.sensitivity import GroupSensitivity, sensitivities
 from onnx_subprune.surgery import Plan, apply
 from onnx_subprune.task import Asymmetric, Formulation, Refit, Task, Watch
@@ -89,7 +91,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     *,
     budget: Budget = Macs(0.5),
     formulation: Formulation = Asymmetric(),
-    selector: Selector = Forward(),
+    selector: Selector | ProbingSelector = Forward(),
     allocator: Allocator = MarginalCost(),
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
@@ -125,6 +127,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
         clock=clock,
     )
     with threadpool_limits(1):
+        task = _probed(task, budget, rooms_of(graph, round_to=round_to, min_width=min_width))
         widths, felt = _allocated(task, budget, allocator, price, round_to=round_to, min_width=min_width)
         allocated = clock()
         done = reconstruct(replace(task, widths=widths))
@@ -175,7 +178,7 @@ def sensitivity(
     model: Model,
     data: Source,
     *,
-    selector: Selector = Forward(),
+    selector: Selector | ProbingSelector = Forward(),
     rules: Mapping[str, Rule] = RULES,
     resources: Resources = Resources(),
     progress: Watch = silent,
@@ -198,7 +201,8 @@ def sensitivity(
         clock=time.perf_counter,
     )
     with threadpool_limits(1):
-        found = sensitivities(task, rooms_of(graph, round_to=1, min_width=1))
+        rooms = rooms_of(graph, round_to=1, min_width=1)
+        found = sensitivities(_probed(task, None, rooms), rooms)
     return tuple(found[group.name] for group in graph.groups)
 
 
@@ -224,6 +228,14 @@ def memory_of(resources: Resources) -> int:
     if resources.memory is not None:
         return resources.memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+
+
+def _probed(task: Task, budget: Budget | None, rooms: Sequence[Room]) -> Task:
+    """The task with the scores of a selector that runs the model, which it asks for up to the widest widths that can come up."""
+    if not isinstance(task.selector, ProbingSelector):
+        return task
+    sizes = proportional(rooms, budget.fraction if isinstance(budget, Channels) else 1.0)
+    return replace(task, scores=probed(task, task.selector, sizes))
 
 
 STREAM = 2.0
