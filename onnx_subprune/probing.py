@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.divergence import divergence
-from onnx_subprune.calibration.equations import columns_of
 from onnx_subprune.calibration.store import Store
 from onnx_subprune.calibration.stream import Stream
 from onnx_subprune.graph.channels import ChannelGroup, Use
+from onnx_subprune.masking import scaled_rows
 from onnx_subprune.selection import ProbingSelector
 from onnx_subprune.sensitivity import replace_samples
-from onnx_subprune.task import Task, kernel_of
+from onnx_subprune.task import Task
 
 Array = NDArray[np.generic]
 Float64 = NDArray[np.float64]
@@ -77,10 +77,9 @@ class Gates:
         found: dict[Use, Array] = {}
         for consumer in self._group.consumers:
             contraction = consumer.contraction
-            old = network.array(contraction.weight_tensor)
-            kernel, matrix = kernel_of(network, contraction)
-            factor = factors.setdefault(contraction.weight, np.ones(matrix.shape[0] * matrix.shape[1]))
-            factor[columns_of(consumer.positions, kernel.taps)] *= gate[:, None]
-            scaled = matrix * factor.reshape(matrix.shape[:2])[:, :, None]
-            found[contraction.weight] = kernel.from_matrix(scaled, old.dtype, old.shape)
+            weight, axis = network.array(contraction.weight_tensor), contraction.rows.index
+            rows = weight.shape[axis] * (contraction.groups if axis else 1)
+            factor = factors.setdefault(contraction.weight, np.ones(rows))
+            factor[consumer.positions] *= gate[:, None]
+            found[contraction.weight] = scaled_rows(weight, contraction, factor)
         return found

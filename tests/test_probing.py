@@ -15,14 +15,19 @@ from onnx_subprune.runtime import Session
 from onnx_subprune.surgery import Plan, apply
 from onnx_subprune.task import Layerwise, Task
 from tests.conftest import sample_models
+from tests.graph.test_whole_prune import PRUNED
+from tests.networks.check import feeds_of
 
 
 def task_of(path, images, selector):
-    network = load(path)
+    return task_on(load(path), Calibration(arrays={"input": images}, chunk=16), selector)
+
+
+def task_on(network, data, selector):
     return Task(
         network=network,
         graph=trace(network),
-        data=Calibration(arrays={"input": images}, chunk=16),
+        data=data,
         widths={},
         formulation=Layerwise(),
         selector=selector,
@@ -52,6 +57,27 @@ def test_a_gate_of_zero_costs_what_removing_the_channel_costs(path, few):
             small = Session(apply(network, task.graph, Plan(supports={group.name: kept})))
             expected = divergence(reference, [small.run({"input": few[:32]})])
             assert probe(gates) == pytest.approx([expected, 0.0], rel=1e-3, abs=1e-9), group.name
+
+
+@pytest.mark.parametrize("pattern", PRUNED)
+def test_a_gate_of_zero_costs_what_removing_costs_in_every_pattern(pattern):
+    network = load(pattern.model(pattern.opsets[-1]))
+    feeds = feeds_of(network, 4, 0)
+    task = task_on(network, Calibration(arrays=feeds, chunk=4), Taylor())
+    with Store(1 << 30) as store:
+        for group in task.graph.groups:
+            stream = Stream(network, task.data, store, Running())
+            reference = list(stream.read(network.outputs))
+            stream.advance(min(network.position[consumer.node] for consumer in group.consumers))
+            probe = Gates(task, group, stream, network.outputs, reference)
+            kept = np.concatenate([np.flatnonzero(group.cells == cell)[1:] for cell in range(group.step)])
+            if not kept.size:
+                continue
+            gates = np.ones((2, group.width))
+            gates[0] = np.isin(np.arange(group.width), kept)
+            small = apply(network, task.graph, Plan(supports={group.name: sorted(kept.tolist())}))
+            expected = divergence(reference, [Session(small).run(feeds, list(network.outputs))])
+            assert probe(gates) == pytest.approx([expected, 0.0], rel=5e-3, abs=1e-6), group.name
 
 
 def test_channels_that_are_zero_for_every_input_get_no_score(few):
