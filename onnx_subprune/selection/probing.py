@@ -3,6 +3,9 @@
 A *probe* maps gate vectors g (r, w) to losses L(g) (r,): the divergence of the model's output from the original one's, without labels, when
 channel i of the group is multiplied by g_i. Where the literature has the cross-entropy against the labels, this stands. Every criterion turns
 the probe of a group into one score a channel; the channels with the highest scores stay, so that supports are nested over the widths.
+
+On images that the model was trained on, the divergence comes from the few on which the model is not certain, and few samples are easily
+overfitted: more `samples` choose better, and every run costs as much more.
 """
 
 from collections.abc import Sequence
