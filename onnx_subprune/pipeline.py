@@ -20,7 +20,6 @@ from onnx_subprune.allocation import (
     MarginalCost,
     Multilinear,
     Params,
-    Room,
     proportional,
 )
 from onnx_subprune.calibration.fidelity import Runnable, fidelity
@@ -35,7 +34,7 @@ from onnx_subprune.graph.site import Rule
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.measurement import measured_latency, model_bytes
 from onnx_subprune.output import free_path, save_model, side_file_wanted
-from onnx_subprune.probing import probed
+from onnx_subprune.probing import scored
 from onnx_subprune.reconstruction import far_apart, reconstruct
 from onnx_subprune.report.assembly import group_reports
 from onnx_subprune.report.model import Change, Report
@@ -127,7 +126,8 @@ def prune(  # noqa: PLR0913 - the interface's signature
         clock=clock,
     )
     with threadpool_limits(1):
-        task = _probed(task, budget, rooms_of(graph, round_to=round_to, min_width=min_width))
+        rooms = rooms_of(graph, round_to=round_to, min_width=min_width)
+        task = scored(task, rooms, budget.fraction if isinstance(budget, Channels) else 1.0)
         widths, felt = _allocated(task, budget, allocator, price, round_to=round_to, min_width=min_width)
         allocated = clock()
         done = reconstruct(replace(task, widths=widths))
@@ -202,7 +202,7 @@ def sensitivity(
     )
     with threadpool_limits(1):
         rooms = rooms_of(graph, round_to=1, min_width=1)
-        found = sensitivities(_probed(task, None, rooms), rooms)
+        found = sensitivities(scored(task, rooms, 1.0), rooms)
     return tuple(found[group.name] for group in graph.groups)
 
 
@@ -228,14 +228,6 @@ def memory_of(resources: Resources) -> int:
     if resources.memory is not None:
         return resources.memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-
-
-def _probed(task: Task, budget: Budget | None, rooms: Sequence[Room]) -> Task:
-    """The task with the scores of a selector that runs the model, which it asks for up to the widest widths that can come up."""
-    if not isinstance(task.selector, ProbingSelector):
-        return task
-    sizes = proportional(rooms, budget.fraction if isinstance(budget, Channels) else 1.0)
-    return replace(task, scores=probed(task, task.selector, sizes))
 
 
 STREAM = 2.0

@@ -5,10 +5,12 @@ between 0 and 1 equals a channel scaled by it.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.allocation import Room, proportional
 from onnx_subprune.calibration.divergence import divergence
 from onnx_subprune.calibration.store import Store
 from onnx_subprune.calibration.stream import Stream
@@ -20,6 +22,13 @@ from onnx_subprune.task import Task
 
 Array = NDArray[np.generic]
 Float64 = NDArray[np.float64]
+
+
+def scored(task: Task, rooms: Sequence[Room], fraction: float) -> Task:
+    """Return the task with the scores that a selector that runs the model needs, for widths up to `fraction` of each room."""
+    if not isinstance(task.selector, ProbingSelector):
+        return task
+    return replace(task, scores=probed(task, task.selector, proportional(rooms, fraction)))
 
 
 def probed(task: Task, selector: ProbingSelector, sizes: Mapping[str, int]) -> dict[str, Float64]:
