@@ -35,12 +35,13 @@ from onnx_subprune.graph.site import Rule
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.measurement import measured_latency, model_bytes
 from onnx_subprune.output import free_path, save_model, side_file_wanted
+from onnx_subprune.probing import scored
 from onnx_subprune.reconstruction import far_apart, reconstruct
 from onnx_subprune.report.assembly import group_reports
 from onnx_subprune.report.model import Change, Report
 from onnx_subprune.restriction import restricted, rooms_of
 from onnx_subprune.runtime import Port, environment
-from onnx_subprune.selection import Forward, Selector
+from onnx_subprune.selection import Forward, ProbingSelector, Selector
 from onnx_subprune.sensitivity import GroupSensitivity, sensitivities
 from onnx_subprune.surgery import Plan, apply
 from onnx_subprune.task import LOCAL, Asymmetric, Formulation, Refit, Task, Watch
@@ -90,7 +91,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     *,
     budget: Budget = Macs(0.5),
     formulation: Formulation = Asymmetric(),
-    selector: Selector = Forward(),
+    selector: Selector | ProbingSelector = Forward(),
     allocator: Allocator = MarginalCost(),
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
@@ -128,6 +129,8 @@ def prune(  # noqa: PLR0913 - the interface's signature
         executor=executor,
     )
     with threadpool_limits(1):
+        rooms = rooms_of(graph, round_to=round_to, min_width=min_width)
+        task = scored(task, rooms, budget.fraction if isinstance(budget, Channels) else 1.0)
         widths, felt = _allocated(task, budget, allocator, price, round_to=round_to, min_width=min_width)
         allocated = clock()
         done = reconstruct(replace(task, widths=widths))
@@ -178,7 +181,7 @@ def sensitivity(
     model: Model,
     data: Source,
     *,
-    selector: Selector = Forward(),
+    selector: Selector | ProbingSelector = Forward(),
     rules: Mapping[str, Rule] = RULES,
     resources: Resources = Resources(),
     progress: Watch = silent,
@@ -201,7 +204,8 @@ def sensitivity(
         clock=time.perf_counter,
     )
     with threadpool_limits(1):
-        found = sensitivities(task, rooms_of(graph, round_to=1, min_width=1))
+        rooms = rooms_of(graph, round_to=1, min_width=1)
+        found = sensitivities(scored(task, rooms, 1.0), rooms)
     return tuple(found[group.name] for group in graph.groups)
 
 

@@ -41,7 +41,7 @@ def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice
             kernel, weights = kernel_of(task.network, consumer.contraction)
             alive = alive_columns(task.graph, choices, consumer.contraction, kernel, weights)
             problems.append(problem_of(consumer, kernel, moments[consumer.node], weights, alive))
-        choices[group.name] = task.selector.path(problems, [task.widths[group.name]], group.cells)[0]
+        choices[group.name] = task.choose(group, problems, [task.widths[group.name]])[0]
     return choices
 
 
@@ -183,7 +183,7 @@ class _Walk:
         alive = alive_columns(task.graph, self._choices, contraction, kernel, weights)
         problems = [problem_of(consumer, kernel, moments, weights, alive)]  # the others read the same tensor
         problems += [self._neighbour(other) for other in group.consumers if other is not consumer]
-        choice = task.selector.path(problems, [task.widths[group.name]], group.cells)[0]
+        choice = task.choose(group, problems, [task.widths[group.name]])[0]
         return Choice(choice.support, mean_error(problems, choice.support))
 
     def _neighbour(self, consumer: Consumer) -> Problem:

@@ -94,7 +94,7 @@ def _try(
         kernel, weights = kernel_of(task.network, consumer.contraction)
         alive = np.ones(weights.shape[0] * weights.shape[1], bool)
         problems.append(problem_of(consumer, kernel, moments[consumer.node].centered(), weights, alive))
-    choices = task.selector.path(problems, widths, group.cells)
+    choices = task.choose(group, problems, widths)
     values = []
     for choice in choices:
         mine: dict[Use, Held] = {}

@@ -11,7 +11,7 @@ LAYERS = {
     **dict.fromkeys(("runtime", "selection", "allocation"), 1),
     **dict.fromkeys(("graph", "data"), 2),
     **dict.fromkeys(("calibration", "surgery", "masking", "output", "restriction"), 3),
-    **dict.fromkeys(("verification", "task", "reconstruction", "sensitivity", "statistics"), 4),
+    **dict.fromkeys(("verification", "task", "reconstruction", "sensitivity", "statistics", "probing"), 4),
     **dict.fromkeys(("pipeline", "report", "comparison", "measurement", "collected"), 5),
     **dict.fromkeys(("cli", "integrations", "__main__", "__init__"), 6),
 }

@@ -5,12 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import get_args, get_type_hints
 
 import numpy as np
 import onnx
 import pytest
 
 from onnx_subprune.cli import run
+from onnx_subprune.cli.prune import prune_command
+from onnx_subprune.selection import selectors
 from tests.conftest import MODELS
 
 LENET = MODELS / "lenet_fashion.onnx"
@@ -241,3 +244,8 @@ def test_help_teaches():
     ).stdout
     assert "--macs" in text
     assert "test_data_set_" in text
+
+
+def test_every_selector_has_its_name_on_the_command_line():
+    annotated = get_type_hints(prune_command, include_extras=True)["selector"]
+    assert set(get_args(get_args(annotated)[0])) == set(selectors(0))

@@ -18,7 +18,7 @@ from onnx_subprune.errors import OptionError
 from onnx_subprune.output import free_path
 from onnx_subprune.pipeline import Resources, prune
 from onnx_subprune.report import report_table
-from onnx_subprune.selection import Selector, selectors
+from onnx_subprune.selection import ProbingSelector, Selector, selectors
 from onnx_subprune.task import Asymmetric, Formulation, Layerwise, Refit, Sequential
 
 FORMULATIONS: dict[str, Formulation] = {
@@ -72,6 +72,9 @@ def prune_command(  # noqa: PLR0913 - one argument an option
             "wanda",
             "interpolative",
             "layer-sampling",
+            "taylor",
+            "layer-greedy-fs",
+            "shapley",
         ],
         Parameter(help="How the channels of a group are chosen."),
     ] = "forward",
@@ -151,7 +154,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
 
 class _Settings(TypedDict):
     budget: Macs | Params | Channels
-    selector: Selector
+    selector: Selector | ProbingSelector
     allocator: Allocator
     refit: Refit | None
     exclude: tuple[str, ...]
