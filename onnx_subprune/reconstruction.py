@@ -6,6 +6,7 @@ model input and target come from.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from onnx_subprune.calibration.store import Store
 from onnx_subprune.calibration.stream import Stream
 from onnx_subprune.calibration.targets import Aim, aim_of
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
-from onnx_subprune.selection import Choice, Problem, mean_error
+from onnx_subprune.selection import Choice, Problem, conditioning, mean_error
 from onnx_subprune.task import Asymmetric, Layerwise, Reconstruction, Refitted, Task, kernel_of, survey
 
 Array = NDArray[np.generic]
@@ -43,7 +44,8 @@ def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice
             kernel, weights = kernel_of(task.network, consumer.contraction)
             alive = alive_columns(task.graph, choices, consumer.contraction, kernel, weights)
             problems.append(problem_of(consumer, kernel, moments[consumer.node], weights, alive))
-        choices[group.name] = task.selector.path(problems, [task.widths[group.name]], group.cells)[0]
+        choice = task.selector.path(problems, [task.widths[group.name]], group.cells)[0]
+        choices[group.name] = replace(choice, conditioning=conditioning(problems, choice.support))
     return choices
 
 
@@ -212,7 +214,7 @@ class _Walk:
         problems = [problem_of(consumer, kernel, moments, weights, alive)]  # the others read the same tensor
         problems += [self._neighbour(other) for other in group.consumers if other is not consumer]
         choice = task.selector.path(problems, [task.widths[group.name]], group.cells)[0]
-        return Choice(choice.support, mean_error(problems, choice.support))
+        return Choice(choice.support, mean_error(problems, choice.support), conditioning(problems, choice.support))
 
     def _neighbour(self, consumer: Consumer) -> Problem:
         contraction = consumer.contraction

@@ -17,6 +17,10 @@ DataOption = Annotated[
     ),
 ]
 JsonOption = Annotated[Path | None, Parameter(name="--json", help="Write the result to this JSON file too.")]
+ReportOption = Annotated[
+    Path | None,
+    Parameter(name="--report", help="Write an HTML report to this file too; needs the extra `report`."),
+]
 Names = Annotated[list[str] | None, Parameter(negative="")]
 
 

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from onnx_subprune.allocation import Allocator, Channels, Macs, MarginalCost, Params, Uniform
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.files import free_json, write_json
-from onnx_subprune.cli.options import DataOption, JsonOption, Names, resources_of
+from onnx_subprune.cli.files import free_html, free_json, write_json, write_report
+from onnx_subprune.cli.options import DataOption, JsonOption, Names, ReportOption, resources_of
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.errors import OptionError
 from onnx_subprune.output import free_path
@@ -89,6 +89,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         Parameter(help="Activations to hold before they go to disk, for example 4G (a quarter of the machine)."),
     ] = None,
     json_file: JsonOption = None,
+    html_file: ReportOption = None,
     force: Annotated[bool, Parameter(negative="", help="Overwrite OUTPUT.")] = False,
     quiet: Annotated[bool, Parameter(negative="", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -104,6 +105,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     """
     free_path(output, force=force)
     free_json(json_file)
+    free_html(html_file)
     with Bar(quiet=quiet) as watch:
         result = prune(
             model,
@@ -122,6 +124,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         )
     result.save(output, force=force)
     write_json(json_file, {**result.report.to_dict(), "command": sys.argv[1:]})
+    write_report(html_file, result.report)
     if not quiet:
         Console().print(report_table(result.report))
 

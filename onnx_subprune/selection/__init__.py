@@ -13,7 +13,7 @@ from onnx_subprune.selection.forward import Forward
 from onnx_subprune.selection.problem import Problem, Support
 from onnx_subprune.selection.refined import Refined
 from onnx_subprune.selection.ridge import Normal, Validation, cross_validated, pseudo_solve, ridge
-from onnx_subprune.selection.selector import Choice, Selector, mean_error
+from onnx_subprune.selection.selector import Choice, Selector, conditioning, mean_error
 
 __all__ = [
     "ActivationNorm",
@@ -31,6 +31,7 @@ __all__ = [
     "Validation",
     "Wanda",
     "WeightNorm",
+    "conditioning",
     "cross_validated",
     "mean_error",
     "pseudo_solve",
