@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
-from onnx_subprune.allocation import Allocator, Channels, Macs, MarginalCost, Params, Uniform
+from onnx_subprune.allocation import Allocator, MarginalCost, Threshold, Uniform
 from onnx_subprune.cli.application import app
+from onnx_subprune.cli.budget import budget_of, metric_of
 from onnx_subprune.cli.files import free_html, free_json, write_json, write_report
 from onnx_subprune.cli.options import DataOption, JsonOption, Names, ReportOption, resources_of
 from onnx_subprune.cli.progress import Bar
-from onnx_subprune.errors import OptionError
 from onnx_subprune.output import free_path
-from onnx_subprune.pipeline import Budget, prune
+from onnx_subprune.pipeline import prune
 from onnx_subprune.report import report_table
 from onnx_subprune.selection import selectors
 from onnx_subprune.task import Asymmetric, Formulation, Layerwise, Refit, Sequential
@@ -24,7 +24,7 @@ FORMULATIONS: dict[str, Formulation] = {
     "sequential": Sequential(),
     "layerwise": Layerwise(),
 }
-ALLOCATIONS: dict[str, Allocator] = {"sensitivity": MarginalCost(), "uniform": Uniform()}
+ALLOCATIONS: dict[str, Allocator] = {"sensitivity": MarginalCost(), "uniform": Uniform(), "threshold": Threshold()}
 
 
 @app.command(name="prune")
@@ -39,6 +39,21 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     ] = None,
     params: Annotated[float | None, Parameter(help="Keep at most this fraction of the parameters.")] = None,
     channels: Annotated[float | None, Parameter(help="Keep this fraction of every group, without allocation.")] = None,
+    latency: Annotated[
+        float | None, Parameter(help="Take at most this fraction of the original's latency, measured here.")
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        Parameter(help="Make the smallest model whose metric drops by at most this: 0.01 is one point of accuracy."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        Parameter(help="y.npy or x.npz:key, one integer a sample of DATA: measure the accuracy before and after."),
+    ] = None,
+    validate: Annotated[
+        str | None,
+        Parameter(help="script.py:function, which takes the path of a model and returns a metric; higher is better."),
+    ] = None,
     formulation: Annotated[
         Literal["asymmetric", "sequential", "layerwise"],
         Parameter(
@@ -60,7 +75,10 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         Parameter(help="How the channels of a group are chosen."),
     ] = "forward",
     allocation: Annotated[
-        Literal["sensitivity", "uniform"], Parameter(help="How the budget is shared out among the groups.")
+        Literal["sensitivity", "uniform", "threshold"],
+        Parameter(
+            help="How the budget is shared out among the groups; threshold is the paper's own and needs a metric."
+        ),
     ] = "sensitivity",
     refit: Annotated[
         bool,
@@ -106,15 +124,18 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     free_path(output, force=force)
     free_json(json_file)
     free_html(html_file)
+    metric = metric_of(labels, validate)
+    fractions = {"--macs": macs, "--params": params, "--channels": channels, "--latency": latency}
     with Bar(quiet=quiet) as watch:
         result = prune(
             model,
             data,
-            budget=_budget(macs, params, channels),
+            budget=budget_of(fractions, max_drop, metric),
             formulation=FORMULATIONS[formulation],
             selector=selectors(seed)[selector],
             allocator=ALLOCATIONS[allocation],
             refit=Refit() if refit else None,
+            metric=metric,
             exclude=tuple(exclude or ()),
             only=tuple(only or ()),
             round_to=round_to,
@@ -127,10 +148,3 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     write_report(html_file, result.report)
     if not quiet:
         Console().print(report_table(result.report))
-
-
-def _budget(macs: float | None, params: float | None, channels: float | None) -> Budget:
-    given = [kind(value) for kind, value in ((Macs, macs), (Params, params), (Channels, channels)) if value is not None]
-    if len(given) > 1:
-        raise OptionError("more than one budget: give one of --macs, --params, --channels")
-    return given[0] if given else Macs(0.5)

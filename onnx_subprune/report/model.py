@@ -58,6 +58,8 @@ class Report:
     deviation: float
     seconds: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    metric: Change | None = None
+    """The user's own metric, higher is better."""
     command: Sequence[str] = field(default=())
 
     def to_dict(self) -> dict[str, object]:
@@ -82,6 +84,7 @@ class Report:
                 for p in self.pinned
             ],
             "fidelity": fidelity_dict(self.fidelity),
+            "metric": asdict(self.metric) if self.metric else None,
             "deviation": self.deviation,
             "notes": list(self.notes),
             "seconds": dict(self.seconds),
