@@ -1,12 +1,12 @@
 """Budgets that are met by trying: a drop of a metric, a latency measured here.
 
 Both walk a ladder of allocations: the sensitivities are measured once, and every rung is what the allocator makes of one fraction
-of the multiply-accumulates. The rungs are searched by bisection, so a metric or a latency that does not fall with the fraction still gives a
-model that meets the budget, only perhaps not the best one.
+of the multiply-accumulates.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 from onnx import ModelProto
@@ -27,6 +27,12 @@ STEPS = 6
 """Bisections of the fraction of the multiply-accumulates."""
 MULTIPLES = (1, 8, 16)
 """Multiples that a latency budget tries where the user names none: kernels step at them, so that a wider layer can be a faster one."""
+RUNGS, BISECTIONS = 10, 2
+"""Fractions that a latency budget measures, and how often the gap above the best of them is halved."""
+SHORT, LONG = 0.5, 2.0
+"""Seconds that a latency is measured for while searching, and before it is believed."""
+NEAR = 1.1
+"""A short measurement that misses the bound by less than this factor is not believed."""
 MARGIN = 0.97
 """A latency budget aims below the bound by this factor, because the last measurement scatters too."""
 
@@ -115,54 +121,75 @@ def candidate(task: Task, done: Reconstruction, rules: Mapping[str, Rule]) -> Mo
     return apply(task.network, task.graph, Plan(supports=supports, weights=done.weights), rules=rules)
 
 
-def within_latency(
-    budget: Latency, ladders: Sequence[Ladder], ratio: Callable[[Mapping[str, int]], float], watch: Watch
-) -> dict[str, int]:
+class Stopwatch(Protocol):
+    """Measures the latency at some widths over that of the original, for about so many seconds."""
+
+    def __call__(self, widths: Mapping[str, int], seconds: float) -> float:
+        """Return the ratio."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Rung:
+    ladder: Ladder
+    fraction: float
+    widths: Mapping[str, int]
+    short: float
+
+
+def within_latency(budget: Latency, ladders: Sequence[Ladder], ratio: Stopwatch, watch: Watch) -> Mapping[str, int]:
     """Return the widths that keep most of the cost among those whose latency is within the budget.
 
-    ratio: the latency at some widths over that of the original.
+    Latency does not rise evenly with the widths, and short measurements scatter: so all rungs are measured, what came near the bound is
+    measured again for longer, the widest first, and the gap to the next rung is bisected.
     """
-    total = len(ladders) * (STEPS + 1)
-    tried: dict[tuple[int, ...], float] = {}
-
-    def of(widths: Mapping[str, int]) -> float:
-        key = tuple(widths.values())
-        if key not in tried:
-            tried[key] = ratio(widths)
-        return tried[key]
-
-    found: list[tuple[float, dict[str, int]]] = []
-    steps: Iterator[int] = iter(range(1, total + 1))
-    for ladder in ladders:
-        widths, (low, high) = ladder.smallest, (ladder.fraction(ladder.smallest), 1.0)
-        reached = of(widths) <= budget.fraction
-        for _ in range(STEPS):
-            watch("measuring latencies", next(steps), total)
-            if reached:
-                middle = (low + high) / 2
-                trial = ladder.widths(middle)
-                if of(trial) <= budget.fraction * MARGIN:
-                    low, widths = middle, trial
-                else:
-                    high = middle
-        watch("measuring latencies", next(steps), total)
-        if reached:
-            found.append((ladder.fraction(widths), widths))
-    if not found:
-        raise BudgetError(
-            f"the latency {budget.fraction:.4g} cannot be reached: the least measured here is {min(tried.values()):.3g} of the original's; "
-            "allow more, or prune more of it (--only, --exclude, --min-width, --round-to)"
-        )
-    return max(found, key=lambda item: item[0])[1]
+    bound = budget.fraction * MARGIN
+    rungs = _climbed(ladders, ratio, watch)
+    hopeful = sorted((rung for rung in rungs if rung.short <= bound * NEAR), key=lambda rung: -rung.fraction)
+    for number, rung in enumerate(hopeful):
+        watch("confirming latencies", number, len(hopeful))
+        if ratio(rung.widths, LONG) <= bound:
+            return _bisected(rung, bound, ratio)
+    raise BudgetError(
+        f"the latency {budget.fraction:.4g} cannot be reached: the least measured here is {min(r.short for r in rungs):.3g} of the original's; "
+        "allow more, or prune more of it (--only, --exclude, --min-width, --round-to)"
+    )
 
 
-def latency_ratio(task: Task, race: Race, rules: Mapping[str, Rule]) -> Callable[[Mapping[str, int]], float]:
-    """Return what measures the latency at some widths over that of the original; which channels and weights does not matter for time."""
+def _climbed(ladders: Sequence[Ladder], ratio: Stopwatch, watch: Watch) -> list[_Rung]:
+    """All rungs of all ladders, measured shortly; equal widths once."""
+    rungs: dict[tuple[int, ...], _Rung] = {}
+    for number, ladder in enumerate(ladders):
+        least = ladder.fraction(ladder.smallest)
+        for place in range(RUNGS):
+            watch("measuring latencies", number * RUNGS + place, len(ladders) * RUNGS)
+            fraction = least + (1.0 - least) * place / RUNGS
+            widths = ladder.widths(fraction) if place else ladder.smallest
+            key = tuple(widths.values())
+            if key not in rungs:
+                rungs[key] = _Rung(ladder=ladder, fraction=fraction, widths=widths, short=ratio(widths, SHORT))
+    return list(rungs.values())
 
-    def ratio(widths: Mapping[str, int]) -> float:
+
+def _bisected(rung: _Rung, bound: float, ratio: Stopwatch) -> Mapping[str, int]:
+    """The widest widths within `bound` between a rung and the next one of its ladder."""
+    ladder, best = rung.ladder, rung.widths
+    low, high = rung.fraction, rung.fraction + (1.0 - ladder.fraction(ladder.smallest)) / RUNGS
+    for _ in range(BISECTIONS):
+        widths = ladder.widths((low + high) / 2)
+        if widths == best or ratio(widths, LONG) <= bound:
+            low, best = (low + high) / 2, widths
+        else:
+            high = (low + high) / 2
+    return best
+
+
+def latency_ratio(task: Task, race: Race, rules: Mapping[str, Rule]) -> Stopwatch:
+    """Return what measures widths; which channels stay, and the weights, do not matter for time."""
+
+    def ratio(widths: Mapping[str, int], seconds: float) -> float:
         supports = {name: first_channels(task.graph.group(name), width) for name, width in widths.items()}
         model = apply(task.network, task.graph, Plan(supports=supports), rules=rules)
-        before, after = race(Runnable(model, task.network.folder))
+        before, after = race(Runnable(model, task.network.folder), seconds)
         return after / before
 
     return ratio

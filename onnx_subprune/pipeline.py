@@ -23,7 +23,9 @@ from onnx_subprune.allocation import (
     proportional,
 )
 from onnx_subprune.budgeting import (
+    LONG,
     MULTIPLES,
+    SHORT,
     Allocated,
     Ladder,
     MaxDrop,
@@ -153,7 +155,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     judged = rest if rest is not None else calibration
     before, after = Runnable(network.proto, network.folder), Runnable(small, network.folder)
     sliced = Network(small, network.folder)
-    seconds = 2.0 if isinstance(budget, Latency) else 0.5
+    seconds = LONG if isinstance(budget, Latency) else SHORT
     latency = Change(*measured_latency(before, after, calibration, resources.threads, seconds))
     check_latency(budget, latency.before, latency.after)
     scores = Change(judged_by.base, judged_by.judge(small)) if judged_by is not None else None
