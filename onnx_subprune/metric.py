@@ -22,6 +22,14 @@ Judge = Callable[[ModelProto], float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """A judge, and what it says of the original."""
+
+    judge: Judge
+    base: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Accuracy:
     """The share of samples whose label is the arg-max of the model's first output.
 

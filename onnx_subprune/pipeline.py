@@ -23,29 +23,26 @@ from onnx_subprune.allocation import (
     proportional,
 )
 from onnx_subprune.budgeting import (
-    LONG,
-    MULTIPLES,
-    SHORT,
     Allocated,
     Ladder,
     MaxDrop,
     check_latency,
-    latency_ratio,
+    laddered,
+    latency_seconds,
+    metric_sensitivities,
     within_drop,
-    within_latency,
 )
 from onnx_subprune.calibration.fidelity import Runnable, fidelity
 from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Source, open_data
-from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.channels import ChannelGroup
 from onnx_subprune.graph.cost import Costs, costs, parameters
 from onnx_subprune.graph.model import Network, load
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.site import Rule
 from onnx_subprune.graph.trace import trace
-from onnx_subprune.measurement import Race, measured_latency, model_bytes
-from onnx_subprune.metric import Accuracy, Judge, Metric, judge_of
+from onnx_subprune.measurement import measured_latency, model_bytes
+from onnx_subprune.metric import Accuracy, Judged, Metric, judge_of
 from onnx_subprune.output import free_path, save_model, side_file_wanted
 from onnx_subprune.reconstruction import far_apart, reconstruct
 from onnx_subprune.report.assembly import group_reports
@@ -155,8 +152,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     judged = rest if rest is not None else calibration
     before, after = Runnable(network.proto, network.folder), Runnable(small, network.folder)
     sliced = Network(small, network.folder)
-    seconds = LONG if isinstance(budget, Latency) else SHORT
-    latency = Change(*measured_latency(before, after, calibration, resources.threads, seconds))
+    latency = Change(*measured_latency(before, after, calibration, resources.threads, latency_seconds(budget)))
     check_latency(budget, latency.before, latency.after)
     scores = Change(judged_by.base, judged_by.judge(small)) if judged_by is not None else None
     faithful = fidelity(before, after, judged, threads=resources.threads)
@@ -265,14 +261,6 @@ def _weighted(curve: Curve, group: ChannelGroup) -> Curve:
     return Curve(curve.widths, tuple(factor * error for error in curve.errors))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """The user's metric, and what it says of the original."""
-
-    judge: Judge
-    base: float
-
-
 def _allocated(
     task: Task,
     budget: Budget,
@@ -293,22 +281,13 @@ def _allocated(
         felt = sensitivities(task, rooms)
         curves = {name: _weighted(item.output, task.graph.group(name)) for name, item in felt.items()}
     elif isinstance(allocator, Threshold):
-        if judged is None:
-            raise OptionError(
-                "the allocation `threshold` needs a metric: --labels y.npy, or --validate script.py:function"
-            )
-        judge, base, network, graph = judged.judge, judged.base, task.network, task.graph
-        felt = sensitivities(task, rooms, lambda plan: base - judge(apply(network, graph, plan, rules=rules)))
+        felt = metric_sensitivities(task, rooms, judged, rules)
         curves = {name: item.output for name, item in felt.items()}
     cost = price.params if isinstance(budget, Params) else price.macs
     ladder = Ladder(rooms=rooms, curves=curves, cost=cost, allocator=allocator)
     if isinstance(budget, MaxDrop):
         assert judged is not None, "the budget has a metric"
-        return replace(within_drop(budget, ladder, task, judged.judge, judged.base, rules), felt=felt)
+        return replace(within_drop(budget, ladder, task, judged, rules), felt=felt)
     if isinstance(budget, Latency):
-        ladders = [ladder.rounded(multiple) for multiple in MULTIPLES] if round_to == 1 else [ladder]
-        race = Race(Runnable(task.network.proto, task.network.folder), task.data, task.running.threads)
-        return Allocated(
-            widths=within_latency(budget, ladders, latency_ratio(task, race, rules), task.watch), felt=felt
-        )
+        return Allocated(widths=laddered(budget, ladder, task, rules, any_multiple=round_to == 1), felt=felt)
     return Allocated(widths=ladder.widths(budget.fraction), felt=felt)
