@@ -22,7 +22,7 @@ from onnx_subprune.graph.site import Rule
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.measurement import model_bytes
 from onnx_subprune.output import side_file_wanted
-from onnx_subprune.pipeline import Model, Pruned, Resources, identity, memory_of, ports, silent, weighted
+from onnx_subprune.pipeline import Budget, Model, Pruned, Resources, identity, memory_of, ports, silent, weighted
 from onnx_subprune.reconstruction import reconstruct
 from onnx_subprune.report.assembly import group_reports
 from onnx_subprune.report.model import Change, Report
@@ -85,7 +85,7 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
     model: Model,
     statistics: str | os.PathLike[str],
     *,
-    budget: Macs | Params | Channels = Macs(0.5),
+    budget: Budget = Macs(0.5),
     selector: Selector | ProbingSelector = Forward(),
     allocator: Allocator = MarginalCost(),
     exclude: Sequence[str] = (),
@@ -104,6 +104,8 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
     """
     if isinstance(selector, ProbingSelector):
         raise OptionError(f"{type(selector).__name__} runs the model on data: give --data instead of --statistics")
+    if not isinstance(budget, (Macs, Params, Channels)):
+        raise OptionError(f"{type(budget).__name__} needs models that run on data: give --data instead of --statistics")
     clock, start = time.perf_counter, time.perf_counter()
     network = load(model)
     graph = restricted(trace(network, rules=rules), network, only=only, exclude=exclude)

@@ -17,6 +17,7 @@ from onnx_subprune.selection import selectors
 from tests.conftest import MODELS
 
 LENET = MODELS / "lenet_fashion.onnx"
+LABELS = str(MODELS / "fashion_test_labels.npy")
 
 
 @pytest.fixture
@@ -188,7 +189,15 @@ def test_bad_data_is_one_line_and_exit_2(tmp_path, capsys, arrays, says):
         (["--round-to", "0"], "at least 1"),
         (["--memory", "much"], "not a size"),
         (["--selector", "best"], "best"),
-        (["--latency", "0.5"], "--latency"),
+        (["--latency", "1"], "between 0 and 1"),
+        (["--max-drop", "0.01"], "needs a metric"),
+        (["--max-drop", "-0.01", "--labels", LABELS], "makes no sense"),
+        (["--max-drop", "1", "--labels", LABELS], "makes no sense"),
+        (["--allocation", "threshold"], "needs a metric"),
+        (["--labels", LABELS], "2000 labels for 64 samples"),
+        (["--labels", LABELS, "--validate", "a.py:f"], "contradict"),
+        (["--validate", "a.py"], "script.py:function"),
+        (["--validate", "none.py:f"], "no such file"),
     ],
 )
 def test_a_bad_option_is_one_line_and_exit_2(tmp_path, data, capsys, options, says):

@@ -14,7 +14,7 @@ from onnx_subprune.selection.probing import LayerGreedyFS, Probe, ProbingSelecto
 from onnx_subprune.selection.problem import Problem, Support
 from onnx_subprune.selection.refined import Refined
 from onnx_subprune.selection.ridge import Normal, Validation, cross_validated, pseudo_solve, ridge
-from onnx_subprune.selection.selector import Choice, Selector, mean_error, ranked
+from onnx_subprune.selection.selector import Choice, Selector, conditioning, mean_error, ranked
 
 __all__ = [
     "ActivationNorm",
@@ -37,6 +37,7 @@ __all__ = [
     "Validation",
     "Wanda",
     "WeightNorm",
+    "conditioning",
     "cross_validated",
     "mean_error",
     "pseudo_solve",
