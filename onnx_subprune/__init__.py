@@ -1,7 +1,8 @@
 """Make an ONNX model smaller with a few hundred unlabelled inputs."""
 
 from onnx_subprune._version import __version__
-from onnx_subprune.allocation import Channels, Macs, MarginalCost, Params, Uniform
+from onnx_subprune.allocation import Channels, Latency, Macs, MarginalCost, Params, Threshold, Uniform
+from onnx_subprune.budgeting import MaxDrop
 from onnx_subprune.collected import collect, prune_collected
 from onnx_subprune.comparison import Comparison, compare
 from onnx_subprune.errors import (
@@ -15,15 +16,19 @@ from onnx_subprune.errors import (
 )
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.trace import trace
+from onnx_subprune.metric import Accuracy, Validation
 from onnx_subprune.pipeline import Pruned, Resources, prune, sensitivity
 from onnx_subprune.selection import (
     ActivationNorm,
     Backward,
     Forward,
     InterpolativeDecomposition,
+    LayerGreedyFS,
     LayerSampling,
     Random,
     Refined,
+    Shapley,
+    Taylor,
     Wanda,
     WeightNorm,
 )
@@ -32,6 +37,7 @@ from onnx_subprune.task import Asymmetric, Layerwise, Refit, Sequential
 
 __all__ = [
     "RULES",
+    "Accuracy",
     "ActivationNorm",
     "Asymmetric",
     "Backward",
@@ -41,10 +47,13 @@ __all__ = [
     "DataError",
     "Forward",
     "InterpolativeDecomposition",
+    "Latency",
+    "LayerGreedyFS",
     "LayerSampling",
     "Layerwise",
     "Macs",
     "MarginalCost",
+    "MaxDrop",
     "ModelError",
     "OptionError",
     "OutputError",
@@ -55,8 +64,12 @@ __all__ = [
     "Refit",
     "Resources",
     "Sequential",
+    "Shapley",
     "SubpruneError",
+    "Taylor",
+    "Threshold",
     "Uniform",
+    "Validation",
     "VerificationError",
     "Wanda",
     "WeightNorm",

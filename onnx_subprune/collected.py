@@ -22,13 +22,13 @@ from onnx_subprune.graph.site import Rule
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.measurement import model_bytes
 from onnx_subprune.output import side_file_wanted
-from onnx_subprune.pipeline import Model, Pruned, Resources, identity, memory_of, ports, silent, weighted
+from onnx_subprune.pipeline import Budget, Model, Pruned, Resources, identity, memory_of, ports, silent, weighted
 from onnx_subprune.reconstruction import reconstruct
 from onnx_subprune.report.assembly import group_reports
 from onnx_subprune.report.model import Change, Report
 from onnx_subprune.restriction import restricted, rooms_of
 from onnx_subprune.runtime import environment
-from onnx_subprune.selection import Forward, Selector
+from onnx_subprune.selection import Forward, ProbingSelector, Selector
 from onnx_subprune.sensitivity import GroupSensitivity, trial_widths
 from onnx_subprune.statistics import Recorded, StatisticsFile
 from onnx_subprune.statistics import collect as collect_shard
@@ -85,8 +85,8 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
     model: Model,
     statistics: str | os.PathLike[str],
     *,
-    budget: Macs | Params | Channels = Macs(0.5),
-    selector: Selector = Forward(),
+    budget: Budget = Macs(0.5),
+    selector: Selector | ProbingSelector = Forward(),
     allocator: Allocator = MarginalCost(),
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
@@ -102,6 +102,10 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
     statistics: a file of all shards, from `collect` or `merge`. Settings as in `prune`. No data are needed: the result is verified on made-up
     inputs, and its fidelity is not measured. Raises SubpruneError and its kinds.
     """
+    if isinstance(selector, ProbingSelector):
+        raise OptionError(f"{type(selector).__name__} runs the model on data: give --data instead of --statistics")
+    if not isinstance(budget, (Macs, Params, Channels)):
+        raise OptionError(f"{type(budget).__name__} needs models that run on data: give --data instead of --statistics")
     clock, start = time.perf_counter, time.perf_counter()
     network = load(model)
     graph = restricted(trace(network, rules=rules), network, only=only, exclude=exclude)
@@ -189,7 +193,7 @@ def error_curves(task: Task, rooms: Sequence[Room]) -> dict[str, GroupSensitivit
             kernel, weights = kernel_of(task.network, consumer.contraction)
             alive = np.ones(weights.shape[0] * weights.shape[1], bool)
             problems.append(problem_of(consumer, kernel, moments[consumer.node], weights, alive))
-        choices = task.selector.path(problems, widths, group.cells)
+        choices = task.choose(group, problems, widths)
         curve = Curve(widths, tuple(choice.error for choice in choices))
         found[room.name] = GroupSensitivity(name=room.name, output=curve, consumers=curve)
         task.watch("error curves", done + 1, len(rooms))

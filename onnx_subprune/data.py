@@ -8,10 +8,8 @@ can be gone through only once will do.
 """
 
 import hashlib
-import importlib.util
 import os
 import re
-import sys
 import tokenize
 import zipfile
 import zlib
@@ -27,6 +25,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.errors import DataError
 from onnx_subprune.runtime import Port
+from onnx_subprune.script import load_function, script_named, told
 
 Array = NDArray[np.generic]
 CHUNK = 32
@@ -272,8 +271,7 @@ def _count(where: str, arrays: Mapping[str, Array]) -> int:
 
 
 def _read_path(source: str, inputs: Sequence[Port]) -> Mapping[str, Array]:
-    named = re.fullmatch(r"(.+\.py):(\w+)", source)
-    path, function = (Path(named[1]), named[2]) if named else (Path(source), "data")
+    path, function = script_named(source) or (Path(source), "data")
     if path.is_dir():
         return _read_folder(path, inputs)
     if path.suffix == ".py" and path.exists():
@@ -361,27 +359,13 @@ def _read_set(folder: Path, inputs: Sequence[Port]) -> Mapping[str, Array]:
 
 
 def _function(path: Path, name: str) -> Callable[[], Iterable[object]]:
-    module_name = f"onnx_subprune_data_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses in the script look themselves up here
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise DataError(f"{path}: the script fails: {type(error).__name__}: {_line(error)}") from error
-    finally:
-        sys.modules.pop(module_name, None)  # what the script loaded does not outlive it
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise DataError(f"{path}: has no function {name!r}; name one as {path.name}:FUNCTION")
+    function = load_function(path, name)
 
     def call() -> Iterable[object]:
         try:
-            yield from function()
+            yield from function()  # type: ignore[misc]  # what it yields is checked where it is read
         except (Exception, SystemExit) as error:
-            raise DataError(f"{path}:{name}: fails: {type(error).__name__}: {_line(error)}") from error
+            raise DataError(f"{path}:{name}: fails: {told(error)}") from error
 
     return call
 

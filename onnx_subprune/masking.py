@@ -40,3 +40,17 @@ def zero_rows(weight: NDArray[np.generic], contraction: Contraction, rows: IntAr
     for row in rows.tolist():
         group, inside = divmod(row, depth)
         weight[group * size : (group + 1) * size, inside] = 0
+
+
+def scaled_rows(
+    weight: NDArray[np.generic], contraction: Contraction, factors: NDArray[np.float64]
+) -> NDArray[np.generic]:
+    """Return `weight` with every row (counted over all groups of a grouped convolution) times its factor, in its own type."""
+    axis = contraction.rows.index
+    depth, own = weight.shape[axis], factors.astype(weight.dtype)
+    if contraction.groups == 1 or axis == 0:
+        return np.asarray(weight * own.reshape((depth,) + (1,) * (weight.ndim - axis - 1)))
+    parts = weight.reshape(contraction.groups, -1, *weight.shape[1:])
+    return np.asarray(parts * own.reshape(contraction.groups, 1, depth, *(1,) * (weight.ndim - 2))).reshape(
+        weight.shape
+    )

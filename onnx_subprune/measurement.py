@@ -17,10 +17,22 @@ def model_bytes(model: ModelProto) -> int:
     )
 
 
+class Race:
+    """Measures models against one original, in turns, on one chunk of the data."""
+
+    def __init__(self, original: Runnable, data: Calibration, threads: int | None = None) -> None:
+        self._original, self._threads = original.session(threads=threads), threads
+        self._feeds = next(data.chunks())
+
+    def __call__(self, model: Runnable, seconds: float = 0.5) -> tuple[float, float]:
+        """Return the median milliseconds that the original and `model` take, measured for about so many seconds."""
+        sessions = [self._original, model.session(threads=self._threads)]
+        before, after = latency(sessions, self._feeds, seconds=seconds)
+        return before, after
+
+
 def measured_latency(
-    original: Runnable, pruned: Runnable, data: Calibration, threads: int | None = None
+    original: Runnable, pruned: Runnable, data: Calibration, threads: int | None = None, seconds: float = 0.5
 ) -> tuple[float, float]:
     """Return the median milliseconds that each model takes for one chunk of the data, measured in turns."""
-    feeds = next(data.chunks())
-    before, after = latency([original.session(threads=threads), pruned.session(threads=threads)], feeds, seconds=0.5)
-    return before, after
+    return Race(original, data, threads)(pruned, seconds)

@@ -18,15 +18,25 @@ from onnx_subprune.allocation import (
     Latency,
     Macs,
     MarginalCost,
-    Multilinear,
     Params,
+    Room,
+    Threshold,
     proportional,
+)
+from onnx_subprune.budgeting import (
+    Allocated,
+    Ladder,
+    MaxDrop,
+    check_latency,
+    laddered,
+    latency_seconds,
+    metric_sensitivities,
+    within_drop,
 )
 from onnx_subprune.calibration.fidelity import Runnable, fidelity
 from onnx_subprune.calibration.lockstep import Executor
 from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Source, open_data
-from onnx_subprune.errors import BudgetError
 from onnx_subprune.graph.channels import ChannelGroup
 from onnx_subprune.graph.cost import Costs, costs, parameters
 from onnx_subprune.graph.model import Network, load
@@ -34,19 +44,21 @@ from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.site import Rule
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.measurement import measured_latency, model_bytes
+from onnx_subprune.metric import Accuracy, Judged, Metric, judge_of
 from onnx_subprune.output import free_path, save_model, side_file_wanted
+from onnx_subprune.probing import scored
 from onnx_subprune.reconstruction import far_apart, reconstruct
 from onnx_subprune.report.assembly import group_reports
 from onnx_subprune.report.model import Change, Report
 from onnx_subprune.restriction import restricted, rooms_of
 from onnx_subprune.runtime import Port, environment
-from onnx_subprune.selection import Forward, Selector
+from onnx_subprune.selection import Forward, ProbingSelector, Selector
 from onnx_subprune.sensitivity import GroupSensitivity, sensitivities
 from onnx_subprune.surgery import Plan, apply
 from onnx_subprune.task import LOCAL, Asymmetric, Formulation, Refit, Task, Watch
 from onnx_subprune.verification import verify
 
-Budget = Macs | Params | Channels | Latency
+Budget = Macs | Params | Channels | Latency | MaxDrop
 Model = ModelProto | str | os.PathLike[str]
 
 
@@ -92,13 +104,14 @@ def prune(  # noqa: PLR0913 - the interface's signature
     *,
     budget: Budget = Macs(0.5),
     formulation: Formulation = Asymmetric(),
-    selector: Selector = Forward(),
+    selector: Selector | ProbingSelector = Forward(),
     allocator: Allocator = MarginalCost(),
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
     round_to: int = 1,
     min_width: int = 1,
     refit: Refit | None = Refit(),
+    metric: Metric | None = None,
     rules: Mapping[str, Rule] = RULES,
     resources: Resources = Resources(),
     progress: Watch = silent,
@@ -107,13 +120,19 @@ def prune(  # noqa: PLR0913 - the interface's signature
     """Make `model` smaller, so that it meets `budget` and its outputs on `data` change as little as possible.
 
     exclude, only: patterns (globs) of node, group or weight names, or "op:Conv". round_to: widths are multiples of this. refit: None keeps
-    the weights as they are. executor: where the models run: here, or on a cluster. Nothing passed in is changed. Raises SubpruneError and its kinds.
+    the weights as they are. metric: measured before and after (by default that of the budget). executor: where the models run: here, or on
+    a cluster. Nothing passed in is changed. Raises SubpruneError and its kinds.
     """
     clock, start = time.perf_counter, time.perf_counter()
     network = load(model)
     graph = restricted(trace(network, rules=rules), network, only=only, exclude=exclude)
     price = costs(network, graph)
     calibration, rest = open_data(data, ports(network), samples=resources.samples)
+    metric = budget.metric if metric is None and isinstance(budget, MaxDrop) else metric
+    judged_by = None
+    if metric is not None:
+        judge = judge_of(metric, calibration, rest, network.folder, resources.threads)
+        judged_by = Judged(judge, judge(network.proto))
     traced = clock()
     task = Task(
         network=network,
@@ -130,9 +149,11 @@ def prune(  # noqa: PLR0913 - the interface's signature
         executor=executor,
     )
     with threadpool_limits(1):
-        widths, felt = _allocated(task, budget, allocator, price, round_to=round_to, min_width=min_width)
+        rooms = rooms_of(graph, round_to=round_to, min_width=min_width)
+        task = scored(task, rooms, budget.fraction if isinstance(budget, Channels) else 1.0)
+        found = _allocated(task, rooms, budget, allocator, price, judged_by, rules, any_multiple=round_to == 1)
         allocated = clock()
-        done = reconstruct(replace(task, widths=widths))
+        done = found.done or reconstruct(replace(task, widths=found.widths))
     rebuilt = clock()
     plan = Plan(supports={name: choice.support for name, choice in done.choices.items()}, weights=done.weights)
     small = apply(network, graph, plan, rules=rules)
@@ -140,6 +161,12 @@ def prune(  # noqa: PLR0913 - the interface's signature
     judged = rest if rest is not None else calibration
     before, after = Runnable(network.proto, network.folder), Runnable(small, network.folder)
     sliced = Network(small, network.folder)
+    latency = Change(*measured_latency(before, after, calibration, resources.threads, latency_seconds(budget)))
+    check_latency(budget, latency.before, latency.after)
+    scores = Change(judged_by.base, judged_by.judge(small)) if judged_by is not None else None
+    faithful = fidelity(before, after, judged, threads=resources.threads)
+    if scores is not None and isinstance(metric, Accuracy):
+        faithful = replace(faithful, accuracy=(scores.before, scores.after))
     report = Report(
         model=identity(model),
         data={"samples": calibration.samples, "sha256": calibration.sha256()},
@@ -149,6 +176,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
             "selector": str(selector),
             "allocator": str(allocator),
             "refit": str(refit),
+            "metric": str(metric or ""),
             "round_to": round_to,
             "min_width": min_width,
             "exclude": " ".join(exclude),
@@ -156,12 +184,13 @@ def prune(  # noqa: PLR0913 - the interface's signature
         },
         environment=environment(),
         params=Change(parameters(network), parameters(sliced)),
-        macs=Change(price.macs({}), price.macs(widths)),
+        macs=Change(price.macs({}), price.macs(found.widths)),
         size=Change(model_bytes(network.proto), model_bytes(small)),
-        latency=Change(*measured_latency(before, after, calibration, resources.threads)),
-        groups=group_reports(graph, done, felt),
+        latency=latency,
+        groups=group_reports(graph, done, found.felt),
         pinned=graph.pinned,
-        fidelity=fidelity(before, after, judged, threads=resources.threads),
+        fidelity=faithful,
+        metric=scores,
         deviation=deviation,
         seconds={
             "trace": traced - start,
@@ -180,7 +209,7 @@ def sensitivity(
     model: Model,
     data: Source,
     *,
-    selector: Selector = Forward(),
+    selector: Selector | ProbingSelector = Forward(),
     rules: Mapping[str, Rule] = RULES,
     resources: Resources = Resources(),
     progress: Watch = silent,
@@ -203,7 +232,8 @@ def sensitivity(
         clock=time.perf_counter,
     )
     with threadpool_limits(1):
-        found = sensitivities(task, rooms_of(graph, round_to=1, min_width=1))
+        rooms = rooms_of(graph, round_to=1, min_width=1)
+        found = sensitivities(scored(task, rooms, 1.0), rooms)
     return tuple(found[group.name] for group in graph.groups)
 
 
@@ -249,16 +279,31 @@ def weighted(curve: Curve, group: ChannelGroup) -> Curve:
 
 
 def _allocated(
-    task: Task, budget: Budget, allocator: Allocator, price: Costs, *, round_to: int, min_width: int
-) -> tuple[dict[str, int], Mapping[str, GroupSensitivity]]:
-    rooms = rooms_of(task.graph, round_to=round_to, min_width=min_width)
+    task: Task,
+    rooms: Sequence[Room],
+    budget: Budget,
+    allocator: Allocator,
+    price: Costs,
+    judged: Judged | None,
+    rules: Mapping[str, Rule],
+    *,
+    any_multiple: bool,
+) -> Allocated:
     if isinstance(budget, Channels):
-        return proportional(rooms, budget.fraction), {}
+        return Allocated(widths=proportional(rooms, budget.fraction))
+    felt: Mapping[str, GroupSensitivity] = {}
+    curves: dict[str, Curve] = {}
+    if isinstance(allocator, MarginalCost):
+        felt = sensitivities(task, rooms)
+        curves = {name: weighted(item.output, task.graph.group(name)) for name, item in felt.items()}
+    elif isinstance(allocator, Threshold):
+        felt = metric_sensitivities(task, rooms, judged, rules)
+        curves = {name: item.output for name, item in felt.items()}
+    cost = price.params if isinstance(budget, Params) else price.macs
+    ladder = Ladder(rooms=rooms, curves=curves, cost=cost, allocator=allocator)
+    if isinstance(budget, MaxDrop):
+        assert judged is not None, "the budget has a metric"
+        return replace(within_drop(budget, ladder, task, judged, rules), felt=felt)
     if isinstance(budget, Latency):
-        raise BudgetError(
-            "a latency budget is not available yet: use --macs, which latency follows closely with --round-to 16"
-        )
-    cost: Multilinear = price.macs if isinstance(budget, Macs) else price.params
-    felt = sensitivities(task, rooms) if isinstance(allocator, MarginalCost) else {}
-    curves = {name: weighted(item.output, task.graph.group(name)) for name, item in felt.items()}
-    return dict(allocator.allocate(rooms, curves, cost, budget.fraction * cost({}))), felt
+        return Allocated(widths=laddered(budget, ladder, task, rules, any_multiple=any_multiple), felt=felt)
+    return Allocated(widths=ladder.widths(budget.fraction), felt=felt)

@@ -6,6 +6,7 @@ model input and target come from.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from onnx_subprune.calibration.lockstep import Ask, Lockstep, united
 from onnx_subprune.calibration.moments import Moments
 from onnx_subprune.calibration.targets import Aim, aim_of
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
-from onnx_subprune.selection import Choice, Problem, mean_error
+from onnx_subprune.selection import Choice, Problem, conditioning, mean_error
 from onnx_subprune.selection.ridge import Factors
 from onnx_subprune.task import Asymmetric, Layerwise, Reconstruction, Refitted, Task, kernel_of, survey
 
@@ -42,7 +43,8 @@ def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice
             kernel, weights = kernel_of(task.network, consumer.contraction)
             alive = alive_columns(task.graph, choices, consumer.contraction, kernel, weights)
             problems.append(problem_of(consumer, kernel, moments[consumer.node], weights, alive))
-        choices[group.name] = task.selector.path(problems, [task.widths[group.name]], group.cells)[0]
+        choice = task.choose(group, problems, [task.widths[group.name]])[0]
+        choices[group.name] = replace(choice, conditioning=conditioning(problems, choice.support))
     return choices
 
 
@@ -189,8 +191,8 @@ class _Walk:
         alive = alive_columns(task.graph, self._choices, contraction, kernel, weights)
         problems = [problem_of(consumer, kernel, moments, weights, alive)]  # the others read the same tensor
         problems += [self._neighbour(other) for other in group.consumers if other is not consumer]
-        choice = task.selector.path(problems, [task.widths[group.name]], group.cells)[0]
-        return Choice(choice.support, mean_error(problems, choice.support))
+        choice = task.choose(group, problems, [task.widths[group.name]])[0]
+        return Choice(choice.support, mean_error(problems, choice.support), conditioning(problems, choice.support))
 
     def _neighbour(self, consumer: Consumer) -> Problem:
         contraction = consumer.contraction

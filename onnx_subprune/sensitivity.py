@@ -4,7 +4,7 @@ Pass one over the original model takes the moments of every consumer; channels a
 those. Pass two, on fewer samples, runs what lies behind the group with each of these weights, which are inputs of one session a group.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from onnx_subprune.calibration.stream import Stream
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Use
 from onnx_subprune.selection import Choice, ridge
+from onnx_subprune.surgery import Plan
 from onnx_subprune.task import Task, kernel_of, survey
 
 Array = NDArray[np.generic]
@@ -50,13 +51,18 @@ class _Trials:
     values: tuple[Mapping[Use, Held], ...]
 
 
-def sensitivities(task: Task, rooms: Sequence[Room]) -> dict[str, GroupSensitivity]:
-    """Return the sensitivity of every room's group; `task.widths` and `task.refit` are not looked at."""
+def sensitivities(
+    task: Task, rooms: Sequence[Room], loss: Callable[[Plan], float] | None = None
+) -> dict[str, GroupSensitivity]:
+    """Return the sensitivity of every room's group; `task.widths` and `task.refit` are not looked at.
+
+    loss: what the model of a plan loses, in place of the divergence of its outputs.
+    """
     groups = [task.graph.group(room.name) for room in rooms]
     widths = {room.name: trial_widths(room) for room in rooms}
     with Store(task.memory) as store:
         trials = _prepare(task, groups, widths, store)
-        return _measure(task, trials, widths, store)
+        return _measure(task, trials, widths, store) if loss is None else _judge(task, trials, widths, loss)
 
 
 def trial_widths(room: Room) -> tuple[int, ...]:
@@ -94,7 +100,7 @@ def _try(
         kernel, weights = kernel_of(task.network, consumer.contraction)
         alive = np.ones(weights.shape[0] * weights.shape[1], bool)
         problems.append(problem_of(consumer, kernel, moments[consumer.node].centered(), weights, alive))
-    choices = task.selector.path(problems, widths, group.cells)
+    choices = task.choose(group, problems, widths)
     values = []
     for choice in choices:
         mine: dict[Use, Held] = {}
@@ -157,6 +163,26 @@ def _measure(
         )
         task.watch("measuring sensitivities", done + 1, len(trials))
     stream.close()
+    return found
+
+
+def _judge(
+    task: Task, trials: Sequence[_Trials], widths: Mapping[str, Sequence[int]], loss: Callable[[Plan], float]
+) -> dict[str, GroupSensitivity]:
+    found: dict[str, GroupSensitivity] = {}
+    for done, trial in enumerate(trials):
+        name, losses = trial.group.name, []
+        for choice, values in zip(trial.choices, trial.values, strict=True):
+            weights = {use: held.get() for use, held in values.items()}
+            losses.append(loss(Plan(supports={name: choice.support}, weights=weights)))
+            for held in values.values():
+                held.free()
+        found[name] = GroupSensitivity(
+            name=name,
+            output=Curve(tuple(widths[name]), tuple(losses)),
+            consumers=Curve(tuple(widths[name]), tuple(choice.error for choice in trial.choices)),
+        )
+        task.watch("measuring sensitivities", done + 1, len(trials))
     return found
 
 

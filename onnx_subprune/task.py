@@ -12,9 +12,9 @@ from onnx_subprune.calibration.lockstep import Ask, Executor, Local, united
 from onnx_subprune.calibration.moments import Moments
 from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Calibration
-from onnx_subprune.graph.channels import ChannelGraph, Contraction, Use
+from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction, Use
 from onnx_subprune.graph.model import Network
-from onnx_subprune.selection import Choice, Selector
+from onnx_subprune.selection import Choice, ProbingSelector, Problem, Selector, ranked
 
 Array = NDArray[np.generic]
 Float64 = NDArray[np.float64]
@@ -91,7 +91,7 @@ class Task:
     data: Calibration
     widths: Mapping[str, int]
     formulation: Formulation
-    selector: Selector
+    selector: Selector | ProbingSelector
     refit: Refit | None
     running: Running
     memory: int
@@ -101,6 +101,14 @@ class Task:
     """Groups whose channels are chosen already."""
     executor: Executor = LOCAL
     """Where the models run."""
+    scores: Mapping[str, Float64] = field(default_factory=dict)
+    """By group, (w,), what a selector that runs the model says of its channels: see `probing`."""
+
+    def choose(self, group: ChannelGroup, problems: Sequence[Problem], sizes: Sequence[int]) -> tuple[Choice, ...]:
+        """Return the selector's choices of a group's channels, one for each of `sizes`."""
+        if isinstance(self.selector, ProbingSelector):
+            return ranked(problems, self.scores[group.name], sizes, group.cells)
+        return self.selector.path(problems, sizes, group.cells)
 
 
 def kernel_of(network: Network, contraction: Contraction) -> tuple[Kernel, Float64]:

@@ -9,10 +9,11 @@ PACKAGE = Path(__file__).parents[1] / "onnx_subprune"
 LAYERS = {
     **dict.fromkeys(("errors", "_version"), 0),
     **dict.fromkeys(("runtime", "selection", "allocation"), 1),
-    **dict.fromkeys(("graph", "data"), 2),
+    **dict.fromkeys(("graph", "data", "script"), 2),
     **dict.fromkeys(("calibration", "surgery", "masking", "output", "restriction"), 3),
-    **dict.fromkeys(("verification", "task", "reconstruction", "sensitivity", "statistics"), 4),
-    **dict.fromkeys(("pipeline", "report", "comparison", "measurement", "collected"), 5),
+    **dict.fromkeys(("verification", "task", "reconstruction", "sensitivity", "metric", "measurement", "budgeting"), 4),
+    **dict.fromkeys(("statistics", "probing"), 4),
+    **dict.fromkeys(("pipeline", "report", "comparison", "collected"), 5),
     **dict.fromkeys(("cli", "integrations", "__main__", "__init__"), 6),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

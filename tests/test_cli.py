@@ -5,15 +5,19 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import get_args, get_type_hints
 
 import numpy as np
 import onnx
 import pytest
 
 from onnx_subprune.cli import run
+from onnx_subprune.cli.prune import prune_command
+from onnx_subprune.selection import selectors
 from tests.conftest import MODELS
 
 LENET = MODELS / "lenet_fashion.onnx"
+LABELS = str(MODELS / "fashion_test_labels.npy")
 
 
 @pytest.fixture
@@ -185,7 +189,15 @@ def test_bad_data_is_one_line_and_exit_2(tmp_path, capsys, arrays, says):
         (["--round-to", "0"], "at least 1"),
         (["--memory", "much"], "not a size"),
         (["--selector", "best"], "best"),
-        (["--latency", "0.5"], "--latency"),
+        (["--latency", "1"], "between 0 and 1"),
+        (["--max-drop", "0.01"], "needs a metric"),
+        (["--max-drop", "-0.01", "--labels", LABELS], "makes no sense"),
+        (["--max-drop", "1", "--labels", LABELS], "makes no sense"),
+        (["--allocation", "threshold"], "needs a metric"),
+        (["--labels", LABELS], "2000 labels for 64 samples"),
+        (["--labels", LABELS, "--validate", "a.py:f"], "contradict"),
+        (["--validate", "a.py"], "script.py:function"),
+        (["--validate", "none.py:f"], "no such file"),
     ],
 )
 def test_a_bad_option_is_one_line_and_exit_2(tmp_path, data, capsys, options, says):
@@ -241,3 +253,8 @@ def test_help_teaches():
     ).stdout
     assert "--macs" in text
     assert "test_data_set_" in text
+
+
+def test_every_selector_has_its_name_on_the_command_line():
+    annotated = get_type_hints(prune_command, include_extras=True)["selector"]
+    assert set(get_args(get_args(annotated)[0])) == set(selectors(0))

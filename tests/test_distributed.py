@@ -16,10 +16,10 @@ from onnx_subprune.errors import ClusterError, DataError
 from tests.conftest import MODELS
 
 pytest.importorskip("distributed", reason="the extra [distributed] is not installed")
-from distributed import Client, LocalCluster  # noqa: E402
+from distributed import Client, LocalCluster
 
-from onnx_subprune.integrations.cluster import Cluster  # noqa: E402
-from onnx_subprune.integrations.shipment import Mapped, Shipment  # noqa: E402
+from onnx_subprune.integrations.cluster import Cluster
+from onnx_subprune.integrations.shipment import Mapped, Shipment
 
 LENET, RESNET = (MODELS / f"{name}_fashion.onnx" for name in ("lenet", "resnet"))
 ONE_THREAD = Resources(threads=1)
@@ -27,7 +27,7 @@ ONE_THREAD = Resources(threads=1)
 
 @pytest.fixture(scope="module")
 def local_cluster():
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as found:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as found:
         yield found
 
 
@@ -52,12 +52,13 @@ def test_every_formulation_gives_the_same_bytes_on_a_cluster_as_here(cluster, im
 def test_the_command_line_prunes_on_a_scheduler(tmp_path, local_cluster, few):
     np.savez(tmp_path / "x.npz", input=few)
     tokens = ["prune", str(LENET), "OUT", "--data", str(tmp_path / "x.npz"), "--quiet", "--threads", "1"]
-    written = []
+    written, before = [], local_cluster.scheduler.transition_counter
     for name, more in (("here", []), ("there", ["--scheduler", local_cluster.scheduler_address])):
         tokens[2] = str(tmp_path / name)
         assert run([*tokens, *more]) == 0
         written.append((tmp_path / name).read_bytes())
     assert written[0] == written[1]
+    assert local_cluster.scheduler.transition_counter > before  # and the workers did it
 
 
 class KillingOnce:
@@ -128,7 +129,7 @@ def test_a_missing_scheduler_is_one_line_and_exit_2(tmp_path, few, capsys):
 
 def test_a_cluster_without_workers_says_so(monkeypatch):
     monkeypatch.setattr("onnx_subprune.integrations.cluster.PATIENCE", 0.2)
-    with LocalCluster(n_workers=0, dashboard_address=None) as empty, Client(empty, set_as_default=False) as client:
+    with LocalCluster(n_workers=0, dashboard_address=":0") as empty, Client(empty, set_as_default=False) as client:
         cluster = Cluster(client)
         with pytest.raises(ClusterError, match="no workers"):
             cluster.places()

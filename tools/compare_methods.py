@@ -1,154 +1,163 @@
-"""Compare selectors, formulations and refits on labelled test data; calibration stays unlabelled.
+"""Compare selectors, formulations, refits and other tools on labelled test data; calibration stays unlabelled, nothing is fine-tuned.
 
-    python tools/compare_methods.py MODEL --data calibration.npz --test test.npz --labels labels.npy --channels 0.5 0.25 --only '*conv1*'
+    python tools/compare_methods.py MODEL... --data calibration.npz --test test.npz --labels labels.npy --channels 0.5 0.25 --only '*conv1*'
 
-Prints a table of accuracies, one row a method, one column a budget (mean and spread over seeds where a method draws), and
-writes JSON and, with matplotlib, a plot of accuracy against multiply-accumulates.
+Every method prunes every model to every budget, once for each subset of the calibration data (--subsets, --samples) and, where it
+draws at random, each seed: mean and spread over those. Prints a table a model, and writes JSON and, with matplotlib, a plot of
+accuracy against multiply-accumulates. Other tools are rows where they are installed (see tools/peers.py). What a method cannot do stands
+in its cell.
 """
 
 import argparse
 import json
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from onnx_subprune import Asymmetric, Channels, Layerwise, Macs, MarginalCost, Params, Refit, Sequential, Uniform, prune
-from onnx_subprune.pipeline import Resources
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from onnx_subprune import Channels, Macs, Params
+from onnx_subprune.errors import OptionError
 from onnx_subprune.runtime import Session
-from onnx_subprune.selection import selectors
-
-PLAIN = Refit(residual=False, everywhere=False, rounds=0)
-FULL = Refit()
-RANDOM = ("random", "layer-sampling")
+from tools.peers import peers
+from tools.rows import ALLOCATED, ROWS, Arrays, Budget, Case, Row, accuracy, scorer_of
 
 
-@dataclass(frozen=True)
-class Method:
-    """One row of the table."""
+@dataclass(frozen=True, kw_only=True)
+class Trials:
+    """What every row is tried on: subsets of the calibration data, seeds, and the test."""
 
-    selector: str
-    formulation: object = Asymmetric()
-    refit: Refit | None = FULL
-    allocation: object = Uniform()
+    subsets: Sequence[Arrays]
+    seeds: Sequence[int]
+    test: Arrays
+    labels: np.ndarray
 
-
-METHODS: Mapping[str, Method] = {
-    "forward, asymmetric, all refits": Method("forward"),
-    "backward, asymmetric, all refits": Method("backward"),
-    "refined, asymmetric, all refits": Method("refined"),
-    "forward, all refits, allocated": Method("forward", allocation=MarginalCost()),
-    "forward, asymmetric, paper's refit": Method("forward", refit=PLAIN),
-    "forward, sequential": Method("forward", Sequential(), PLAIN),
-    "forward, layerwise": Method("forward", Layerwise(), PLAIN),
-    **{
-        f"{name}, paper's refit": Method(name, refit=PLAIN)
-        for name in selectors(0)
-        if name not in ("forward", "backward", "refined")
-    },
-    **{
-        f"{name}, no refit": Method(name, Layerwise(), None)
-        for name in selectors(0)
-        if name not in ("backward", "refined")
-    },
-}
-"""By the name in the table. The allocated one is left out with --channels, where every group keeps the same share."""
+    def run(self, row: Row, case: Case, budget: Budget) -> dict[str, object]:
+        """Return accuracy (mean, spread, all runs) and the share of the multiply-accumulates kept, or the error."""
+        runs, kept = [], []
+        for seed in self.seeds if row.draws else self.seeds[:1]:
+            for data in self.subsets if row.reads else self.subsets[:1]:
+                try:
+                    found = row(replace(case, data=data), budget, seed)
+                except Exception as error:
+                    return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+                runs.append(accuracy(found.scorer, self.test, self.labels))
+                kept.append(found.macs)
+        return {
+            "accuracy": statistics.mean(runs),
+            "spread": statistics.pstdev(runs),
+            "macs": statistics.mean(kept),
+            "runs": runs,
+        }
 
 
-def accuracy(model: Session, inputs: Mapping[str, np.ndarray], labels: np.ndarray) -> float:
-    """Return the percentage of right answers of the first output."""
-    name = model.outputs[0].name
-    right = 0
-    for start in range(0, len(labels), 64):
-        feeds = {key: array[start : start + 64] for key, array in inputs.items()}
-        right += int(np.sum(model.run(feeds)[name].argmax(axis=1) == labels[start : start + 64]))
-    return 100 * right / len(labels)
-
-
-def measure(
-    method: Method, budget: object, options: argparse.Namespace, test: Mapping[str, np.ndarray], labels: np.ndarray
-) -> dict[str, object]:
-    """Prune with every seed, and return accuracies and the share of the multiply-accumulates kept."""
-    scores, kept = [], 1.0
-    for seed in range(options.seeds if method.selector in RANDOM else 1):
-        found = prune(
-            options.model,
-            options.data,
-            budget=budget,
-            formulation=method.formulation,
-            selector=selectors(seed)[method.selector],
-            allocator=method.allocation,
-            refit=method.refit,
-            only=options.only,
-            resources=Resources(samples=options.samples),
+def subsets(arrays: Arrays, count: int, samples: int | None) -> Iterator[Arrays]:
+    """Yield `count` random subsets of `samples`, disjoint where there are enough; one subset is the first samples as they come."""
+    total = len(next(iter(arrays.values())))
+    size = min(samples or total // count, total)
+    generator = np.random.default_rng(0)
+    order = generator.permutation(total) if count > 1 else np.arange(total)
+    for number in range(count):
+        own = (
+            order[number * size : (number + 1) * size] if count * size <= total else generator.permutation(total)[:size]
         )
-        scores.append(accuracy(Session(found.model, folder=found.folder), test, labels))
-        kept = found.report.macs.ratio
-    return {"accuracy": statistics.mean(scores), "spread": statistics.pstdev(scores), "macs": kept}
+        yield {name: array[own] for name, array in arrays.items()}
 
 
-def plot(results: Mapping[str, Mapping[str, dict[str, float]]], path: Path) -> None:
-    """Draw accuracy against multiply-accumulates kept."""
-    import matplotlib.pyplot as plt  # noqa: PLC0415 - only where a plot is asked for
+def told(result: Mapping[str, object]) -> str:
+    """Return a cell of the table."""
+    if "error" in result:
+        return str(result["error"])[:60]
+    spread = f" ± {result['spread']:.1f}" if len(result["runs"]) > 1 else ""
+    return f"{result['accuracy']:.1f}{spread} ({100 * result['macs']:.0f} %)"
 
-    figure, axes = plt.subplots(figsize=(8, 5))
-    for name, row in results.items():
-        points = sorted((item["macs"], item["accuracy"]) for item in row.values())
-        axes.plot(*zip(*points, strict=True), marker="o", label=name)
-    axes.set(xlabel="share of multiply-accumulates kept", ylabel="accuracy (%)")
-    axes.legend(fontsize=6)
+
+def plot(results: Mapping[str, Mapping[str, object]], path: Path) -> None:
+    """Draw accuracy against multiply-accumulates kept, one panel a model."""
+    import matplotlib as mpl  # noqa: PLC0415 - only where a plot is asked for
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt  # noqa: PLC0415 - as above
+
+    figure, panels = plt.subplots(1, len(results), figsize=(8 * len(results), 6), squeeze=False)
+    for axes, (model, found) in zip(panels[0], results.items(), strict=True):
+        for number, (name, row) in enumerate(found["rows"].items()):
+            points = sorted((r["macs"], r["accuracy"], r["spread"]) for r in row.values() if "error" not in r)
+            if points:
+                macs, accuracies, spreads = zip(*points, strict=True)
+                style = "o^sDvX"[number // 10 % 6] + "-"
+                axes.errorbar(macs, accuracies, spreads, fmt=style, capsize=3, markersize=4, linewidth=1, label=name)
+        axes.axhline(found["unpruned"], color="black", linestyle=":", linewidth=1)
+        axes.set(title=Path(model).stem, xlabel="share of multiply-accumulates kept", ylabel="accuracy (%)")
+        axes.legend(fontsize=6)
+    figure.tight_layout()
     figure.savefig(path, dpi=120)
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--data", required=True)
+    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help="they share the data")
+    parser.add_argument("--data", required=True, help="npz with one array an input")
     parser.add_argument("--test", required=True, help="npz with one array an input")
     parser.add_argument("--labels", required=True, help="npy")
     parser.add_argument("--channels", type=float, nargs="*", default=[])
     parser.add_argument("--macs", type=float, nargs="*", default=[])
     parser.add_argument("--params", type=float, nargs="*", default=[])
     parser.add_argument("--only", nargs="*", default=[])
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), help="names of rows, or parts of them")
-    parser.add_argument("--samples", type=int)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--methods", nargs="*", default=[""], help="names of rows, or parts of them (default: all)")
+    parser.add_argument("--samples", type=int, help="calibration samples of each subset")
+    parser.add_argument("--subsets", type=int, default=1, help="random subsets of the calibration data")
+    parser.add_argument("--seeds", type=int, default=3, help="for methods that draw at random")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     return parser.parse_args(arguments)
 
 
+def arrays_of(path: str) -> dict[str, np.ndarray]:
+    """Return the arrays of an npz."""
+    with np.load(path) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the comparison."""
     options = parsed(arguments)
-    with np.load(options.test) as archive:
-        test = {name: archive[name] for name in archive.files}
-    labels = np.load(options.labels)
-    budgets = {f"channels {f}": Channels(f) for f in options.channels}
-    budgets |= {f"macs {f}": Macs(f) for f in options.macs} | {f"params {f}": Params(f) for f in options.params}
-    chosen = {name: method for name, method in METHODS.items() if any(part in name for part in options.methods)}
-    if options.channels:
-        chosen.pop("forward, all refits, allocated", None)
-    results: dict[str, dict[str, dict[str, object]]] = {}
-    table = Table(
-        "method",
-        *budgets,
-        title=f"accuracy (%) of {options.model}, unpruned {accuracy(Session(Path(options.model)), test, labels):.2f}",
+    kinds = (("channels", Channels), ("macs", Macs), ("params", Params))
+    budgets: dict[str, Budget] = {f"{name} {f}": kind(f) for name, kind in kinds for f in getattr(options, name)}
+    rows = {name: row for name, row in {**ROWS, **peers()}.items() if any(part in name for part in options.methods)}
+    if not budgets or not rows:
+        raise SystemExit(str(OptionError("give a budget (--channels, --macs, --params) and methods that exist")))
+    trials = Trials(
+        subsets=list(subsets(arrays_of(options.data), options.subsets, options.samples)),
+        seeds=range(options.seeds),
+        test=arrays_of(options.test),
+        labels=np.load(options.labels),
     )
-    for name, method in chosen.items():
-        results[name] = {title: measure(method, budget, options, test, labels) for title, budget in budgets.items()}
-        cells = [
-            f"{r['accuracy']:.1f}" + (f" ± {r['spread']:.1f}" if r["spread"] else "") for r in results[name].values()
-        ]
-        table.add_row(name, *cells)
-        print(name, cells, flush=True)
-    Console(width=140).print(table)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    results: dict[str, dict[str, object]] = {}
+    for model in options.models:
+        case = Case(model=model, data=trials.subsets[0], only=tuple(options.only))
+        unpruned = accuracy(scorer_of(Session(model)), trials.test, trials.labels)
+        found: dict[str, dict[str, object]] = {}
+        table = Table("method", *budgets, title=f"{model}: accuracy in % (MACs kept); unpruned {unpruned:.2f}")
+        for name, row in rows.items():
+            found[name] = {
+                title: trials.run(row, case, budget)
+                for title, budget in budgets.items()
+                if not (isinstance(budget, Channels) and name in ALLOCATED)
+            }
+            cells = [told(found[name][title]) if title in found[name] else "" for title in budgets]
+            table.add_row(name, *cells)
+            print(name, cells, file=sys.stderr, flush=True)
+        Console(width=160).print(table)
+        results[str(model)] = {"unpruned": unpruned, "rows": found}
+        if options.json:
+            options.json.write_text(json.dumps({"command": sys.argv[1:], "models": results}, indent=1) + "\n")
     if options.plot:
         plot(results, options.plot)
 

@@ -4,6 +4,7 @@ from onnx_subprune.allocation.allocator import Allocator, Curve, Room, filled, s
 from onnx_subprune.allocation.budget import Channels, Latency, Macs, Params
 from onnx_subprune.allocation.cost import Factor, Multilinear, Term
 from onnx_subprune.allocation.marginal import MarginalCost
+from onnx_subprune.allocation.threshold import Threshold
 from onnx_subprune.allocation.uniform import Uniform, proportional
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Params",
     "Room",
     "Term",
+    "Threshold",
     "Uniform",
     "filled",
     "proportional",

@@ -1,10 +1,14 @@
-"""JSON files beside the terminal's tables."""
+"""JSON and HTML files beside the terminal's tables."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from onnx_subprune.errors import OutputError
 from onnx_subprune.output import free_path
+from onnx_subprune.report import Report
+from onnx_subprune.report.extra import need_extra
+from onnx_subprune.sensitivity import GroupSensitivity
 
 
 def free_json(path: Path | None) -> None:
@@ -16,7 +20,34 @@ def free_json(path: Path | None) -> None:
 def write_json(path: Path | None, value: object) -> None:
     """Write `value`, if a path is given."""
     if path is not None:
-        try:
-            path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+        _write(path, json.dumps(value, indent=1) + "\n")
+
+
+def free_html(path: Path | None) -> None:
+    """Check that the file can be written, and that what HTML needs is installed, before any work is done."""
+    if path is not None:
+        need_extra()
+        free_path(path, force=True)
+
+
+def write_report(path: Path | None, report: Report) -> None:
+    """Write a run as HTML, if a path is given."""
+    if path is not None:
+        from onnx_subprune.report.html import report_html  # noqa: PLC0415 - an extra
+
+        _write(path, report_html(report))
+
+
+def write_sensitivities(path: Path | None, found: Sequence[GroupSensitivity], model: str) -> None:
+    """Write sensitivities as HTML, if a path is given."""
+    if path is not None:
+        from onnx_subprune.report.html import sensitivity_html  # noqa: PLC0415 - an extra
+
+        _write(path, sensitivity_html(found, model))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error

@@ -21,6 +21,10 @@ StatisticsOutput = Annotated[
     Path,
     Parameter(name=["--output", "-o"], help="The file of moments to write (.npz); it appears whole or not at all."),
 ]
+ReportOption = Annotated[
+    Path | None,
+    Parameter(name="--report", help="Write an HTML report to this file too; needs the extra `report`."),
+]
 Names = Annotated[list[str] | None, Parameter(negative="")]
 
 

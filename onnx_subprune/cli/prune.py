@@ -7,17 +7,20 @@ from typing import Annotated, Literal, TypedDict
 from cyclopts import Parameter
 from rich.console import Console
 
-from onnx_subprune.allocation import Allocator, Channels, Macs, MarginalCost, Params, Uniform
+from onnx_subprune.allocation import Allocator, MarginalCost, Threshold, Uniform
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.files import free_json, write_json
-from onnx_subprune.cli.options import DataOption, JsonOption, Names, resources_of
+from onnx_subprune.cli.budget import budget_of, metric_of
+from onnx_subprune.cli.executor import executor_of
+from onnx_subprune.cli.files import free_html, free_json, write_json, write_report
+from onnx_subprune.cli.options import DataOption, JsonOption, Names, ReportOption, resources_of
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.collected import prune_collected
 from onnx_subprune.errors import OptionError
+from onnx_subprune.metric import Metric
 from onnx_subprune.output import free_path
-from onnx_subprune.pipeline import Resources, prune
+from onnx_subprune.pipeline import Budget, Resources, prune
 from onnx_subprune.report import report_table
-from onnx_subprune.selection import Selector, selectors
+from onnx_subprune.selection import ProbingSelector, Selector, selectors
 from onnx_subprune.task import Asymmetric, Formulation, Layerwise, Refit, Sequential
 
 FORMULATIONS: dict[str, Formulation] = {
@@ -25,7 +28,7 @@ FORMULATIONS: dict[str, Formulation] = {
     "sequential": Sequential(),
     "layerwise": Layerwise(),
 }
-ALLOCATIONS: dict[str, Allocator] = {"sensitivity": MarginalCost(), "uniform": Uniform()}
+ALLOCATIONS: dict[str, Allocator] = {"sensitivity": MarginalCost(), "uniform": Uniform(), "threshold": Threshold()}
 
 
 @app.command(name="prune")
@@ -54,6 +57,21 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     ] = None,
     params: Annotated[float | None, Parameter(help="Keep at most this fraction of the parameters.")] = None,
     channels: Annotated[float | None, Parameter(help="Keep this fraction of every group, without allocation.")] = None,
+    latency: Annotated[
+        float | None, Parameter(help="Take at most this fraction of the original's latency, measured here.")
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        Parameter(help="Make the smallest model whose metric drops by at most this: 0.01 is one point of accuracy."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        Parameter(help="y.npy or x.npz:key, one integer a sample of DATA: measure the accuracy before and after."),
+    ] = None,
+    validate: Annotated[
+        str | None,
+        Parameter(help="script.py:function, which takes the path of a model and returns a metric; higher is better."),
+    ] = None,
     formulation: Annotated[
         Literal["asymmetric", "sequential", "layerwise"] | None,
         Parameter(
@@ -71,11 +89,17 @@ def prune_command(  # noqa: PLR0913 - one argument an option
             "wanda",
             "interpolative",
             "layer-sampling",
+            "taylor",
+            "layer-greedy-fs",
+            "shapley",
         ],
         Parameter(help="How the channels of a group are chosen."),
     ] = "forward",
     allocation: Annotated[
-        Literal["sensitivity", "uniform"], Parameter(help="How the budget is shared out among the groups.")
+        Literal["sensitivity", "uniform", "threshold"],
+        Parameter(
+            help="How the budget is shared out among the groups; threshold is the paper's own and needs a metric."
+        ),
     ] = "sensitivity",
     refit: Annotated[
         bool,
@@ -110,6 +134,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         ),
     ] = None,
     json_file: JsonOption = None,
+    html_file: ReportOption = None,
     force: Annotated[bool, Parameter(negative="", help="Overwrite OUTPUT.")] = False,
     quiet: Annotated[bool, Parameter(negative="", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -125,8 +150,11 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     """
     free_path(output, force=force)
     free_json(json_file)
+    free_html(html_file)
+    metric = metric_of(labels, validate)
+    fractions = {"--macs": macs, "--params": params, "--channels": channels, "--latency": latency}
     settings = _Settings(
-        budget=_budget(macs, params, channels),
+        budget=budget_of(fractions, max_drop, metric),
         selector=selectors(seed)[selector],
         allocator=ALLOCATIONS[allocation],
         refit=Refit() if refit else None,
@@ -138,25 +166,26 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     )
     with Bar(quiet=quiet) as watch:
         if statistics is not None:
-            _layerwise_only(data, formulation, samples)
-            if scheduler is not None:
-                raise OptionError("--scheduler runs the models on --data; with --statistics nothing is run")
+            _layerwise_only(data, formulation, samples, scheduler, metric)
             result = prune_collected(model, statistics, **settings, progress=watch)
         elif data is not None:
-            result = prune(
-                model, data, formulation=FORMULATIONS[formulation or "asymmetric"], **settings, progress=watch
-            )
+            form = FORMULATIONS[formulation or "asymmetric"]
+            with executor_of(scheduler) as executor:
+                result = prune(
+                    model, data, formulation=form, metric=metric, executor=executor, **settings, progress=watch
+                )
         else:
             raise OptionError("no data: give --data, or --statistics collected from it")
     result.save(output, force=force)
     write_json(json_file, {**result.report.to_dict(), "command": sys.argv[1:]})
+    write_report(html_file, result.report)
     if not quiet:
         Console().print(report_table(result.report))
 
 
 class _Settings(TypedDict):
-    budget: Macs | Params | Channels
-    selector: Selector
+    budget: Budget
+    selector: Selector | ProbingSelector
     allocator: Allocator
     refit: Refit | None
     exclude: tuple[str, ...]
@@ -166,7 +195,9 @@ class _Settings(TypedDict):
     resources: Resources
 
 
-def _layerwise_only(data: str | None, formulation: str | None, samples: int | None) -> None:
+def _layerwise_only(
+    data: str | None, formulation: str | None, samples: int | None, scheduler: str | None, metric: Metric | None
+) -> None:
     if data is not None:
         raise OptionError("--data and --statistics: give one of them")
     if formulation not in (None, "layerwise"):
@@ -175,10 +206,7 @@ def _layerwise_only(data: str | None, formulation: str | None, samples: int | No
         )
     if samples is not None:
         raise OptionError("--samples: the moments are of all samples that were collected; give it to `collect`")
-
-
-def _budget(macs: float | None, params: float | None, channels: float | None) -> Macs | Params | Channels:
-    given = [kind(value) for kind, value in ((Macs, macs), (Params, params), (Channels, channels)) if value is not None]
-    if len(given) > 1:
-        raise OptionError("more than one budget: give one of --macs, --params, --channels")
-    return given[0] if given else Macs(0.5)
+    if scheduler is not None:
+        raise OptionError("--scheduler runs the models on --data; with --statistics nothing is run")
+    if metric is not None:
+        raise OptionError("a metric (--labels, --validate) is measured on --data; with --statistics nothing is run")

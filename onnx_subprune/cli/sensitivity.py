@@ -7,8 +7,8 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.files import free_json, write_json
-from onnx_subprune.cli.options import DataOption, JsonOption, resources_of
+from onnx_subprune.cli.files import free_html, free_json, write_json, write_sensitivities
+from onnx_subprune.cli.options import DataOption, JsonOption, ReportOption, resources_of
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.pipeline import sensitivity
 from onnx_subprune.report.table import sensitivity_table
@@ -22,6 +22,7 @@ def sensitivity_command(
     samples: int | None = None,
     threads: int | None = None,
     json_file: JsonOption = None,
+    html_file: ReportOption = None,
     quiet: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Show how far the output of MODEL moves when one group alone gets narrower.
@@ -39,10 +40,12 @@ def sensitivity_command(
 
     """
     free_json(json_file)
+    free_html(html_file)
     with Bar(quiet=quiet) as watch:
         found = sensitivity(model, data, resources=resources_of(samples, 32, threads, None), progress=watch)
     write_json(
         json_file,
         {item.name: dict(zip(map(str, item.output.widths), item.output.errors, strict=True)) for item in found},
     )
+    write_sensitivities(html_file, found, str(model))
     Console().print(sensitivity_table(found))

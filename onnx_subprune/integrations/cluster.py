@@ -7,6 +7,8 @@ round a contraction, and a worker that is lost costs its own shard from the star
 """
 
 import contextlib
+import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -14,7 +16,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 import numpy as np
-from distributed import Client, Future, KilledWorker, wait
+from distributed import Client, Future, KilledWorker
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.collector import Collector
@@ -42,6 +44,8 @@ from onnx_subprune.runtime import LIMIT
 
 POLL = 0.5
 """Seconds between two looks at which workers are alive."""
+ATTEMPTS = 10
+"""Times that commands are sent before a worker is given up that is alive."""
 PATIENCE = 60.0
 """Seconds to wait for a worker when there is none."""
 
@@ -155,7 +159,17 @@ class _Run:
                 answers[shard] = self._asked(shard, ask)
 
     def _asked(self, shard: int, ask: Ask) -> Future:
-        """Send a shard the commands that it has not seen, and the question."""
+        """Send a shard the commands that it has not seen, and the question; move it if its worker is gone meanwhile."""
+        for _ in range(ATTEMPTS):
+            try:
+                return self._send(shard, ask)
+            except (OSError, KeyError, ValueError):  # what a worker causes that dies under the transfer
+                time.sleep(POLL)
+                if shard in self._gone():
+                    self._move([shard])
+        raise ClusterError(f"worker {self._homes[shard]} does not take data: look at its log")
+
+    def _send(self, shard: int, ask: Ask) -> Future:
         client, home, start = self._cluster.client, self._homes[shard], self._sent[shard]
         commands: list[Command] = [self._opens[shard], *self._log][start:]
         message = Message(
@@ -176,10 +190,10 @@ class _Run:
 
     def _waited(self, root: Future) -> tuple[int, ...]:
         """Wait for the answer; return early with the shards whose workers are gone, if there are such."""
-        while not root.done():
-            with contextlib.suppress(TimeoutError):
-                wait(root, timeout=POLL)
-            if not root.done() and (gone := self._gone()):
+        done = threading.Event()
+        root.add_done_callback(lambda _: done.set())
+        while not done.wait(POLL):
+            if gone := self._gone():
                 return gone
         return ()
 

@@ -23,6 +23,7 @@ def group_reports(
                 width=(group.width, len(choice.support) if choice else group.width),
                 kept=choice.support if choice else tuple(range(group.width)),
                 error=choice.error if choice else 0.0,
+                conditioning=choice.conditioning if choice else None,
                 curve=(curve.widths, curve.errors) if curve else None,
                 consumers=tuple(refits[c.node] for c in group.consumers if c.node in refits),
             )

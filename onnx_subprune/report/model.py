@@ -8,6 +8,7 @@ from pathlib import Path
 from onnx_subprune._version import __version__
 from onnx_subprune.calibration.fidelity import Fidelity
 from onnx_subprune.graph.channels import Pinned
+from onnx_subprune.report.extra import need_extra
 from onnx_subprune.task import Refitted
 
 SCHEMA = 1
@@ -28,12 +29,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupReport:
-    """One group: kept channels, its error curve where one was measured, and how its consumers did."""
+    """One group: kept channels, conditioning, its error curve where one was measured, and how its consumers did."""
 
     name: str
     width: tuple[int, int]
     kept: tuple[int, ...]
     error: float
+    conditioning: float | None
     curve: tuple[tuple[int, ...], tuple[float, ...]] | None
     consumers: tuple[Refitted, ...]
 
@@ -56,6 +58,8 @@ class Report:
     deviation: float
     seconds: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    metric: Change | None = None
+    """The user's own metric, higher is better."""
     command: Sequence[str] = field(default=())
 
     def to_dict(self) -> dict[str, object]:
@@ -80,6 +84,7 @@ class Report:
                 for p in self.pinned
             ],
             "fidelity": fidelity_dict(self.fidelity) if self.fidelity else None,
+            "metric": asdict(self.metric) if self.metric else None,
             "deviation": self.deviation,
             "notes": list(self.notes),
             "seconds": dict(self.seconds),
@@ -88,6 +93,13 @@ class Report:
     def to_json(self, path: str | Path) -> None:
         """Write the report to `path`."""
         Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+    def to_html(self, path: str | Path) -> None:
+        """Write the report to `path` as one self-contained page; OptionError where the extra `report` is not installed."""
+        need_extra()
+        from onnx_subprune.report.html import report_html  # noqa: PLC0415 - an extra
+
+        Path(path).write_text(report_html(self), encoding="utf-8")
 
 
 def fidelity_dict(fidelity: Fidelity) -> dict[str, object]:
@@ -108,6 +120,7 @@ def _group(group: GroupReport) -> dict[str, object]:
         "width": {"before": group.width[0], "after": group.width[1]},
         "kept": list(group.kept),
         "error": group.error,
+        "conditioning": group.conditioning,
         "curve": curve,
         "consumers": [asdict(item) for item in group.consumers],
     }

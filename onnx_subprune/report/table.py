@@ -59,6 +59,8 @@ def report_table(report: Report) -> RenderableType:
     parts: list[RenderableType] = [costs]
     if report.fidelity is not None:
         parts.append(fidelity_table(report.fidelity))
+    if report.metric is not None and (report.fidelity is None or report.fidelity.accuracy is None):
+        parts.append(f"metric: {report.metric.before:.6g} before, {report.metric.after:.6g} after")
     if report.pinned:
         parts.append(_pinned_table({(p.node, p.reason): p.width for p in report.pinned}))
     parts += [f"note: {note}" for note in report.notes]

@@ -10,10 +10,11 @@ from onnx_subprune.selection.baselines import (
     WeightNorm,
 )
 from onnx_subprune.selection.forward import Forward
+from onnx_subprune.selection.probing import LayerGreedyFS, Probe, ProbingSelector, Shapley, Taylor
 from onnx_subprune.selection.problem import Problem, Support
 from onnx_subprune.selection.refined import Refined
 from onnx_subprune.selection.ridge import Normal, Validation, cross_validated, pseudo_solve, ridge
-from onnx_subprune.selection.selector import Choice, Selector, mean_error
+from onnx_subprune.selection.selector import Choice, Selector, conditioning, mean_error, ranked
 
 __all__ = [
     "ActivationNorm",
@@ -21,25 +22,32 @@ __all__ = [
     "Choice",
     "Forward",
     "InterpolativeDecomposition",
+    "LayerGreedyFS",
     "LayerSampling",
     "Normal",
+    "Probe",
+    "ProbingSelector",
     "Problem",
     "Random",
     "Refined",
     "Selector",
+    "Shapley",
     "Support",
+    "Taylor",
     "Validation",
     "Wanda",
     "WeightNorm",
+    "conditioning",
     "cross_validated",
     "mean_error",
     "pseudo_solve",
+    "ranked",
     "ridge",
     "selectors",
 ]
 
 
-def selectors(seed: int) -> dict[str, Selector]:
+def selectors(seed: int) -> dict[str, Selector | ProbingSelector]:
     """Return all selectors by the names that the command line has for them."""
     return {
         "refined": Refined(),
@@ -51,4 +59,7 @@ def selectors(seed: int) -> dict[str, Selector]:
         "wanda": Wanda(),
         "interpolative": InterpolativeDecomposition(),
         "layer-sampling": LayerSampling(seed),
+        "taylor": Taylor(),
+        "layer-greedy-fs": LayerGreedyFS(),
+        "shapley": Shapley(seed),
     }

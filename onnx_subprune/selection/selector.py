@@ -11,10 +11,14 @@ from onnx_subprune.selection.problem import IntArray, Problem, Support
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A support and the relative squared error of its best weights, averaged over the consumers by their weight."""
+    """A support and the relative squared error of its best weights, averaged over the consumers by their weight.
+
+    conditioning: see `conditioning`; None where it was not asked for, or would take long.
+    """
 
     support: Support
     error: float
+    conditioning: float | None = None
 
 
 class Selector(Protocol):
@@ -31,6 +35,25 @@ def mean_error(problems: Sequence[Problem], support: Sequence[int]) -> float:
     """Return the weighted mean of the consumers' relative errors."""
     total = sum(problem.weight for problem in problems)
     return sum(problem.weight * problem.error(support) for problem in problems) / total
+
+
+LARGE = 1500
+"""Columns above which the eigenvalues of a Gram are not computed."""
+
+
+def conditioning(problems: Sequence[Problem], support: Sequence[int]) -> float | None:
+    """Return the least ratio, over the consumers, of smallest to largest eigenvalue of the Gram of the chosen columns.
+
+    None where one of the Grams is large, or has nothing in it.
+    """
+    ratios = []
+    for problem in problems:
+        columns = problem.columns[np.asarray(support, np.int64)].ravel()
+        if not 0 < len(columns) <= LARGE:
+            return None
+        values = np.linalg.eigvalsh(problem.gram[np.ix_(columns, columns)])
+        ratios.append(max(float(values[0]), 0.0) / float(values[-1]) if values[-1] > 0.0 else 0.0)
+    return min(ratios, default=None)
 
 
 def ranked(

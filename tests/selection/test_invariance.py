@@ -5,6 +5,7 @@ import pytest
 
 from onnx_subprune.selection import Forward, Problem, pseudo_solve, selectors
 from onnx_subprune.selection.elimination import Elimination
+from tests.selection.layer import path
 
 NAMES = sorted(selectors(0))
 EXACT = ["forward", "backward", "refined"]
@@ -53,19 +54,22 @@ def test_inputs_that_are_all_zero_are_a_problem_like_any_other(name, block):
     zero = problem_of(np.zeros((10, 4 * block)), np.ones((4 * block, 2)), block)
     silent = Problem(gram=zero.gram, cross=zero.cross, energy=3.0, columns=zero.columns, prior=zero.prior)
     for problem in (zero, silent):
-        choice = selectors(0)[name].path([problem], [2], np.zeros(4, np.int64))[0]
+        choice = path(selectors(0)[name], [problem], [2], np.zeros(4, np.int64))[0]
         assert len(choice.support) == 2
         assert choice.error == (1.0 if problem is silent else 0.0)
 
 
-@pytest.mark.parametrize("name", [*EXACT, "interpolative", "activation-norm", "wanda", "layer-sampling"])
+@pytest.mark.parametrize(
+    "name",
+    [*EXACT, "interpolative", "activation-norm", "wanda", "layer-sampling", "taylor", "layer-greedy-fs", "shapley"],
+)
 @pytest.mark.parametrize("block", [1, 3])
 def test_a_dead_channel_goes_first(name, block):
     generator = np.random.default_rng(1)
     inputs = generator.standard_normal((60, 5 * block))
     inputs[:, 2 * block : 3 * block] = 0.0
     problem = problem_of(inputs, generator.standard_normal((5 * block, 3)), block)
-    choice = selectors(0)[name].path([problem], [4], np.zeros(5, np.int64))[0]
+    choice = path(selectors(0)[name], [problem], [4], np.zeros(5, np.int64))[0]
     assert choice.support == (0, 1, 3, 4)
     assert choice.error == pytest.approx(0.0, abs=1e-7)
 

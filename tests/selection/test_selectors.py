@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune.selection import Backward, Forward, Problem, Random, Refined, selectors
+from tests.selection.layer import path
 
 NAMES = sorted(selectors(0))
 FREE = np.zeros(9, np.int64)
@@ -82,7 +83,7 @@ def test_wide_problems_agree_with_narrow_panels(monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_support_has_the_size_asked_for_is_sorted_and_unique(name):
     problem = rows(np.random.default_rng(1), 9, 2)[2]
-    for size, choice in zip((1, 4, 8), selectors(3)[name].path([problem], (1, 4, 8), FREE), strict=True):
+    for size, choice in zip((1, 4, 8), path(selectors(3)[name], [problem], (1, 4, 8), FREE), strict=True):
         assert len(set(choice.support)) == size
         assert list(choice.support) == sorted(choice.support)
         assert choice.error == pytest.approx(problem.error(choice.support), abs=1e-6)
@@ -92,7 +93,7 @@ def test_a_support_has_the_size_asked_for_is_sorted_and_unique(name):
 def test_cells_stay_level(name):
     problem = rows(np.random.default_rng(2), 9, 2)[2]
     cells = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])
-    for choice in selectors(3)[name].path([problem], (3, 6), cells):
+    for choice in path(selectors(3)[name], [problem], (3, 6), cells):
         assert set(np.bincount(cells[list(choice.support)]).tolist()) == {len(choice.support) // 3}
 
 
@@ -103,7 +104,9 @@ def test_the_error_never_rises_with_the_width(name):
     assert all(b <= a + 1e-9 for a, b in itertools.pairwise(errors))
 
 
-@pytest.mark.parametrize("name", ["forward", "backward", "refined", "weight-norm", "activation-norm", "wanda"])
+@pytest.mark.parametrize(
+    "name", ["forward", "backward", "refined", "weight-norm", "activation-norm", "wanda", "taylor", "layer-greedy-fs"]
+)
 def test_permuting_the_channels_permutes_the_answer(name):
     generator = np.random.default_rng(4)
     problem = rows(generator, 9, 2)[2]
@@ -116,7 +119,7 @@ def test_permuting_the_channels_permutes_the_answer(name):
         prior=problem.prior,
     )
     selector = selectors(0)[name]
-    plain, moved = selector.path([problem], [4], FREE)[0], selector.path([permuted], [4], FREE)[0]
+    plain, moved = path(selector, [problem], [4], FREE)[0], path(selector, [permuted], [4], FREE)[0]
     assert sorted(int(order[i]) for i in moved.support) == list(plain.support)
 
 

@@ -1,0 +1,47 @@
+"""The allocations for every fraction of a cost: what the searches of this package walk on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from onnx_subprune.allocation import Allocator, Curve, Multilinear, Room
+from onnx_subprune.sensitivity import GroupSensitivity
+from onnx_subprune.task import Reconstruction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Allocated:
+    """Widths of the groups, the sensitivities they come from, and the walk where the search has done it already."""
+
+    widths: Mapping[str, int]
+    felt: Mapping[str, GroupSensitivity] = field(default_factory=dict)
+    done: Reconstruction | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ladder:
+    """The allocations for every fraction of a cost; the curves are measured."""
+
+    rooms: Sequence[Room]
+    curves: Mapping[str, Curve]
+    cost: Multilinear
+    allocator: Allocator
+
+    @property
+    def smallest(self) -> dict[str, int]:
+        """The smallest widths."""
+        return {room.name: room.choices[0] for room in self.rooms}
+
+    def fraction(self, widths: Mapping[str, int]) -> float:
+        """Return the share of the cost that is left at these widths."""
+        return self.cost(widths) / self.cost({})
+
+    def widths(self, fraction: float) -> dict[str, int]:
+        """Return the widths for this share of the cost; BudgetError where there are none."""
+        return dict(self.allocator.allocate(self.rooms, self.curves, self.cost, fraction * self.cost({})))
+
+    def rounded(self, multiple: int) -> "Ladder":
+        """Return the ladder with widths in multiples of this."""
+        rooms = [replace(room, step=int(np.lcm(room.step, multiple))) for room in self.rooms]
+        return replace(self, rooms=rooms)

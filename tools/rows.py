@@ -1,0 +1,128 @@
+"""What a row of the comparison is, and the rows of this package."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from onnx_subprune import Asymmetric, Channels, Layerwise, Macs, MarginalCost, Params, Refit, Sequential, Uniform, prune
+from onnx_subprune.allocation import Allocator
+from onnx_subprune.pipeline import Resources
+from onnx_subprune.runtime import Session
+from onnx_subprune.selection import selectors
+from onnx_subprune.task import Formulation
+
+Arrays = Mapping[str, np.ndarray]
+Budget = Channels | Macs | Params
+BATCH = 64
+
+
+class Scorer(Protocol):
+    """A pruned classifier."""
+
+    def __call__(self, inputs: Arrays) -> np.ndarray:
+        """Return scores, (samples, classes), for a batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One model with calibration data, (samples, ...) by input; `only` as on the command line."""
+
+    model: Path
+    data: Arrays
+    only: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A pruned model, and the share of the multiply-accumulates that it kept."""
+
+    scorer: Scorer
+    macs: float
+
+
+class Row(Protocol):
+    """A method: `draws` says whether it depends on the seed, `reads` whether on the calibration data."""
+
+    draws: bool
+    reads: bool
+
+    def __call__(self, case: Case, budget: Budget, seed: int) -> Outcome:
+        """Prune."""
+
+
+def scorer_of(session: Session) -> Scorer:
+    """Return the first output of a model as a scorer."""
+    name = session.outputs[0].name
+    return lambda inputs: np.asarray(session.run(inputs, [name])[name])
+
+
+def accuracy(scorer: Scorer, inputs: Arrays, labels: np.ndarray) -> float:
+    """Return the percentage of right answers."""
+    right = 0
+    for start in range(0, len(labels), BATCH):
+        scores = scorer({key: array[start : start + BATCH] for key, array in inputs.items()})
+        right += int(np.sum(scores.argmax(axis=1) == labels[start : start + BATCH]))
+    return 100 * right / len(labels)
+
+
+PLAIN = Refit(residual=False, everywhere=False, rounds=0)
+"""The refit of the paper: each layer that lost inputs, on its own output."""
+DRAWING = ("random", "layer-sampling", "shapley")
+BEST = ("forward", "backward", "refined")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One way of `prune`."""
+
+    selector: str
+    formulation: Formulation = field(default_factory=Asymmetric)
+    refit: Refit | None = field(default_factory=Refit)
+    allocator: Allocator = field(default_factory=Uniform)
+    reads: bool = True
+
+    @property
+    def draws(self) -> bool:
+        """True if the selector draws at random."""
+        return self.selector in DRAWING
+
+    def __call__(self, case: Case, budget: Budget, seed: int) -> Outcome:
+        """See `Row`."""
+        found = prune(
+            str(case.model),
+            case.data,
+            budget=budget,
+            formulation=self.formulation,
+            selector=selectors(seed)[self.selector],
+            allocator=self.allocator,
+            refit=self.refit,
+            only=case.only,
+            resources=Resources(),
+        )
+        return Outcome(scorer=scorer_of(Session(found.model, folder=found.folder)), macs=found.report.macs.ratio)
+
+
+ROWS: Mapping[str, Row] = {
+    **{f"{name}, asymmetric, all refits": Method(selector=name) for name in BEST},
+    "forward, all refits, allocated": Method(selector="forward", allocator=MarginalCost()),
+    "forward, asymmetric, paper's refit": Method(selector="forward", refit=PLAIN),
+    "forward, sequential": Method(selector="forward", formulation=Sequential(), refit=PLAIN),
+    "forward, layerwise": Method(selector="forward", formulation=Layerwise(), refit=PLAIN),
+    **{f"{name}, paper's refit": Method(selector=name, refit=PLAIN) for name in selectors(0) if name not in BEST},
+    **{
+        f"{name}, no refit": Method(
+            selector=name, formulation=Layerwise(), refit=None, reads=name not in ("random", "weight-norm")
+        )
+        for name in selectors(0)
+        if name not in BEST[1:]
+    },
+}
+"""By the name in the table."""
+ALLOCATED = ("forward, all refits, allocated",)
+"""Left out with --channels, where every group keeps the same share."""
