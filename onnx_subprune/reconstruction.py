@@ -15,11 +15,11 @@ from onnx_subprune.calibration.bias import Bias, bias_of
 from onnx_subprune.calibration.equations import Fit, columns_of, fit, plain, problem_of
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.lockstep import Ask, Lockstep, united
-from onnx_subprune.calibration.moments import Moments
+from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.calibration.targets import Aim, aim_of
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
 from onnx_subprune.selection import Choice, Problem, conditioning, mean_error
-from onnx_subprune.selection.ridge import Factors
+from onnx_subprune.selection.ridge import Factors, Weights
 from onnx_subprune.task import Asymmetric, Layerwise, Reconstruction, Refitted, Task, kernel_of, survey
 
 Array = NDArray[np.generic]
@@ -30,7 +30,7 @@ Mask = NDArray[np.bool_]
 def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice]:
     """Choose groups whose consumers lie far apart, from the original activations of all of them, taken in one pass."""
     needed = {consumer.node: consumer.contraction for group in groups for consumer in group.consumers}
-    moments: dict[str, Moments] = {}
+    moments: dict[str, Regression] = {}
     for done, (contraction, found) in enumerate(
         survey(task.network, list(needed.values()), task.data, task.running, task.memory, task.executor)
     ):
@@ -49,7 +49,7 @@ def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice
 
 
 def alive_columns(
-    graph: ChannelGraph, choices: Mapping[str, Choice], contraction: Contraction, kernel: Kernel, weights: Float64
+    graph: ChannelGraph, choices: Mapping[str, Choice], contraction: Contraction, kernel: Kernel, weights: Weights
 ) -> Mask:
     """Mask (g * p,) of the columns whose channels have not been dropped."""
     alive = np.ones(weights.shape[0] * weights.shape[1], bool)
@@ -159,20 +159,24 @@ class _Walk:
             self._seconds[name] += seconds
 
     def _moments(
-        self, contraction: Contraction, kernel: Kernel, weights: Float64, aim: Aim, place: int
-    ) -> list[Moments]:
+        self, contraction: Contraction, kernel: Kernel, weights: Weights, aim: Aim, place: int
+    ) -> list[Regression]:
         """Moments of the even and of the odd chunks."""
         network = self._task.network
         if not isinstance(self._task.formulation, Asymmetric):
             bias = self._bias(contraction, kernel)
-            inside = bias.inside((weights.shape[0], weights.shape[2])) if bias is not None else 0.0 * weights[:, 0]
+            inside = (
+                bias.inside((weights.shape[0], weights.shape[2]))
+                if bias is not None
+                else np.zeros_like(weights[:, 0], np.float64)
+            )
             halves = self._models.collect(_input_of(contraction, kernel))
             return [half.moments().with_target(weights).shifted(inside) for half in halves]
         after = network.position[self._order[place + 1].node] if place + 1 < len(self._order) else len(network.nodes)
         self._models.advance_original(after, also=[aim.tensor])
         return [half.moments() for half in self._models.collect(self._aimed(contraction, kernel, aim))]
 
-    def _choose(self, contraction: Contraction, kernel: Kernel, moments: Moments, weights: Float64) -> None:
+    def _choose(self, contraction: Contraction, kernel: Kernel, moments: Regression, weights: Weights) -> None:
         for group in self._groups:
             mine = [consumer for consumer in group.consumers if consumer.node == contraction.node]
             if mine and group.name not in self._choices:
@@ -184,8 +188,8 @@ class _Walk:
         consumer: Consumer,
         contraction: Contraction,
         kernel: Kernel,
-        moments: Moments,
-        weights: Float64,
+        moments: Regression,
+        weights: Weights,
     ) -> Choice:
         task = self._task
         alive = alive_columns(task.graph, self._choices, contraction, kernel, weights)
@@ -229,7 +233,7 @@ class _Walk:
         aim: Aim,
         found: Fit,
         alive: Mask,
-        grams: Sequence[Float64],
+        grams: Sequence[Float64 | None],
         rounds: int,
         factors: Factors,
     ) -> Fit:

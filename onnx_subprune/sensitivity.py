@@ -14,12 +14,12 @@ from onnx_subprune.allocation import Curve, Room
 from onnx_subprune.calibration.bias import bias_of
 from onnx_subprune.calibration.divergence import divergence
 from onnx_subprune.calibration.equations import columns_of, problem_of
-from onnx_subprune.calibration.moments import Moments
+from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.calibration.store import Held, Store
 from onnx_subprune.calibration.stream import Stream
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Use
-from onnx_subprune.selection import Choice, ridge
+from onnx_subprune.selection import Choice
 from onnx_subprune.surgery import Plan
 from onnx_subprune.task import Task, kernel_of, survey
 
@@ -76,7 +76,7 @@ def _prepare(
 ) -> list[_Trials]:
     needed = {consumer.node: consumer.contraction for group in groups for consumer in group.consumers}
     waiting = {group.name: {consumer.node for consumer in group.consumers} for group in groups}
-    moments: dict[str, Moments] = {}
+    moments: dict[str, Regression] = {}
     trials = []
     steps = survey(task.network, list(needed.values()), task.data, task.running, task.memory, task.executor)
     for done, (contraction, found) in enumerate(steps):
@@ -93,7 +93,7 @@ def _prepare(
 
 
 def _try(
-    task: Task, group: ChannelGroup, widths: Sequence[int], moments: Mapping[str, Moments], store: Store
+    task: Task, group: ChannelGroup, widths: Sequence[int], moments: Mapping[str, Regression], store: Store
 ) -> _Trials:
     problems = []
     for consumer in group.consumers:
@@ -112,7 +112,7 @@ def _try(
 
 
 def _refitted(
-    task: Task, group: ChannelGroup, consumer: Consumer, choice: Choice, moments: Moments
+    task: Task, group: ChannelGroup, consumer: Consumer, choice: Choice, moments: Regression
 ) -> dict[Use, Array]:
     """Weights, and bias where there is one, of a consumer that reads only the chosen channels."""
     network, contraction = task.network, consumer.contraction
@@ -128,10 +128,10 @@ def _refitted(
     for g, mask in enumerate(masks):
         left = np.flatnonzero(mask)
         if left.size:
-            weights[g][left] = ridge(use.gram[g][np.ix_(left, left)], use.cross[g][left], prior[g][left], STRENGTH)
+            weights[g][left] = use.normal(g, left).ridged(prior[g][left], STRENGTH)
     found: dict[Use, Array] = {contraction.weight: kernel.from_matrix(weights, old_weight.dtype, old_weight.shape)}
     if bias is not None:
-        lost = (moments.sum_target - np.einsum("gp,gpm->gm", moments.sum_input, weights)) / moments.count
+        lost = (moments.sum_target - moments.sum_output(weights)) / moments.count
         found[bias.use] = bias.replaced(bias.inside((prior.shape[0], prior.shape[2])) + lost)
     return found
 

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.lockstep import Ask, Executor, Local, united
-from onnx_subprune.calibration.moments import Moments
+from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction, Use
 from onnx_subprune.graph.model import Network
 from onnx_subprune.selection import Choice, ProbingSelector, Problem, Selector, ranked
+from onnx_subprune.selection.ridge import Weights
 
 Array = NDArray[np.generic]
 Float64 = NDArray[np.float64]
@@ -111,7 +112,7 @@ class Task:
         return self.selector.path(problems, sizes, group.cells)
 
 
-def kernel_of(network: Network, contraction: Contraction) -> tuple[Kernel, Float64]:
+def kernel_of(network: Network, contraction: Contraction) -> tuple[Kernel, Weights]:
     """Return the kernel of a contraction and its weights as a matrix (g, p, m)."""
     weight = network.array(contraction.weight_tensor)
     kernel = Kernel.from_node(network.node(contraction.node), weight.shape, contraction.weight.slot)
@@ -125,7 +126,7 @@ def survey(
     running: Running,
     memory: int,
     executor: Executor = LOCAL,
-) -> Iterator[tuple[Contraction, Moments]]:
+) -> Iterator[tuple[Contraction, Regression]]:
     """Yield the moments of the original model at each of `contractions`, in topological order; the target is input times weights."""
     with executor.begin(network, data, running, memory, paired=False) as run:
         for contraction in sorted(contractions, key=lambda item: network.position[item.node]):

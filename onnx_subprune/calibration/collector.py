@@ -62,6 +62,10 @@ class Collector:
     def _way(self, shape: Sequence[int]) -> Route:
         return self._route or (Unfolding(self.contraction) if self._sampled else route(self.contraction, shape))
 
+    def empty(self) -> "Collector":
+        """Return a collector of the same contraction with nothing in it."""
+        return Collector(self.contraction)
+
     def merge(self, other: "Collector") -> None:
         """Add everything that was added to `other`, a collector of the same contraction."""
         if self._route is None:

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.kernel import Kernel
-from onnx_subprune.calibration.moments import Moments
+from onnx_subprune.calibration.regression import Equations, Regression
 from onnx_subprune.graph.channels import Consumer
-from onnx_subprune.selection import Normal, Problem, cross_validated, ridge
-from onnx_subprune.selection.ridge import STRENGTHS, Factored, Factors
+from onnx_subprune.selection import Problem
+from onnx_subprune.selection.ridge import STRENGTHS, Factors, Weights
 
 Float64 = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -27,20 +26,14 @@ def columns_of(rows: IntArray, taps: int) -> IntArray:
     return (rows[..., None] * taps + np.arange(taps)).reshape(*rows.shape[:-1], -1)
 
 
-def problem_of(consumer: Consumer, kernel: Kernel, moments: Moments, weights: Float64, alive: Mask) -> Problem:
+def problem_of(consumer: Consumer, kernel: Kernel, moments: Regression, weights: Weights, alive: Mask) -> Problem:
     """Return the problem that one consumer poses for its group.
 
     weights: (g, p, m), the current ones. alive: (g * p,), False for columns of channels that other groups have dropped.
     """
-    groups, p, m = weights.shape
-    gram = moments.gram[0] if groups == 1 else scipy.linalg.block_diag(*moments.gram)
-    cross, prior = moments.cross.reshape(groups * p, m), weights.reshape(groups * p, m)
     columns = columns_of(consumer.positions, kernel.taps)
-    if not alive.all():
-        left = np.flatnonzero(alive)
-        gram, cross, prior = gram[np.ix_(left, left)], cross[left], prior[left]
-        columns = np.searchsorted(left, columns)
-    return Problem(gram=gram, cross=cross, energy=float(moments.energy.sum()), columns=columns, prior=prior)
+    left = np.flatnonzero(alive)
+    return moments.problem(columns if alive.all() else np.searchsorted(left, columns), weights, left)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,7 +44,7 @@ class Fit:
     of the target; plain_error is that of the old weights, sliced; refitted is False where those were kept.
     """
 
-    weights: Float64
+    weights: Weights
     bias: Float64 | None
     fitted_error: float
     heldout_error: float
@@ -60,8 +53,8 @@ class Fit:
 
 
 def fit(
-    halves: Sequence[Moments],
-    prior: Float64,
+    halves: Sequence[Regression],
+    prior: Weights,
     alive: Mask,
     *,
     free_bias: bool,
@@ -80,7 +73,11 @@ def fit(
     masks = alive.reshape(groups, p)
     known = factors if factors is not None else Factors(0)
     parts = [
-        _fit_group([_normal(m, g, masks[g], known.of(i, g)) for i, m in enumerate(use)], prior[g][masks[g]], strengths)
+        _fit_group(
+            [m.normal(g, np.flatnonzero(masks[g]), known.of(i, g)) for i, m in enumerate(use)],
+            _rows(prior[g], masks[g]),
+            strengths,
+        )
         for g in range(groups)
     ]
     energy = max(float(use[-1].energy.sum()), 1e-300)
@@ -91,48 +88,41 @@ def fit(
         weights[g][masks[g]] = part[0] if refitted else prior[g][masks[g]]
     bias = None
     if free_bias:
-        bias = (total.sum_target - np.einsum("gp,gpm->gm", total.sum_input, weights)) / total.count
+        bias = (total.sum_target - total.sum_output(weights)) / total.count
     return Fit(
         weights=weights,
         bias=bias,
-        fitted_error=_error(use[-1], weights),
+        fitted_error=max(0.0, use[-1].error(weights)),
         heldout_error=float(held if refitted else plain),
         plain_error=float(plain),
         refitted=refitted,
     )
 
 
-def plain(moments: Moments, prior: Float64, alive: Mask) -> Fit:
+def plain(moments: Regression, prior: Weights, alive: Mask) -> Fit:
     """Return the plain slice: old weights, dead columns zeroed, old bias."""
     weights = np.where(alive.reshape(prior.shape[:2])[:, :, None], prior, 0.0)
-    error = _error(moments, weights)
+    error = max(0.0, moments.error(weights))
     return Fit(weights=weights, bias=None, fitted_error=error, heldout_error=error, plain_error=error, refitted=False)
 
 
-def _normal(moments: Moments, group: int, mask: Mask, factored: Factored) -> Normal:
-    gram, cross, energy = moments.gram[group], moments.cross[group], float(moments.energy[group].sum())
-    if not mask.all():
-        left = np.flatnonzero(mask)
-        gram, cross = gram[np.ix_(left, left)], cross[left]
-    return Normal(gram=gram, cross=cross, energy=energy, factored=factored)
+def _rows(weights: Weights, mask: Mask) -> Weights:
+    return weights if mask.all() else weights[mask]
 
 
-def _fit_group(normals: Sequence[Normal], prior: Float64, strengths: Sequence[float]) -> tuple[Float64, float, float]:
+def _fit_group(
+    normals: Sequence[Equations], prior: Weights, strengths: Sequence[float]
+) -> tuple[Weights, float, float]:
     """Weights, held-out loss and the loss of the prior, both plus the energy of the target."""
     whole = normals[-1]
     if not len(prior):
         return prior, whole.energy, whole.energy
     if len(normals) < 3:
         return prior, whole.energy, 0.0
-    found = cross_validated(normals[0], normals[1], prior, strengths)
+    found = normals[0].validated(normals[1], prior, strengths)
     energy = normals[0].energy + normals[1].energy
     return (
-        ridge(whole.gram, whole.cross, prior, found.strength, whole.factored),
+        whole.ridged(prior, found.strength),
         found.error * energy,
         found.prior_error * energy,
     )
-
-
-def _error(moments: Moments, weights: Float64) -> float:
-    loss = np.sum(weights * (moments.gram @ weights)) - 2 * np.sum(weights * moments.cross)
-    return float(max(0.0, 1.0 + loss / max(float(moments.energy.sum()), 1e-300)))

@@ -22,8 +22,13 @@ import numpy as np
 import onnx
 from numpy.typing import DTypeLike, NDArray
 
+from onnx_subprune.selection.ridge import Weights
+
 Array = NDArray[np.generic]
 Float64 = NDArray[np.float64]
+
+WIDE = 4096
+"""Columns from which a matrix product counts as wide."""
 
 
 class Kind(Enum):
@@ -152,8 +157,15 @@ class Kernel:
         """The output's channel axis."""
         return 1 if self.kind in CONVOLUTIONS else -2 if self.kind is Kind.LEFT_MATMUL else -1
 
-    def to_matrix(self, weight: Array) -> Float64:
-        """Return `weight` as W, (groups, p, m) float64, Gemm's alpha included."""
+    def wide(self, columns: int) -> bool:
+        """Return whether this is a product with so many columns that copies of its weights count."""
+        return self.kind in (Kind.GEMM, Kind.MATMUL) and not self.transposed_input and columns >= WIDE
+
+    def to_matrix(self, weight: Array) -> Weights:
+        """Return `weight` as W, (groups, p, m) float64, Gemm's alpha included; of a wide product a view, float32 if that is what it has."""
+        if self.wide(weight.shape[int(self._transposes)]) and self.alpha == 1.0 and weight.dtype == np.float32:
+            plain = weight.astype(np.float32, copy=False)
+            return np.asarray(plain.T if self._transposes else plain)[None]
         wide = weight.astype(np.float64)
         if self.kind is Kind.CONV:
             return np.ascontiguousarray(wide.reshape(self.groups, len(wide) // self.groups, -1).transpose(0, 2, 1))
@@ -162,14 +174,15 @@ class Kernel:
             return np.ascontiguousarray(parts.transpose(0, 1, 3, 2)).reshape(self.groups, -1, wide.shape[1])
         return np.ascontiguousarray(wide.T if self._transposes else wide)[None] * self.alpha
 
-    def from_matrix(self, matrix: Float64, dtype: DTypeLike, weight_shape: Sequence[int]) -> Array:
+    def from_matrix(self, matrix: Weights, dtype: DTypeLike, weight_shape: Sequence[int]) -> Array:
         """Return the weight of `weight_shape` whose matrix is `matrix`, cast to `dtype`; undoes `to_matrix`."""
         if self.kind is Kind.CONV:
             plain = matrix.transpose(0, 2, 1)
         elif self.kind is Kind.CONV_TRANSPOSE:
             plain = matrix.reshape(self.groups, -1, self.taps, matrix.shape[2]).transpose(0, 1, 3, 2)
         else:
-            plain = (matrix[0].T if self._transposes else matrix[0]) / self.alpha
+            plain = matrix[0].T if self._transposes else matrix[0]
+            plain = plain if self.alpha == 1.0 else plain / self.alpha
         return np.ascontiguousarray(plain).reshape(tuple(weight_shape)).astype(dtype)
 
     def macs(self, input_shape: Sequence[int], output_shape: Sequence[int]) -> int:

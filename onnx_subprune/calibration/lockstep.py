@@ -7,11 +7,12 @@ the same bytes.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import prod
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
-from onnx_subprune.calibration.routes import Products
+from onnx_subprune.calibration.regression import Sums
+from onnx_subprune.calibration.rows import RowCollector
 from onnx_subprune.calibration.store import Store
 from onnx_subprune.calibration.stream import Running, Stream
 from onnx_subprune.calibration.targets import Aim
@@ -30,6 +32,7 @@ from onnx_subprune.graph.model import Network
 
 Array = NDArray[np.generic]
 Int64 = NDArray[np.int64]
+Part = TypeVar("Part", Collector, RowCollector)
 
 
 WORTH = 3
@@ -68,7 +71,7 @@ class Lockstep(Protocol):
     def override(self, use: Use, value: Array) -> None:
         """From now on the pruned model has this constant there."""
 
-    def collect(self, ask: Ask) -> list[Collector]:
+    def collect(self, ask: Ask) -> list[Sums]:
         """Return the sums over the even and over the odd chunks (over all, if there is only one chunk)."""
 
     def __enter__(self) -> Self: ...
@@ -113,7 +116,8 @@ class Streams:
         self._current = Stream(network, data, store, running)
         self._original = Stream(network, data, store, running) if paired else None
         self._first, self._threads = first, running.threads or os.cpu_count() or 1
-        self._halves = min(2, self._current.chunks if total is None else total)
+        chunks = self._current.chunks if total is None else total
+        self._halves, self._most = min(2, chunks), chunks * data.chunk
 
     def advance(self, position: int) -> None:
         """See `Lockstep`."""
@@ -128,20 +132,28 @@ class Streams:
         """See `Lockstep`."""
         self._current.override(use, value)
 
-    def collect(self, ask: Ask) -> list[Collector]:
+    def collect(self, ask: Ask) -> list[Sums]:
         """See `Lockstep`."""
         shape = self._current.shape_of(ask.input)
         sampled = drawn(ask, shape, 0) is not None
-        halves = [Collector(ask.kernel, with_gram=ask.with_gram, sampled=sampled) for _ in range(self._halves)]
+        if self._thin(ask, shape):
+            return [*self._collected(ask, [RowCollector(ask.kernel) for _ in range(self._halves)], shape)]
+        sums = [Collector(ask.kernel, with_gram=ask.with_gram, sampled=sampled) for _ in range(self._halves)]
+        return [*self._collected(ask, sums, shape)]
 
-        def products(number: int, have: Mapping[str, Array], wanted: Mapping[str, Array]) -> Products:
-            positions = drawn(ask, shape, number)
-            target = _target(ask, have, wanted, positions)
-            return halves[number % self._halves].products(have[ask.input], target, positions)
+    def _thin(self, ask: Ask, shape: Sequence[int]) -> bool:
+        """True if all rows of all shards together are fewer numbers than the gram."""
+        return ask.kernel.wide(shape[-1]) and self._most * prod(shape[1:-1]) < shape[-1]
 
-        jobs = ((number, *chunk) for number, chunk in enumerate(self._chunks(ask), self._first))
-        for number, found in enumerate(alongside(products, jobs, self._threads), self._first):
-            halves[number % self._halves].take(found, shape)
+    def _collected(self, ask: Ask, halves: Sequence[Part], shape: tuple[int, ...]) -> Sequence[Part]:
+        def worked(number: int, have: Mapping[str, Array], wanted: Mapping[str, Array]) -> Callable[[], None]:
+            positions, half = drawn(ask, shape, number), halves[number % self._halves]
+            found = half.products(have[ask.input], _target(ask, have, wanted, positions), positions)
+            return lambda: half.take(found, shape)
+
+        jobs = ((number, have, wanted) for number, (have, wanted) in enumerate(self._chunks(ask), self._first))
+        for take in alongside(worked, jobs, self._threads):
+            take()
         return halves
 
     def _chunks(self, ask: Ask) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Array]]]:
@@ -192,9 +204,9 @@ def _target(ask: Ask, have: Mapping[str, Array], wanted: Mapping[str, Array], po
     return aim.target(value, None if aim.other is None else rows_of(have[aim.other]), ask.axis)
 
 
-def united(halves: Sequence[Collector]) -> Collector:
+def united(halves: Sequence[Sums]) -> Sums:
     """Return the sums over all chunks."""
-    whole = Collector(halves[0].contraction)
+    whole = halves[0].empty()
     for half in halves:
         whole.merge(half)
     return whole

@@ -10,9 +10,14 @@ With B (n x p) the unfolded input and T (n x m) the target:
 from dataclasses import dataclass, fields
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
+from onnx_subprune.selection import Normal, Problem
+from onnx_subprune.selection.ridge import Factored, Weights
+
 Float64 = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,7 +50,7 @@ class Moments:
             sum_target=np.zeros_like(self.sum_target),
         )
 
-    def with_target(self, weights: Float64) -> "Moments":
+    def with_target(self, weights: Weights) -> "Moments":
         """Return the moments whose target is B @ weights, (g, p, m): the layerwise and sequential problems."""
         cross = self.gram @ weights
         return Moments(
@@ -54,7 +59,7 @@ class Moments:
             cross=cross,
             energy=np.einsum("gpm,gpm->gm", weights, cross),
             sum_input=self.sum_input,
-            sum_target=np.einsum("gp,gpm->gm", self.sum_input, weights),
+            sum_target=self.sum_output(weights),
         )
 
     def shifted(self, offset: Float64) -> "Moments":
@@ -67,3 +72,31 @@ class Moments:
             sum_input=self.sum_input,
             sum_target=self.sum_target + self.count * offset,
         )
+
+    def normal(self, group: int, left: IntArray, factored: Factored | None = None) -> Normal:
+        """Return the normal equations of the columns `left` of a convolution group."""
+        gram, cross, energy = self.gram[group], self.cross[group], float(self.energy[group].sum())
+        if len(left) < len(gram):
+            gram, cross = gram[np.ix_(left, left)], cross[left]
+        return Normal(gram=gram, cross=cross, energy=energy, factored=factored)
+
+    def sum_output(self, weights: Weights) -> Float64:
+        """Return the column sums of the input times weights (g, p, m), (g, m)."""
+        return np.asarray(np.einsum("gp,gpm->gm", self.sum_input, weights))
+
+    def error(self, weights: Weights) -> float:
+        """Return the relative squared error of weights (g, p, m)."""
+        loss = np.sum(weights * (self.gram @ weights)) - 2 * np.sum(weights * self.cross)
+        return float(1.0 + loss / max(float(self.energy.sum()), 1e-300))
+
+    def problem(self, columns: IntArray, weights: Weights, left: IntArray) -> Problem:
+        """Return the problem of choosing channels, which own `columns` of the columns `left` counted over all groups.
+
+        weights: (g, p, m), the current ones.
+        """
+        groups, p, m = weights.shape
+        gram = self.gram[0] if groups == 1 else scipy.linalg.block_diag(*self.gram)
+        cross, prior = self.cross.reshape(groups * p, m), weights.reshape(groups * p, m)
+        if len(left) < groups * p:
+            gram, cross, prior = gram[np.ix_(left, left)], cross[left], prior[left]
+        return Problem(gram=gram, cross=cross, energy=float(self.energy.sum()), columns=columns, prior=prior)

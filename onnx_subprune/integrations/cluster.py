@@ -19,8 +19,8 @@ import numpy as np
 from distributed import Client, Future, KilledWorker
 from numpy.typing import NDArray
 
-from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.lockstep import Ask, Lockstep
+from onnx_subprune.calibration.regression import Sums
 from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Calibration, shard_of
 from onnx_subprune.errors import ClusterError, ModelError
@@ -142,7 +142,7 @@ class _Run:
         """See `Lockstep`."""
         self._log.append(Override(use, value))
 
-    def collect(self, ask: Ask) -> list[Collector]:
+    def collect(self, ask: Ask) -> list[Sums]:
         """See `Lockstep`."""
         self._move(self._gone())
         answers = [self._asked(shard, ask) for shard in range(len(self._homes))]
@@ -210,9 +210,9 @@ class _Run:
             self._sent[shard] = 0
 
     @staticmethod
-    def _result(root: Future) -> list[Collector] | Behind:
+    def _result(root: Future) -> list[Sums] | Behind:
         try:
-            found: list[Collector] | Behind = root.result()
+            found: list[Sums] | Behind = root.result()
         except KilledWorker as error:
             raise ClusterError(
                 "workers die again and again on the same shard: give them more memory, or use more of them"

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from threadpoolctl import threadpool_limits
 
-from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.lockstep import Ask, Streams
+from onnx_subprune.calibration.regression import Sums
 from onnx_subprune.calibration.stream import Opener, Running
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import Network
@@ -90,7 +90,7 @@ class Behind:
     shards: tuple[int, ...]
 
 
-Answer = list[Collector] | Behind
+Answer = list[Sums] | Behind
 
 
 class Shards(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
@@ -177,7 +177,7 @@ class _State:
             total=command.total,
         )
 
-    def collect(self, ask: Ask) -> list[Collector]:
+    def collect(self, ask: Ask) -> list[Sums]:
         assert self._streams is not None
         return self._streams.collect(ask)
 
@@ -199,7 +199,7 @@ def added(one: Answer, other: Answer) -> Answer:
         return Behind(tuple(shard for shards in behind for shard in shards))
     halves = []
     for left, right in zip(one, other, strict=True):
-        total = Collector(left.contraction)
+        total = left.empty()
         total.merge(left)
         total.merge(right)
         halves.append(total)

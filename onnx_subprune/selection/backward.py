@@ -7,6 +7,7 @@ import numpy as np
 import scipy.linalg
 
 from onnx_subprune.selection.elimination import Elimination, level, pick
+from onnx_subprune.selection.lowrank import Gram, LowRank
 from onnx_subprune.selection.problem import Array, IntArray, Problem
 from onnx_subprune.selection.ridge import scales
 from onnx_subprune.selection.selector import Choice, mean_error
@@ -27,9 +28,7 @@ class Backward:
         for problem in problems:
             gram, cross, _ = problem.reduced()
             even = scales(gram)
-            gram *= even
-            gram *= even[:, None]
-            inverse = _inverse(gram, self.ridge)
+            inverse = _inverse(_scaled(gram, even), self.ridge)
             states.append(Elimination(inverse, inverse @ (cross * even[:, None]), problem.block))
             shares.append(problem.weight / problem.energy if problem.energy > 0 else 0.0)
         gone = np.zeros(problems[0].width, bool)
@@ -44,9 +43,19 @@ class Backward:
         return tuple(Choice(found[size], mean_error(problems, found[size])) for size in sizes)
 
 
-def _inverse(gram: Array, strength: float) -> Array:
+def _scaled(gram: Gram, even: Array) -> Gram:
+    if isinstance(gram, LowRank):
+        return gram.scaled(even)
+    gram *= even
+    gram *= even[:, None]
+    return gram
+
+
+def _inverse(gram: Gram, strength: float) -> Gram:
     """(G + lam I)^-1; lam also covers the rounding of a gram whose columns depend on one another."""
-    pull = max(strength * float(np.mean(np.diagonal(gram))), 1e-300)
+    pull = max(strength * float(np.mean(gram.diagonal())), 1e-300)
+    if isinstance(gram, LowRank):
+        return gram.damped(pull).inverse()
     while True:
         damped = gram.copy()
         damped[np.diag_indices(len(gram))] += pull

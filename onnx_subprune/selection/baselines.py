@@ -18,7 +18,7 @@ def _summed(problems: Sequence[Problem], scores: Sequence[Array]) -> Array:
 
 def _squares(problem: Problem) -> Array:
     """Squared norm of each channel's activation columns, (w, b)."""
-    return np.diagonal(problem.gram)[problem.columns]
+    return problem.gram.diagonal()[problem.columns]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ class InterpolativeDecomposition:
     def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
         """See `Selector`. The pivot is the channel with the largest energy that the chosen ones do not explain."""
         grams = [problem.reduced()[0] for problem in problems]
-        shares = [1.0 / max(float(np.trace(gram)), 1e-300) for gram in grams]
-        rest = [Elimination(gram, gram[:, :0], p.block) for gram, p in zip(grams, problems, strict=True)]
+        shares = [1.0 / max(float(gram.diagonal().sum()), 1e-300) for gram in grams]
+        rest = [Elimination(gram, np.zeros((len(gram), 0)), p.block) for gram, p in zip(grams, problems, strict=True)]
         scores = np.zeros(problems[0].width)
         for step in range(len(scores)):
             left = np.sum([share * state.energies() for share, state in zip(shares, rest, strict=True)], axis=0)

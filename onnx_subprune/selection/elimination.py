@@ -9,13 +9,14 @@ and tr(C_I' G_II^-1 C_I) is what it is worth. On the moments (G, C) that is the 
 
 Worths do not depend on the scale of a column, so all are scaled to an energy of about 1: a channel may be small without
 being superfluous. Updates of G wait in a panel of U until there are enough for one large product; channels that are
-done leave the arrays then. Only the diagonal blocks of G, which the worths need, are kept current, and only what is
-right of them is kept at all: G is symmetric.
+done leave the arrays then (`residual`). Only the diagonal blocks of G, which the worths need, are kept current.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.selection.lowrank import Gram
+from onnx_subprune.selection.residual import diagonal_blocks, residual
 from onnx_subprune.selection.ridge import scales
 
 Array = NDArray[np.float64]
@@ -27,27 +28,19 @@ NOTHING = 1e-14
 """Shares of the energy that differ by less are equal: what is left of dependent channels is rounding."""
 PANEL = 128
 """Rows of U that wait before G is updated."""
-CHUNK = 512
-"""Rows of G that are updated at once, so that no second G is needed."""
 
 
 class Elimination:
     """State of one problem. `gram` (w*b, w*b) and `cross` (w*b, m) are taken over and changed."""
 
-    def __init__(self, gram: Array, cross: Array, block: int) -> None:
+    def __init__(self, gram: Gram, cross: Array, block: int) -> None:
         self._block = block
         self._scale = scales(gram)
-        gram *= self._scale
-        gram *= self._scale[:, None]
-        self._gram = gram
+        self._diagonal = diagonal_blocks(gram, self._scale, block)
+        self._left = residual(gram, self._scale)
         self._cross = _compressed(cross * self._scale[:, None])
         self._active = np.arange(len(gram) // block)
-        self._panel: list[Array] = []
-        width = len(self._active)
-        self._diagonal = np.ascontiguousarray(
-            np.diagonal(gram.reshape(width, block, width, block), axis1=0, axis2=2).transpose(2, 0, 1)
-        )
-        self._done = np.zeros(width, bool)
+        self._done = np.zeros(len(self._active), bool)
 
     def worths(self) -> Array:
         """Return what each channel is worth, (w,); those already eliminated are worth nothing."""
@@ -74,9 +67,7 @@ class Elimination:
         """Take `channel` out."""
         place = int(np.searchsorted(self._active, channel))
         own = slice(place * self._block, (place + 1) * self._block)
-        row = np.hstack([self._gram[: own.start, own].T, self._gram[own, own.start :]])
-        for u in self._panel:
-            row -= u[:, own].T @ u
+        row = self._left.row(own)
         row[:, own] = self._diagonal[place]
         values, vectors = np.linalg.eigh(self._diagonal[place])
         use = values > JITTER  # what depends on eliminated channels is no direction any more
@@ -88,24 +79,16 @@ class Elimination:
         self._done[channel] = True
         self._diagonal[place] = 0.0
         self._cross[own] = 0.0
-        self._panel.append(u)
-        if sum(len(waiting) for waiting in self._panel) >= PANEL:
-            self._flush()
+        self._left.eliminate(own, root, u)
+        if self._left.waiting >= PANEL:
+            self._shrink()
 
-    def _flush(self) -> None:
+    def _shrink(self) -> None:
         keep = ~self._done[self._active]
         columns = np.flatnonzero(np.repeat(keep, self._block))
-        panel = np.concatenate(self._panel)[:, columns]
-        left = len(columns)
-        for start in range(0, left, CHUNK):  # rows move up only, so none is written before it was read
-            stop = min(start + CHUNK, left)
-            part = self._gram[np.ix_(columns[start:stop], columns[start:])]
-            part -= panel[:, start:stop].T @ panel[:, start:]
-            self._gram[start:stop, start:left] = part
-        self._gram = self._gram[:left, :left]
+        self._left.shrink(columns)
         self._cross, self._diagonal = self._cross[columns], self._diagonal[keep]
         self._active, self._scale = self._active[keep], self._scale[columns]
-        self._panel = []
 
 
 def _compressed(cross: Array) -> Array:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.selection.ridge import pseudo_solve
+from onnx_subprune.selection.lowrank import Gram, LowRank, taken
+from onnx_subprune.selection.ridge import Weights, pseudo_solve
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -27,19 +28,19 @@ Support = tuple[int, ...]
 class Problem:
     """One consumer's least-squares problem over the channels of one group.
 
-    gram: (p, p) float64, symmetric positive semi-definite.
-    cross: (p, m) float64.
+    gram: (p, p) float64, symmetric positive semi-definite; a `LowRank` where there are fewer samples than columns.
+    cross: (p, m) float64; any matrix with the same C C' and C C' alone counts for the selection.
     energy: squared norm of the target, on the same scale as `gram`.
     columns: (w, b) int64, the columns of `gram` that each of the w channels owns; the rest are fixed.
-    prior: (p, m) float64, the current weights of the consumer (what no refit would use).
+    prior: (p, m) float64, float64 or float32, the current weights of the consumer (what no refit would use).
     weight: importance of this consumer beside the others of its group.
     """
 
-    gram: Array
+    gram: Gram
     cross: Array
     energy: float
     columns: IntArray
-    prior: Array
+    prior: Weights
     weight: float = 1.0
 
     @property
@@ -62,20 +63,24 @@ class Problem:
         own = self.columns[np.asarray(sorted(support), np.int64)].ravel()
         return np.sort(np.concatenate([own, self.fixed]))
 
-    def reduced(self) -> tuple[Array, Array, float]:
+    def reduced(self) -> tuple[Gram, Array, float]:
         """Return gram (w*b, w*b), cross (w*b, m) and energy of what the fixed columns leave unexplained.
 
-        Channel i owns columns i*b to (i+1)*b - 1. Both arrays are new.
+        Channel i owns columns i*b to (i+1)*b - 1. Both are new.
         """
         own, fixed = self.columns.ravel(), self.fixed
-        gram, cross = self.gram[np.ix_(own, own)], self.cross[own]
+        gram, cross = self.gram, self.cross[own]
         if not fixed.size:
-            return gram, cross, self.energy
-        between = self.gram[np.ix_(fixed, own)]
-        solved = pseudo_solve(self.gram[np.ix_(fixed, fixed)], np.hstack([between, self.cross[fixed]]))
+            return taken(gram, own), cross, self.energy
+        if isinstance(gram, LowRank):
+            solved = gram.take(fixed).solve(self.cross[fixed])
+            cross = cross - gram.sign * (gram.rows[:, own].T @ (gram.rows[:, fixed] @ solved))
+            return gram.without(fixed, own), cross, self.energy - float(np.sum(self.cross[fixed] * solved))
+        between = gram[np.ix_(fixed, own)]
+        solved = pseudo_solve(gram[np.ix_(fixed, fixed)], np.hstack([between, self.cross[fixed]]))
         explained = float(np.sum(self.cross[fixed] * solved[:, len(own) :]))
         return (
-            gram - between.T @ solved[:, : len(own)],
+            gram[np.ix_(own, own)] - between.T @ solved[:, : len(own)],
             cross - between.T @ solved[:, len(own) :],
             self.energy - explained,
         )
@@ -83,12 +88,14 @@ class Problem:
     def error(self, support: Sequence[int]) -> float:
         """Return the relative squared error of the best weights on `support`."""
         kept = self.kept(support)
-        explained = np.sum(self.cross[kept] * pseudo_solve(self.gram[np.ix_(kept, kept)], self.cross[kept]))
+        gram, cross = taken(self.gram, kept), self.cross[kept]
+        solved = gram.solve(cross) if isinstance(gram, LowRank) else pseudo_solve(gram, cross)
+        explained = np.sum(cross * solved)
         return float(max(0.0, 1.0 - explained / self.energy)) if self.energy > 0 else 0.0
 
     def plain_error(self, support: Sequence[int]) -> float:
         """Return the relative squared error of the prior weights, dropped rows zeroed and nothing refitted."""
         kept = self.kept(support)
-        prior = self.prior[kept]
-        loss = np.sum(prior * (self.gram[np.ix_(kept, kept)] @ prior)) - 2 * np.sum(prior * self.cross[kept])
+        prior = self.prior[kept].astype(np.float64, copy=False)
+        loss = np.sum(prior * (taken(self.gram, kept) @ prior)) - 2 * np.sum(prior * self.cross[kept])
         return float(max(0.0, 1.0 + loss / self.energy)) if self.energy > 0 else 0.0

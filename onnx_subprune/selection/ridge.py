@@ -13,7 +13,10 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from onnx_subprune.selection.lowrank import Gram
+
 Array = NDArray[np.float64]
+Weights = NDArray[np.float64] | NDArray[np.float32]
 Solver = Callable[[Array], Array]
 
 STRENGTHS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -56,16 +59,6 @@ class Factored:
         return made
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Normal:
-    """The normal equations of some samples: gram (p, p), cross (p, m), energy of the target; `factored`: what is known of the gram."""
-
-    gram: Array
-    cross: Array
-    energy: float
-    factored: Factored | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Validation:
     """What cross-validation found: the best strength, its held-out relative error, and that of the prior weights."""
@@ -75,9 +68,31 @@ class Validation:
     prior_error: float
 
 
-def scales(gram: Array) -> Array:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Normal:
+    """The normal equations of some samples: gram (p, p), cross (p, m), energy of the target; `factored`: what is known of the gram."""
+
+    gram: Array
+    cross: Array
+    energy: float
+    factored: Factored | None = None
+
+    def loss(self, weights: Weights) -> float:
+        """Return the squared error of `weights` less the energy of the target."""
+        return _loss(self, weights)
+
+    def validated(self, other: "Normal", prior: Weights, strengths: Sequence[float]) -> Validation:
+        """Return the best of `strengths`, each fitted on one of the two and judged on the other."""
+        return cross_validated(self, other, prior, strengths)
+
+    def ridged(self, prior: Weights, strength: float) -> Weights:
+        """Return the weights X of the module's formula, (p, m)."""
+        return ridge(self.gram, self.cross, prior, strength, self.factored)
+
+
+def scales(gram: Gram) -> Array:
     """Return powers of two, (p,), that bring each column's energy to about 1 without rounding; 1 for zero columns."""
-    return np.asarray(np.ldexp(1.0, -(np.frexp(np.diagonal(gram))[1] // 2)))
+    return np.asarray(np.ldexp(1.0, -(np.frexp(gram.diagonal())[1] // 2)))
 
 
 def pseudo_solve(gram: Array, cross: Array) -> Array:
@@ -106,7 +121,7 @@ def factorized(gram: Array) -> Solver:
     return lambda cross: np.asarray(scale * (basis @ ((basis.T @ (scale * cross)) / energies)))
 
 
-def ridge(gram: Array, cross: Array, prior: Array, strength: float, factored: Factored | None = None) -> Array:
+def ridge(gram: Array, cross: Array, prior: Weights, strength: float, factored: Factored | None = None) -> Weights:
     """Return the weights X of the module's formula, (p, m); strength 0 is plain least squares."""
     if strength == 0.0:
         return pseudo_solve(gram, cross)
@@ -123,32 +138,39 @@ def ridge(gram: Array, cross: Array, prior: Array, strength: float, factored: Fa
     return solver(cross + pull * prior)
 
 
-def cross_validated(first: Normal, second: Normal, prior: Array, strengths: Sequence[float] = STRENGTHS) -> Validation:
-    """Return the best of `strengths`, each fitted on one half and judged on the other, both ways.
-
-    The search walks downhill from the middle of `strengths`: a handful of factorizations instead of one for each.
-    """
+def cross_validated(
+    first: Normal, second: Normal, prior: Weights, strengths: Sequence[float] = STRENGTHS
+) -> Validation:
+    """Return the best of `strengths`, each fitted on one half and judged on the other, both ways."""
     energy = first.energy + second.energy
     if energy <= 0.0:
         return Validation(strengths[-1], 0.0, 0.0)
-    losses: dict[int, float] = {}
 
     def loss(place: int) -> float:
-        if not 0 <= place < len(strengths):
+        one, other = (ridge(half.gram, half.cross, prior, strengths[place], half.factored) for half in (first, second))
+        return _loss(second, one) + _loss(first, other)
+
+    best, least = downhill(loss, len(strengths))
+    plain = _loss(second, prior) + _loss(first, prior)
+    return Validation(strengths[best], 1.0 + least / energy, 1.0 + plain / energy)
+
+
+def downhill(loss: Callable[[int], float], count: int) -> tuple[int, float]:
+    """Return the place below `count` with the least loss downhill from the middle, and that loss: a handful of fits instead of all."""
+    losses: dict[int, float] = {}
+
+    def known(place: int) -> float:
+        if not 0 <= place < count:
             return float("inf")
         if place not in losses:
-            one, other = (
-                ridge(half.gram, half.cross, prior, strengths[place], half.factored) for half in (first, second)
-            )
-            losses[place] = _loss(second, one) + _loss(first, other)
+            losses[place] = loss(place)
         return losses[place]
 
-    best = len(strengths) // 2
-    while loss(better := min((best - 1, best + 1), key=loss)) < loss(best):
+    best = count // 2
+    while known(better := min((best - 1, best + 1), key=known)) < known(best):
         best = better
-    plain = _loss(second, prior) + _loss(first, prior)
-    return Validation(strengths[best], 1.0 + loss(best) / energy, 1.0 + plain / energy)
+    return best, known(best)
 
 
-def _loss(normal: Normal, weights: Array) -> float:
+def _loss(normal: Normal, weights: Weights) -> float:
     return float(np.sum(weights * (normal.gram @ weights)) - 2.0 * np.sum(weights * normal.cross))

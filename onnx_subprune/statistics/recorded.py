@@ -9,8 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.lockstep import Ask, Lockstep
+from onnx_subprune.calibration.regression import Sums
 from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Calibration
 from onnx_subprune.errors import DataError
@@ -60,7 +60,7 @@ class _Answers:
     def override(self, use: Use, value: NDArray[np.generic]) -> None:
         """See `Lockstep`."""
 
-    def collect(self, ask: Ask) -> list[Collector]:
+    def collect(self, ask: Ask) -> list[Sums]:
         """See `Lockstep`."""
         assert ask.aim is None, "moments of the original model serve the layerwise formulation only"
         if ask.node not in self._numbers:

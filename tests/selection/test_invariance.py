@@ -106,7 +106,7 @@ def test_eliminating_leaves_the_energy_that_the_rest_does_not_share(block):
 )
 def test_the_worths_are_right_across_the_borders_of_panels_and_chunks(monkeypatch, width, block, panel, chunk):
     monkeypatch.setattr("onnx_subprune.selection.elimination.PANEL", panel)
-    monkeypatch.setattr("onnx_subprune.selection.elimination.CHUNK", chunk)
+    monkeypatch.setattr("onnx_subprune.selection.residual.CHUNK", chunk)
     generator = np.random.default_rng(width)
     p = width * block
     inputs = generator.standard_normal((3 * p, p)) @ (np.eye(p) + 0.1 * generator.standard_normal((p, p)))

@@ -1,0 +1,100 @@
+"""What elimination leaves of a gram, row by row on demand: an array, whose updates wait in a panel, or a `LowRank`."""
+
+from typing import Protocol
+
+import numpy as np
+
+from onnx_subprune.selection.lowrank import Array, Gram, IntArray, LowRank
+
+CHUNK = 512
+"""Rows of G that are updated at once, so that no second G is needed."""
+
+
+class Residual(Protocol):
+    """G as far as it has been eliminated; `waiting` counts eliminated columns that still take room."""
+
+    waiting: int
+
+    def row(self, own: slice) -> Array:
+        """Return the rows of the columns `own`, (b, p); their own block may be stale."""
+
+    def eliminate(self, own: slice, root: Array, update: Array) -> None:
+        """Take the columns `own` out: G -= update'update, where update = root' row and root root' inverts their block."""
+
+    def shrink(self, columns: IntArray) -> None:
+        """Keep these columns only."""
+
+
+def residual(gram: Gram, scale: Array) -> Residual:
+    """Return the residual of diag(scale) G diag(scale), to begin with; an array is taken over and changed."""
+    if isinstance(gram, LowRank):
+        return _Rows(gram.scaled(scale))
+    gram *= scale
+    gram *= scale[:, None]
+    return _Panelled(gram)
+
+
+def diagonal_blocks(gram: Gram, scale: Array, block: int) -> Array:
+    """Return the blocks on the diagonal of diag(scale) G diag(scale), (w, b, b)."""
+    width = len(gram) // block
+    if not isinstance(gram, LowRank):
+        blocks = np.diagonal(gram.reshape(width, block, width, block), axis1=0, axis2=2).transpose(2, 0, 1)
+        parts = scale.reshape(width, block)
+        return np.ascontiguousarray(blocks * parts[:, None, :] * parts[:, :, None])
+    rows = (gram.rows * scale).T.reshape(width, block, -1)
+    blocks = gram.sign * (rows @ rows.transpose(0, 2, 1))
+    blocks[:, np.arange(block), np.arange(block)] += (gram.damping * scale**2).reshape(width, block)
+    return np.asarray(blocks)
+
+
+class _Panelled:
+    """Updates wait in a panel until there are enough for one large product; only what is right of the diagonal is kept current."""
+
+    def __init__(self, gram: Array) -> None:
+        self._gram = gram
+        self._panel: list[Array] = []
+        self.waiting = 0
+
+    def row(self, own: slice) -> Array:
+        row = np.hstack([self._gram[: own.start, own].T, self._gram[own, own.start :]])
+        for u in self._panel:
+            row -= u[:, own].T @ u
+        return row
+
+    def eliminate(self, own: slice, root: Array, update: Array) -> None:
+        self._panel.append(update)
+        self.waiting += len(update)
+
+    def shrink(self, columns: IntArray) -> None:
+        panel = np.concatenate(self._panel)[:, columns]
+        left = len(columns)
+        for start in range(0, left, CHUNK):  # rows move up only, so none is written before it was read
+            stop = min(start + CHUNK, left)
+            part = self._gram[np.ix_(columns[start:stop], columns[start:])]
+            part -= panel[:, start:stop].T @ panel[:, start:]
+            self._gram[start:stop, start:left] = part
+        self._gram = self._gram[:left, :left]
+        self._panel, self.waiting = [], 0
+
+
+class _Rows:
+    """The rows of a `LowRank` are changed at once."""
+
+    def __init__(self, gram: LowRank) -> None:
+        self._rows, self._sign = gram.rows, gram.sign
+        self.waiting = 0
+
+    def row(self, own: slice) -> Array:
+        return np.asarray(self._sign * (self._rows[:, own].T @ self._rows))
+
+    def eliminate(self, own: slice, root: Array, update: Array) -> None:
+        basis, triangle = np.linalg.qr(self._rows[:, own] @ root)  # E = I - s Q R R' Q'
+        vectors, values, _ = np.linalg.svd(triangle)
+        basis = basis @ vectors
+        less = 1.0 - np.sqrt(np.maximum(1.0 - self._sign * values**2, 0.0))
+        self._rows -= (basis * less) @ (basis.T @ self._rows)
+        self.waiting += len(update)
+
+    def shrink(self, columns: IntArray) -> None:
+        self._rows = np.ascontiguousarray(self._rows[:, columns])
+        self.waiting = 0
