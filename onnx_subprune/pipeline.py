@@ -68,13 +68,15 @@ class Resources:
 
     samples: the first so many for calibration (None: all; fidelity is measured on the rest where there is one). batch_size: at most
     so many samples in one run. threads: None for all cores. memory: bytes of activations to hold before they go to disk
-    (None: a quarter of the machine's).
+    (None: a quarter of the machine's). positions: so many output positions of a sample are drawn where a convolution has at least three times as many
+    (None: enough for 128 rows a column).
     """
 
     samples: int | None = None
     batch_size: int = 32
     threads: int | None = None
     memory: int | None = None
+    positions: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -140,7 +142,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
         formulation=formulation,
         selector=selector,
         refit=refit,
-        running=Running(batch_size=resources.batch_size, threads=resources.threads),
+        running=running_of(resources),
         memory=memory_of(resources),
         watch=progress,
         clock=clock,
@@ -224,7 +226,7 @@ def sensitivity(
         formulation=Asymmetric(),
         selector=selector,
         refit=Refit(),
-        running=Running(batch_size=resources.batch_size, threads=resources.threads),
+        running=running_of(resources),
         memory=memory_of(resources),
         watch=progress,
         clock=time.perf_counter,
@@ -251,6 +253,11 @@ def identity(model: Model) -> dict[str, str]:
         return {"path": "(in memory)", "sha256": ""}
     with open(model, "rb") as file:
         return {"path": str(model), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def running_of(resources: Resources) -> Running:
+    """Return how models are run."""
+    return Running(batch_size=resources.batch_size, threads=resources.threads, positions=resources.positions)
 
 
 def memory_of(resources: Resources) -> int:

@@ -19,6 +19,7 @@ from onnx_subprune.calibration.moments import Moments
 from onnx_subprune.calibration.targets import Aim, aim_of
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
 from onnx_subprune.selection import Choice, Problem, conditioning, mean_error
+from onnx_subprune.selection.ridge import Factors
 from onnx_subprune.task import Asymmetric, Layerwise, Reconstruction, Refitted, Task, kernel_of, survey
 
 Array = NDArray[np.generic]
@@ -129,11 +130,16 @@ class _Walk:
         selected = clock()
         alive = alive_columns(task.graph, self._choices, contraction, kernel, weights)
         keep_weights = task.refit is None
-        found = plain(about, weights, alive) if keep_weights else fit(halves, weights, alive, free_bias=free_bias)
+        factors = Factors(task.memory // 2)
+        found = (
+            plain(about, weights, alive)
+            if keep_weights
+            else fit(halves, weights, alive, free_bias=free_bias, factors=factors)
+        )
         self._take(contraction, kernel, aim, found)
         if task.refit is not None and aim.flat is not None and isinstance(task.formulation, Asymmetric) and free_bias:
             found = self._renew(
-                contraction, kernel, aim, found, alive, [half.gram for half in halves], task.refit.rounds
+                contraction, kernel, aim, found, alive, [half.gram for half in halves], task.refit.rounds, factors
             )
         self._refits.append(
             Refitted(
@@ -164,7 +170,7 @@ class _Walk:
             return [half.moments().with_target(weights).shifted(inside) for half in halves]
         after = network.position[self._order[place + 1].node] if place + 1 < len(self._order) else len(network.nodes)
         self._models.advance_original(after, also=[aim.tensor])
-        return [half.moments() for half in self._models.collect(_aimed(contraction, kernel, aim))]
+        return [half.moments() for half in self._models.collect(self._aimed(contraction, kernel, aim))]
 
     def _choose(self, contraction: Contraction, kernel: Kernel, moments: Moments, weights: Float64) -> None:
         for group in self._groups:
@@ -225,29 +231,31 @@ class _Walk:
         alive: Mask,
         grams: Sequence[Float64],
         rounds: int,
+        factors: Factors,
     ) -> Fit:
         """Targets that differ from what the layer now puts out only where the activation behind sees it."""
         for _ in range(rounds):
-            sums = self._models.collect(_aimed(contraction, kernel, aim, renew=True))
+            sums = self._models.collect(self._aimed(contraction, kernel, aim, renew=True))
             halves = [half.moments(gram) for half, gram in zip(sums, grams, strict=True)]
-            found = fit(halves, found.weights, alive, free_bias=True)
+            found = fit(halves, found.weights, alive, free_bias=True, factors=factors)
             self._take(contraction, kernel, aim, found)
         return found
 
+    def _aimed(self, contraction: Contraction, kernel: Kernel, aim: Aim, *, renew: bool = False) -> Ask:
+        """Moments against the original's aim; with `renew`, against what of it the activation behind can tell apart, for a known gram."""
+        _, weights = kernel_of(self._task.network, contraction)
+        return Ask(
+            node=contraction.node,
+            kernel=kernel,
+            input=contraction.input.tensor,
+            aim=aim,
+            axis=contraction.output.index,
+            renew=renew,
+            with_gram=not renew,
+            positions=self._task.running.positions_of(self._task.data.samples, weights.shape[1]),
+        )
+
 
 def _input_of(contraction: Contraction, kernel: Kernel) -> Ask:
-    """Moments of the input alone."""
+    """Moments of the input alone, over all positions: layerwise selection is the paper's, and files of statistics have the same."""
     return Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor)
-
-
-def _aimed(contraction: Contraction, kernel: Kernel, aim: Aim, *, renew: bool = False) -> Ask:
-    """Moments against the original's aim; with `renew`, against what of it the activation behind can tell apart, for a known gram."""
-    return Ask(
-        node=contraction.node,
-        kernel=kernel,
-        input=contraction.input.tensor,
-        aim=aim,
-        axis=contraction.output.index,
-        renew=renew,
-        with_gram=not renew,
-    )

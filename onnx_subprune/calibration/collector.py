@@ -4,7 +4,7 @@ Chunks are cut by the caller, at fixed places. Each chunk's products are formed 
 order-independent sum, so batches, shards and the order of arrival do not change a byte of the result.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration.compensated import CompensatedSum
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.moments import Moments
-from onnx_subprune.calibration.routes import Route, route
+from onnx_subprune.calibration.routes import Products, Route, Unfolding, route
 
 Array = NDArray[np.generic]
 Float64 = NDArray[np.float64]
@@ -24,27 +24,43 @@ class Collector:
     """Sums over chunks.
 
     with_gram: False where only a new target is collected for inputs whose gram is known.
-    positions: flat output positions to take (`unfold.sample_positions`); None for all.
+    sampled: every chunk comes with the output positions to take.
     """
 
-    def __init__(self, contraction: Kernel, *, with_gram: bool = True, positions: Int64 | None = None) -> None:
+    def __init__(self, contraction: Kernel, *, with_gram: bool = True, sampled: bool = False) -> None:
         self.contraction = contraction
-        self._with_gram, self._positions = with_gram, positions
+        self._with_gram, self._sampled = with_gram, sampled
         self._route: Route | None = None
         self._spatial: tuple[int, ...] = ()
         self._count = 0
         self._sums = {name: CompensatedSum() for name in SUMS}
 
-    def add(self, x: Array, target: Array | None = None) -> None:
-        """Add one chunk: the input and, in the layout of the output, the target (None: gram only)."""
+    def products(self, x: Array, target: Array | None = None, positions: Int64 | None = None) -> Products:
+        """Return the products of one chunk, which `take` adds; changes nothing, so that chunks may be worked on side by side.
+
+        target: in the layout of the output, None for the gram only. positions: flat output positions to take, sorted (see
+        `unfold.sample_positions`); then the target is (samples, channels, positions).
+        """
+        assert self._sampled == (positions is not None), "either every chunk comes with positions, or none"
+        way = self._way(x.shape) if positions is None else Unfolding(self.contraction, positions)
+        return way.products(x, target, with_gram=self._with_gram)
+
+    def add(self, x: Array, target: Array | None = None, positions: Int64 | None = None) -> None:
+        """Add one chunk; see `products`."""
+        self.take(self.products(x, target, positions), x.shape)
+
+    def take(self, found: Products, shape: Sequence[int]) -> None:
+        """Add the products of a chunk whose input has this shape."""
         if self._route is None:
-            self._route, self._spatial = route(self.contraction, x.shape, self._positions), x.shape[1:]
-        found = self._route.products(x, target, with_gram=self._with_gram)
+            self._route, self._spatial = self._way(shape), tuple(shape[1:])
         self._count += found.count
         for name, total in self._sums.items():
             value = getattr(found, name)
             if value is not None:
                 total.add(value)
+
+    def _way(self, shape: Sequence[int]) -> Route:
+        return self._route or (Unfolding(self.contraction) if self._sampled else route(self.contraction, shape))
 
     def merge(self, other: "Collector") -> None:
         """Add everything that was added to `other`, a collector of the same contraction."""
@@ -81,11 +97,11 @@ class Collector:
         return arrays
 
     @classmethod
-    def restore(cls, contraction: Kernel, state: Mapping[str, Array], *, positions: Int64 | None = None) -> "Collector":
+    def restore(cls, contraction: Kernel, state: Mapping[str, Array]) -> "Collector":
         """Undo `state`."""
-        collector = cls(contraction, with_gram="gram.hi" in state, positions=positions)
+        collector = cls(contraction, with_gram="gram.hi" in state)
         collector._count, collector._spatial = int(state["count"]), tuple(int(size) for size in state["shape"])
-        collector._route = route(contraction, (1, *collector._spatial), positions)
+        collector._route = collector._way((1, *collector._spatial))
         for name in SUMS:
             if f"{name}.hi" in state:
                 hi, lo = (np.array(state[f"{name}.{half}"], np.float64) for half in ("hi", "lo"))

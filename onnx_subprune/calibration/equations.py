@@ -15,7 +15,7 @@ from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.moments import Moments
 from onnx_subprune.graph.channels import Consumer
 from onnx_subprune.selection import Normal, Problem, cross_validated, ridge
-from onnx_subprune.selection.ridge import STRENGTHS
+from onnx_subprune.selection.ridge import STRENGTHS, Factored, Factors
 
 Float64 = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -60,9 +60,17 @@ class Fit:
 
 
 def fit(
-    halves: Sequence[Moments], prior: Float64, alive: Mask, *, free_bias: bool, strengths: Sequence[float] = STRENGTHS
+    halves: Sequence[Moments],
+    prior: Float64,
+    alive: Mask,
+    *,
+    free_bias: bool,
+    strengths: Sequence[float] = STRENGTHS,
+    factors: Factors | None = None,
 ) -> Fit:
     """Refit a contraction on the moments of two halves of the samples, pulled towards `prior` (g, p, m).
+
+    factors: where they are kept from fit to fit, as long as inputs and `alive` stay the same.
 
     The refit is taken where it beats the plain slice on held-out halves. With `free_bias` the regression is about the means.
     """
@@ -70,7 +78,11 @@ def fit(
     use = [half.centered() if free_bias else half for half in (*halves, total)]
     groups, p, _ = prior.shape
     masks = alive.reshape(groups, p)
-    parts = [_fit_group([_normal(m, g, masks[g]) for m in use], prior[g][masks[g]], strengths) for g in range(groups)]
+    known = factors if factors is not None else Factors(0)
+    parts = [
+        _fit_group([_normal(m, g, masks[g], known.of(i, g)) for i, m in enumerate(use)], prior[g][masks[g]], strengths)
+        for g in range(groups)
+    ]
     energy = max(float(use[-1].energy.sum()), 1e-300)
     held, plain = (float(sum(part[i] for part in parts)) / energy for i in (1, 2))
     refitted = held < plain
@@ -97,12 +109,12 @@ def plain(moments: Moments, prior: Float64, alive: Mask) -> Fit:
     return Fit(weights=weights, bias=None, fitted_error=error, heldout_error=error, plain_error=error, refitted=False)
 
 
-def _normal(moments: Moments, group: int, mask: Mask) -> Normal:
-    if mask.all():
-        return Normal(gram=moments.gram[group], cross=moments.cross[group], energy=float(moments.energy[group].sum()))
-    left = np.flatnonzero(mask)
-    gram = moments.gram[group][np.ix_(left, left)]
-    return Normal(gram=gram, cross=moments.cross[group][left], energy=float(moments.energy[group].sum()))
+def _normal(moments: Moments, group: int, mask: Mask, factored: Factored) -> Normal:
+    gram, cross, energy = moments.gram[group], moments.cross[group], float(moments.energy[group].sum())
+    if not mask.all():
+        left = np.flatnonzero(mask)
+        gram, cross = gram[np.ix_(left, left)], cross[left]
+    return Normal(gram=gram, cross=cross, energy=energy, factored=factored)
 
 
 def _fit_group(normals: Sequence[Normal], prior: Float64, strengths: Sequence[float]) -> tuple[Float64, float, float]:
@@ -114,7 +126,11 @@ def _fit_group(normals: Sequence[Normal], prior: Float64, strengths: Sequence[fl
         return prior, whole.energy, 0.0
     found = cross_validated(normals[0], normals[1], prior, strengths)
     energy = normals[0].energy + normals[1].energy
-    return ridge(whole.gram, whole.cross, prior, found.strength), found.error * energy, found.prior_error * energy
+    return (
+        ridge(whole.gram, whole.cross, prior, found.strength, whole.factored),
+        found.error * energy,
+        found.prior_error * energy,
+    )
 
 
 def _error(moments: Moments, weights: Float64) -> float:

@@ -6,7 +6,8 @@ collect. Chunks are told apart by their number in the whole data, and the sums d
 the same bytes.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,16 +16,24 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.collector import Collector
-from onnx_subprune.calibration.kernel import Kernel
+from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
+from onnx_subprune.calibration.routes import Products
 from onnx_subprune.calibration.store import Store
 from onnx_subprune.calibration.stream import Running, Stream
 from onnx_subprune.calibration.targets import Aim
+from onnx_subprune.calibration.unfold import at, output_positions, sample_positions
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import Network
 
 Array = NDArray[np.generic]
+Int64 = NDArray[np.int64]
+
+
+WORTH = 3
+"""Maps with fewer positions, in units of those asked for, are taken whole: lags make that as cheap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,7 +42,8 @@ class Ask:
 
     node: its label. input: the tensor that it reads in the pruned model. aim: what it should reproduce of the original model, None for the
     moments of the input alone. axis: the channel axis of its output. renew: take from the original only what the activation behind can
-    tell apart. with_gram: False where the gram is known already.
+    tell apart. with_gram: False where the gram is known already. positions: about so many output positions of a sample of a convolution,
+    drawn anew for every chunk; None for all.
     """
 
     node: str
@@ -43,6 +53,7 @@ class Ask:
     axis: int = 1
     renew: bool = False
     with_gram: bool = True
+    positions: int | None = None
 
 
 class Lockstep(Protocol):
@@ -101,7 +112,7 @@ class Streams:
         store = self._open.enter_context(Store(memory))
         self._current = Stream(network, data, store, running)
         self._original = Stream(network, data, store, running) if paired else None
-        self._first = first
+        self._first, self._threads = first, running.threads or os.cpu_count() or 1
         self._halves = min(2, self._current.chunks if total is None else total)
 
     def advance(self, position: int) -> None:
@@ -119,22 +130,29 @@ class Streams:
 
     def collect(self, ask: Ask) -> list[Collector]:
         """See `Lockstep`."""
-        halves = [Collector(ask.kernel, with_gram=ask.with_gram) for _ in range(self._halves)]
-        for number, (source, target) in enumerate(self._pairs(ask), self._first):
-            halves[number % self._halves].add(source, target)
+        shape = self._current.shape_of(ask.input)
+        sampled = drawn(ask, shape, 0) is not None
+        halves = [Collector(ask.kernel, with_gram=ask.with_gram, sampled=sampled) for _ in range(self._halves)]
+
+        def products(number: int, have: Mapping[str, Array], wanted: Mapping[str, Array]) -> Products:
+            positions = drawn(ask, shape, number)
+            target = _target(ask, have, wanted, positions)
+            return halves[number % self._halves].products(have[ask.input], target, positions)
+
+        jobs = ((number, *chunk) for number, chunk in enumerate(self._chunks(ask), self._first))
+        for number, found in enumerate(alongside(products, jobs, self._threads), self._first):
+            halves[number % self._halves].take(found, shape)
         return halves
 
-    def _pairs(self, ask: Ask) -> Iterator[tuple[Array, Array | None]]:
-        """Input and target, chunk by chunk."""
+    def _chunks(self, ask: Ask) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Array]]]:
+        """What the pruned and the original model have to say, chunk by chunk."""
         aim = ask.aim
         if aim is None:
-            yield from ((chunk[ask.input], None) for chunk in self._current.read([ask.input]))
+            yield from ((chunk, {}) for chunk in self._current.read([ask.input]))
             return
         assert self._original is not None, "the original model does not run alongside"
         mine = [ask.input, *([aim.other] if aim.other is not None else []), *([aim.tensor] if ask.renew else [])]
-        for wanted, have in zip(self._original.read([aim.tensor]), self._current.read(mine), strict=True):
-            value = aim.seen(wanted[aim.tensor], have[aim.tensor]) if ask.renew else wanted[aim.tensor]
-            yield have[ask.input], aim.target(value, have[aim.other] if aim.other is not None else None, ask.axis)
+        yield from zip(self._current.read(mine), self._original.read([aim.tensor]), strict=True)
 
     def __enter__(self) -> Self:
         return self
@@ -147,6 +165,31 @@ class Streams:
     def close(self) -> None:
         """Let go of everything that is held."""
         self._open.close()
+
+
+def drawn(ask: Ask, input_shape: Sequence[int], chunk: int) -> Int64 | None:
+    """Return the output positions of chunk number `chunk` that count, the same whenever they are asked for; None for all."""
+    if ask.positions is None or ask.kernel.kind not in CONVOLUTIONS:
+        return None
+    total = output_positions(ask.kernel, input_shape)
+    if total < WORTH * ask.positions:
+        return None
+    return sample_positions(total, ask.positions, np.random.default_rng([total, ask.positions, chunk]))
+
+
+def _target(ask: Ask, have: Mapping[str, Array], wanted: Mapping[str, Array], positions: Int64 | None) -> Array | None:
+    """What the contraction should put out for one chunk."""
+    aim = ask.aim
+    if aim is None:
+        return None
+
+    def rows_of(tensor: Array) -> Array:
+        return tensor if positions is None else at(tensor, positions)
+
+    value = rows_of(wanted[aim.tensor])
+    if ask.renew:
+        value = aim.seen(value, rows_of(have[aim.tensor]))
+    return aim.target(value, None if aim.other is None else rows_of(have[aim.other]), ask.axis)
 
 
 def united(halves: Sequence[Collector]) -> Collector:

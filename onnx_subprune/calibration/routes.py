@@ -62,15 +62,15 @@ class Route(Protocol):
         """Return the gram (g, p, p) from the sum of the parts."""
 
 
-def route(contraction: Kernel, input_shape: Sequence[int], positions: Int64 | None = None) -> Route:
-    """Choose the cheaper route for inputs of this shape; the number of samples plays no part."""
-    if contraction.kind in CONVOLUTIONS and positions is None and contraction.taps > 1:
+def route(contraction: Kernel, input_shape: Sequence[int]) -> Route:
+    """Choose the cheaper route for all output positions of inputs of this shape; the number of samples plays no part."""
+    if contraction.kind in CONVOLUTIONS and contraction.taps > 1:
         shape = windows(contraction, input_shape[2:])
         if usable(shape) and contraction.taps <= MOST:
             plan = LagPlan(shape)
             if MARGIN * lag_seconds(contraction, input_shape, plan) < unfold_seconds(contraction, input_shape, shape):
                 return Lagging(contraction, plan)
-    return Unfolding(contraction, positions)
+    return Unfolding(contraction)
 
 
 MOST = 169
@@ -108,16 +108,19 @@ def unfold_seconds(contraction: Kernel, input_shape: Sequence[int], shape: Seque
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unfolding:
-    """The unfolded input, block by block; for matrix products and 1 x 1 convolutions that is the input itself."""
+    """The unfolded input, block by block; for matrix products and 1 x 1 convolutions that is the input itself.
+
+    positions: flat output positions to take, sorted; None for all. Targets hold those positions only.
+    """
 
     contraction: Kernel
     positions: Int64 | None = None
 
     def products(self, x: Array, target: Array | None, *, with_gram: bool) -> Products:
         """See `Route`."""
-        sums, image = _Sums(), self.contraction.kind in CONVOLUTIONS
+        sums, image = _Sums(), self.contraction.kind in CONVOLUTIONS and self.positions is None
         if image:
-            sums.found["sum_input"] = image_sums(self.contraction, _total(x), self.positions)
+            sums.found["sum_input"] = image_sums(self.contraction, _total(x))
         for block in blocks(self.contraction, x, target, self.positions, LIMIT):
             b, t = block.input, block.target
             sums.count += b.shape[2]

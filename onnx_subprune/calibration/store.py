@@ -34,10 +34,8 @@ class Held:
         self.store.release(self)
 
 
-def give_back() -> None:
-    """Return freed memory to the system, where the C library can: it keeps pieces of the size of activations for long."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+PILE = 256 << 20
+"""Bytes that are freed before they go back to the system: that takes time, and so does getting them again."""
 
 
 class Store:
@@ -47,6 +45,7 @@ class Store:
         self._budget = budget
         self._used = 0
         self._number = 0
+        self._freed = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.spilled = 0
 
@@ -67,10 +66,18 @@ class Store:
         """Forget `held`."""
         if held.array is not None:
             self._used -= held.size
+            self._freed += held.size
             held.array = None
         elif held.path is not None:
             held.path.unlink(missing_ok=True)
             held.path = None
+
+    def give_back(self) -> None:
+        """Return freed memory to the system, where the C library can: it keeps pieces of the size of activations for long."""
+        if self._freed >= PILE:
+            self._freed = 0
+            with contextlib.suppress(OSError, AttributeError):
+                ctypes.CDLL(None).malloc_trim(0)
 
     def __enter__(self) -> "Store":
         return self

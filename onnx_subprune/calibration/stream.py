@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
-from onnx_subprune.calibration.store import Held, Store, give_back
+from onnx_subprune.calibration.store import Held, Store
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import Network
@@ -36,13 +36,26 @@ def new_session(model: ModelProto, threads: int | None, folder: Path | None) -> 
     return Session(model, threads=threads, folder=folder)
 
 
+ROWS = 128
+"""Rows of the unfolded input for each of its columns; on large maps there are many more, and they tell nothing more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """How models are run: at most `batch_size` samples at once, on `threads` threads (None: all), in sessions that `session` makes."""
+    """How models are run: at most `batch_size` samples at once, on `threads` threads (None: all), in sessions that `session` makes.
+
+    positions: at most so many output positions of a sample of a convolution count in its moments (None: enough for `ROWS`
+    rows a column).
+    """
 
     batch_size: int = 32
     threads: int | None = None
     session: Opener = new_session
+    positions: int | None = None
+
+    def positions_of(self, samples: int, columns: int) -> int:
+        """Return how many output positions of each of `samples` count for a convolution with so many columns a group."""
+        return self.positions or -(-ROWS * columns // samples)
 
 
 class Stream:
@@ -86,7 +99,7 @@ class Stream:
                 held[chunk].free()
         self._held = {**{name: held for name, held in self._held.items() if name in wanted}, **new}
         self.position = position
-        give_back()
+        self._store.give_back()
 
     def element_type(self, use: Use) -> int:
         """ONNX element type of the constant in that slot; of the first constant input where the slot is empty (a bias)."""
@@ -94,6 +107,10 @@ class Stream:
         names = [node.input[use.slot]] if use.slot < len(node.input) and node.input[use.slot] else list(node.input)
         name = next(name for name in names if name in self._network.constants)
         return int(onnx.helper.np_dtype_to_tensor_dtype(self._network.array(name).dtype))
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Return the shape of the first chunk of a tensor that is held."""
+        return self._held[name][0].get().shape
 
     def close(self) -> None:
         """Let go of everything that is held."""

@@ -55,9 +55,14 @@ def unfold(contraction: Kernel, x: Array, positions: Int64 | None = None) -> Flo
     return np.concatenate(parts, axis=2).transpose(0, 2, 1)
 
 
-def rows(contraction: Kernel, y: Array, positions: Int64 | None = None) -> Float32:
+def at(images: Array, positions: Int64) -> Array:
+    """Return (samples, channels, positions) of images (samples, channels, *spatial)."""
+    return images.reshape(*images.shape[:2], -1).take(positions, axis=2)
+
+
+def rows(contraction: Kernel, y: Array) -> Float32:
     """Return the output `y`, bias included as it is, as (groups, n, m) float32 in the row order of `unfold`."""
-    return _columns(contraction, y, contraction.output_axis, positions).transpose(0, 2, 1)
+    return _columns(contraction, y, contraction.output_axis).transpose(0, 2, 1)
 
 
 def unrows(contraction: Kernel, target: Array, output_shape: Sequence[int]) -> Array:
@@ -73,7 +78,8 @@ def blocks(
     """Yield the unfolded input of `x` and the output `y` block by block, in row order.
 
     limit: bytes of unfolded input that are alive at once; a single line of output positions may exceed it.
-    positions: flat output positions to take, sorted; None for all. Only convolutions have positions.
+    positions: flat output positions to take, sorted; None for all. Only convolutions have positions. With them `y` is (samples,
+    channels, positions).
     """
     if contraction.kind not in CONVOLUTIONS:
         assert positions is None, "only convolutions have positions"
@@ -93,9 +99,9 @@ def blocks(
     many = max(1, size // total)
     for start in range(0, len(x), many):
         part = x[start : start + many].astype(np.float32, copy=False)
-        aim = None if y is None else _columns(contraction, y[start : start + many], 1, positions)
+        aim = None if y is None else _columns(contraction, y[start : start + many], 1)
         if direct:
-            yield from _cut(_columns(contraction, part, 1, None), aim, size)
+            yield from _cut(_columns(contraction, part, 1), aim, size)
             continue
         done = 0
         for slab, chosen in _slabs(shape, positions, max(1, max(size, limit // row) // len(part))):
@@ -131,16 +137,14 @@ def _flat(contraction: Kernel, image: Array) -> Float32:
 
 
 def _products(contraction: Kernel, x: Array, y: Array | None) -> Iterator[Block]:
-    source = _columns(contraction, x, contraction.input_axis, None)
-    aim = None if y is None else _columns(contraction, y, contraction.output_axis, None)
+    source = _columns(contraction, x, contraction.input_axis)
+    aim = None if y is None else _columns(contraction, y, contraction.output_axis)
     yield from _cut(source, aim, ROWS)
 
 
-def _columns(contraction: Kernel, tensor: Array, axis: int, positions: Int64 | None) -> Float32:
+def _columns(contraction: Kernel, tensor: Array, axis: int) -> Float32:
     """Return `tensor` as (groups, channels, n) with the channels of `axis`; a view where possible."""
     moved = np.moveaxis(tensor.astype(np.float32, copy=False), axis, 0)
-    if positions is not None:
-        moved = moved.reshape(*moved.shape[:2], -1)[:, :, positions]
     channels = moved.shape[0]
     if axis in (-1, 1) and tensor.ndim > 2 and contraction.kind not in CONVOLUTIONS:  # channels last: keep the view
         return tensor.astype(np.float32, copy=False).reshape(-1, channels).T[None]
@@ -185,29 +189,30 @@ def _shifted(contraction: Kernel, part: NDArray[Real], shape: Sequence[Window]) 
     return unfolded.reshape(contraction.groups, part.shape[1] // contraction.groups * contraction.taps, -1)
 
 
-def image_sums(contraction: Kernel, total: Float64, positions: Int64 | None = None) -> Float64:
+def image_sums(contraction: Kernel, total: Float64) -> Float64:
     """Return the column sums (g, p) of the unfolded input of a convolution.
 
     total: (channels, *spatial), the sum of the images.
     """
     shape = windows(contraction, total.shape[1:])
-    if positions is not None:
-        return np.asarray(_gathered(contraction, total[None], shape, positions).sum(axis=2))
     padded = _padded(total[None], shape)
     sums = [view.reshape(len(total), -1).sum(axis=1) for view in _tap_views(padded, contraction, shape)]
     return np.stack(sums, axis=1).reshape(contraction.groups, -1)
 
 
-def _gathered(contraction: Kernel, part: NDArray[Real], shape: Sequence[Window], positions: Int64) -> NDArray[Real]:
-    padded = _padded(part, shape)
-    chosen = np.unravel_index(positions, tuple(w.out for w in shape))
-    places = [(w.before + w.step * o)[None, :] for w, o in zip(shape, chosen, strict=True)]
+def _gathered(contraction: Kernel, part: Float32, shape: Sequence[Window], positions: Int64) -> Float32:
+    """The unfolded input at `positions` alone, read where it lies."""
+    samples, channels = part.shape[:2]
     taps = np.array(list(np.ndindex(*contraction.kernel)), np.int64).reshape(contraction.taps, -1)
-    shifted = [
-        place + np.array(w.offsets)[taps[:, axis], None]
-        for axis, (w, place) in enumerate(zip(shape, places, strict=True))
-    ]
-    flat = np.ravel_multi_index(tuple(shifted), padded.shape[2:])
-    gathered = padded.reshape(*padded.shape[:2], -1)[:, :, flat]  # (channels, samples, taps, positions)
-    unfolded = np.ascontiguousarray(gathered.transpose(0, 2, 1, 3))
-    return unfolded.reshape(contraction.groups, part.shape[1] // contraction.groups * contraction.taps, -1)
+    inside, pixels = np.ones((contraction.taps, len(positions)), bool), []
+    for axis, (w, place) in enumerate(zip(shape, np.unravel_index(positions, [w.out for w in shape]), strict=True)):
+        stuffed = np.array(w.offsets)[taps[:, axis], None] + w.step * place
+        inside &= (stuffed >= 0) & (stuffed < w.stuffed) & (stuffed % w.stuffing == 0)
+        pixels.append(np.clip(stuffed // w.stuffing, 0, w.size - 1))
+    flat = np.ravel_multi_index(tuple(pixels), part.shape[2:])
+    unfolded = np.empty((channels, contraction.taps, samples, len(positions)), np.float32)
+    found = part.reshape(samples, channels, -1).take(flat.ravel(), axis=2)
+    unfolded[:] = found.reshape(samples, channels, contraction.taps, -1).transpose(1, 2, 0, 3)
+    for tap in np.flatnonzero(~inside.all(axis=1)):
+        unfolded[:, tap][:, :, ~inside[tap]] = 0.0
+    return unfolded.reshape(contraction.groups, channels // contraction.groups * contraction.taps, -1)

@@ -28,12 +28,21 @@ ReportOption = Annotated[
 Names = Annotated[list[str] | None, Parameter(negative="")]
 
 
-def resources_of(samples: int | None, batch_size: int, threads: int | None, memory: str | None) -> Resources:
+def resources_of(
+    samples: int | None, batch_size: int, threads: int | None, memory: str | None, positions: int | None = None
+) -> Resources:
     """Return what may be used; OptionError if it makes no sense."""
-    for name, value in (("--samples", samples), ("--batch-size", batch_size), ("--threads", threads)):
+    for name, value in (
+        ("--samples", samples),
+        ("--batch-size", batch_size),
+        ("--threads", threads),
+        ("--positions", positions),
+    ):
         if value is not None and value < 1:
             raise OptionError(f"{name} {value}: at least 1")
-    return Resources(samples=samples, batch_size=batch_size, threads=threads, memory=bytes_of(memory))
+    return Resources(
+        samples=samples, batch_size=batch_size, threads=threads, memory=bytes_of(memory), positions=positions
+    )
 
 
 def bytes_of(text: str | None) -> int | None:

@@ -127,6 +127,12 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         str | None,
         Parameter(help="Activations to hold before they go to disk, for example 4G (a quarter of the machine)."),
     ] = None,
+    positions: Annotated[
+        int | None,
+        Parameter(
+            help="Refit convolutions (asymmetric) on N drawn output positions of a sample, where there are 3 N or more (128 rows a column)."
+        ),
+    ] = None,
     json_file: JsonOption = None,
     html_file: ReportOption = None,
     force: Annotated[bool, Parameter(negative="", help="Overwrite OUTPUT.")] = False,
@@ -156,7 +162,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         only=tuple(only or ()),
         round_to=round_to,
         min_width=min_width,
-        resources=resources_of(samples, batch_size, threads, memory),
+        resources=resources_of(samples, batch_size, threads, memory, positions),
     )
     with Bar(quiet=quiet) as watch:
         if statistics is not None:

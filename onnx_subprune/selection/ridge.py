@@ -6,7 +6,7 @@ minimises ||T - B X||^2 + lam ||X - W||^2. The strength is chosen by cross-valid
 fitted on one and judged on the other by tr(X'GX) - 2 tr(X'C), which is its error up to the energy of the target.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,19 +14,56 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Solver = Callable[[Array], Array]
 
 STRENGTHS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 DEPENDENT = 1e-9
 """Of columns with energies scaled to about 1, directions with less than this share of the largest count as linearly dependent."""
 
 
+class Factors:
+    """Factorizations of the ridged grams of one contraction, within `limit` bytes: only targets change when they are renewed.
+
+    `of` gives those of one gram, under a name that stands for it.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.left = limit
+        self._known: dict[tuple[int, ...], Factored] = {}
+
+    def of(self, *name: int) -> "Factored":
+        """Return what is known of the gram called `name`."""
+        return self._known.setdefault(name, Factored(self))
+
+
+class Factored:
+    """The solvers of one gram by strength."""
+
+    def __init__(self, kept: Factors) -> None:
+        self._kept = kept
+        self._solvers: dict[float, Solver] = {}
+
+    def solver(self, strength: float, ridged: Callable[[], Array]) -> "Solver":
+        """Return the solver at `strength`, made of `ridged()` if it is not known."""
+        known = self._solvers.get(strength)
+        if known is not None:
+            return known
+        gram = ridged()
+        made = factorized(gram)
+        if gram.nbytes <= self._kept.left:
+            self._kept.left -= gram.nbytes
+            self._solvers[strength] = made
+        return made
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Normal:
-    """The normal equations of some samples: gram (p, p), cross (p, m), energy of the target."""
+    """The normal equations of some samples: gram (p, p), cross (p, m), energy of the target; `factored`: what is known of the gram."""
 
     gram: Array
     cross: Array
     energy: float
+    factored: Factored | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +85,42 @@ def pseudo_solve(gram: Array, cross: Array) -> Array:
 
     Dependence is judged with every column scaled to an energy of about 1: a channel may be small without being superfluous.
     """
+    return factorized(gram)(cross)
+
+
+def factorized(gram: Array) -> Solver:
+    """Return what `pseudo_solve` does with `gram`, for any cross."""
     if not len(gram):
-        return np.zeros_like(cross)
+        return np.zeros_like
     energies = np.diagonal(gram)
     try:
         factor = scipy.linalg.cho_factor(gram, lower=True, check_finite=False)
         if np.all(np.diagonal(factor[0]) ** 2 > DEPENDENT * energies):  # pivots scale with their columns
-            return np.asarray(scipy.linalg.cho_solve(factor, cross, check_finite=False))
+            return lambda cross: np.asarray(scipy.linalg.cho_solve(factor, cross, check_finite=False))
     except np.linalg.LinAlgError:
         pass
     scale = scales(gram)[:, None]
     values, vectors = np.linalg.eigh(gram * scale * scale.T)
     use = values > DEPENDENT * values[-1]
-    return np.asarray(scale * (vectors[:, use] @ ((vectors[:, use].T @ (scale * cross)) / values[use, None])))
+    basis, energies = vectors[:, use], values[use, None]
+    return lambda cross: np.asarray(scale * (basis @ ((basis.T @ (scale * cross)) / energies)))
 
 
-def ridge(gram: Array, cross: Array, prior: Array, strength: float) -> Array:
+def ridge(gram: Array, cross: Array, prior: Array, strength: float, factored: Factored | None = None) -> Array:
     """Return the weights X of the module's formula, (p, m); strength 0 is plain least squares."""
     if strength == 0.0:
         return pseudo_solve(gram, cross)
     pull = strength * float(np.mean(np.diagonal(gram)))
     if pull <= 0.0:
         return prior.copy()
-    return pseudo_solve(gram + pull * np.eye(len(gram)), cross + pull * prior)
+
+    def ridged() -> Array:
+        found = gram.copy()
+        found[np.diag_indices(len(gram))] += pull
+        return found
+
+    solver = factorized(ridged()) if factored is None else factored.solver(strength, ridged)
+    return solver(cross + pull * prior)
 
 
 def cross_validated(first: Normal, second: Normal, prior: Array, strengths: Sequence[float] = STRENGTHS) -> Validation:
@@ -87,9 +137,10 @@ def cross_validated(first: Normal, second: Normal, prior: Array, strengths: Sequ
         if not 0 <= place < len(strengths):
             return float("inf")
         if place not in losses:
-            losses[place] = _loss(second, ridge(first.gram, first.cross, prior, strengths[place])) + _loss(
-                first, ridge(second.gram, second.cross, prior, strengths[place])
+            one, other = (
+                ridge(half.gram, half.cross, prior, strengths[place], half.factored) for half in (first, second)
             )
+            losses[place] = _loss(second, one) + _loss(first, other)
         return losses[place]
 
     best = len(strengths) // 2

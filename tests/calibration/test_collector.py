@@ -1,15 +1,17 @@
 import math
+import time
 
 import numpy as np
 import pytest
 
+from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.compensated import CompensatedSum
 from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
 from onnx_subprune.calibration.lags import LagPlan, usable
 from onnx_subprune.calibration.moments import Moments
 from onnx_subprune.calibration.routes import Lagging, Route, Unfolding, route
-from onnx_subprune.calibration.unfold import output_positions, rows, sample_positions, unfold
+from onnx_subprune.calibration.unfold import at, output_positions, rows, sample_positions, unfold
 from onnx_subprune.calibration.windows import windows
 
 from .cases import CASES, Case, Float32
@@ -116,11 +118,11 @@ def test_a_new_target_is_collected_without_the_gram_and_positions_restrict_rows(
     assert sample_positions(56, 56, np.random.default_rng(0)) is None
     assert output_positions(case.contraction, x.shape) == 56
     whole, again = (
-        Collector(case.contraction, positions=positions),
-        Collector(case.contraction, with_gram=False, positions=positions),
+        Collector(case.contraction, sampled=True),
+        Collector(case.contraction, with_gram=False, sampled=True),
     )
-    whole.add(x, y)
-    again.add(x, y)
+    whole.add(x, at(y, positions), positions)
+    again.add(x, at(y, positions), positions)
     chosen = (np.arange(12)[:, None] * 56 + positions).ravel()
     B, T = (array[0].astype(np.float64)[chosen] for array in (unfold(case.contraction, x), rows(case.contraction, y)))
     found = whole.moments()
@@ -154,3 +156,24 @@ def test_lags_are_chosen_where_they_pay() -> None:
     strided = Case("Conv", (1, 64, 56, 56), (64, 64, 3, 3), {"strides": [2, 2]}).contraction
     assert isinstance(route(same, (1, 64, 56, 56)), Lagging)
     assert isinstance(route(strided, (1, 64, 56, 56)), Unfolding)
+
+
+def test_threads_change_neither_results_nor_their_order() -> None:
+    def square(number: int, delay: float) -> int:
+        time.sleep(delay)
+        return number * number
+
+    jobs = [(number, 0.01 * (number % 3 == 0)) for number in range(10)]
+    for threads in (1, 2, 5):
+        assert list(alongside(square, jobs, threads)) == [number * number for number, _ in jobs]
+
+
+@pytest.mark.parametrize("case", [SOME[1], SOME[2], SOME[4]], ids=str)
+def test_sampled_positions_are_rows_of_the_unfolded_input(case: Case) -> None:
+    x, *_ = case.data()
+    total = output_positions(case.contraction, x.shape)
+    positions = sample_positions(total, total // 3, np.random.default_rng(1))
+    assert positions is not None
+    whole = unfold(case.contraction, x)
+    chosen = (np.arange(len(x))[:, None] * total + positions).ravel()
+    np.testing.assert_array_equal(unfold(case.contraction, x, positions), whole[:, chosen])

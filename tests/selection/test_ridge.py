@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune.selection import Normal, cross_validated, pseudo_solve, ridge
+from onnx_subprune.selection.ridge import Factors
 
 
 def normal(inputs, outputs):
@@ -48,3 +49,17 @@ def test_cross_validation_pulls_harder_when_there_are_fewer_samples():
     few, many = best(25), best(20000)
     assert few.strength > many.strength
     assert many.error < many.prior_error
+
+
+def test_kept_factorizations_change_no_byte_and_stay_within_their_limit() -> None:
+    generator = np.random.default_rng(3)
+    inputs, prior = generator.standard_normal((60, 12)), generator.standard_normal((12, 4))
+    gram = inputs.T @ inputs
+    for limit, left in ((0, 0), (gram.nbytes, 0), (10 * gram.nbytes, 8 * gram.nbytes)):
+        factors = Factors(limit)
+        for _ in range(3):
+            cross = inputs.T @ generator.standard_normal((60, 4))
+            for strength in (1e-3, 1e-1):
+                found = ridge(gram, cross, prior, strength, factors.of(0))
+                assert found.tobytes() == ridge(gram, cross, prior, strength).tobytes()
+        assert factors.left == left
