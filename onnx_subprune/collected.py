@@ -22,7 +22,7 @@ from onnx_subprune.graph.site import Rule
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.measurement import model_bytes
 from onnx_subprune.output import side_file_wanted
-from onnx_subprune.pipeline import Budget, Model, Pruned, Resources, identity, memory_of, ports, silent, weighted
+from onnx_subprune.pipeline import Budget, Model, Pruned, Resources, identity, memory_of, ports, silent
 from onnx_subprune.reconstruction import reconstruct
 from onnx_subprune.report.assembly import group_reports
 from onnx_subprune.report.model import Change, Report
@@ -211,5 +211,5 @@ def _widths(
     if isinstance(budget, Channels):
         return proportional(rooms, budget.fraction)
     cost = price.macs if isinstance(budget, Macs) else price.params
-    curves = {name: weighted(item.output, task.graph.group(name)) for name, item in felt.items()}
+    curves = {name: item.output for name, item in felt.items()}
     return dict(allocator.allocate(rooms, curves, cost, budget.fraction * cost({})))

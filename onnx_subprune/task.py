@@ -51,7 +51,7 @@ class Refit:
 
     residual: bool = True
     everywhere: bool = True
-    rounds: int = 3
+    rounds: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
