@@ -215,7 +215,7 @@ def sensitivity(
 ) -> tuple[GroupSensitivity, ...]:
     """Return how far the outputs of `model` move on `data` when one group alone gets narrower, its consumers refitted."""
     network = load(model)
-    graph = trace(network, rules=rules)
+    graph = restricted(trace(network, rules=rules), network, only=(), exclude=())
     calibration, _ = open_data(data, ports(network), samples=resources.samples)
     task = Task(
         network=network,

@@ -18,6 +18,7 @@ from onnx_subprune.calibration.lockstep import Ask, Lockstep, united
 from onnx_subprune.calibration.moments import Moments
 from onnx_subprune.calibration.targets import Aim, aim_of
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
+from onnx_subprune.restriction import oversized
 from onnx_subprune.selection import Choice, Problem, conditioning, mean_error
 from onnx_subprune.selection.ridge import Factors
 from onnx_subprune.task import Asymmetric, Layerwise, Reconstruction, Refitted, Task, kernel_of, survey
@@ -103,7 +104,8 @@ class _Walk:
         loses = any(part.axis == contraction.rows for group in self._groups for part in group.slices)
         refit = self._task.refit
         everywhere = refit is not None and refit.everywhere and isinstance(self._task.formulation, Asymmetric)
-        return loses or (everywhere and bool(self._weights) and self._behind(contraction))
+        behind = everywhere and bool(self._weights) and self._behind(contraction)
+        return loses or (behind and not oversized(self._task.network, contraction))
 
     def _behind(self, contraction: Contraction) -> bool:
         chosen, _ = self._task.network.ancestors([contraction.input.tensor], ())
