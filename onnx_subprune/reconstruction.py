@@ -139,8 +139,9 @@ class _Walk:
             else fit(halves, weights, alive, free_bias=free_bias, factors=factors)
         )
         self._take(contraction, kernel, aim, found)
+        renewed = found
         if task.refit is not None and aim.flat is not None and isinstance(task.formulation, Asymmetric) and free_bias:
-            found = self._renew(
+            renewed = self._renew(
                 contraction, kernel, aim, found, alive, [half.gram for half in halves], task.refit.rounds, factors
             )
         self._refits.append(
@@ -149,7 +150,7 @@ class _Walk:
                 fitted_error=found.fitted_error,
                 heldout_error=found.heldout_error,
                 plain_error=found.plain_error,
-                refitted=found.refitted,
+                refitted=found.refitted or renewed.refitted,
             )
         )
         ended = clock()
