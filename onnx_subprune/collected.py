@@ -28,7 +28,7 @@ from onnx_subprune.report.assembly import group_reports
 from onnx_subprune.report.model import Change, Report
 from onnx_subprune.restriction import restricted, rooms_of
 from onnx_subprune.runtime import environment
-from onnx_subprune.selection import Forward, ProbingSelector, Selector
+from onnx_subprune.selection import ProbingSelector, Refined, Selector
 from onnx_subprune.sensitivity import GroupSensitivity, trial_widths
 from onnx_subprune.statistics import Recorded, StatisticsFile
 from onnx_subprune.statistics import collect as collect_shard
@@ -86,7 +86,7 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
     statistics: str | os.PathLike[str],
     *,
     budget: Budget = Macs(0.5),
-    selector: Selector | ProbingSelector = Forward(),
+    selector: Selector | ProbingSelector = Refined(),
     allocator: Allocator = MarginalCost(),
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),

@@ -51,7 +51,7 @@ from onnx_subprune.report.assembly import group_reports
 from onnx_subprune.report.model import Change, Report
 from onnx_subprune.restriction import restricted, rooms_of
 from onnx_subprune.runtime import Port, environment
-from onnx_subprune.selection import Forward, ProbingSelector, Selector
+from onnx_subprune.selection import ProbingSelector, Refined, Selector
 from onnx_subprune.sensitivity import GroupSensitivity, sensitivities
 from onnx_subprune.surgery import Plan, apply
 from onnx_subprune.task import LOCAL, Asymmetric, Formulation, Refit, Task, Watch
@@ -103,7 +103,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     *,
     budget: Budget = Macs(0.5),
     formulation: Formulation = Asymmetric(),
-    selector: Selector | ProbingSelector = Forward(),
+    selector: Selector | ProbingSelector = Refined(),
     allocator: Allocator = MarginalCost(),
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
@@ -208,7 +208,7 @@ def sensitivity(
     model: Model,
     data: Source,
     *,
-    selector: Selector | ProbingSelector = Forward(),
+    selector: Selector | ProbingSelector = Refined(),
     rules: Mapping[str, Rule] = RULES,
     resources: Resources = Resources(),
     progress: Watch = silent,

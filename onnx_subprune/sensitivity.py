@@ -58,6 +58,7 @@ def sensitivities(
 
     loss: what the model of a plan loses, in place of the displacement of its outputs.
     """
+    task = task.drafted()
     groups = [task.graph.group(room.name) for room in rooms]
     widths = {room.name: trial_widths(room) for room in rooms}
     with Store(task.memory) as store:

@@ -21,7 +21,7 @@ from rows import Case, Method, accuracy, scorer_of
 from onnx_subprune import Layerwise, Macs, MarginalCost, Refit, Sequential, Uniform
 from onnx_subprune.runtime import Session
 
-DEFAULT = Method(selector="forward", allocator=MarginalCost())
+DEFAULT = Method(selector="refined", allocator=MarginalCost())
 VARIANTS: Mapping[str, Method] = {
     "allocation by sensitivity (else uniform widths)": replace(DEFAULT, allocator=Uniform()),
     "allocation: power 0.7 (else 1)": replace(DEFAULT, allocator=MarginalCost(power=1.0)),
@@ -32,9 +32,9 @@ VARIANTS: Mapping[str, Method] = {
     "activation-aware targets": replace(DEFAULT, refit=Refit(rounds=0)),
     "one renewal of targets (else three)": replace(DEFAULT, refit=Refit(rounds=3)),
     "refit at all": replace(DEFAULT, refit=None),
-    "forward selection (else backward)": replace(DEFAULT, selector="backward"),
-    "forward selection (else refined)": replace(DEFAULT, selector="refined"),
-    "forward selection (else random)": replace(DEFAULT, selector="random"),
+    "refined selection (else backward)": replace(DEFAULT, selector="backward"),
+    "refined selection (else forward)": replace(DEFAULT, selector="forward"),
+    "refined selection (else random)": replace(DEFAULT, selector="random"),
 }
 """By the ingredient that is off."""
 
