@@ -22,13 +22,13 @@ from onnx_subprune.graph.site import Rule
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.measurement import model_bytes
 from onnx_subprune.output import side_file_wanted
-from onnx_subprune.pipeline import Budget, Model, Pruned, Resources, identity, memory_of, ports, silent, weighted
+from onnx_subprune.pipeline import Budget, Model, Pruned, Resources, identity, memory_of, ports, silent
 from onnx_subprune.reconstruction import reconstruct
 from onnx_subprune.report.assembly import group_reports
 from onnx_subprune.report.model import Change, Report
 from onnx_subprune.restriction import restricted, rooms_of
 from onnx_subprune.runtime import environment
-from onnx_subprune.selection import Forward, ProbingSelector, Selector
+from onnx_subprune.selection import ProbingSelector, Refined, Selector
 from onnx_subprune.sensitivity import GroupSensitivity, trial_widths
 from onnx_subprune.statistics import Recorded, StatisticsFile
 from onnx_subprune.statistics import collect as collect_shard
@@ -86,7 +86,7 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
     statistics: str | os.PathLike[str],
     *,
     budget: Budget = Macs(0.5),
-    selector: Selector | ProbingSelector = Forward(),
+    selector: Selector | ProbingSelector = Refined(),
     allocator: Allocator = MarginalCost(),
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
@@ -211,5 +211,5 @@ def _widths(
     if isinstance(budget, Channels):
         return proportional(rooms, budget.fraction)
     cost = price.macs if isinstance(budget, Macs) else price.params
-    curves = {name: weighted(item.output, task.graph.group(name)) for name, item in felt.items()}
+    curves = {name: item.output for name, item in felt.items()}
     return dict(allocator.allocate(rooms, curves, cost, budget.fraction * cost({})))

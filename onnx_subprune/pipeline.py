@@ -37,7 +37,6 @@ from onnx_subprune.calibration.fidelity import Runnable, fidelity
 from onnx_subprune.calibration.lockstep import Executor
 from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Source, open_data
-from onnx_subprune.graph.channels import ChannelGroup
 from onnx_subprune.graph.cost import Costs, costs, parameters
 from onnx_subprune.graph.model import Network, load
 from onnx_subprune.graph.rules import RULES
@@ -47,12 +46,12 @@ from onnx_subprune.measurement import measured_latency, model_bytes
 from onnx_subprune.metric import Accuracy, Judged, Metric, judge_of
 from onnx_subprune.output import free_path, save_model, side_file_wanted
 from onnx_subprune.probing import scored
-from onnx_subprune.reconstruction import far_apart, reconstruct
+from onnx_subprune.reconstruction import reconstruct
 from onnx_subprune.report.assembly import group_reports
 from onnx_subprune.report.model import Change, Report
 from onnx_subprune.restriction import restricted, rooms_of
 from onnx_subprune.runtime import Port, environment
-from onnx_subprune.selection import Forward, ProbingSelector, Selector
+from onnx_subprune.selection import ProbingSelector, Refined, Selector
 from onnx_subprune.sensitivity import GroupSensitivity, sensitivities
 from onnx_subprune.surgery import Plan, apply
 from onnx_subprune.task import LOCAL, Asymmetric, Formulation, Refit, Task, Watch
@@ -104,7 +103,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     *,
     budget: Budget = Macs(0.5),
     formulation: Formulation = Asymmetric(),
-    selector: Selector | ProbingSelector = Forward(),
+    selector: Selector | ProbingSelector = Refined(),
     allocator: Allocator = MarginalCost(),
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
@@ -209,14 +208,14 @@ def sensitivity(
     model: Model,
     data: Source,
     *,
-    selector: Selector | ProbingSelector = Forward(),
+    selector: Selector | ProbingSelector = Refined(),
     rules: Mapping[str, Rule] = RULES,
     resources: Resources = Resources(),
     progress: Watch = silent,
 ) -> tuple[GroupSensitivity, ...]:
     """Return how far the outputs of `model` move on `data` when one group alone gets narrower, its consumers refitted."""
     network = load(model)
-    graph = trace(network, rules=rules)
+    graph = restricted(trace(network, rules=rules), network, only=(), exclude=())
     calibration, _ = open_data(data, ports(network), samples=resources.samples)
     task = Task(
         network=network,
@@ -267,17 +266,6 @@ def memory_of(resources: Resources) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
 
-STREAM = 2.0
-"""What a stream loses reaches every layer that reads it, and no refit downstream can mend it: it counts for more than
-its own sensitivity says."""
-
-
-def weighted(curve: Curve, group: ChannelGroup) -> Curve:
-    """Return the curve as the allocator should see it."""
-    factor = STREAM if far_apart(group) else 1.0
-    return Curve(curve.widths, tuple(factor * error for error in curve.errors))
-
-
 def _allocated(
     task: Task,
     rooms: Sequence[Room],
@@ -295,7 +283,7 @@ def _allocated(
     curves: dict[str, Curve] = {}
     if isinstance(allocator, MarginalCost):
         felt = sensitivities(task, rooms)
-        curves = {name: weighted(item.output, task.graph.group(name)) for name, item in felt.items()}
+        curves = {name: item.output for name, item in felt.items()}
     elif isinstance(allocator, Threshold):
         felt = metric_sensitivities(task, rooms, judged, rules)
         curves = {name: item.output for name, item in felt.items()}

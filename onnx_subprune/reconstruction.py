@@ -18,6 +18,7 @@ from onnx_subprune.calibration.lockstep import Ask, Lockstep, united
 from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.calibration.targets import Aim, aim_of
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
+from onnx_subprune.restriction import oversized
 from onnx_subprune.selection import Choice, Problem, conditioning, mean_error
 from onnx_subprune.selection.ridge import Factors, Weights
 from onnx_subprune.task import Asymmetric, Layerwise, Reconstruction, Refitted, Task, kernel_of, survey
@@ -103,7 +104,8 @@ class _Walk:
         loses = any(part.axis == contraction.rows for group in self._groups for part in group.slices)
         refit = self._task.refit
         everywhere = refit is not None and refit.everywhere and isinstance(self._task.formulation, Asymmetric)
-        return loses or (everywhere and bool(self._weights) and self._behind(contraction))
+        behind = everywhere and bool(self._weights) and self._behind(contraction)
+        return loses or (behind and not oversized(self._task.network, contraction))
 
     def _behind(self, contraction: Contraction) -> bool:
         chosen, _ = self._task.network.ancestors([contraction.input.tensor], ())
@@ -137,8 +139,9 @@ class _Walk:
             else fit(halves, weights, alive, free_bias=free_bias, factors=factors)
         )
         self._take(contraction, kernel, aim, found)
+        renewed = found
         if task.refit is not None and aim.flat is not None and isinstance(task.formulation, Asymmetric) and free_bias:
-            found = self._renew(
+            renewed = self._renew(
                 contraction, kernel, aim, found, alive, [half.gram for half in halves], task.refit.rounds, factors
             )
         self._refits.append(
@@ -147,7 +150,7 @@ class _Walk:
                 fitted_error=found.fitted_error,
                 heldout_error=found.heldout_error,
                 plain_error=found.plain_error,
-                refitted=found.refitted,
+                refitted=found.refitted or renewed.refitted,
             )
         )
         ended = clock()

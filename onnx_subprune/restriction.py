@@ -1,4 +1,4 @@
-"""What of a model may be pruned, and to which widths: the user's patterns and multiples."""
+"""What of a model may be pruned, and to which widths: the user's patterns and multiples, and what memory allows."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -8,8 +8,23 @@ import numpy as np
 
 from onnx_subprune.allocation import Room
 from onnx_subprune.errors import OptionError
-from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Pinned
+from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction, Pinned
 from onnx_subprune.graph.model import Network
+
+COLUMNS = 12_288
+"""Most inputs that a layer may sum over to be refitted: their Gram alone takes 1.2 GB, and a few are alive at once."""
+
+
+def oversized(network: Network, contraction: Contraction) -> bool:
+    """True if a contraction sums over too many inputs to take its moments."""
+    return _columns(network, contraction) > COLUMNS
+
+
+def _columns(network: Network, contraction: Contraction) -> int:
+    tensor = network.initializers.get(contraction.weight_tensor)
+    shape = tuple(tensor.dims) if tensor is not None else network.array(contraction.weight_tensor).shape
+    taps = int(np.prod(shape[2:])) if contraction.op in ("Conv", "ConvTranspose") else 1
+    return int(shape[contraction.rows.index]) // (contraction.groups if contraction.op == "ConvTranspose" else 1) * taps
 
 
 def restricted(graph: ChannelGraph, network: Network, *, only: Sequence[str], exclude: Sequence[str]) -> ChannelGraph:
@@ -24,21 +39,30 @@ def restricted(graph: ChannelGraph, network: Network, *, only: Sequence[str], ex
     def hit(group: ChannelGroup, patterns: Iterable[str]) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in patterns for name in names[group.name])
 
-    left = [group for group in graph.groups if (not only or hit(group, only)) and not hit(group, exclude)]
-    gone = [group for group in graph.groups if group not in left]
+    reasons = {group.name: _too_large(group, network) for group in graph.groups}
+    for group in graph.groups:
+        if (only and not hit(group, only)) or hit(group, exclude):
+            reasons[group.name] = "it is excluded by an option"
+    left = [group for group in graph.groups if reasons[group.name] is None]
     if not left:
-        raise OptionError(
-            "nothing is left to prune: "
-            + (f"{len(gone)} groups are excluded" if gone else "see the reasons in `inspect`")
-        )
+        found = sorted({reason for reason in reasons.values() if reason is not None})
+        raise OptionError(f"nothing is left to prune: {'; '.join(found) or 'see the reasons in `inspect`'}")
     pinned = [
-        Pinned(node=node, axis=contraction.output, width=group.width, reason="it is excluded by an option")
-        for group in gone
+        Pinned(node=node, axis=contraction.output, width=group.width, reason=reason)
+        for group in graph.groups
+        if (reason := reasons[group.name]) is not None
         for node in group.producers
         for contraction in graph.contractions
         if contraction.node == node
     ]
     return replace(graph, groups=tuple(left), pinned=(*graph.pinned, *pinned))
+
+
+def _too_large(group: ChannelGroup, network: Network) -> str | None:
+    for consumer in group.consumers:
+        if oversized(network, consumer.contraction):
+            return f"{consumer.node} sums over {_columns(network, consumer.contraction):,} inputs, too many to take their moments (limit {COLUMNS:,})"
+    return None
 
 
 def _names_of(group: ChannelGroup, network: Network) -> set[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.allocation import Curve, Room
 from onnx_subprune.calibration.bias import bias_of
-from onnx_subprune.calibration.divergence import divergence
+from onnx_subprune.calibration.divergence import displacement
 from onnx_subprune.calibration.equations import columns_of, problem_of
 from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.calibration.store import Held, Store
@@ -25,9 +25,9 @@ from onnx_subprune.task import Task, kernel_of, survey
 
 Array = NDArray[np.generic]
 
-FRACTIONS = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)
+FRACTIONS = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)
 """The widths that are tried, as shares of the full one."""
-SAMPLES = 128
+SAMPLES = 256
 """Samples of the second pass."""
 STRENGTH = 1e-5
 """Ridge of the refits, which a trial does not cross-validate."""
@@ -35,7 +35,7 @@ STRENGTH = 1e-5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GroupSensitivity:
-    """One group alone: the divergence of the output, and the error of its consumers, at each width."""
+    """One group alone: the displacement of the output (see `divergence`), and the error of its consumers, at each width."""
 
     name: str
     output: Curve
@@ -56,8 +56,9 @@ def sensitivities(
 ) -> dict[str, GroupSensitivity]:
     """Return the sensitivity of every room's group; `task.widths` and `task.refit` are not looked at.
 
-    loss: what the model of a plan loses, in place of the divergence of its outputs.
+    loss: what the model of a plan loses, in place of the displacement of its outputs.
     """
+    task = task.drafted()
     groups = [task.graph.group(room.name) for room in rooms]
     widths = {room.name: trial_widths(room) for room in rooms}
     with Store(task.memory) as store:
@@ -152,7 +153,7 @@ def _measure(
         errors = []
         for values in trial.values:
             fed = {use: held.get() for use, held in values.items()}
-            errors.append(divergence(reference, [run(chunk, fed) for chunk in range(stream.chunks)]))
+            errors.append(displacement(reference, [run(chunk, fed) for chunk in range(stream.chunks)]))
             for held in values.values():
                 held.free()
         name = trial.group.name

@@ -1,7 +1,7 @@
 """What the walk is asked to do, what it returns, and the moments of the original model that it may begin with."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction, Use
 from onnx_subprune.graph.model import Network
-from onnx_subprune.selection import Choice, ProbingSelector, Problem, Selector, ranked
+from onnx_subprune.selection import Choice, Forward, ProbingSelector, Problem, Refined, Selector, ranked
 from onnx_subprune.selection.ridge import Weights
 
 Array = NDArray[np.generic]
@@ -52,7 +52,7 @@ class Refit:
 
     residual: bool = True
     everywhere: bool = True
-    rounds: int = 3
+    rounds: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +104,10 @@ class Task:
     """Where the models run."""
     scores: Mapping[str, Float64] = field(default_factory=dict)
     """By group, (w,), what a selector that runs the model says of its channels: see `probing`."""
+
+    def drafted(self) -> "Task":
+        """Return the task with a selector that does for trials: forward selection, where it is to be refined in the end."""
+        return replace(self, selector=Forward()) if isinstance(self.selector, Refined) else self
 
     def choose(self, group: ChannelGroup, problems: Sequence[Problem], sizes: Sequence[int]) -> tuple[Choice, ...]:
         """Return the selector's choices of a group's channels, one for each of `sizes`."""

@@ -22,7 +22,7 @@ from onnx_subprune import (
     prune,
     sensitivity,
 )
-from onnx_subprune.errors import DataError
+from onnx_subprune.errors import DataError, OptionError
 from onnx_subprune.runtime import Session
 from tests.conftest import MODELS
 
@@ -172,3 +172,22 @@ def test_refits_are_judged_on_samples_that_they_did_not_see(images):
         for consumer in group.consumers:
             assert consumer.heldout_error <= consumer.plain_error + 1e-12
             assert consumer.fitted_error <= consumer.heldout_error * 1.05
+
+
+def test_a_layer_with_too_many_inputs_for_its_moments_keeps_them_and_the_rest_is_pruned():
+    rng = np.random.default_rng(0)
+    w1, w2 = (rng.normal(size=shape).astype(np.float32) for shape in ((8, 1, 3, 3), (4, 8, 3, 3)))
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> wide (float[N, 1, 60, 60] x) => (float[N, 2] y) {'
+        "a = Conv<pads = [1, 1, 1, 1]>(x, w1) r = Relu(a) b = Conv<pads = [1, 1, 1, 1]>(r, w2) s = Relu(b) f = Flatten(s) y = Gemm(f, w3) }"
+    )
+    w3 = rng.normal(size=(4 * 3600, 2)).astype(np.float32)
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(w, n) for n, w in {"w1": w1, "w2": w2, "w3": w3}.items()
+    )
+    images = rng.normal(size=(8, 1, 60, 60)).astype(np.float32)
+    found = prune(model, images, budget=Channels(0.5))
+    assert [group.width[1] for group in found.report.groups] == [4]
+    assert any("14,400 inputs" in pinned.reason for pinned in found.report.pinned)
+    with pytest.raises(OptionError, match="14,400 inputs"):
+        prune(model, images, budget=Channels(0.5), only=["w2"])

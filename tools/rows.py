@@ -110,7 +110,7 @@ class Method:
 
 ROWS: Mapping[str, Row] = {
     **{f"{name}, asymmetric, all refits": Method(selector=name) for name in BEST},
-    "forward, all refits, allocated": Method(selector="forward", allocator=MarginalCost()),
+    "refined, all refits, allocated (the default)": Method(selector="refined", allocator=MarginalCost()),
     "forward, asymmetric, paper's refit": Method(selector="forward", refit=PLAIN),
     "forward, sequential": Method(selector="forward", formulation=Sequential(), refit=PLAIN),
     "forward, layerwise": Method(selector="forward", formulation=Layerwise(), refit=PLAIN),
@@ -124,5 +124,5 @@ ROWS: Mapping[str, Row] = {
     },
 }
 """By the name in the table."""
-ALLOCATED = ("forward, all refits, allocated",)
+ALLOCATED = ("refined, all refits, allocated (the default)",)
 """Left out with --channels, where every group keeps the same share."""

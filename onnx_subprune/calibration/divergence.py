@@ -1,10 +1,12 @@
 """How far the outputs of two models are apart, without labels.
 
-Kullback-Leibler divergence of the softmax where an output is a vector of logits (rank 2, more than one column), else the relative
-squared error. Rows that are distributions already are taken as they are.
+Two measures. *Divergence*: the Kullback-Leibler divergence of the softmax where an output is a vector of logits (rank 2, more than one
+column), else the relative squared error. *Displacement*: the relative squared error everywhere, of logits about their mean, which the
+softmax does not see. Where most samples are classified with confidence the divergence hangs on the few that are not: it takes
+many more samples to tell two small changes apart. Rows that are distributions count as the softmax of their logarithms.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +17,48 @@ Float64 = NDArray[np.float64]
 
 def divergence(original: Sequence[Mapping[str, Array]], pruned: Sequence[Mapping[str, Array]]) -> float:
     """Return the mean over outputs; both arguments hold one mapping of outputs a chunk."""
+    return _mean(original, pruned, _divergence)
+
+
+def displacement(original: Sequence[Mapping[str, Array]], pruned: Sequence[Mapping[str, Array]]) -> float:
+    """Return the mean over outputs; both arguments hold one mapping of outputs a chunk."""
+    return _mean(original, pruned, _displacement)
+
+
+def _mean(
+    original: Sequence[Mapping[str, Array]],
+    pruned: Sequence[Mapping[str, Array]],
+    measure: Callable[[Sequence[Array], Sequence[Array]], float],
+) -> float:
     names = [name for name in original[0] if original[0][name].dtype.kind == "f"]
     if not names:
         return 0.0
-    return float(np.mean([_one([c[name] for c in original], [c[name] for c in pruned]) for name in names]))
+    return float(np.mean([measure([c[name] for c in original], [c[name] for c in pruned]) for name in names]))
 
 
-def _one(original: Sequence[Array], pruned: Sequence[Array]) -> float:
-    if original[0].ndim == 2 and original[0].shape[1] > 1:
+def _divergence(original: Sequence[Array], pruned: Sequence[Array]) -> float:
+    if _are_logits(original):
         total = sum(_kullback_leibler(a, b) for a, b in zip(original, pruned, strict=True))
         return total / sum(len(a) for a in original)
+    return _squared_error(original, pruned)
+
+
+def _displacement(original: Sequence[Array], pruned: Sequence[Array]) -> float:
+    if _are_logits(original):
+        return _squared_error([_centered_logits(a) for a in original], [_centered_logits(a) for a in pruned])
+    return _squared_error(original, pruned)
+
+
+def _are_logits(values: Sequence[Array]) -> bool:
+    return values[0].ndim == 2 and values[0].shape[1] > 1
+
+
+def _centered_logits(values: Array) -> Float64:
+    logits = _log_probabilities(values)
+    return np.asarray(logits - logits.mean(axis=1, keepdims=True))
+
+
+def _squared_error(original: Sequence[Array], pruned: Sequence[Array]) -> float:
     lost = sum(
         float(np.sum((a.astype(np.float64) - b.astype(np.float64)) ** 2)) for a, b in zip(original, pruned, strict=True)
     )

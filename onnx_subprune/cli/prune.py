@@ -94,7 +94,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
             "shapley",
         ],
         Parameter(help="How the channels of a group are chosen."),
-    ] = "forward",
+    ] = "refined",
     allocation: Annotated[
         Literal["sensitivity", "uniform", "threshold"],
         Parameter(
