@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto
 from onnx.helper import tensor_dtype_to_np_dtype
 from threadpoolctl import threadpool_limits
@@ -36,7 +38,7 @@ from onnx_subprune.budgeting import (
 from onnx_subprune.calibration.fidelity import Runnable, fidelity
 from onnx_subprune.calibration.lockstep import Executor
 from onnx_subprune.calibration.stream import Running
-from onnx_subprune.data import Source, open_data
+from onnx_subprune.data import Calibration, Source, open_data
 from onnx_subprune.graph.cost import Costs, costs, parameters
 from onnx_subprune.graph.model import Network, load
 from onnx_subprune.graph.rules import RULES
@@ -156,7 +158,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     rebuilt = clock()
     plan = Plan(supports={name: choice.support for name, choice in done.choices.items()}, weights=done.weights)
     small = apply(network, graph, plan, rules=rules)
-    deviation = verify(network, graph, plan, small, next(calibration.chunks()))
+    deviation = verify(network, graph, plan, small, few(calibration))
     judged = rest if rest is not None else calibration
     before, after = Runnable(network.proto, network.folder), Runnable(small, network.folder)
     sliced = Network(small, network.folder)
@@ -257,6 +259,16 @@ def identity(model: Model) -> dict[str, str]:
 def running_of(resources: Resources) -> Running:
     """Return how models are run."""
     return Running(batch_size=resources.batch_size, threads=resources.threads, positions=resources.positions)
+
+
+CHECKED = 8
+"""Samples that the law is checked on."""
+
+
+def few(data: Calibration) -> Mapping[str, NDArray[np.generic]]:
+    """Return so many samples of the first chunk as a check needs."""
+    feeds = next(data.chunks())
+    return feeds if data.fixed else {name: array[:CHECKED] for name, array in feeds.items()}
 
 
 def memory_of(resources: Resources) -> int:

@@ -5,6 +5,7 @@ that it is the first to read, then regress it on what it should put out. Three f
 model input and target come from.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.bias import Bias, bias_of
-from onnx_subprune.calibration.equations import Fit, columns_of, fit, plain, problem_of
+from onnx_subprune.calibration.equations import Fit, Known, columns_of, fit, plain, problem_of
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.lockstep import Ask, Lockstep, united
 from onnx_subprune.calibration.regression import Regression
@@ -20,7 +21,7 @@ from onnx_subprune.calibration.targets import Aim, aim_of
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
 from onnx_subprune.restriction import oversized
 from onnx_subprune.selection import Choice, Problem, conditioning, mean_error
-from onnx_subprune.selection.ridge import Factors, Weights
+from onnx_subprune.selection.ridge import Weights
 from onnx_subprune.task import Asymmetric, Layerwise, Reconstruction, Refitted, Task, kernel_of, survey
 
 Array = NDArray[np.generic]
@@ -132,22 +133,21 @@ class _Walk:
         selected = clock()
         alive = alive_columns(task.graph, self._choices, contraction, kernel, weights)
         keep_weights = task.refit is None
-        factors = Factors(task.memory // 2)
+        known = Known(task.memory // 8, task.running.threads or os.cpu_count() or 1)
         found = (
             plain(about, weights, alive)
             if keep_weights
-            else fit(halves, weights, alive, free_bias=free_bias, factors=factors)
+            else fit(halves, weights, alive, free_bias=free_bias, known=known)
         )
         self._take(contraction, kernel, aim, found)
         renewed = found
         if task.refit is not None and aim.flat is not None and isinstance(task.formulation, Asymmetric) and free_bias:
-            renewed = self._renew(
-                contraction, kernel, aim, found, alive, [half.gram for half in halves], task.refit.rounds, factors
-            )
+            del halves, total, about  # their grams take room that the rounds need
+            renewed = self._renew(contraction, kernel, aim, found, alive, task.refit.rounds, known)
         self._refits.append(
             Refitted(
                 node=contraction.node,
-                fitted_error=found.fitted_error,
+                fitted_error=found.fitted_error or 0.0,
                 heldout_error=found.heldout_error,
                 plain_error=found.plain_error,
                 refitted=found.refitted or renewed.refitted,
@@ -236,15 +236,14 @@ class _Walk:
         aim: Aim,
         found: Fit,
         alive: Mask,
-        grams: Sequence[Float64 | None],
         rounds: int,
-        factors: Factors,
+        known: Known,
     ) -> Fit:
         """Targets that differ from what the layer now puts out only where the activation behind sees it."""
         for _ in range(rounds):
             sums = self._models.collect(self._aimed(contraction, kernel, aim, renew=True))
-            halves = [half.moments(gram) for half, gram in zip(sums, grams, strict=True)]
-            found = fit(halves, found.weights, alive, free_bias=True, factors=factors)
+            halves = [half.moments() for half in sums]
+            found = fit(halves, found.weights, alive, free_bias=True, known=known, renewing=found)
             self._take(contraction, kernel, aim, found)
         return found
 

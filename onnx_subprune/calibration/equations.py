@@ -42,14 +42,27 @@ class Fit:
 
     weights: (g, p, m), zero where columns are dead. bias: (g, m) or None where it is not free. The errors are relative to the energy
     of the target; plain_error is that of the old weights, sliced; refitted is False where those were kept.
+    strengths: of the ridge, one a convolution group. fitted_error: None if it was not asked for.
     """
 
     weights: Weights
     bias: Float64 | None
-    fitted_error: float
+    fitted_error: float | None
     heldout_error: float
     plain_error: float
     refitted: bool
+    strengths: tuple[float, ...] = ()
+
+
+class Known:
+    """What fits of one contraction share while its inputs and live columns stay the same, and only targets are renewed.
+
+    Factorizations within `limit` bytes, worked on by `threads`; from the first fit on the regressions of both halves and of their union.
+    """
+
+    def __init__(self, limit: int = 0, threads: int = 1) -> None:
+        self.factors = Factors(limit, threads)
+        self.regressions: list[Regression] = []
 
 
 def fit(
@@ -59,27 +72,29 @@ def fit(
     *,
     free_bias: bool,
     strengths: Sequence[float] = STRENGTHS,
-    factors: Factors | None = None,
+    known: Known | None = None,
+    renewing: Fit | None = None,
 ) -> Fit:
     """Refit a contraction on the moments of two halves of the samples, pulled towards `prior` (g, p, m).
 
-    factors: where they are kept from fit to fit, as long as inputs and `alive` stay the same.
-
     The refit is taken where it beats the plain slice on held-out halves. With `free_bias` the regression is about the means.
+    renewing: the fit before, where only the targets are new: its strengths stay, and what `known` has of the inputs.
     """
     total = halves[0] + halves[1] if len(halves) == 2 else halves[0]
-    use = [half.centered() if free_bias else half for half in (*halves, total)]
+    known = known if known is not None else Known()
+    if renewing is not None and known.regressions:
+        use = [base.retargeted(item) for base, item in zip(known.regressions, (*halves, total), strict=True)]
+    else:
+        use = [half.centered() if free_bias else half for half in (*halves, total)]
+        known.regressions = use
     groups, p, _ = prior.shape
     masks = alive.reshape(groups, p)
-    known = factors if factors is not None else Factors(0)
-    parts = [
-        _fit_group(
-            [m.normal(g, np.flatnonzero(masks[g]), known.of(i, g)) for i, m in enumerate(use)],
-            _rows(prior[g], masks[g]),
-            strengths,
-        )
-        for g in range(groups)
-    ]
+    parts = []
+    for g, mask in enumerate(masks):
+        left = np.flatnonzero(mask)
+        normals = [item.normal(g, left, known.factors.of(i, g)) for i, item in enumerate(use)]
+        tried = strengths if renewing is None else renewing.strengths[g : g + 1]
+        parts.append(_fit_group(normals, _rows(prior[g], mask), tried))
     energy = max(float(use[-1].energy.sum()), 1e-300)
     held, plain = (float(sum(part[i] for part in parts)) / energy for i in (1, 2))
     refitted = held < plain
@@ -92,10 +107,11 @@ def fit(
     return Fit(
         weights=weights,
         bias=bias,
-        fitted_error=max(0.0, use[-1].error(weights)),
+        fitted_error=max(0.0, use[-1].error(weights)) if renewing is None else None,
         heldout_error=float(held if refitted else plain),
         plain_error=float(plain),
         refitted=refitted,
+        strengths=tuple(part[3] for part in parts),
     )
 
 
@@ -112,17 +128,13 @@ def _rows(weights: Weights, mask: Mask) -> Weights:
 
 def _fit_group(
     normals: Sequence[Equations], prior: Weights, strengths: Sequence[float]
-) -> tuple[Weights, float, float]:
-    """Weights, held-out loss and the loss of the prior, both plus the energy of the target."""
+) -> tuple[Weights, float, float, float]:
+    """Weights, held-out loss and the loss of the prior, both plus the energy of the target, and the strength of the ridge."""
     whole = normals[-1]
     if not len(prior):
-        return prior, whole.energy, whole.energy
+        return prior, whole.energy, whole.energy, strengths[0]
     if len(normals) < 3:
-        return prior, whole.energy, 0.0
+        return prior, whole.energy, 0.0, strengths[0]
     found = normals[0].validated(normals[1], prior, strengths)
     energy = normals[0].energy + normals[1].energy
-    return (
-        whole.ridged(prior, found.strength),
-        found.error * energy,
-        found.prior_error * energy,
-    )
+    return whole.ridged(prior, found.strength), found.error * energy, found.prior_error * energy, found.strength

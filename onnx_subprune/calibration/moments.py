@@ -7,7 +7,7 @@ With B (n x p) the unfolded input and T (n x m) the target:
 `collector` sums them over chunks.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import scipy.linalg
@@ -24,7 +24,7 @@ IntArray = NDArray[np.int64]
 class Moments:
     """Sums over samples, float64; g convolution groups, p columns and m targets each.
 
-    count: number of rows n. gram: (g, p, p). cross: (g, p, m). energy: (g, m). sum_input: (g, p). sum_target: (g, m).
+    count: number of rows n. gram: (g, p, p), (g, 0, 0) where it was not collected. cross: (g, p, m). energy: (g, m). sum_input: (g, p). sum_target: (g, m).
     """
 
     count: float
@@ -60,6 +60,15 @@ class Moments:
             energy=np.einsum("gpm,gpm->gm", weights, cross),
             sum_input=self.sum_input,
             sum_target=self.sum_output(weights),
+        )
+
+    def retargeted(self, renewed: "Moments") -> "Moments":
+        """Return these moments about the means with the targets of `renewed`, moments of the same inputs that need no gram."""
+        left, right = renewed.sum_input[:, :, None], renewed.sum_target[:, None, :]
+        return replace(
+            self,
+            cross=renewed.cross - left * right / self.count,
+            energy=renewed.energy - renewed.sum_target**2 / self.count,
         )
 
     def shifted(self, offset: Float64) -> "Moments":

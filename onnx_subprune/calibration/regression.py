@@ -58,6 +58,9 @@ class Regression(Protocol):
     def with_target(self, weights: Weights) -> Self:
         """Return the same with input times weights (g, p, m) for a target."""
 
+    def retargeted(self, renewed: Self) -> Self:
+        """Return these regressions about the means with the targets of `renewed`, moments of the same inputs that need no gram."""
+
     def shifted(self, offset: Float64) -> Self:
         """Return the same with the target plus `offset`, (g, m)."""
 

@@ -73,6 +73,10 @@ class Rows:
         """Return the rows whose target is the input times weights, (1, p, m)."""
         return replace(self, target=product(self.input.astype(np.float64), weights[0]))
 
+    def retargeted(self, renewed: "Rows") -> "Rows":
+        """Return `renewed` less its means."""
+        return renewed.centered()
+
     def shifted(self, offset: Float64) -> "Rows":
         """Return the rows of the target plus `offset`, (1, m)."""
         return replace(self, target=self.target + offset)

@@ -7,6 +7,7 @@ fitted on one and judged on the other by tr(X'GX) - 2 tr(X'C), which is its erro
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,11 +28,13 @@ DEPENDENT = 1e-9
 class Factors:
     """Factorizations of the ridged grams of one contraction, within `limit` bytes: only targets change when they are renewed.
 
+    threads: 2 or more fit both halves side by side.
+
     `of` gives those of one gram, under a name that stands for it.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.left = limit
+    def __init__(self, limit: int, threads: int = 1) -> None:
+        self.left, self.threads = limit, threads
         self._known: dict[tuple[int, ...], Factored] = {}
 
     def of(self, *name: int) -> "Factored":
@@ -45,6 +48,11 @@ class Factored:
     def __init__(self, kept: Factors) -> None:
         self._kept = kept
         self._solvers: dict[float, Solver] = {}
+
+    @property
+    def threads(self) -> int:
+        """How many threads may work on it and its like."""
+        return self._kept.threads
 
     def solver(self, strength: float, ridged: Callable[[], Array]) -> "Solver":
         """Return the solver at `strength`, made of `ridged()` if it is not known."""
@@ -146,12 +154,22 @@ def cross_validated(
     if energy <= 0.0:
         return Validation(strengths[-1], 0.0, 0.0)
 
-    def loss(place: int) -> float:
-        one, other = (ridge(half.gram, half.cross, prior, strengths[place], half.factored) for half in (first, second))
-        return _loss(second, one) + _loss(first, other)
+    def side_by_side(loss: Callable[[Normal, Normal], float]) -> float:
+        if first.factored is None or first.factored.threads < 2:
+            return loss(first, second) + loss(second, first)
+        with ThreadPoolExecutor(1) as pool:
+            there = pool.submit(loss, first, second)
+            back = loss(second, first)
+            return there.result() + back
 
-    best, least = downhill(loss, len(strengths))
-    plain = _loss(second, prior) + _loss(first, prior)
+    def fitted(place: int) -> float:
+        def one_way(half: Normal, other: Normal) -> float:
+            return _loss(other, ridge(half.gram, half.cross, prior, strengths[place], half.factored))
+
+        return side_by_side(one_way)
+
+    best, least = downhill(fitted, len(strengths))
+    plain = side_by_side(lambda _, other: _loss(other, prior))
     return Validation(strengths[best], 1.0 + least / energy, 1.0 + plain / energy)
 
 
