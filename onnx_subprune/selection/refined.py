@@ -52,7 +52,7 @@ def _swap(problems: Sequence[Problem], support: Support, cells: IntArray) -> Sup
     inside[list(support)] = True
     costs = np.zeros(len(inside))
     for problem in problems:
-        costs += problem.weight / max(problem.energy, 1e-300) * _costs(problem, support)
+        costs += _scale(problem) * _costs(problem, support)
     out = pick(costs, inside, largest=False)
     inside[out] = False
     gains = np.zeros(len(inside))
@@ -61,9 +61,14 @@ def _swap(problems: Sequence[Problem], support: Support, cells: IntArray) -> Sup
         state = Elimination(gram, cross, problem.block)
         for channel in np.flatnonzero(inside).tolist():
             state.eliminate(channel)
-        gains += problem.weight / max(problem.energy, 1e-300) * state.worths()
+        gains += _scale(problem) * state.worths()
     inside[pick(gains, ~inside & (cells == cells[out]), largest=True)] = True
     return tuple(np.flatnonzero(inside).tolist())
+
+
+def _scale(problem: Problem) -> float:
+    """Return what makes a consumer's loss relative; a target that is nothing but rounding has no say."""
+    return problem.weight / problem.energy if problem.energy > 0 else 0.0
 
 
 def _costs(problem: Problem, support: Support) -> np.ndarray:
