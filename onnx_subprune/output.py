@@ -1,7 +1,10 @@
 """Writing models: whole or not at all, large weights into a side file."""
 
+import math
 import os
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 
 import onnx
@@ -13,6 +16,8 @@ from onnx_subprune.graph.model import tensor_array
 
 INLINE = 1500 << 20
 """Models with more bytes of weights than this get a side file."""
+SETTLED = 256 << 20
+"""Weights of more bytes than this, of a model that has side files, wait in a side file too until it is saved."""
 SMALL = 1024
 """Weights of fewer bytes stay in the model."""
 
@@ -36,6 +41,26 @@ def free_path(path: Path, *, force: bool) -> None:
 def side_file_wanted(model: ModelProto) -> bool:
     """True if the weights of `model` belong into a side file: they lie in one, or are too large."""
     return any(uses_external_data(tensor) for tensor in model.graph.initializer) or model.ByteSize() > INLINE
+
+
+class Settled:
+    """A model whose large weights lie in side files in `folder`, a temporary one that lasts as long as this."""
+
+    def __init__(self, model: ModelProto, folder: Path | None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="onnx-subprune-"))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self.model = _externalized(model, folder, self.folder / "weights.data")
+
+
+def settled(model: ModelProto, folder: Path | None) -> Settled | None:
+    """Return `model` with its weights out of memory; None if it came without side files, or is small."""
+    weights = model.graph.initializer
+    inside = sum(_bytes(tensor) for tensor in weights if not uses_external_data(tensor))
+    return Settled(model, folder) if folder is not None and inside > SETTLED else None
+
+
+def _bytes(tensor: TensorProto) -> int:
+    return int(math.prod(tensor.dims)) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def save_model(model: ModelProto, folder: Path | None, path: Path, *, side_file: bool) -> None:

@@ -46,7 +46,7 @@ from onnx_subprune.graph.site import Rule
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.measurement import measured_latency, model_bytes
 from onnx_subprune.metric import Accuracy, Judged, Metric, judge_of
-from onnx_subprune.output import free_path, save_model, side_file_wanted
+from onnx_subprune.output import Settled, free_path, save_model, settled, side_file_wanted
 from onnx_subprune.probing import scored
 from onnx_subprune.reconstruction import reconstruct
 from onnx_subprune.report.assembly import group_reports
@@ -82,12 +82,13 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pruned:
-    """A smaller model and the report on it."""
+    """A smaller model and the report on it. folder: where its side files lie; `apart`: what keeps them there until it is saved."""
 
     model: ModelProto
     report: Report
     folder: Path | None
     side_file: bool
+    apart: Settled | None = None
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the model to `path` (and `path`.data for large weights), whole or not at all; OutputError if that fails."""
@@ -158,10 +159,12 @@ def prune(  # noqa: PLR0913 - the interface's signature
     rebuilt = clock()
     plan = Plan(supports={name: choice.support for name, choice in done.choices.items()}, weights=done.weights)
     small = apply(network, graph, plan, rules=rules)
-    deviation = verify(network, graph, plan, small, few(calibration))
+    apart = settled(small, network.folder if side_file_wanted(network.proto) else None)
+    small, folder = (small, network.folder) if apart is None else (apart.model, apart.folder)
+    deviation = verify(network, graph, plan, small, few(calibration), folder)
     judged = rest if rest is not None else calibration
-    before, after = Runnable(network.proto, network.folder), Runnable(small, network.folder)
-    sliced = Network(small, network.folder)
+    before, after = Runnable(network.proto, network.folder), Runnable(small, folder)
+    sliced = Network(small, folder)
     latency = Change(*measured_latency(before, after, calibration, resources.threads, latency_seconds(budget)))
     check_latency(budget, latency.before, latency.after)
     scores = Change(judged_by.base, judged_by.judge(small)) if judged_by is not None else None
@@ -203,7 +206,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
         notes=("local functions were inlined",) if network.inlined else (),
     )
     side_file = side_file_wanted(small) or side_file_wanted(network.proto)
-    return Pruned(model=small, report=report, folder=network.folder, side_file=side_file)
+    return Pruned(model=small, report=report, folder=folder, side_file=side_file, apart=apart)
 
 
 def sensitivity(

@@ -17,6 +17,7 @@ from onnx_subprune.calibration.equations import Fit, Known, columns_of, fit, pla
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.lockstep import Ask, Lockstep, united
 from onnx_subprune.calibration.regression import Regression
+from onnx_subprune.calibration.store import Shelf
 from onnx_subprune.calibration.targets import Aim, aim_of
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
 from onnx_subprune.restriction import oversized
@@ -87,7 +88,7 @@ class _Walk:
         apart = [group for group in groups if far_apart(group) and group.name not in task.choices]
         self._choices = choose_apart(task, apart) if apart else dict(task.choices)
         self._seconds["calibrate"] += task.clock() - start
-        self._weights: dict[Use, Array] = {}
+        self._weights = Shelf[Use](task.memory // 8)
         self._refits: list[Refitted] = []
         self._order = sorted(task.graph.contractions, key=lambda item: task.network.position[item.node])
 

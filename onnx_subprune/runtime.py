@@ -19,7 +19,16 @@ import numpy as np
 import onnxruntime as ort
 from google.protobuf.message import EncodeError
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, helper
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    OperatorSetIdProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from onnx_subprune.errors import DataError, ModelError
@@ -30,6 +39,13 @@ SMALL = 4096
 """Integer tensors of at most this many elements are observed with their values."""
 LIMIT = 2**31 - 2**20
 """Protobuf messages end at 2 GiB."""
+LARGE = 2**30
+"""Models with more bytes of weights are run without a second, packed copy of them, which is faster for small ones."""
+HELD = 2**27
+"""Weights in memory of more bytes than this, all together, are handed to onnxruntime by their address, if each has more than `SIZABLE`."""
+SIZABLE = 2**20
+HANDED: Mapping[int, int] = {TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.DOUBLE: 8}
+"""Element types that are handed over so, and their bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +69,14 @@ class Observed:
 class Session:
     """A model, ready to run.
 
-    model: in memory, a path, or serialized. folder: where side files of an in-memory model lie. optimize: False for onnxruntime's
-    graph optimizations off (verification). threads: None for as many as there are cores. Raises ModelError if onnxruntime refuses
-    the model, or if it holds more than 2 GB of weights in memory.
+    model: in memory, a path, or serialized. Large weights are handed over by their address, or mapped from their side file.
+    folder: where side files of an in-memory model lie. optimize: False for onnxruntime's graph optimizations off (verification).
+    threads: None for as many as there are cores. Raises ModelError if onnxruntime refuses the model.
     """
 
     def __init__(
         self,
-        model: ModelProto | Path | bytes,
+        model: "ModelProto | Split | Path | bytes",
         *,
         optimize: bool = True,
         threads: int | None = None,
@@ -83,7 +99,10 @@ class Session:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(folder.resolve())
             )
-        source = str(model) if isinstance(model, Path) else model if isinstance(model, bytes) else _serialized([model])
+        if isinstance(model, (ModelProto, Split)) and _weight_bytes(model) > LARGE:
+            options.add_session_config_entry("session.disable_prepacking", "1")  # a second copy of the weights
+        source, apart = _source(model)
+        options.add_external_initializers(list(apart), list(apart.values()))
         try:
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common base
@@ -121,6 +140,61 @@ def _line(error: Exception) -> str:
     return text if len(text) <= 300 else text[:299] + "…"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """A model without its weights, and those."""
+
+    light: ModelProto
+    weights: Sequence[TensorProto]
+
+
+def _source(model: ModelProto | Split | Path | bytes) -> tuple[str | bytes, Mapping[str, ort.OrtValue]]:
+    """What onnxruntime loads, and the weights that it is handed beside that: it copies them, so they need not stay."""
+    if isinstance(model, Path):
+        return str(model), {}
+    if isinstance(model, bytes):
+        return model, {}
+    weights = model.weights if isinstance(model, Split) else model.graph.initializer
+    heavy = {tensor.name: tensor for tensor in weights if _bytes_inside(tensor) > SIZABLE}
+    if sum(_bytes_inside(tensor) for tensor in heavy.values()) <= HELD:
+        if isinstance(model, ModelProto):
+            return _serialized([model]), {}
+        return _serialized([model.light, *(_only(tensor) for tensor in weights)]), {}
+    light = model.light if isinstance(model, Split) else _light(model)
+    rest = (_only(_elsewhere(tensor) if tensor.name in heavy else tensor) for tensor in weights)
+    values = {
+        name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(numpy_helper.to_array(tensor), tensor.data_type)
+        for name, tensor in heavy.items()
+    }
+    return _serialized(part for parts in ((light,), rest) for part in parts), values
+
+
+def _only(tensor: TensorProto) -> ModelProto:
+    return ModelProto(graph=GraphProto(initializer=[tensor]))
+
+
+def _bytes_inside(tensor: TensorProto) -> int:
+    """Bytes of a weight that lies in the model itself and that onnxruntime can be handed; 0 for others."""
+    if tensor.data_location == TensorProto.EXTERNAL or tensor.data_type not in HANDED:
+        return 0
+    return int(math.prod(tensor.dims)) * HANDED[tensor.data_type]
+
+
+def _elsewhere(tensor: TensorProto) -> TensorProto:
+    """`tensor` without its values."""
+    light = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    light.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "handed over"), ("offset", "0"), ("length", str(_bytes_inside(tensor)))):
+        light.external_data.add(key=key, value=value)
+    return light
+
+
+def _weight_bytes(model: ModelProto | Split) -> int:
+    weights = model.weights if isinstance(model, Split) else model.graph.initializer
+    outside = (entry.value for tensor in weights for entry in tensor.external_data if entry.key == "length")
+    return sum(_bytes_inside(tensor) for tensor in weights) + sum(int(length) for length in outside)
+
+
 def _serialized(parts: Iterable[ModelProto]) -> bytes:
     """One model out of partial ones, one after the other: protobuf merges what stands behind one another."""
     buffer = io.BytesIO()
@@ -138,10 +212,10 @@ def _serialized(parts: Iterable[ModelProto]) -> bytes:
     return buffer.getvalue()
 
 
-def _with_outputs(model: ModelProto, outputs: Sequence[str], nodes: Sequence[NodeProto] = ()) -> bytes:
-    """`model` and `nodes`, serialized, with `outputs` among the outputs and without declared shapes, which may be stale.
+def _with_outputs(model: ModelProto, outputs: Sequence[str], nodes: Sequence[NodeProto] = ()) -> Split:
+    """`model` and `nodes`, with `outputs` among the outputs and without declared shapes, which may be stale.
 
-    The weights are copied once, one at a time: into the result.
+    The weights are not copied.
     """
     light = _light(model)
     if nodes and not any(item.domain in ("", "ai.onnx") for item in light.opset_import):
@@ -149,8 +223,7 @@ def _with_outputs(model: ModelProto, outputs: Sequence[str], nodes: Sequence[Nod
     have = {value.name for value in light.graph.output}
     light.graph.node.extend(nodes)
     light.graph.output.extend(ValueInfoProto(name=name) for name in dict.fromkeys(outputs) if name not in have)
-    weights = (ModelProto(graph=GraphProto(initializer=[tensor])) for tensor in model.graph.initializer)
-    return _serialized(part for parts in ((light,), weights) for part in parts)
+    return Split(light, model.graph.initializer)
 
 
 def _light(model: ModelProto) -> ModelProto:

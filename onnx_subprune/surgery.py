@@ -153,7 +153,7 @@ class _Surgery:
             else self._network.array(name).ndim
         )
         cuts = [self._kept.get(Axis(name, axis, use)) for axis in range(rank)]
-        return (id(weights[use]) if use in weights else None, *(None if cut is None else cut.tobytes() for cut in cuts))
+        return (use if use in weights else None, *(None if cut is None else cut.tobytes() for cut in cuts))
 
     def _value(self, name: str, use: Use) -> Array:
         original = self._network.array(name)

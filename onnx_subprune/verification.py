@@ -5,16 +5,21 @@ optimizations off, because at the default level some Convs run whose channels di
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnx_subprune.calibration.store import Store
+from onnx_subprune.calibration.stream import Running, Stream
+from onnx_subprune.data import Calibration
 from onnx_subprune.errors import ModelError, VerificationError
-from onnx_subprune.graph.channels import ChannelGraph, Use
+from onnx_subprune.graph.channels import ChannelGraph, Contraction, IntArray, Use
 from onnx_subprune.graph.model import Network
 from onnx_subprune.masking import zero_rows
+from onnx_subprune.measurement import model_bytes
 from onnx_subprune.runtime import LIMIT, Session
 from onnx_subprune.surgery import Plan, apply
 
@@ -24,17 +29,67 @@ TOLERANCE = 1e-4
 """Largest deviation of sliced from masked, relative to the largest output: rounding of float32 over many layers."""
 
 
+LARGE = 1 << 28
+"""Bytes of a model whose masked self runs step by step, so that its weights are not all in memory."""
+
+
 def masked(network: Network, graph: ChannelGraph, plan: Plan) -> ModelProto:
     """Return the model of `plan` with dropped channels zeroed in the weights that read them, and nothing cut."""
-    weights: dict[Use, Array] = dict(plan.weights)
+    dropped = _dropped(graph, plan)
+    weights = {
+        use: _masked_weight(network, plan, use, dropped.get(use, ()))
+        for use in {**dict.fromkeys(plan.weights), **dropped}
+    }
+    return apply(network, graph, Plan(weights=weights))
+
+
+Rows = tuple[Contraction, IntArray]
+"""Rows of a contraction's weight that read dropped channels."""
+
+
+def _dropped(graph: ChannelGraph, plan: Plan) -> dict[Use, list[Rows]]:
+    found: dict[Use, list[Rows]] = {}
     for group in graph.groups:
         if group.name in plan.supports:
-            dropped = np.setdiff1d(np.arange(group.width), np.asarray(plan.supports[group.name], np.int64))
+            gone = np.setdiff1d(np.arange(group.width), np.asarray(plan.supports[group.name], np.int64))
             for consumer in group.consumers:
-                use = consumer.contraction.weight
-                weights[use] = np.array(weights.get(use, network.array(consumer.contraction.weight_tensor)))
-                zero_rows(weights[use], consumer.contraction, consumer.positions[dropped].ravel())
-    return apply(network, graph, Plan(weights=weights))
+                rows = consumer.positions[gone].ravel()
+                found.setdefault(consumer.contraction.weight, []).append((consumer.contraction, rows))
+    return found
+
+
+def _masked_weight(network: Network, plan: Plan, use: Use, dropped: Sequence[Rows]) -> Array:
+    value = plan.weights.get(use)
+    if not dropped:
+        assert value is not None, "nothing is new there"
+        return value
+    masked = np.array(network.array(dropped[0][0].weight_tensor) if value is None else value)
+    for contraction, rows in dropped:
+        zero_rows(masked, contraction, rows)
+    return masked
+
+
+def _masked_outputs(
+    network: Network, graph: ChannelGraph, plan: Plan, feeds: Mapping[str, Array]
+) -> Mapping[str, Array]:
+    return Session(masked(network, graph, plan), optimize=False, folder=network.folder).run(feeds)
+
+
+def _masked_in_steps(
+    network: Network, graph: ChannelGraph, plan: Plan, feeds: Mapping[str, Array]
+) -> Mapping[str, Array]:
+    """The same from one changed node to the next, with no more weights in memory than one step has."""
+    dropped = _dropped(graph, plan)
+    uses: dict[int, list[Use]] = {}
+    for use in {**dict.fromkeys(plan.weights), **dict.fromkeys(dropped)}:
+        uses.setdefault(network.position[use.node], []).append(use)
+    samples = max((len(array) for array in feeds.values() if array.ndim), default=1)
+    stream = Stream(network, Calibration(arrays=feeds, chunk=samples), Store(LARGE), Running())
+    for position in sorted(uses):
+        stream.advance(position)
+        for use in uses[position]:
+            stream.override(use, _masked_weight(network, plan, use, dropped.get(use, ())))
+    return next(iter(stream.read([name for name in network.outputs if name not in network.constants])))
 
 
 def law(
@@ -46,11 +101,17 @@ def law(
 
 
 def deviation(
-    network: Network, graph: ChannelGraph, plan: Plan, sliced: ModelProto, feeds: Mapping[str, Array]
+    network: Network,
+    graph: ChannelGraph,
+    plan: Plan,
+    sliced: ModelProto,
+    feeds: Mapping[str, Array],
+    folder: Path | None = None,
 ) -> float:
     """Return how far `sliced` is from the masked model of `plan` on `feeds`, relative to the largest output."""
-    ours = Session(sliced, optimize=False, folder=network.folder).run(feeds)
-    theirs = Session(masked(network, graph, plan), optimize=False, folder=network.folder).run(feeds)
+    ours = Session(sliced, optimize=False, folder=folder or network.folder).run(feeds)
+    large = model_bytes(network.proto) > LARGE
+    theirs = _masked_in_steps(network, graph, plan, feeds) if large else _masked_outputs(network, graph, plan, feeds)
     worst = 0.0
     for name, reference in theirs.items():
         if ours[name].shape != reference.shape:
@@ -63,12 +124,22 @@ def deviation(
     return worst
 
 
-def verify(network: Network, graph: ChannelGraph, plan: Plan, sliced: ModelProto, feeds: Mapping[str, Array]) -> float:
-    """Check `sliced` and return its deviation from the plan; VerificationError if anything is wrong."""
+def verify(
+    network: Network,
+    graph: ChannelGraph,
+    plan: Plan,
+    sliced: ModelProto,
+    feeds: Mapping[str, Array],
+    folder: Path | None = None,
+) -> float:
+    """Check `sliced` and return its deviation from the plan; VerificationError if anything is wrong.
+
+    folder: where its side files lie, by default those of `network`.
+    """
     if valid(network.proto) is None and (complaint := valid(sliced)) is not None:
         raise VerificationError(f"the pruned model is not valid: {complaint}; please report this model")
     try:
-        found = deviation(network, graph, plan, sliced, feeds)
+        found = deviation(network, graph, plan, sliced, feeds, folder)
     except ModelError as error:
         raise VerificationError(f"the pruned model does not run: {error}; please report this model") from error
     limit = TOLERANCE if all(array.dtype != np.float16 for array in feeds.values()) else 0.05

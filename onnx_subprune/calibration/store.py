@@ -2,15 +2,20 @@
 
 import contextlib
 import ctypes
+import shutil
 import tempfile
+import weakref
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(slots=True)
@@ -39,14 +44,14 @@ PILE = 256 << 20
 
 
 class Store:
-    """Holds arrays within `budget` bytes of memory; the rest goes to disk. Use as a context: leaving it removes the files."""
+    """Holds arrays within `budget` bytes of memory; the rest goes to disk. Leaving it as a context removes the files, and so does its end."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._used = 0
         self._number = 0
         self._freed = 0
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
         self.spilled = 0
 
     def put(self, array: Array) -> Held:
@@ -55,9 +60,10 @@ class Store:
             self._used += array.nbytes
             return Held(self, array, None, array.nbytes)
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="onnx-subprune-")
+            self._folder = Path(tempfile.mkdtemp(prefix="onnx-subprune-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._number += 1
-        path = Path(self._folder.name) / f"{self._number}.npy"
+        path = self._folder / f"{self._number}.npy"
         np.save(path, array, allow_pickle=False)
         self.spilled += array.nbytes
         return Held(self, None, path, array.nbytes)
@@ -86,5 +92,27 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._folder is not None:
-            self._folder.cleanup()
+            shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+
+class Shelf(Mapping[Key, Array]):
+    """Arrays by some key, within `budget` bytes of memory, the rest on disk; an array is read each time that it is asked for."""
+
+    def __init__(self, budget: int) -> None:
+        self._store = Store(budget)
+        self._held: dict[Key, Held] = {}
+
+    def __setitem__(self, key: Key, array: Array) -> None:
+        if key in self._held:
+            self._held[key].free()
+        self._held[key] = self._store.put(array)
+
+    def __getitem__(self, key: Key) -> Array:
+        return self._held[key].get()
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)

@@ -99,6 +99,8 @@ class Stream:
                 held[chunk].free()
         self._held = {**{name: held for name, held in self._held.items() if name in wanted}, **new}
         self.position = position
+        places = self._network.position
+        self._overrides = {use: value for use, value in self._overrides.items() if places[use.node] >= position}
         self._store.give_back()
 
     def element_type(self, use: Use) -> int:

@@ -1,0 +1,70 @@
+"""Models with large weights in side files: the same results, with fewer copies of the weights."""
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_subprune import Channels, prune
+from onnx_subprune.graph.model import load
+from onnx_subprune.graph.trace import trace
+from onnx_subprune.runtime import Session
+from onnx_subprune.surgery import Plan, apply
+from onnx_subprune.verification import deviation
+from tests.networks.large import write_products
+
+
+@pytest.fixture
+def model(tmp_path):
+    write_products(tmp_path / "model.onnx", depth=4, width=48)
+    return tmp_path / "model.onnx"
+
+
+@pytest.fixture
+def data():
+    return np.random.default_rng(1).standard_normal((96, 48)).astype(np.float32)
+
+
+def test_what_large_models_take_instead_gives_the_same_bytes(model, data, tmp_path, monkeypatch):
+    prune(model, data, budget=Channels(0.5)).save(tmp_path / "plain.onnx")
+    monkeypatch.setattr("onnx_subprune.verification.LARGE", 1000)
+    monkeypatch.setattr("onnx_subprune.output.SETTLED", 1000)
+    found = prune(model, data, budget=Channels(0.5))
+    assert found.folder != tmp_path
+    assert any(found.folder.iterdir())
+    assert found.report.deviation < 1e-5
+    found.save(tmp_path / "apart.onnx")
+    (one, other) = ((tmp_path / f"{name}.onnx.data").read_bytes() for name in ("plain", "apart"))
+    assert one == other
+    folder = found.folder
+    del found
+    assert not folder.exists()
+
+
+def test_a_wrong_slice_is_noticed_step_by_step_too(model, data, monkeypatch):
+    monkeypatch.setattr("onnx_subprune.verification.LARGE", 1000)
+    network = load(model)
+    graph = trace(network)
+    plan, other = (Plan(supports={graph.groups[1].name: range(start, start + 24)}) for start in (0, 5))
+    feeds = {"input": data[:8]}
+    assert deviation(network, graph, plan, apply(network, graph, plan), feeds) < 1e-5
+    assert deviation(network, graph, plan, apply(network, graph, other), feeds) > 0.01
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_weights_that_are_handed_over_by_address_count_like_those_inside(folded, monkeypatch):
+    generator = np.random.default_rng(0)
+    weights = generator.standard_normal((64, 64)).astype(np.float32)
+    text = (
+        "<ir_version: 8, opset_import: ['': 13]> g (float[n, 64] x) => (float[n, 64] y) { t = Transpose(w) y = MatMul(x, t) }"
+        if folded
+        else "<ir_version: 8, opset_import: ['': 13]> g (float[n, 64] x) => (float[n, 64] y) { y = MatMul(x, w) }"
+    )
+    model = onnx.parser.parse_model(text.replace("'", '"'))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    feeds = {"x": generator.standard_normal((5, 64)).astype(np.float32)}
+    inside = Session(model, threads=1).run(feeds)["y"]
+    monkeypatch.setattr("onnx_subprune.runtime.HELD", 0)
+    monkeypatch.setattr("onnx_subprune.runtime.SIZABLE", 0)
+    assert Session(model, threads=1).run(feeds)["y"].tobytes() == inside.tobytes()
+    monkeypatch.setattr("onnx_subprune.runtime.LARGE", 0)
+    np.testing.assert_allclose(Session(model, threads=1).run(feeds)["y"], inside, atol=1e-4)
