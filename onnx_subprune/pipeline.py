@@ -127,9 +127,10 @@ def prune(  # noqa: PLR0913 - the interface's signature
     """
     clock, start = time.perf_counter, time.perf_counter()
     network = load(model)
-    graph = restricted(trace(network, rules=rules), network, only=only, exclude=exclude)
-    price = costs(network, graph)
+    whole = trace(network, rules=rules)
     calibration, rest = open_data(data, ports(network), samples=resources.samples)
+    graph = restricted(whole, network, only=only, exclude=exclude, samples=calibration.samples)
+    price = costs(network, graph)
     metric = budget.metric if metric is None and isinstance(budget, MaxDrop) else metric
     judged_by = None
     if metric is not None:
@@ -220,8 +221,8 @@ def sensitivity(
 ) -> tuple[GroupSensitivity, ...]:
     """Return how far the outputs of `model` move on `data` when one group alone gets narrower, its consumers refitted."""
     network = load(model)
-    graph = restricted(trace(network, rules=rules), network, only=(), exclude=())
     calibration, _ = open_data(data, ports(network), samples=resources.samples)
+    graph = restricted(trace(network, rules=rules), network, only=(), exclude=(), samples=calibration.samples)
     task = Task(
         network=network,
         graph=graph,

@@ -107,7 +107,10 @@ class _Walk:
         refit = self._task.refit
         everywhere = refit is not None and refit.everywhere and isinstance(self._task.formulation, Asymmetric)
         behind = everywhere and bool(self._weights) and self._behind(contraction)
-        return loses or (behind and not oversized(self._task.network, contraction))
+        return loses or (behind and not self._oversized(contraction))
+
+    def _oversized(self, contraction: Contraction) -> bool:
+        return oversized(self._task.graph, self._task.network, contraction, self._task.data.samples)
 
     def _behind(self, contraction: Contraction) -> bool:
         chosen, _ = self._task.network.ancestors([contraction.input.tensor], ())

@@ -7,28 +7,45 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from onnx_subprune.allocation import Room
+from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction, Pinned
 from onnx_subprune.graph.model import Network
 
 COLUMNS = 12_288
-"""Most inputs that a layer may sum over to be refitted: their Gram alone takes 1.2 GB, and a few are alive at once."""
+"""Most inputs that a layer may sum over to be refitted, where its Gram is needed: that alone takes 1.2 GB, and a few are alive at once."""
 
 
-def oversized(network: Network, contraction: Contraction) -> bool:
-    """True if a contraction sums over too many inputs to take its moments."""
-    return _columns(network, contraction) > COLUMNS
+def oversized(graph: ChannelGraph, network: Network, contraction: Contraction, samples: int | None) -> bool:
+    """True if a contraction sums over too many inputs to take its moments, and `samples` (None: unknown) give too many rows to keep."""
+    columns = _columns(network, contraction)
+    if columns <= COLUMNS:
+        return False
+    shape = graph.observation.shapes[contraction.input.tensor]
+    kernel = Kernel.from_node(
+        network.node(contraction.node), _shape(network, contraction.weight_tensor), contraction.weight.slot
+    )
+    return samples is None or not kernel.wide(columns) or samples * int(np.prod(shape[1:-1])) >= columns
 
 
 def _columns(network: Network, contraction: Contraction) -> int:
-    tensor = network.initializers.get(contraction.weight_tensor)
-    shape = tuple(tensor.dims) if tensor is not None else network.array(contraction.weight_tensor).shape
+    shape = _shape(network, contraction.weight_tensor)
     taps = int(np.prod(shape[2:])) if contraction.op in ("Conv", "ConvTranspose") else 1
     return int(shape[contraction.rows.index]) // (contraction.groups if contraction.op == "ConvTranspose" else 1) * taps
 
 
-def restricted(graph: ChannelGraph, network: Network, *, only: Sequence[str], exclude: Sequence[str]) -> ChannelGraph:
-    """Return `graph` without the groups that `exclude` names or `only` does not; OptionError for a pattern without a match."""
+def _shape(network: Network, weight: str) -> tuple[int, ...]:
+    tensor = network.initializers.get(weight)
+    return tuple(tensor.dims) if tensor is not None else network.array(weight).shape
+
+
+def restricted(
+    graph: ChannelGraph, network: Network, *, only: Sequence[str], exclude: Sequence[str], samples: int | None = None
+) -> ChannelGraph:
+    """Return `graph` without the groups that `exclude` names or `only` does not; OptionError for a pattern without a match.
+
+    samples: how many there are to take moments from; None where these come without their rows.
+    """
     names = {group.name: _names_of(group, network) for group in graph.groups}
     everything = set().union(*names.values(), *({c.node, c.weight_tensor, f"op:{c.op}"} for c in graph.contractions))
     for option, patterns in (("--only", only), ("--exclude", exclude)):
@@ -39,7 +56,7 @@ def restricted(graph: ChannelGraph, network: Network, *, only: Sequence[str], ex
     def hit(group: ChannelGroup, patterns: Iterable[str]) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in patterns for name in names[group.name])
 
-    reasons = {group.name: _too_large(group, network) for group in graph.groups}
+    reasons = {group.name: _too_large(graph, group, network, samples) for group in graph.groups}
     for group in graph.groups:
         if (only and not hit(group, only)) or hit(group, exclude):
             reasons[group.name] = "it is excluded by an option"
@@ -58,9 +75,9 @@ def restricted(graph: ChannelGraph, network: Network, *, only: Sequence[str], ex
     return replace(graph, groups=tuple(left), pinned=(*graph.pinned, *pinned))
 
 
-def _too_large(group: ChannelGroup, network: Network) -> str | None:
+def _too_large(graph: ChannelGraph, group: ChannelGroup, network: Network, samples: int | None) -> str | None:
     for consumer in group.consumers:
-        if oversized(network, consumer.contraction):
+        if oversized(graph, network, consumer.contraction, samples):
             return f"{consumer.node} sums over {_columns(network, consumer.contraction):,} inputs, too many to take their moments (limit {COLUMNS:,})"
     return None
 

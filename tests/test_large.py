@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune import Channels, prune
+from onnx_subprune import Channels, Resources, prune
 from onnx_subprune.graph.model import load
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.runtime import Session
@@ -68,3 +68,50 @@ def test_weights_that_are_handed_over_by_address_count_like_those_inside(folded,
     assert Session(model, threads=1).run(feeds)["y"].tobytes() == inside.tobytes()
     monkeypatch.setattr("onnx_subprune.runtime.LARGE", 0)
     np.testing.assert_allclose(Session(model, threads=1).run(feeds)["y"], inside, atol=1e-4)
+
+
+def flat_model(channels=24, size=4, wide=20):
+    """Conv to Flatten to Gemm: a layer of channels * size^2 inputs."""
+    generator = np.random.default_rng(0)
+    text = """<ir_version: 8, opset_import: ["": 13]> g (float[n, 3, 4, 4] x) => (float[n, 6] y) {
+        c = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(x, w0)  r = Relu(c)  f = Flatten(r)
+        h = Gemm<transB = 1>(f, w1, b1)  a = Relu(h)  y = Gemm(a, w2) }"""
+    model = onnx.parser.parse_model(text)
+    for name, shape in (
+        ("w0", (channels, 3, 3, 3)),
+        ("w1", (wide, channels * size**2)),
+        ("b1", (wide,)),
+        ("w2", (wide, 6)),
+    ):
+        value = generator.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    return model
+
+
+IMAGES = np.random.default_rng(2).standard_normal((96, 3, 4, 4)).astype(np.float32)
+
+
+def test_a_layer_with_more_inputs_than_samples_is_pruned_from_its_rows_for_every_batch_size(monkeypatch):
+    monkeypatch.setattr("onnx_subprune.calibration.kernel.WIDE", 100)
+    results = [
+        prune(flat_model(), IMAGES, budget=Channels(0.5), resources=resources)
+        for resources in (
+            Resources(),
+            Resources(batch_size=5),
+            Resources(batch_size=64, threads=1),
+            Resources(memory=4096),
+        )
+    ]
+    assert len({result.model.SerializeToString() for result in results}) == 1
+    assert all(group.width[1] * 2 == group.width[0] for group in results[0].report.groups)
+    refit = {item.node: item for group in results[0].report.groups for item in group.consumers}
+    assert all(item.heldout_error <= item.plain_error for item in refit.values())
+
+
+def test_a_layer_with_too_many_inputs_is_left_alone_only_where_its_gram_would_be_needed(monkeypatch):
+    monkeypatch.setattr("onnx_subprune.calibration.kernel.WIDE", 100)
+    monkeypatch.setattr("onnx_subprune.restriction.COLUMNS", 300)
+    widths = [
+        prune(flat_model(), np.tile(IMAGES, (count, 1, 1, 1)), budget=Channels(0.5)).report.groups for count in (1, 6)
+    ]
+    assert [len(groups) for groups in widths] == [2, 1]
