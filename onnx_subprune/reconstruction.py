@@ -8,6 +8,7 @@ model input and target come from.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration.bias import Bias, bias_of
 from onnx_subprune.calibration.equations import Fit, Known, columns_of, fit, plain, problem_of
 from onnx_subprune.calibration.kernel import Kernel
-from onnx_subprune.calibration.lockstep import Ask, Lockstep, united
+from onnx_subprune.calibration.lockstep import Ask, Lockstep, drawn_share, united
 from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.calibration.store import Shelf
 from onnx_subprune.calibration.targets import Aim, aim_of
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
+from onnx_subprune.joint import Joint, Producer, ways
 from onnx_subprune.restriction import oversized
 from onnx_subprune.selection import Choice, Problem, conditioning, mean_error
 from onnx_subprune.selection.ridge import Weights
@@ -91,6 +93,8 @@ class _Walk:
         self._weights = Shelf[Use](task.memory // 8)
         self._refits: list[Refitted] = []
         self._order = sorted(task.graph.contractions, key=lambda item: task.network.position[item.node])
+        wanted = task.refit is not None and task.refit.joint and isinstance(task.formulation, Asymmetric)
+        self._ways = ways(task.network, self._order) if wanted else {}
 
     def run(self) -> Reconstruction:
         for place, contraction in enumerate(self._order):
@@ -121,8 +125,7 @@ class _Walk:
         task, clock = self._task, self._task.clock
         start = clock()
         kernel, weights = kernel_of(task.network, contraction)
-        position = task.network.position[contraction.node]
-        self._models.advance(position)
+        self._models.advance(self._anchor(contraction), [contraction.input.tensor])
         later = self._order[place + 1 :]
         rank = len(task.graph.observation.shapes[contraction.output.tensor])
         residual = task.refit is not None and task.refit.residual
@@ -148,6 +151,8 @@ class _Walk:
         if task.refit is not None and aim.flat is not None and isinstance(task.formulation, Asymmetric) and free_bias:
             del halves, total, about  # their grams take room that the rounds need
             renewed = self._renew(contraction, kernel, aim, found, alive, task.refit.rounds, known)
+        if task.refit is not None and contraction.node in self._ways:
+            self._refit_jointly(contraction, kernel, aim, renewed, alive, task.refit.joint)
         self._refits.append(
             Refitted(
                 node=contraction.node,
@@ -245,14 +250,71 @@ class _Walk:
     ) -> Fit:
         """Targets that differ from what the layer now puts out only where the activation behind sees it."""
         for _ in range(rounds):
-            sums = self._models.collect(self._aimed(contraction, kernel, aim, renew=True))
+            sums = self._models.collect(self._aimed(contraction, kernel, aim, renew=True, with_gram=False))
             halves = [half.moments() for half in sums]
             found = fit(halves, found.weights, alive, free_bias=True, known=known, renewing=found)
             self._take(contraction, kernel, aim, found)
         return found
 
-    def _aimed(self, contraction: Contraction, kernel: Kernel, aim: Aim, *, renew: bool = False) -> Ask:
-        """Moments against the original's aim; with `renew`, against what of it the activation behind can tell apart, for a known gram."""
+    def _anchor(self, contraction: Contraction) -> int:
+        """Where the pruned model waits at a contraction: before the producers that are still to be refitted with their readers."""
+        at = self._task.network.position
+        here = at[contraction.node]
+        waiting = (at[way.producer.node] for reader, way in self._ways.items() if at[reader] >= here)
+        return min((here, *waiting))
+
+    def _refit_jointly(
+        self, reader: Contraction, kernel: Kernel, aim: Aim, found: Fit, alive: Mask, steps: int
+    ) -> None:
+        """Refit a contraction together with the producer of its input; see `joint`."""
+        task, producer = self._task, self._ways[reader.node].producer
+        if self._oversized(producer):
+            return
+        source, weights = kernel_of(task.network, producer)
+        bias = self._bias(producer, source)
+        shift = None if bias is None else self._now(bias.use, np.zeros(len(bias.scale), bias.dtype))
+        positions = task.running.positions_of(task.data.samples, weights.shape[1])
+        ask = self._aimed(reader, kernel, aim, renew=aim.flat is not None, with_gram=True)
+        shape = task.graph.observation.shapes[producer.output.tensor]
+        joint = Joint(
+            task.network,
+            self._models,
+            self._ways[reader.node],
+            ask=ask,
+            source=replace(ask, kernel=source, input=producer.input.tensor, positions=positions),
+            producer=Producer(
+                source, producer.weight, self._now(producer.weight, task.network.array(producer.weight_tensor)), bias, shift
+            ),
+            alive=alive_columns(task.graph, self._choices, producer, source, weights).reshape(weights.shape[:2]),
+            free_bias=bias is not None,
+            share=drawn_share(source, prod(shape[2:]), positions),
+            position=self._anchor(reader),
+            put=self._put,
+            weights=self._weights,
+        )
+        state = [found]
+
+        def refit() -> None:
+            halves = [half.moments() for half in self._models.collect(ask)]
+            free = self._bias(reader, kernel) is not None
+            state.append(fit(halves, state[-1].weights, alive, free_bias=free))
+            self._take(reader, kernel, aim, state[-1])
+
+        for _ in range(steps):
+            if not joint.step(refit):
+                return
+
+    def _now(self, use: Use, otherwise: Array) -> Array:
+        """The constant in a slot of the pruned model."""
+        if use in self._weights:
+            return self._weights[use]
+        names = self._task.network.node(use.node).input
+        return self._task.network.array(names[use.slot]) if use.slot < len(names) and names[use.slot] else otherwise
+
+    def _aimed(
+        self, contraction: Contraction, kernel: Kernel, aim: Aim, *, renew: bool = False, with_gram: bool = True
+    ) -> Ask:
+        """Moments against the original's aim; with `renew`, against what of it the activation behind can tell apart."""
         _, weights = kernel_of(self._task.network, contraction)
         return Ask(
             node=contraction.node,
@@ -261,7 +323,7 @@ class _Walk:
             aim=aim,
             axis=contraction.output.index,
             renew=renew,
-            with_gram=not renew,
+            with_gram=with_gram,
             positions=self._task.running.positions_of(self._task.data.samples, weights.shape[1]),
         )
 

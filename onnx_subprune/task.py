@@ -47,12 +47,14 @@ class Refit:
     """How layers are refitted.
 
     residual: aim at the sum that the output runs into. everywhere: refit every contraction behind a change, not only those that lost
-    inputs. rounds: how often the target is renewed with what the activation behind cannot tell apart.
+    inputs. rounds: how often the target is renewed with what the activation behind cannot tell apart. joint: how many steps a layer takes
+    together with the only reader of its output.
     """
 
     residual: bool = True
     everywhere: bool = True
     rounds: int = 1
+    joint: int = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

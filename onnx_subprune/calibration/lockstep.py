@@ -10,15 +10,19 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from enum import Enum, auto
 from math import prod
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
 
+from onnx_subprune.calibration.adjoint import GRADIENT, OUTPUT, RESIDUAL, Adjoint
 from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.collector import Collector
+from onnx_subprune.calibration.energies import Energies
 from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
 from onnx_subprune.calibration.regression import Sums
 from onnx_subprune.calibration.rows import RowCollector
@@ -32,13 +36,23 @@ from onnx_subprune.graph.model import Network
 
 Array = NDArray[np.generic]
 Int64 = NDArray[np.int64]
-Part = TypeVar("Part", Collector, RowCollector)
+Part = TypeVar("Part", Collector, RowCollector, Energies)
 
 
 SHARE = 3
 """The part of the memory that activations may hold, one in so many: moments, factorizations and what is worked on take the rest."""
+PROBED = 2
+"""Chunks that residuals of random signs are sent back through: one half of the samples each."""
 WORTH = 3
 """Maps with fewer positions, in units of those asked for, are taken whole: lags make that as cheap."""
+
+
+class What(Enum):
+    """What is collected: moments; the energy of the residual alone; the gram of what residuals of random signs ask, over a few samples."""
+
+    MOMENTS = auto()
+    RESIDUAL = auto()
+    PROBE = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,6 +63,8 @@ class Ask:
     moments of the input alone. axis: the channel axis of its output. renew: take from the original only what the activation behind can
     tell apart. with_gram: False where the gram is known already. positions: about so many output positions of a sample of a convolution,
     drawn anew for every chunk; None for all.
+    what: moments, or less. back: with this, the target is what the residual of a reader asks of the contraction; node, aim and axis are that
+    reader's, kernel and input the contraction's. See `adjoint`.
     """
 
     node: str
@@ -59,13 +75,15 @@ class Ask:
     renew: bool = False
     with_gram: bool = True
     positions: int | None = None
+    what: What = What.MOMENTS
+    back: Adjoint | None = None
 
 
 class Lockstep(Protocol):
     """One run of the models through the data; use as a context."""
 
-    def advance(self, position: int) -> None:
-        """Move the pruned model on to `position`, counted in nodes."""
+    def advance(self, position: int, also: Sequence[str] = ()) -> None:
+        """Move the pruned model on to `position`, counted in nodes, and hold the tensors `also` that come later."""
 
     def advance_original(self, position: int, also: Sequence[str]) -> None:
         """Move the original model on to `position`, and hold the tensors `also`."""
@@ -117,13 +135,14 @@ class Streams:
         store = self._open.enter_context(Store(memory // SHARE))
         self._current = Stream(network, data, store, running)
         self._original = Stream(network, data, store, running) if paired else None
+        self._running = running
         self._first, self._threads = first, running.threads or os.cpu_count() or 1
         chunks = self._current.chunks if total is None else total
         self._halves, self._most = min(2, chunks), chunks * data.chunk
 
-    def advance(self, position: int) -> None:
+    def advance(self, position: int, also: Sequence[str] = ()) -> None:
         """See `Lockstep`."""
-        self._current.advance(position)
+        self._current.advance(position, also)
 
     def advance_original(self, position: int, also: Sequence[str]) -> None:
         """See `Lockstep`."""
@@ -137,8 +156,10 @@ class Streams:
     def collect(self, ask: Ask) -> list[Sums]:
         """See `Lockstep`."""
         shape = self._current.shape_of(ask.input)
+        if ask.what is What.RESIDUAL:
+            return [*self._collected(ask, [Energies(ask.kernel) for _ in range(self._halves)], shape)]
         sampled = drawn(ask, shape, 0) is not None
-        if self._thin(ask, shape):
+        if ask.what is What.MOMENTS and self._thin(ask, shape):
             return [*self._collected(ask, [RowCollector(ask.kernel) for _ in range(self._halves)], shape)]
         sums = [Collector(ask.kernel, with_gram=ask.with_gram, sampled=sampled) for _ in range(self._halves)]
         return [*self._collected(ask, sums, shape)]
@@ -148,15 +169,40 @@ class Streams:
         return ask.kernel.wide(shape[-1]) and self._most * prod(shape[1:-1]) < shape[-1]
 
     def _collected(self, ask: Ask, halves: Sequence[Part], shape: tuple[int, ...]) -> Sequence[Part]:
-        def worked(number: int, have: Mapping[str, Array], wanted: Mapping[str, Array]) -> Callable[[], None]:
+        def worked(
+            number: int, have: Mapping[str, Array], wanted: Mapping[str, Array], asked: Array | None
+        ) -> Callable[[], None]:
             positions, half = drawn(ask, shape, number), halves[number % self._halves]
-            found = half.products(have[ask.input], _target(ask, have, wanted, positions), positions)
+            if ask.back is None:
+                target = _residual(ask, have, wanted) if ask.what is What.RESIDUAL else _target(ask, have, wanted, positions)
+            else:
+                target = asked if asked is None or positions is None else at(asked, positions)
+            if ask.what is What.PROBE:
+                assert asked is not None
+                gram = half.products(asked)
+                return lambda: half.take(gram, asked.shape)
+            found = half.products(have[ask.input], target, positions)
             return lambda: half.take(found, shape)
 
-        jobs = ((number, have, wanted) for number, (have, wanted) in enumerate(self._chunks(ask), self._first))
+        jobs = ((number, have, wanted, asked) for number, (have, wanted, asked) in enumerate(self._sent_back(ask), self._first))
         for take in alongside(worked, jobs, self._threads):
             take()
         return halves
+
+    def _sent_back(self, ask: Ask) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Array], Array | None]]:
+        """The same with what the reader's residual asks of the contraction."""
+        if ask.back is None:
+            yield from ((have, wanted, None) for have, wanted in self._chunks(ask))
+            return
+        session = self._running.session(ModelProto.FromString(ask.back.model), self._running.threads, None)
+        for number, (have, wanted) in enumerate(self._chunks(ask), self._first):
+            residual = _residual(ask, have, wanted)
+            if ask.what is What.PROBE:
+                if number >= PROBED:
+                    return
+                residual = _signs(residual.shape, number)
+            feeds = {OUTPUT: have[ask.back.output], RESIDUAL: residual}
+            yield have, wanted, session.run(feeds, [GRADIENT])[GRADIENT]
 
     def _chunks(self, ask: Ask) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Array]]]:
         """What the pruned and the original model have to say, chunk by chunk."""
@@ -165,7 +211,9 @@ class Streams:
             yield from ((chunk, {}) for chunk in self._current.read([ask.input]))
             return
         assert self._original is not None, "the original model does not run alongside"
-        mine = [ask.input, *([aim.other] if aim.other is not None else []), *([aim.tensor] if ask.renew else [])]
+        compared = ask.renew or ask.what is What.RESIDUAL or ask.back is not None
+        mine = [ask.input, *([aim.other] if aim.other is not None else []), *([aim.tensor] if compared else [])]
+        mine += [ask.back.output] if ask.back is not None else []
         yield from zip(self._current.read(mine), self._original.read([aim.tensor]), strict=True)
 
     def __enter__(self) -> Self:
@@ -186,9 +234,16 @@ def drawn(ask: Ask, input_shape: Sequence[int], chunk: int) -> Int64 | None:
     if ask.positions is None or ask.kernel.kind not in CONVOLUTIONS:
         return None
     total = output_positions(ask.kernel, input_shape)
-    if total < WORTH * ask.positions:
+    if drawn_share(ask.kernel, total, ask.positions) == 1.0:
         return None
     return sample_positions(total, ask.positions, np.random.default_rng([total, ask.positions, chunk]))
+
+
+def drawn_share(kernel: Kernel, total: int, positions: int | None) -> float:
+    """Return which share of the `total` output positions of a sample counts, where about `positions` are asked for."""
+    if positions is None or kernel.kind not in CONVOLUTIONS or total < WORTH * positions:
+        return 1.0
+    return positions / total
 
 
 def _target(ask: Ask, have: Mapping[str, Array], wanted: Mapping[str, Array], positions: Int64 | None) -> Array | None:
@@ -204,6 +259,21 @@ def _target(ask: Ask, have: Mapping[str, Array], wanted: Mapping[str, Array], po
     if ask.renew:
         value = aim.seen(value, rows_of(have[aim.tensor]))
     return aim.target(value, None if aim.other is None else rows_of(have[aim.other]), ask.axis)
+
+
+def _residual(ask: Ask, have: Mapping[str, Array], wanted: Mapping[str, Array]) -> Array:
+    """What the contraction puts out short of its aim, as far as the activation behind can tell."""
+    aim = ask.aim
+    assert aim is not None, "a residual is short of an aim"
+    current = have[aim.tensor].astype(np.float32, copy=False)
+    wish = aim.seen(wanted[aim.tensor], current) if aim.flat is not None else wanted[aim.tensor].astype(np.float32, copy=False)
+    scale = aim.scale.astype(np.float32).reshape([-1 if axis == ask.axis else 1 for axis in range(current.ndim)])
+    return np.asarray((wish - current) / scale)
+
+
+def _signs(shape: Sequence[int], chunk: int) -> Array:
+    """Random signs, the same for a chunk whenever they are asked for."""
+    return np.random.default_rng([*shape, chunk]).choice(np.array((-1, 1), np.float32), shape)
 
 
 def united(halves: Sequence[Sums]) -> Sums:

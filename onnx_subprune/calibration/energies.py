@@ -1,0 +1,46 @@
+"""The energy of a residual: what a contraction puts out short of its aim, squared and summed over samples and positions."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.calibration.compensated import CompensatedSum
+from onnx_subprune.calibration.kernel import Kernel
+from onnx_subprune.calibration.moments import Moments
+
+Array = NDArray[np.generic]
+Float64 = NDArray[np.float64]
+
+
+class Energies:
+    """A sum over chunks, in the manner of `Collector`; its moments have nothing but the energy, of all channels together."""
+
+    def __init__(self, contraction: Kernel) -> None:
+        self.contraction = contraction
+        self._sum = CompensatedSum()
+
+    def empty(self) -> "Energies":
+        """Return another with nothing in it."""
+        return Energies(self.contraction)
+
+    def products(self, x: Array, residual: Array | None, positions: object = None) -> Float64:
+        """Return the energy of a chunk's `residual`, which `take` adds."""
+        assert residual is not None
+        rows = residual.reshape(len(residual), -1) if residual.ndim else residual.reshape(1, 1)
+        return np.array([float(np.sum(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)))])
+
+    def take(self, found: Float64, shape: Sequence[int]) -> None:
+        """Add the energy of a chunk."""
+        self._sum.add(found)
+
+    def merge(self, other: "Energies") -> None:
+        """Add everything that was added to `other`."""
+        self._sum.merge(other._sum)
+
+    def moments(self, gram: Float64 | None = None) -> Moments:
+        """Return the energy, (1, 1); all else is empty."""
+        none = np.zeros((1, 0, 0))
+        return Moments(
+            count=0.0, gram=none, cross=none, energy=self._sum.total()[None], sum_input=none[0], sum_target=none[0]
+        )

@@ -1,0 +1,77 @@
+"""The step of a layer towards what its reader still puts out wrong.
+
+That of Gauss and Newton, with a Kronecker product for the curvature (Martens and Grosse, "Optimizing Neural Networks with
+Kronecker-factored Approximate Curvature", ICML 2015); between two layers it is nothing but least squares:
+
+    D = (X'X + lam I)^-1  X'g  (S + lam I)^-1,    g = J' residual,    S = mean of J'J over positions
+
+X are the inputs of the layer, J the derivative of the reader's output with respect to the layer's. `reach` says how far to go along D.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from onnx_subprune.calibration.moments import Moments
+
+Float64 = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+RIDGE = 1e-2
+"""lam, as a share of the mean of the diagonal it is added to."""
+REACH = (0.05, 2.0)
+"""Steps shorter than the first are not worth it; none is longer than the second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Step:
+    """A direction: weights (g, p, m) and bias (g, m), None where there is no place for one."""
+
+    weights: Float64
+    bias: Float64 | None
+
+    def slope(self, moments: Moments) -> float:
+        """Return the inner product with the gradient that `moments` has for a target."""
+        along = float(np.sum(self.weights * moments.cross))
+        return along if self.bias is None else along + float(np.sum(self.bias * moments.sum_target))
+
+
+def direction(moments: Moments, curvature: Float64, alive: Mask, *, free_bias: bool) -> Step:
+    """Return D of the module for the gradients that are the target of `moments`.
+
+    curvature: S, (g * m, g * m). alive: (g, p), False for inputs that have been dropped.
+    """
+    use = moments.centered() if free_bias else moments
+    groups, p, m = use.cross.shape
+    back = np.linalg.inv(_ridged(curvature))
+    weights, bias = np.zeros((groups, p, m)), np.zeros((groups, m))
+    for g in range(groups):
+        mine, left = slice(g * m, (g + 1) * m), np.flatnonzero(alive[g])
+        found = np.zeros((p, m))
+        gram = use.gram[g] if len(left) == p else use.gram[g][np.ix_(left, left)]
+        if left.size:
+            found[left] = scipy.linalg.solve(_ridged(gram), use.cross[g][left], assume_a="pos", check_finite=False)
+        shift = (moments.sum_target[g] - moments.sum_input[g] @ found) / moments.count
+        weights[g], bias[g] = found @ back[mine, mine], shift @ back[mine, mine]
+    return Step(weights=weights, bias=bias if free_bias else None)
+
+
+def _ridged(gram: Float64) -> Float64:
+    mean = float(np.mean(np.diagonal(gram)))
+    return np.asarray(gram + (RIDGE * mean if mean > 0.0 else 1.0) * np.eye(len(gram)))
+
+
+def reach(before: Sequence[float], slopes: Sequence[float], after: Sequence[float]) -> float:
+    """Return how far to go for the lowest sum of parabolas, which have value and slope at 0, and a value at 1; 0 for not at all.
+
+    Each of them: loss(t) = before - 2 t slope + t^2 curvature.
+    """
+    slope = sum(slopes)
+    curvature = sum(after) - sum(before) + 2.0 * slope
+    if slope <= 0.0:
+        return 0.0
+    far = slope / curvature if curvature > 0.0 else REACH[1]
+    return 0.0 if far < REACH[0] else min(far, REACH[1])
