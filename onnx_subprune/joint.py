@@ -17,6 +17,7 @@ from onnx_subprune.calibration.bias import Bias
 from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel, Kind
 from onnx_subprune.calibration.lockstep import Ask, Lockstep, What
 from onnx_subprune.calibration.moments import Moments
+from onnx_subprune.calibration.stream import ROWS
 from onnx_subprune.calibration.newton import Step, direction, reach
 from onnx_subprune.graph.channels import Contraction, Use
 from onnx_subprune.graph.model import Network
@@ -25,6 +26,10 @@ from onnx_subprune.selection.ridge import Weights
 Array = NDArray[np.generic]
 Float64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+
+
+SPARED = 4
+"""At least one in so many samples is looked at for a step, however large the maps are."""
 
 
 def ways(network: Network, contractions: Sequence[Contraction]) -> dict[str, Way]:
@@ -37,6 +42,11 @@ def ways(network: Network, contractions: Sequence[Contraction]) -> dict[str, Way
                 if way is not None:
                     found[reader.node] = way
     return found
+
+
+def spared(samples: int, positions: int, columns: int) -> int:
+    """Return of how many samples one is enough for the step of a producer with so many output positions and columns."""
+    return max(1, min(SPARED, samples * positions // (ROWS * columns)))
 
 
 class Producer:
@@ -99,7 +109,7 @@ class Joint:
 
     def energies(self) -> list[float]:
         """Return what the reader puts out wrong, on each half."""
-        found = self._models.collect(replace(self._ask, what=What.RESIDUAL, renew=True))
+        found = self._models.collect(replace(self._ask, what=What.RESIDUAL, every=self._source.every))
         return [float(half.moments().energy.sum()) for half in found]
 
     def step(self, refit: Callable[[], None]) -> bool:
@@ -110,16 +120,12 @@ class Joint:
         halves, curvature = self._gradients()
         if halves is None:
             return False
-        steps = [direction(half, curvature, self._alive, free_bias=self._free_bias) for half in halves]
-        slopes, after = [], []
-        for step, judge in zip(steps, (1, 0), strict=True):
-            slopes.append(step.slope(halves[judge]) / self._share)
-            self._move(self._producer.moved(step, 1.0))
-            after.append(self.energies()[judge])
-        far = reach(self._energies[::-1], slopes, after)
+        whole = halves[0] + halves[1]
+        step = direction(whole, curvature, self._alive, free_bias=self._free_bias)
+        self._try(self._producer.moved(step, 1.0))
+        far = reach(sum(self._energies), step.slope(whole) / self._share, sum(self.energies()))
         if far > 0.0:
-            whole = direction(halves[0] + halves[1], curvature, self._alive, free_bias=self._free_bias)
-            moved = self._producer.moved(whole, far)
+            moved = self._producer.moved(step, far)
             self._move(moved)
             refit()
             energies = self.energies()
@@ -131,10 +137,13 @@ class Joint:
         self._move(self._producer)
         return False
 
-    def _move(self, producer: Producer) -> None:
+    def _try(self, producer: Producer) -> None:
         for use, value in producer.values.items():
             self._put(use, value)
-        self._models.advance(self._position)
+        self._models.advance(self._position)  # what was held of the reader's input was made by another producer
+
+    def _move(self, producer: Producer) -> None:
+        self._try(producer)
         self._models.advance(self._position, [self._ask.input])
 
     def _gradients(self) -> tuple[list[Moments] | None, Float64]:

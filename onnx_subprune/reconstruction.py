@@ -21,7 +21,7 @@ from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.calibration.store import Shelf
 from onnx_subprune.calibration.targets import Aim, aim_of
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
-from onnx_subprune.joint import Joint, Producer, ways
+from onnx_subprune.joint import Joint, Producer, spared, ways
 from onnx_subprune.restriction import oversized
 from onnx_subprune.selection import Choice, Problem, conditioning, mean_error
 from onnx_subprune.selection.ridge import Weights
@@ -273,15 +273,16 @@ class _Walk:
         source, weights = kernel_of(task.network, producer)
         bias = self._bias(producer, source)
         shift = None if bias is None else self._now(bias.use, np.zeros(len(bias.scale), bias.dtype))
-        positions = task.running.positions_of(task.data.samples, weights.shape[1])
-        ask = self._aimed(reader, kernel, aim, renew=aim.flat is not None, with_gram=True)
         shape = task.graph.observation.shapes[producer.output.tensor]
+        every = spared(task.data.samples, prod(shape[2:]), weights.shape[1])
+        positions = task.running.positions_of(-(-task.data.samples // every), weights.shape[1])
+        ask = self._aimed(reader, kernel, aim, renew=aim.flat is not None, with_gram=True)
         joint = Joint(
             task.network,
             self._models,
             self._ways[reader.node],
             ask=ask,
-            source=replace(ask, kernel=source, input=producer.input.tensor, positions=positions),
+            source=replace(ask, kernel=source, input=producer.input.tensor, positions=positions, every=every),
             producer=Producer(
                 source, producer.weight, self._now(producer.weight, task.network.array(producer.weight_tensor)), bias, shift
             ),

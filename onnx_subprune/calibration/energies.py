@@ -11,6 +11,7 @@ from onnx_subprune.calibration.moments import Moments
 
 Array = NDArray[np.generic]
 Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
 
 
 class Energies:
@@ -24,9 +25,8 @@ class Energies:
         """Return another with nothing in it."""
         return Energies(self.contraction)
 
-    def products(self, x: Array, residual: Array | None, positions: object = None) -> Float64:
-        """Return the energy of a chunk's `residual`, which `take` adds."""
-        assert residual is not None
+    def products(self, residual: Array, target: Array | None = None, positions: Int64 | None = None) -> Float64:
+        """Return the energy of a chunk's `residual`, which `take` adds; there is no target, and all positions count."""
         rows = residual.reshape(len(residual), -1) if residual.ndim else residual.reshape(1, 1)
         return np.array([float(np.sum(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)))])
 

@@ -41,8 +41,6 @@ Part = TypeVar("Part", Collector, RowCollector, Energies)
 
 SHARE = 3
 """The part of the memory that activations may hold, one in so many: moments, factorizations and what is worked on take the rest."""
-PROBED = 2
-"""Chunks that residuals of random signs are sent back through: one half of the samples each."""
 WORTH = 3
 """Maps with fewer positions, in units of those asked for, are taken whole: lags make that as cheap."""
 
@@ -63,7 +61,7 @@ class Ask:
     moments of the input alone. axis: the channel axis of its output. renew: take from the original only what the activation behind can
     tell apart. with_gram: False where the gram is known already. positions: about so many output positions of a sample of a convolution,
     drawn anew for every chunk; None for all.
-    what: moments, or less. back: with this, the target is what the residual of a reader asks of the contraction; node, aim and axis are that
+    every: take one chunk of each half of so many, as long as there is one. what: moments, or less. back: with this, the target is what the residual of a reader asks of the contraction; node, aim and axis are that
     reader's, kernel and input the contraction's. See `adjoint`.
     """
 
@@ -75,6 +73,7 @@ class Ask:
     renew: bool = False
     with_gram: bool = True
     positions: int | None = None
+    every: int = 1
     what: What = What.MOMENTS
     back: Adjoint | None = None
 
@@ -137,8 +136,8 @@ class Streams:
         self._original = Stream(network, data, store, running) if paired else None
         self._running = running
         self._first, self._threads = first, running.threads or os.cpu_count() or 1
-        chunks = self._current.chunks if total is None else total
-        self._halves, self._most = min(2, chunks), chunks * data.chunk
+        self._total = self._current.chunks if total is None else total
+        self._halves, self._most = min(2, self._total), self._total * data.chunk
 
     def advance(self, position: int, also: Sequence[str] = ()) -> None:
         """See `Lockstep`."""
@@ -155,9 +154,9 @@ class Streams:
 
     def collect(self, ask: Ask) -> list[Sums]:
         """See `Lockstep`."""
-        shape = self._current.shape_of(ask.input)
         if ask.what is What.RESIDUAL:
-            return [*self._collected(ask, [Energies(ask.kernel) for _ in range(self._halves)], shape)]
+            return [*self._collected(ask, [Energies(ask.kernel) for _ in range(self._halves)], ())]
+        shape = self._current.shape_of(ask.input)
         sampled = drawn(ask, shape, 0) is not None
         if ask.what is What.MOMENTS and self._thin(ask, shape):
             return [*self._collected(ask, [RowCollector(ask.kernel) for _ in range(self._halves)], shape)]
@@ -172,49 +171,53 @@ class Streams:
         def worked(
             number: int, have: Mapping[str, Array], wanted: Mapping[str, Array], asked: Array | None
         ) -> Callable[[], None]:
-            positions, half = drawn(ask, shape, number), halves[number % self._halves]
+            half = halves[number % self._halves]
+            if ask.what is not What.MOMENTS:
+                subject = _residual(ask, have, wanted) if asked is None else asked
+                alone = half.products(subject)
+                return lambda: half.take(alone, subject.shape)
+            positions = drawn(ask, shape, number)
             if ask.back is None:
-                target = _residual(ask, have, wanted) if ask.what is What.RESIDUAL else _target(ask, have, wanted, positions)
+                target = _target(ask, have, wanted, positions)
             else:
                 target = asked if asked is None or positions is None else at(asked, positions)
-            if ask.what is What.PROBE:
-                assert asked is not None
-                gram = half.products(asked)
-                return lambda: half.take(gram, asked.shape)
             found = half.products(have[ask.input], target, positions)
             return lambda: half.take(found, shape)
 
-        jobs = ((number, have, wanted, asked) for number, (have, wanted, asked) in enumerate(self._sent_back(ask), self._first))
-        for take in alongside(worked, jobs, self._threads):
+        for take in alongside(worked, self._sent_back(ask), self._threads):
             take()
         return halves
 
-    def _sent_back(self, ask: Ask) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Array], Array | None]]:
-        """The same with what the reader's residual asks of the contraction."""
-        if ask.back is None:
-            yield from ((have, wanted, None) for have, wanted in self._chunks(ask))
+    def _sent_back(self, ask: Ask) -> Iterator[tuple[int, Mapping[str, Array], Mapping[str, Array], Array | None]]:
+        """Chunk by chunk: its number, what the pruned and the original model have to say, what the reader asks of the contraction."""
+        back = ask.back
+        if back is None:
+            yield from ((number, have, wanted, None) for number, have, wanted in self._chunks(ask))
             return
-        session = self._running.session(ModelProto.FromString(ask.back.model), self._running.threads, None)
-        for number, (have, wanted) in enumerate(self._chunks(ask), self._first):
+        session = self._running.session(ModelProto.FromString(back.model), self._running.threads, None)
+        for number, have, wanted in self._chunks(ask):
             residual = _residual(ask, have, wanted)
-            if ask.what is What.PROBE:
-                if number >= PROBED:
-                    return
-                residual = _signs(residual.shape, number)
-            feeds = {OUTPUT: have[ask.back.output], RESIDUAL: residual}
-            yield have, wanted, session.run(feeds, [GRADIENT])[GRADIENT]
+            residual = _signs(residual.shape, number) if ask.what is What.PROBE else residual
+            yield number, have, wanted, session.run({OUTPUT: have[back.output], RESIDUAL: residual}, [GRADIENT])[GRADIENT]
 
-    def _chunks(self, ask: Ask) -> Iterator[tuple[Mapping[str, Array], Mapping[str, Array]]]:
-        """What the pruned and the original model have to say, chunk by chunk."""
-        aim = ask.aim
+    def _chunks(self, ask: Ask) -> Iterator[tuple[int, Mapping[str, Array], Mapping[str, Array]]]:
+        aim, chosen = ask.aim, self._chosen(ask)
+        numbers = [self._first + chunk for chunk in chosen]
         if aim is None:
-            yield from ((chunk, {}) for chunk in self._current.read([ask.input]))
+            found = zip(numbers, self._current.read([ask.input], chosen), strict=True)
+            yield from ((number, chunk, {}) for number, chunk in found)
             return
         assert self._original is not None, "the original model does not run alongside"
         compared = ask.renew or ask.what is What.RESIDUAL or ask.back is not None
-        mine = [ask.input, *([aim.other] if aim.other is not None else []), *([aim.tensor] if compared else [])]
+        mine = [*([ask.input] if ask.what is What.MOMENTS else []), *([aim.other] if aim.other is not None else []), *([aim.tensor] if compared else [])]
         mine += [ask.back.output] if ask.back is not None else []
-        yield from zip(self._current.read(mine), self._original.read([aim.tensor]), strict=True)
+        yield from zip(numbers, self._current.read(mine, chosen), self._original.read([aim.tensor], chosen), strict=True)
+
+    def _chosen(self, ask: Ask) -> list[int]:
+        """Which of the chunks here count."""
+        every = self._total // 2 if ask.what is What.PROBE else min(ask.every, self._total // 2)
+        numbers = range(self._first, self._first + self._current.chunks)
+        return [number - self._first for number in numbers if number // 2 % max(1, every) == 0]
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,6 @@ Kronecker-factored Approximate Curvature", ICML 2015); between two layers it is 
 X are the inputs of the layer, J the derivative of the reader's output with respect to the layer's. `reach` says how far to go along D.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +20,9 @@ Float64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 RIDGE = 1e-2
-"""lam, as a share of the mean of the diagonal it is added to."""
-REACH = (0.05, 2.0)
-"""Steps shorter than the first are not worth it; none is longer than the second."""
+"""lam, as a share of the mean of the diagonal that it is added to."""
+FARTHEST = 2.0
+"""No step is longer than this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,14 +63,12 @@ def _ridged(gram: Float64) -> Float64:
     return np.asarray(gram + (RIDGE * mean if mean > 0.0 else 1.0) * np.eye(len(gram)))
 
 
-def reach(before: Sequence[float], slopes: Sequence[float], after: Sequence[float]) -> float:
-    """Return how far to go for the lowest sum of parabolas, which have value and slope at 0, and a value at 1; 0 for not at all.
+def reach(before: float, slope: float, after: float) -> float:
+    """Return how far to go for the lowest point of a parabola that has value and slope at 0, and a value at 1; 0 for not at all.
 
-    Each of them: loss(t) = before - 2 t slope + t^2 curvature.
+    loss(t) = before - 2 t slope + t^2 curvature.
     """
-    slope = sum(slopes)
-    curvature = sum(after) - sum(before) + 2.0 * slope
+    curvature = after - before + 2.0 * slope
     if slope <= 0.0:
         return 0.0
-    far = slope / curvature if curvature > 0.0 else REACH[1]
-    return 0.0 if far < REACH[0] else min(far, REACH[1])
+    return min(slope / curvature, FARTHEST) if curvature > 0.0 else FARTHEST

@@ -77,11 +77,14 @@ class Stream:
         """From now on the node of `use` sees `value` in that slot."""
         self._overrides[use] = value
 
-    def read(self, names: Sequence[str]) -> Iterator[Mapping[str, Array]]:
-        """Yield, chunk by chunk, the tensors `names`, computed from what is held where they are not held themselves."""
+    def read(self, names: Sequence[str], chunks: Sequence[int] | None = None) -> Iterator[Mapping[str, Array]]:
+        """Yield, chunk by chunk, the tensors `names`, computed from what is held where they are not held themselves.
+
+        chunks: which; all if it is None.
+        """
         missing = [name for name in names if name not in self._held]
         run = self._runner(missing) if missing else None
-        for chunk in range(self.chunks):
+        for chunk in range(self.chunks) if chunks is None else chunks:
             found = {name: self._held[name][chunk].get() for name in names if name in self._held}
             if run is not None:
                 found.update(run(chunk))
