@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.bias import Bias, bias_of
-from onnx_subprune.calibration.equations import Fit, Known, columns_of, fit, plain, problem_of
+from onnx_subprune.calibration.equations import Fit, Known, columns_of, fit, living, plain, problem_of, spread
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.lockstep import Ask, Lockstep, united
 from onnx_subprune.calibration.regression import Regression
@@ -129,24 +129,31 @@ class _Walk:
         aim = aim_of(task.network, contraction, later, rank, residual=residual)
         bias = self._bias(contraction, kernel)
         free_bias = bias is not None
-        halves = self._moments(contraction, kernel, weights, aim, place)
-        calibrated = clock()
-        total = halves[0] + halves[1] if len(halves) == 2 else halves[0]
-        about = total.centered() if free_bias else total
-        self._choose(contraction, kernel, about, weights)
-        selected = clock()
         alive = alive_columns(task.graph, self._choices, contraction, kernel, weights)
-        keep_weights = task.refit is None
+        halves = self._moments(contraction, kernel, weights, aim, place, alive)
+        calibrated = clock()
+        about = None
+        if self._chooses(contraction) or task.refit is None:
+            if kernel.groups == 1:
+                halves = [spread(half, alive) for half in halves]
+            about = halves[0] + halves[1] if len(halves) == 2 else halves[0]
+            about = about.centered() if free_bias else about
+            self._choose(contraction, kernel, about, weights)
+            alive = alive_columns(task.graph, self._choices, contraction, kernel, weights)
+        selected = clock()
         known = Known(task.memory // 8, task.running.threads or os.cpu_count() or 1)
-        found = (
-            plain(about, weights, alive)
-            if keep_weights
-            else fit(halves, weights, alive, free_bias=free_bias, known=known)
-        )
+        if task.refit is None:
+            assert about is not None
+            found = plain(about, weights, alive)
+        else:
+            about = None
+            if kernel.groups == 1:
+                halves = [living(half, alive) for half in halves]
+            found = fit(halves, weights, alive, free_bias=free_bias, known=known)
         self._take(contraction, kernel, aim, found)
         renewed = found
         if task.refit is not None and aim.flat is not None and isinstance(task.formulation, Asymmetric) and free_bias:
-            del halves, total, about  # their grams take room that the rounds need
+            del halves  # their grams take room that the rounds need
             renewed = self._renew(contraction, kernel, aim, found, alive, task.refit.rounds, known)
         self._refits.append(
             Refitted(
@@ -166,9 +173,9 @@ class _Walk:
             self._seconds[name] += seconds
 
     def _moments(
-        self, contraction: Contraction, kernel: Kernel, weights: Weights, aim: Aim, place: int
+        self, contraction: Contraction, kernel: Kernel, weights: Weights, aim: Aim, place: int, alive: Mask
     ) -> list[Regression]:
-        """Moments of the even and of the odd chunks."""
+        """Moments of the even and of the odd chunks; of the columns `alive` alone, where there is one convolution group."""
         network = self._task.network
         if not isinstance(self._task.formulation, Asymmetric):
             bias = self._bias(contraction, kernel)
@@ -181,7 +188,15 @@ class _Walk:
             return [half.moments().with_target(weights).shifted(inside) for half in halves]
         after = network.position[self._order[place + 1].node] if place + 1 < len(self._order) else len(network.nodes)
         self._models.advance_original(after, also=[aim.tensor])
-        return [half.moments() for half in self._models.collect(self._aimed(contraction, kernel, aim))]
+        return [half.moments() for half in self._models.collect(self._aimed(contraction, kernel, aim, alive))]
+
+    def _chooses(self, contraction: Contraction) -> bool:
+        """True if the channels of a group are to be chosen on this contraction's moments."""
+        return any(
+            consumer.node == contraction.node and group.name not in self._choices
+            for group in self._groups
+            for consumer in group.consumers
+        )
 
     def _choose(self, contraction: Contraction, kernel: Kernel, moments: Regression, weights: Weights) -> None:
         for group in self._groups:
@@ -245,13 +260,13 @@ class _Walk:
     ) -> Fit:
         """Targets that differ from what the layer now puts out only where the activation behind sees it."""
         for _ in range(rounds):
-            sums = self._models.collect(self._aimed(contraction, kernel, aim, renew=True))
+            sums = self._models.collect(self._aimed(contraction, kernel, aim, alive, renew=True))
             halves = [half.moments() for half in sums]
             found = fit(halves, found.weights, alive, free_bias=True, known=known, renewing=found)
             self._take(contraction, kernel, aim, found)
         return found
 
-    def _aimed(self, contraction: Contraction, kernel: Kernel, aim: Aim, *, renew: bool = False) -> Ask:
+    def _aimed(self, contraction: Contraction, kernel: Kernel, aim: Aim, alive: Mask, *, renew: bool = False) -> Ask:
         """Moments against the original's aim; with `renew`, against what of it the activation behind can tell apart, for a known gram."""
         _, weights = kernel_of(self._task.network, contraction)
         return Ask(
@@ -263,6 +278,7 @@ class _Walk:
             renew=renew,
             with_gram=not renew,
             positions=self._task.running.positions_of(self._task.data.samples, weights.shape[1]),
+            channels=np.flatnonzero(alive[:: kernel.taps]) if kernel.groups == 1 and not alive.all() else None,
         )
 
 

@@ -48,7 +48,7 @@ class Ask:
     node: its label. input: the tensor that it reads in the pruned model. aim: what it should reproduce of the original model, None for the
     moments of the input alone. axis: the channel axis of its output. renew: take from the original only what the activation behind can
     tell apart. with_gram: False where the gram is known already. positions: about so many output positions of a sample of a convolution,
-    drawn anew for every chunk; None for all.
+    drawn anew for every chunk; None for all. channels: those of the input that count; the moments are of them alone. None for all.
     """
 
     node: str
@@ -59,6 +59,17 @@ class Ask:
     renew: bool = False
     with_gram: bool = True
     positions: int | None = None
+    channels: Int64 | None = None
+
+    def taken(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return what becomes of the shape of an input."""
+        axis = self.kernel.input_axis % len(shape)
+        count = shape[axis] if self.channels is None else len(self.channels)
+        return (*shape[:axis], count, *shape[axis + 1 :])
+
+    def source(self, x: Array) -> Array:
+        """Return the channels of the input that count."""
+        return x if self.channels is None else x.take(self.channels, axis=self.kernel.input_axis)
 
 
 class Lockstep(Protocol):
@@ -148,13 +159,19 @@ class Streams:
         return ask.kernel.wide(shape[-1]) and self._most * prod(shape[1:-1]) < shape[-1]
 
     def _collected(self, ask: Ask, halves: Sequence[Part], shape: tuple[int, ...]) -> Sequence[Part]:
-        def worked(number: int, have: Mapping[str, Array], wanted: Mapping[str, Array]) -> Callable[[], None]:
-            positions, half = drawn(ask, shape, number), halves[number % self._halves]
-            found = half.products(have[ask.input], _target(ask, have, wanted, positions), positions)
-            return lambda: half.take(found, shape)
+        def worked(number: int, x: Array, target: Array | None, positions: Int64 | None) -> Callable[[], None]:
+            half = halves[number % self._halves]
+            found = half.products(ask.source(x), target, positions)
+            return lambda: half.take(found, ask.taken(shape))
 
-        jobs = ((number, have, wanted) for number, (have, wanted) in enumerate(self._chunks(ask), self._first))
-        for take in alongside(worked, jobs, self._threads):
+        def jobs() -> Iterator[tuple[int, Array, Array | None, Int64 | None]]:
+            for number, (have, wanted) in enumerate(
+                self._chunks(ask), self._first
+            ):  # only the target goes on from here
+                positions = drawn(ask, shape, number)
+                yield number, have[ask.input], _target(ask, have, wanted, positions), positions
+
+        for take in alongside(worked, jobs(), self._threads):
             take()
         return halves
 
