@@ -187,6 +187,9 @@ class _Walk:
             halves = self._models.collect(_input_of(contraction, kernel))
             return [half.moments().with_target(weights).shifted(inside) for half in halves]
         after = network.position[self._order[place + 1].node] if place + 1 < len(self._order) else len(network.nodes)
+        after = min(
+            after, network.producer[aim.tensor] + 1
+        )  # what follows from the aim alone need not be held beside it
         self._models.advance_original(after, also=[aim.tensor])
         return [half.moments() for half in self._models.collect(self._aimed(contraction, kernel, aim, alive))]
 
