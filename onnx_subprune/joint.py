@@ -6,20 +6,21 @@ towards it (`newton`), and the reader is refitted to what it is given now. How f
 half of the samples are judged on the other. There are no labels, and nothing is trained from end to end.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.calibration.adjoint import Way, adjoint, way_between
+from onnx_subprune.calibration.adjoint import adjoint
 from onnx_subprune.calibration.bias import Bias
 from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel, Kind
-from onnx_subprune.calibration.lockstep import Ask, Lockstep, What
+from onnx_subprune.calibration.lockstep import Ask, Lockstep, What, united
 from onnx_subprune.calibration.moments import Moments
-from onnx_subprune.calibration.stream import ROWS
 from onnx_subprune.calibration.newton import Step, direction, reach
-from onnx_subprune.graph.channels import Contraction, Use
+from onnx_subprune.calibration.stream import ROWS
+from onnx_subprune.calibration.ways import Way
+from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import Network
 from onnx_subprune.selection.ridge import Weights
 
@@ -30,18 +31,6 @@ Mask = NDArray[np.bool_]
 
 SPARED = 4
 """At least one in so many samples is looked at for a step, however large the maps are."""
-
-
-def ways(network: Network, contractions: Sequence[Contraction]) -> dict[str, Way]:
-    """Return the way from its producer to each contraction that is the only reader of one, by the reader's label."""
-    found = {}
-    for producer in contractions:
-        for reader in contractions:
-            if network.position[producer.node] < network.position[reader.node]:
-                way = way_between(network, producer, reader)
-                if way is not None:
-                    found[reader.node] = way
-    return found
 
 
 def spared(samples: int, positions: int, columns: int) -> int:
@@ -56,6 +45,11 @@ class Producer:
         self._kernel, self._use, self._weight = kernel, use, weight
         self._bias, self._shift = bias, shift
         self._matrix: Weights = kernel.to_matrix(weight)
+
+    @property
+    def biased(self) -> bool:
+        """True if it has a bias to move."""
+        return self._shift is not None
 
     @property
     def values(self) -> dict[Use, Array]:
@@ -76,93 +70,94 @@ class Producer:
         return Producer(self._kernel, self._use, weight, self._bias, shift)
 
 
-class Joint:
-    """One reader and its producer, to be refitted together.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pruned:
+    """The pruned model as far as it is made: it waits at `position`, with `weights` in place of the network's constants."""
 
-    ask: for the moments of the reader. position: where the pruned model waits. alive: (g, p) of the producer's inputs.
-    share: of the producer's output positions, those that count in its moments. put: takes a constant into the pruned model, and into `weights`.
+    network: Network
+    models: Lockstep
+    weights: MutableMapping[Use, Array]
+    position: int
+
+    def put(self, values: Mapping[Use, Array]) -> None:
+        """Give it other constants; what is held of the tensors behind is forgotten."""
+        for use, value in values.items():
+            self.weights[use] = value
+            self.models.override(use, value)
+        self.models.advance(self.position)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Source:
+    """How to move a producer.
+
+    ask: for moments of its inputs; aim and axis are its reader's. alive: (g, p), its inputs that have not been dropped.
+    share: of its output positions, those that count in its moments.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        models: Lockstep,
-        way: Way,
-        *,
-        ask: Ask,
-        source: Ask,
-        producer: Producer,
-        alive: Mask,
-        free_bias: bool,
-        share: float,
-        position: int,
-        put: Callable[[Use, Array], None],
-        weights: Mapping[Use, Array],
-    ) -> None:
-        self._network, self._models, self._way = network, models, way
-        self._ask, self._source, self._producer = ask, source, producer
-        self._alive, self._free_bias, self._share, self._position = alive, free_bias, share, position
-        self._put, self._weights = put, weights
-        self._reader_uses = [use for use in weights if use.node == way.reader.node]
+    ask: Ask
+    producer: Producer
+    alive: Mask
+    share: float
+
+
+class Joint:
+    """One reader and its producer, to be refitted together. ask: for the moments of the reader."""
+
+    def __init__(self, pruned: Pruned, way: Way, ask: Ask, source: Source) -> None:
+        self._pruned, self._models, self._way = pruned, pruned.models, way
+        self._ask, self._source, self._producer = ask, source, source.producer
         self._grams: list[Float64] | None = None
         self._energies = self.energies()
 
     def energies(self) -> list[float]:
         """Return what the reader puts out wrong, on each half."""
-        found = self._models.collect(replace(self._ask, what=What.RESIDUAL, every=self._source.every))
+        found = self._models.collect(replace(self._ask, what=What.RESIDUAL, every=self._source.ask.every, channels=None))
         return [float(half.moments().energy.sum()) for half in found]
 
     def step(self, refit: Callable[[], None]) -> bool:
         """Move the producer and refit the reader; return False, and leave both as they were, if that makes nothing better."""
-        if len(self._energies) < 2 or min(self._energies) <= 0.0:
+        if sum(self._energies) <= 0.0:
             return False
-        before = {use: self._weights[use] for use in self._reader_uses}
-        halves, curvature = self._gradients()
-        if halves is None:
+        found = self._gradients()
+        if found is None:
             return False
-        whole = halves[0] + halves[1]
-        step = direction(whole, curvature, self._alive, free_bias=self._free_bias)
-        self._try(self._producer.moved(step, 1.0))
-        far = reach(sum(self._energies), step.slope(whole) / self._share, sum(self.energies()))
+        before = {use: value for use, value in self._pruned.weights.items() if use.node == self._way.reader.node}
+        step = direction(*found, self._source.alive, free_bias=self._producer.biased)
+        self._pruned.put(self._producer.moved(step, 1.0).values)
+        far = reach(sum(self._energies), step.slope / self._source.share, sum(self.energies()))
         if far > 0.0:
             moved = self._producer.moved(step, far)
-            self._move(moved)
+            self._settle(moved.values)
             refit()
             energies = self.energies()
             if sum(energies) < sum(self._energies):
                 self._producer, self._energies = moved, energies
                 return True
-        for use, value in before.items():
-            self._put(use, value)
-        self._move(self._producer)
+        self._settle({**before, **self._producer.values})
         return False
 
-    def _try(self, producer: Producer) -> None:
-        for use, value in producer.values.items():
-            self._put(use, value)
-        self._models.advance(self._position)  # what was held of the reader's input was made by another producer
+    def _settle(self, values: Mapping[Use, Array]) -> None:
+        self._pruned.put(values)
+        self._models.advance(self._pruned.position, [self._ask.input])
 
-    def _move(self, producer: Producer) -> None:
-        self._try(producer)
-        self._models.advance(self._position, [self._ask.input])
-
-    def _gradients(self) -> tuple[list[Moments] | None, Float64]:
-        """Moments of the producer whose target is the gradient, of both halves; and the curvature."""
-        back = adjoint(self._network, self._way, self._weights)
-        ask = replace(self._source, back=back, with_gram=self._grams is None)
-        found = self._models.collect(ask)
-        grams: Sequence[Float64 | None] = self._grams or [None] * len(found)
-        halves = [half.moments(gram) for half, gram in zip(found, grams, strict=True)]
-        if not all(isinstance(half, Moments) for half in halves):
-            return None, np.zeros((0, 0))
+    def _gradients(self) -> tuple[Moments, Float64] | None:
+        """Moments of the producer whose target is the gradient, and the curvature; None where there are rows in place of moments."""
+        back = adjoint(self._pruned.network, self._way, self._pruned.weights)
+        ask = replace(self._source.ask, back=back, with_gram=self._grams is None)
+        sums = self._models.collect(ask)
+        grams: Sequence[Float64 | None] = self._grams or [None] * len(sums)
+        halves = [half.moments(gram) for half, gram in zip(sums, grams, strict=True)]
         plain = [half for half in halves if isinstance(half, Moments)]
+        if len(plain) < len(halves):
+            return None
         self._grams = [half.gram for half in plain]
-        probe = self._models.collect(
-            replace(ask, what=What.PROBE, kernel=_positionwise(ask.kernel), with_gram=True, positions=None)
+        probe = replace(
+            ask, what=What.PROBE, kernel=_positionwise(ask.kernel), with_gram=True, positions=None, channels=None
         )
-        felt = [half.moments() for half in probe]
-        curvature = sum((half.gram[0] for half in felt if half.gram is not None), np.zeros((1, 1)))
-        return plain, curvature / max(sum(half.count for half in felt), 1.0)
+        felt = united(self._models.collect(probe)).moments()
+        assert felt.gram is not None
+        return sum(plain[1:], plain[0]), felt.gram[0] / felt.count
 
 
 def _positionwise(kernel: Kernel) -> Kernel:
@@ -170,5 +165,6 @@ def _positionwise(kernel: Kernel) -> Kernel:
     if kernel.kind not in CONVOLUTIONS:
         return Kernel(node=kernel.node, kind=Kind.MATMUL)
     ones = (1,) * kernel.spatial
-    return Kernel(node=kernel.node, kind=Kind.CONV, kernel=ones, strides=ones, dilations=ones, pads=(0,) * (2 * len(ones)))
-
+    return Kernel(
+        node=kernel.node, kind=Kind.CONV, kernel=ones, strides=ones, dilations=ones, pads=(0,) * (2 * len(ones))
+    )

@@ -163,7 +163,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     apart = settled(small, network.folder if side_file_wanted(network.proto) else None)
     small, folder = (small, network.folder) if apart is None else (apart.model, apart.folder)
     deviation = verify(network, graph, plan, small, few(calibration), folder)
-    judged = rest if rest is not None else calibration
+    judged = rest if rest is not None else judged_of(calibration)
     before, after = Runnable(network.proto, network.folder), Runnable(small, folder)
     sliced = Network(small, folder)
     latency = Change(*measured_latency(before, after, calibration, resources.threads, latency_seconds(budget)))
@@ -273,6 +273,16 @@ def few(data: Calibration) -> Mapping[str, NDArray[np.generic]]:
     """Return so many samples of the first chunk as a check needs."""
     feeds = next(data.chunks())
     return feeds if data.fixed else {name: array[:CHECKED] for name, array in feeds.items()}
+
+
+JUDGED = 1 << 26
+"""Bytes of calibration data that fidelity is measured on where there are no others; that many say as much as all."""
+
+
+def judged_of(data: Calibration) -> Calibration:
+    """Return the first samples, as many as fidelity is measured on."""
+    each = sum(array.nbytes for array in data.arrays.values()) // max(data.samples, 1)
+    return data.take(max(4 * data.chunk, JUDGED // max(each, 1)))
 
 
 def memory_of(resources: Resources) -> int:

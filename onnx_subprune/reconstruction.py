@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.bias import Bias, bias_of
-from onnx_subprune.calibration.equations import Fit, Known, columns_of, fit, plain, problem_of
+from onnx_subprune.calibration.equations import Fit, Known, columns_of, fit, living, plain, problem_of, spread
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.lockstep import Ask, Lockstep, drawn_share, united
 from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.calibration.store import Shelf
 from onnx_subprune.calibration.targets import Aim, aim_of
+from onnx_subprune.calibration.ways import ways
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
-from onnx_subprune.joint import Joint, Producer, spared, ways
+from onnx_subprune.joint import Joint, Producer, Pruned, Source, spared
 from onnx_subprune.restriction import oversized
 from onnx_subprune.selection import Choice, Problem, conditioning, mean_error
 from onnx_subprune.selection.ridge import Weights
@@ -132,24 +133,31 @@ class _Walk:
         aim = aim_of(task.network, contraction, later, rank, residual=residual)
         bias = self._bias(contraction, kernel)
         free_bias = bias is not None
-        halves = self._moments(contraction, kernel, weights, aim, place)
-        calibrated = clock()
-        total = halves[0] + halves[1] if len(halves) == 2 else halves[0]
-        about = total.centered() if free_bias else total
-        self._choose(contraction, kernel, about, weights)
-        selected = clock()
         alive = alive_columns(task.graph, self._choices, contraction, kernel, weights)
-        keep_weights = task.refit is None
+        halves = self._moments(contraction, kernel, weights, aim, place, alive)
+        calibrated = clock()
+        about = None
+        if self._chooses(contraction) or task.refit is None:
+            if kernel.groups == 1:
+                halves = [spread(half, alive) for half in halves]
+            about = halves[0] + halves[1] if len(halves) == 2 else halves[0]
+            about = about.centered() if free_bias else about
+            self._choose(contraction, kernel, about, weights)
+            alive = alive_columns(task.graph, self._choices, contraction, kernel, weights)
+        selected = clock()
         known = Known(task.memory // 8, task.running.threads or os.cpu_count() or 1)
-        found = (
-            plain(about, weights, alive)
-            if keep_weights
-            else fit(halves, weights, alive, free_bias=free_bias, known=known)
-        )
+        if task.refit is None:
+            assert about is not None
+            found = plain(about, weights, alive)
+        else:
+            about = None
+            if kernel.groups == 1:
+                halves = [living(half, alive) for half in halves]
+            found = fit(halves, weights, alive, free_bias=free_bias, known=known)
         self._take(contraction, kernel, aim, found)
         renewed = found
         if task.refit is not None and aim.flat is not None and isinstance(task.formulation, Asymmetric) and free_bias:
-            del halves, total, about  # their grams take room that the rounds need
+            del halves  # their grams take room that the rounds need
             renewed = self._renew(contraction, kernel, aim, found, alive, task.refit.rounds, known)
         if task.refit is not None and contraction.node in self._ways:
             self._refit_jointly(contraction, kernel, aim, renewed, alive, task.refit.joint)
@@ -171,9 +179,9 @@ class _Walk:
             self._seconds[name] += seconds
 
     def _moments(
-        self, contraction: Contraction, kernel: Kernel, weights: Weights, aim: Aim, place: int
+        self, contraction: Contraction, kernel: Kernel, weights: Weights, aim: Aim, place: int, alive: Mask
     ) -> list[Regression]:
-        """Moments of the even and of the odd chunks."""
+        """Moments of the even and of the odd chunks; of the columns `alive` alone, where there is one convolution group."""
         network = self._task.network
         if not isinstance(self._task.formulation, Asymmetric):
             bias = self._bias(contraction, kernel)
@@ -185,8 +193,19 @@ class _Walk:
             halves = self._models.collect(_input_of(contraction, kernel))
             return [half.moments().with_target(weights).shifted(inside) for half in halves]
         after = network.position[self._order[place + 1].node] if place + 1 < len(self._order) else len(network.nodes)
+        after = min(
+            after, network.producer[aim.tensor] + 1
+        )  # what follows from the aim alone need not be held beside it
         self._models.advance_original(after, also=[aim.tensor])
-        return [half.moments() for half in self._models.collect(self._aimed(contraction, kernel, aim))]
+        return [half.moments() for half in self._models.collect(self._aimed(contraction, kernel, aim, alive))]
+
+    def _chooses(self, contraction: Contraction) -> bool:
+        """True if the channels of a group are to be chosen on this contraction's moments."""
+        return any(
+            consumer.node == contraction.node and group.name not in self._choices
+            for group in self._groups
+            for consumer in group.consumers
+        )
 
     def _choose(self, contraction: Contraction, kernel: Kernel, moments: Regression, weights: Weights) -> None:
         for group in self._groups:
@@ -250,7 +269,7 @@ class _Walk:
     ) -> Fit:
         """Targets that differ from what the layer now puts out only where the activation behind sees it."""
         for _ in range(rounds):
-            sums = self._models.collect(self._aimed(contraction, kernel, aim, renew=True, with_gram=False))
+            sums = self._models.collect(self._aimed(contraction, kernel, aim, alive, renew=True, with_gram=False))
             halves = [half.moments() for half in sums]
             found = fit(halves, found.weights, alive, free_bias=True, known=known, renewing=found)
             self._take(contraction, kernel, aim, found)
@@ -276,22 +295,26 @@ class _Walk:
         shape = task.graph.observation.shapes[producer.output.tensor]
         every = spared(task.data.samples, prod(shape[2:]), weights.shape[1])
         positions = task.running.positions_of(-(-task.data.samples // every), weights.shape[1])
-        ask = self._aimed(reader, kernel, aim, renew=aim.flat is not None, with_gram=True)
+        ask = self._aimed(reader, kernel, aim, alive, renew=aim.flat is not None, with_gram=True)
+        there = alive_columns(task.graph, self._choices, producer, source, weights)
+        now = self._now(producer.weight, task.network.array(producer.weight_tensor))
         joint = Joint(
-            task.network,
-            self._models,
+            Pruned(network=task.network, models=self._models, weights=self._weights, position=self._anchor(reader)),
             self._ways[reader.node],
-            ask=ask,
-            source=replace(ask, kernel=source, input=producer.input.tensor, positions=positions, every=every),
-            producer=Producer(
-                source, producer.weight, self._now(producer.weight, task.network.array(producer.weight_tensor)), bias, shift
+            ask,
+            Source(
+                ask=replace(
+                    ask,
+                    kernel=source,
+                    input=producer.input.tensor,
+                    positions=positions,
+                    every=every,
+                    channels=_living(source, there),
+                ),
+                producer=Producer(source, producer.weight, now, bias, shift),
+                alive=there.reshape(weights.shape[:2]),
+                share=drawn_share(source, prod(shape[2:]), positions),
             ),
-            alive=alive_columns(task.graph, self._choices, producer, source, weights).reshape(weights.shape[:2]),
-            free_bias=bias is not None,
-            share=drawn_share(source, prod(shape[2:]), positions),
-            position=self._anchor(reader),
-            put=self._put,
-            weights=self._weights,
         )
         state = [found]
 
@@ -313,7 +336,14 @@ class _Walk:
         return self._task.network.array(names[use.slot]) if use.slot < len(names) and names[use.slot] else otherwise
 
     def _aimed(
-        self, contraction: Contraction, kernel: Kernel, aim: Aim, *, renew: bool = False, with_gram: bool = True
+        self,
+        contraction: Contraction,
+        kernel: Kernel,
+        aim: Aim,
+        alive: Mask,
+        *,
+        renew: bool = False,
+        with_gram: bool = True,
     ) -> Ask:
         """Moments against the original's aim; with `renew`, against what of it the activation behind can tell apart."""
         _, weights = kernel_of(self._task.network, contraction)
@@ -326,9 +356,15 @@ class _Walk:
             renew=renew,
             with_gram=with_gram,
             positions=self._task.running.positions_of(self._task.data.samples, weights.shape[1]),
+            channels=_living(kernel, alive),
         )
 
 
 def _input_of(contraction: Contraction, kernel: Kernel) -> Ask:
     """Moments of the input alone, over all positions: layerwise selection is the paper's, and files of statistics have the same."""
     return Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor)
+
+
+def _living(kernel: Kernel, alive: Mask) -> NDArray[np.int64] | None:
+    """The channels of the input that are not dropped, None for all; where there is one convolution group."""
+    return np.flatnonzero(alive[:: kernel.taps]) if kernel.groups == 1 and not alive.all() else None

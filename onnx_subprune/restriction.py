@@ -14,6 +14,8 @@ from onnx_subprune.graph.model import Network
 
 COLUMNS = 12_288
 """Most inputs that a layer may sum over to be refitted, where its Gram is needed: that alone takes 1.2 GB, and a few are alive at once."""
+BLOCK = 256
+"""Most inputs that a channel of a larger layer may own: choosing works on a channel's own block of the Gram as a whole."""
 
 
 def oversized(graph: ChannelGraph, network: Network, contraction: Contraction, samples: int | None) -> bool:
@@ -77,8 +79,11 @@ def restricted(
 
 def _too_large(graph: ChannelGraph, group: ChannelGroup, network: Network, samples: int | None) -> str | None:
     for consumer in group.consumers:
-        if oversized(graph, network, consumer.contraction, samples):
-            return f"{consumer.node} sums over {_columns(network, consumer.contraction):,} inputs, too many to take their moments (limit {COLUMNS:,})"
+        columns = _columns(network, consumer.contraction)
+        if oversized(graph, network, consumer.contraction, samples) or (
+            columns > COLUMNS and consumer.positions[0].size > BLOCK
+        ):
+            return f"{consumer.node} sums over {columns:,} inputs, too many to take their moments (limit {COLUMNS:,})"
     return None
 
 

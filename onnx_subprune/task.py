@@ -1,5 +1,6 @@
 """What the walk is asked to do, what it returns, and the moments of the original model that it may begin with."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -54,7 +55,7 @@ class Refit:
     residual: bool = True
     everywhere: bool = True
     rounds: int = 1
-    joint: int = 2
+    joint: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,10 @@ class Task:
         """Return the selector's choices of a group's channels, one for each of `sizes`."""
         if isinstance(self.selector, ProbingSelector):
             return ranked(problems, self.scores[group.name], sizes, group.cells)
-        return self.selector.path(problems, sizes, group.cells)
+        selector = self.selector
+        if isinstance(selector, Refined):
+            selector = replace(selector, threads=self.running.threads or os.cpu_count() or 1)
+        return selector.path(problems, sizes, group.cells)
 
 
 def kernel_of(network: Network, contraction: Contraction) -> tuple[Kernel, Weights]:

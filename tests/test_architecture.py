@@ -11,7 +11,9 @@ LAYERS = {
     **dict.fromkeys(("runtime", "selection", "allocation"), 1),
     **dict.fromkeys(("graph", "data", "script"), 2),
     **dict.fromkeys(("calibration", "surgery", "masking", "output", "restriction"), 3),
-    **dict.fromkeys(("verification", "task", "reconstruction", "sensitivity", "metric", "measurement", "budgeting"), 4),
+    **dict.fromkeys(
+        ("verification", "task", "joint", "reconstruction", "sensitivity", "metric", "measurement", "budgeting"), 4
+    ),
     **dict.fromkeys(("statistics", "probing"), 4),
     **dict.fromkeys(("pipeline", "report", "comparison", "collected"), 5),
     **dict.fromkeys(("cli", "integrations", "__main__", "__init__"), 6),

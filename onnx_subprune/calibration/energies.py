@@ -27,8 +27,8 @@ class Energies:
 
     def products(self, residual: Array, target: Array | None = None, positions: Int64 | None = None) -> Float64:
         """Return the energy of a chunk's `residual`, which `take` adds; there is no target, and all positions count."""
-        rows = residual.reshape(len(residual), -1) if residual.ndim else residual.reshape(1, 1)
-        return np.array([float(np.sum(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)))])
+        rows = residual.astype(np.float32, copy=False).reshape(len(residual), -1)
+        return np.array([np.einsum("ij,ij->i", rows, rows).sum(dtype=np.float64)])
 
     def take(self, found: Float64, shape: Sequence[int]) -> None:
         """Add the energy of a chunk."""

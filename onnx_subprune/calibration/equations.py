@@ -5,7 +5,7 @@ r * taps ... of a block-diagonal gram.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,9 +77,12 @@ def fit(
 ) -> Fit:
     """Refit a contraction on the moments of two halves of the samples, pulled towards `prior` (g, p, m).
 
+    The halves may be of the living columns alone, if there is one convolution group.
     The refit is taken where it beats the plain slice on held-out halves. With `free_bias` the regression is about the means.
     renewing: the fit before, where only the targets are new: its strengths stay, and what `known` has of the inputs.
     """
+    if len(prior) == 1 and not alive.all():
+        return _on_the_living(halves, prior, alive, free_bias, strengths, known, renewing)
     total = halves[0] + halves[1] if len(halves) == 2 else halves[0]
     known = known if known is not None else Known()
     if renewing is not None and known.regressions:
@@ -113,6 +116,41 @@ def fit(
         refitted=refitted,
         strengths=tuple(part[3] for part in parts),
     )
+
+
+def living(half: Regression, alive: Mask) -> Regression:
+    """Return `half` on the columns of `alive` (p,), as it may be already; one convolution group."""
+    left = np.flatnonzero(alive)
+    return half if half.columns == len(left) else half.on(left)
+
+
+def spread(half: Regression, alive: Mask) -> Regression:
+    """Undo `living`."""
+    return half.spread(np.flatnonzero(alive), len(alive)) if half.columns < len(alive) and not alive.all() else half
+
+
+def _on_the_living(
+    halves: Sequence[Regression],
+    prior: Weights,
+    alive: Mask,
+    free_bias: bool,
+    strengths: Sequence[float],
+    known: Known | None,
+    renewing: Fit | None,
+) -> Fit:
+    """`fit` without the dead columns of the only convolution group."""
+    found = fit(
+        [living(half, alive) for half in halves],
+        prior[:, alive],
+        np.ones(int(alive.sum()), bool),
+        free_bias=free_bias,
+        strengths=strengths,
+        known=known,
+        renewing=renewing,
+    )
+    weights = np.zeros_like(prior)
+    weights[:, alive] = found.weights
+    return replace(found, weights=weights)
 
 
 def plain(moments: Regression, prior: Weights, alive: Mask) -> Fit:

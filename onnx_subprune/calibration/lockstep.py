@@ -60,9 +60,9 @@ class Ask:
     node: its label. input: the tensor that it reads in the pruned model. aim: what it should reproduce of the original model, None for the
     moments of the input alone. axis: the channel axis of its output. renew: take from the original only what the activation behind can
     tell apart. with_gram: False where the gram is known already. positions: about so many output positions of a sample of a convolution,
-    drawn anew for every chunk; None for all.
-    every: take one chunk of each half of so many, as long as there is one. what: moments, or less. back: with this, the target is what the residual of a reader asks of the contraction; node, aim and axis are that
-    reader's, kernel and input the contraction's. See `adjoint`.
+    drawn anew for every chunk; None for all. channels: those of the input that count; the moments are of them alone. None for all.
+    every: take one chunk of each half of so many, as long as there is one. what: moments, or less. back: with this, the target is what the
+    residual of a reader asks of the contraction; node, aim and axis are that reader's, kernel and input the contraction's. See `adjoint`.
     """
 
     node: str
@@ -73,9 +73,20 @@ class Ask:
     renew: bool = False
     with_gram: bool = True
     positions: int | None = None
+    channels: Int64 | None = None
     every: int = 1
     what: What = What.MOMENTS
     back: Adjoint | None = None
+
+    def taken(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return what becomes of the shape of an input."""
+        axis = self.kernel.input_axis % len(shape)
+        count = shape[axis] if self.channels is None else len(self.channels)
+        return (*shape[:axis], count, *shape[axis + 1 :])
+
+    def source(self, x: Array) -> Array:
+        """Return the channels of the input that count."""
+        return x if self.channels is None else x.take(self.channels, axis=self.kernel.input_axis)
 
 
 class Lockstep(Protocol):
@@ -156,9 +167,11 @@ class Streams:
         """See `Lockstep`."""
         if ask.what is What.RESIDUAL:
             return [*self._collected(ask, [Energies(ask.kernel) for _ in range(self._halves)], ())]
+        if ask.what is What.PROBE:
+            return [*self._collected(ask, [Collector(ask.kernel) for _ in range(self._halves)], ())]
         shape = self._current.shape_of(ask.input)
         sampled = drawn(ask, shape, 0) is not None
-        if ask.what is What.MOMENTS and self._thin(ask, shape):
+        if self._thin(ask, shape):
             return [*self._collected(ask, [RowCollector(ask.kernel) for _ in range(self._halves)], shape)]
         sums = [Collector(ask.kernel, with_gram=ask.with_gram, sampled=sampled) for _ in range(self._halves)]
         return [*self._collected(ask, sums, shape)]
@@ -168,23 +181,22 @@ class Streams:
         return ask.kernel.wide(shape[-1]) and self._most * prod(shape[1:-1]) < shape[-1]
 
     def _collected(self, ask: Ask, halves: Sequence[Part], shape: tuple[int, ...]) -> Sequence[Part]:
-        def worked(
-            number: int, have: Mapping[str, Array], wanted: Mapping[str, Array], asked: Array | None
-        ) -> Callable[[], None]:
+        def worked(number: int, x: Array, target: Array | None, positions: Int64 | None) -> Callable[[], None]:
             half = halves[number % self._halves]
-            if ask.what is not What.MOMENTS:
-                subject = _residual(ask, have, wanted) if asked is None else asked
-                alone = half.products(subject)
-                return lambda: half.take(alone, subject.shape)
-            positions = drawn(ask, shape, number)
-            if ask.back is None:
-                target = _target(ask, have, wanted, positions)
-            else:
-                target = asked if asked is None or positions is None else at(asked, positions)
-            found = half.products(have[ask.input], target, positions)
-            return lambda: half.take(found, shape)
+            found = half.products(ask.source(x), target, positions)
+            return lambda: half.take(found, ask.taken(shape or x.shape))
 
-        for take in alongside(worked, self._sent_back(ask), self._threads):
+        def jobs() -> Iterator[tuple[int, Array, Array | None, Int64 | None]]:
+            for number, have, wanted, asked in self._sent_back(ask):  # only the target goes on from here
+                if ask.what is not What.MOMENTS:
+                    yield number, _residual(ask, have, wanted) if asked is None else asked, None, None
+                    continue
+                positions = drawn(ask, shape, number)
+                sent = asked if asked is None or positions is None else at(asked, positions)
+                target = _target(ask, have, wanted, positions) if sent is None else sent
+                yield number, have[ask.input], target, positions
+
+        for take in alongside(worked, jobs(), self._threads):
             take()
         return halves
 
@@ -198,7 +210,12 @@ class Streams:
         for number, have, wanted in self._chunks(ask):
             residual = _residual(ask, have, wanted)
             residual = _signs(residual.shape, number) if ask.what is What.PROBE else residual
-            yield number, have, wanted, session.run({OUTPUT: have[back.output], RESIDUAL: residual}, [GRADIENT])[GRADIENT]
+            yield (
+                number,
+                have,
+                wanted,
+                session.run({OUTPUT: have[back.output], RESIDUAL: residual}, [GRADIENT])[GRADIENT],
+            )
 
     def _chunks(self, ask: Ask) -> Iterator[tuple[int, Mapping[str, Array], Mapping[str, Array]]]:
         aim, chosen = ask.aim, self._chosen(ask)
@@ -209,9 +226,15 @@ class Streams:
             return
         assert self._original is not None, "the original model does not run alongside"
         compared = ask.renew or ask.what is What.RESIDUAL or ask.back is not None
-        mine = [*([ask.input] if ask.what is What.MOMENTS else []), *([aim.other] if aim.other is not None else []), *([aim.tensor] if compared else [])]
+        mine = [
+            *([ask.input] if ask.what is What.MOMENTS else []),
+            *([aim.other] if aim.other is not None else []),
+            *([aim.tensor] if compared else []),
+        ]
         mine += [ask.back.output] if ask.back is not None else []
-        yield from zip(numbers, self._current.read(mine, chosen), self._original.read([aim.tensor], chosen), strict=True)
+        yield from zip(
+            numbers, self._current.read(mine, chosen), self._original.read([aim.tensor], chosen), strict=True
+        )
 
     def _chosen(self, ask: Ask) -> list[int]:
         """Which of the chunks here count."""
@@ -269,7 +292,9 @@ def _residual(ask: Ask, have: Mapping[str, Array], wanted: Mapping[str, Array]) 
     aim = ask.aim
     assert aim is not None, "a residual is short of an aim"
     current = have[aim.tensor].astype(np.float32, copy=False)
-    wish = aim.seen(wanted[aim.tensor], current) if aim.flat is not None else wanted[aim.tensor].astype(np.float32, copy=False)
+    wish = wanted[aim.tensor].astype(np.float32, copy=False)
+    if aim.flat is not None:
+        wish = aim.seen(wish, current).astype(np.float32, copy=False)
     scale = aim.scale.astype(np.float32).reshape([-1 if axis == ask.axis else 1 for axis in range(current.ndim)])
     return np.asarray((wish - current) / scale)
 

@@ -38,12 +38,31 @@ class Moments:
         """Return the moments of the union of disjoint data."""
         return Moments(**{item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(self)})
 
+    @property
+    def columns(self) -> int:
+        """How many columns, p."""
+        return int(self.sum_input.shape[1])
+
+    def on(self, columns: IntArray) -> "Moments":
+        """Return the moments of these columns alone; one convolution group."""
+        gram = self.gram[0][np.ix_(columns, columns)][None] if self.gram.shape[1] else self.gram
+        return replace(self, gram=gram, cross=self.cross[:, columns], sum_input=self.sum_input[:, columns])
+
+    def spread(self, columns: IntArray, p: int) -> "Moments":
+        """Undo `on`: return the moments among `p` columns, of which all but `columns` are zero."""
+        gram, cross, sums = np.zeros((1, p, p)), np.zeros((1, p, self.cross.shape[2])), np.zeros((1, p))
+        gram[0][np.ix_(columns, columns)] = self.gram[0]
+        cross[:, columns], sums[:, columns] = self.cross, self.sum_input
+        return replace(self, gram=gram, cross=cross, sum_input=sums)
+
     def centered(self) -> "Moments":
         """Return the moments about the column means: the regression with a free bias."""
         left, right = self.sum_input[:, :, None], self.sum_target[:, None, :]
+        means = left * self.sum_input[:, None, :]
+        means /= self.count
         return Moments(
             count=self.count,
-            gram=self.gram - left * self.sum_input[:, None, :] / self.count,
+            gram=np.subtract(self.gram, means, out=means),
             cross=self.cross - left * right / self.count,
             energy=self.energy - self.sum_target**2 / self.count,
             sum_input=np.zeros_like(self.sum_input),

@@ -27,35 +27,37 @@ FARTHEST = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Step:
-    """A direction: weights (g, p, m) and bias (g, m), None where there is no place for one."""
+    """A direction: weights (g, p, m) and bias (g, m), None where there is no place for one; slope: how fast half the energy falls along it."""
 
     weights: Float64
     bias: Float64 | None
-
-    def slope(self, moments: Moments) -> float:
-        """Return the inner product with the gradient that `moments` has for a target."""
-        along = float(np.sum(self.weights * moments.cross))
-        return along if self.bias is None else along + float(np.sum(self.bias * moments.sum_target))
+    slope: float
 
 
 def direction(moments: Moments, curvature: Float64, alive: Mask, *, free_bias: bool) -> Step:
     """Return D of the module for the gradients that are the target of `moments`.
 
-    curvature: S, (g * m, g * m). alive: (g, p), False for inputs that have been dropped.
+    curvature: S, (g * m, g * m). alive: (g, p), False for inputs that have been dropped; `moments` may be without them.
     """
     use = moments.centered() if free_bias else moments
-    groups, p, m = use.cross.shape
+    groups, p = alive.shape
+    m = use.cross.shape[2]
     back = np.linalg.inv(_ridged(curvature))
-    weights, bias = np.zeros((groups, p, m)), np.zeros((groups, m))
+    weights, bias, slope = np.zeros((groups, p, m)), np.zeros((groups, m)), 0.0
     for g in range(groups):
         mine, left = slice(g * m, (g + 1) * m), np.flatnonzero(alive[g])
-        found = np.zeros((p, m))
-        gram = use.gram[g] if len(left) == p else use.gram[g][np.ix_(left, left)]
-        if left.size:
-            found[left] = scipy.linalg.solve(_ridged(gram), use.cross[g][left], assume_a="pos", check_finite=False)
-        shift = (moments.sum_target[g] - moments.sum_input[g] @ found) / moments.count
-        weights[g], bias[g] = found @ back[mine, mine], shift @ back[mine, mine]
-    return Step(weights=weights, bias=bias if free_bias else None)
+        if not left.size:
+            continue
+        inside = left if use.cross.shape[1] == p else np.arange(len(left))
+        gram = use.gram[g] if len(left) == use.cross.shape[1] else use.gram[g][np.ix_(left, left)]
+        found = scipy.linalg.solve(_ridged(gram), use.cross[g][inside], assume_a="pos", check_finite=False)
+        shift = (moments.sum_target[g] - moments.sum_input[g][inside] @ found) / moments.count
+        weights[g][left] = found = found @ back[mine, mine]
+        slope += float(np.sum(found * moments.cross[g][inside]))
+        if free_bias:
+            bias[g] = shift @ back[mine, mine]
+            slope += float(bias[g] @ moments.sum_target[g])
+    return Step(weights=weights, bias=bias if free_bias else None, slope=slope)
 
 
 def _ridged(gram: Float64) -> Float64:

@@ -38,6 +38,10 @@ class Regression(Protocol):
         """Number of rows."""
 
     @property
+    def columns(self) -> int:
+        """How many columns, p."""
+
+    @property
     def gram(self) -> Float64 | None:
         """The gram (g, p, p), where there is one."""
 
@@ -51,6 +55,12 @@ class Regression(Protocol):
 
     def sum_output(self, weights: Weights) -> Float64:
         """Return the column sums of the input times weights (g, p, m), (g, m)."""
+
+    def on(self, columns: IntArray) -> Self:
+        """Return the same on these columns alone; one convolution group."""
+
+    def spread(self, columns: IntArray, p: int) -> Self:
+        """Undo `on`: return the same among `p` columns, of which all but `columns` are zero."""
 
     def centered(self) -> Self:
         """Return the same about the column means: the regression with a free bias."""

@@ -47,6 +47,11 @@ class Rows:
         return float(len(self.input))
 
     @property
+    def columns(self) -> int:
+        """How many columns, p."""
+        return int(self.input.shape[1])
+
+    @property
     def gram(self) -> None:
         """There is none."""
         return
@@ -64,6 +69,16 @@ class Rows:
     def sum_output(self, weights: Weights) -> Float64:
         """Return the column sums of the input times weights (1, p, m), (1, m)."""
         return product(self._matrices()[0].sum(axis=0)[None], weights[0])
+
+    def on(self, columns: IntArray) -> "Rows":
+        """Return the rows of these columns alone."""
+        return replace(self, input=self.input[:, columns])
+
+    def spread(self, columns: IntArray, p: int) -> "Rows":
+        """Undo `on`: return the rows of `p` columns, of which all but `columns` are zero."""
+        source = np.zeros((len(self.input), p), np.float32)
+        source[:, columns] = self.input
+        return replace(self, input=source)
 
     def centered(self) -> "Rows":
         """Return the rows less their means: the regression with a free bias."""

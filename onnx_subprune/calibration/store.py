@@ -5,7 +5,7 @@ import ctypes
 import shutil
 import tempfile
 import weakref
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -96,7 +96,7 @@ class Store:
             self._folder = None
 
 
-class Shelf(Mapping[Key, Array]):
+class Shelf(MutableMapping[Key, Array]):
     """Arrays by some key, within `budget` bytes of memory, the rest on disk; an array is read each time that it is asked for."""
 
     def __init__(self, budget: int) -> None:
@@ -110,6 +110,9 @@ class Shelf(Mapping[Key, Array]):
 
     def __getitem__(self, key: Key) -> Array:
         return self._held[key].get()
+
+    def __delitem__(self, key: Key) -> None:
+        self._held.pop(key).free()
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._held)

@@ -130,9 +130,9 @@ class _Run:
         self._log: list[Command] = []
         self._sent = [0] * len(homes)
 
-    def advance(self, position: int) -> None:
+    def advance(self, position: int, also: Sequence[str] = ()) -> None:
         """See `Lockstep`."""
-        self._log.append(Advance(position))
+        self._log.append(Advance(position, tuple(also)))
 
     def advance_original(self, position: int, also: Sequence[str]) -> None:
         """See `Lockstep`."""

@@ -50,6 +50,7 @@ class Advance:
     """See `Lockstep.advance`."""
 
     position: int
+    also: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ class _State:
             assert self._streams is not None
             match command:
                 case Advance():
-                    self._streams.advance(command.position)
+                    self._streams.advance(command.position, command.also)
                 case AdvanceOriginal():
                     self._streams.advance_original(command.position, command.also)
                 case Override():

@@ -9,12 +9,15 @@ and tr(C_I' G_II^-1 C_I) is what it is worth. On the moments (G, C) that is the 
 
 Worths do not depend on the scale of a column, so all are scaled to an energy of about 1: a channel may be small without
 being superfluous. Updates of G wait in a panel of U until there are enough for one large product; channels that are
-done leave the arrays then (`residual`). Only the diagonal blocks of G, which the worths need, are kept current.
+done leave the arrays then (`residual`). Only the diagonal blocks of G, which the worths need, are kept current. Where a
+channel is a single column, of C too only the energy of each row is kept current: an update of C is as much memory to read
+and write four times as what is read here once.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.selection.cross import Cross
 from onnx_subprune.selection.lowrank import Gram
 from onnx_subprune.selection.residual import diagonal_blocks, residual
 from onnx_subprune.selection.ridge import scales
@@ -38,19 +41,17 @@ class Elimination:
         self._scale = scales(gram)
         self._diagonal = diagonal_blocks(gram, self._scale, block)
         self._left = residual(gram, self._scale)
-        self._cross = _compressed(cross * self._scale[:, None])
+        self._cross = Cross(_compressed(cross * self._scale[:, None]), block)
         self._active = np.arange(len(gram) // block)
         self._done = np.zeros(len(self._active), bool)
 
     def worths(self) -> Array:
         """Return what each channel is worth, (w,); those already eliminated are worth nothing."""
-        blocks = self._cross.reshape(len(self._active), self._block, -1)
         damped = self._diagonal + JITTER * np.eye(self._block)
         if self._block == 1:
-            values = np.einsum("wbm,wbm->w", blocks, blocks) / np.maximum(damped[:, 0, 0], JITTER)
+            values = self._cross.energies() / np.maximum(damped[:, 0, 0], JITTER)
         else:
-            outer = blocks @ blocks.transpose(0, 2, 1)
-            values = np.einsum("wij,wji->w", np.linalg.inv(_positive(damped)), outer)
+            values = np.einsum("wij,wji->w", np.linalg.inv(_positive(damped)), self._cross.outer())
         all_values = np.zeros(len(self._done))
         all_values[self._active] = np.maximum(values, 0.0)
         all_values[self._done] = 0.0
@@ -72,13 +73,12 @@ class Elimination:
         values, vectors = np.linalg.eigh(self._diagonal[place])
         use = values > JITTER  # what depends on eliminated channels is no direction any more
         root = vectors[:, use] / np.sqrt(values[use])
-        u, v = root.T @ row, root.T @ self._cross[own]
-        self._cross -= u.T @ v
+        u = root.T @ row
+        self._cross.eliminate(own, root, u)
         parts = u.reshape(len(u), len(self._active), self._block)
         self._diagonal -= np.einsum("kwi,kwj->wij", parts, parts)
         self._done[channel] = True
         self._diagonal[place] = 0.0
-        self._cross[own] = 0.0
         self._left.eliminate(own, root, u)
         if self._left.waiting >= PANEL:
             self._shrink()
@@ -87,7 +87,8 @@ class Elimination:
         keep = ~self._done[self._active]
         columns = np.flatnonzero(np.repeat(keep, self._block))
         self._left.shrink(columns)
-        self._cross, self._diagonal = self._cross[columns], self._diagonal[keep]
+        self._cross.shrink(columns)
+        self._diagonal = self._diagonal[keep]
         self._active, self._scale = self._active[keep], self._scale[columns]
 
 

@@ -51,7 +51,7 @@ class _Answers:
         self._file = file
         self._numbers = {node: number for number, node in enumerate(file.header.settings.nodes)}
 
-    def advance(self, position: int) -> None:
+    def advance(self, position: int, also: Sequence[str] = ()) -> None:
         """See `Lockstep`."""
 
     def advance_original(self, position: int, also: Sequence[str]) -> None:
