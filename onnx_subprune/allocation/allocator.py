@@ -1,7 +1,7 @@
 """What an allocator is, and what it works on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -15,18 +15,34 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The widths that a group may have: multiples of `step` from `minimum` on, and its full width."""
+    """The widths that a group may have: multiples of `step` from `minimum` on, and its full width.
+
+    A group of at most `step` channels has no smaller multiple. It may have the halves of `step`, their halves and so on, as long
+    as they are multiples of `unit`, which grouped operators demand: 8, 4, 2 and 1 of 16 channels for a step of 16.
+    """
 
     name: str
     width: int
     step: int = 1
     minimum: int = 1
+    unit: int = 1
 
     @property
     def choices(self) -> tuple[int, ...]:
         """All allowed widths, ascending."""
-        lowest = min(self.width, -(-max(self.minimum, 1) // self.step) * self.step)
-        return (*range(lowest, self.width, self.step), self.width)
+        smaller = range(self.step, self.width, self.step) if self.width > self.step else self._halves()
+        return (*(width for width in smaller if width >= self.minimum), self.width)
+
+    def rounded(self, multiple: int) -> "Room":
+        """Return the room with widths in multiples of this too."""
+        return replace(self, step=int(np.lcm(self.step, multiple)))
+
+    def _halves(self) -> list[int]:
+        halves, half = list[int](), self.step
+        while half % 2 == 0 and half // 2 % self.unit == 0:
+            half //= 2
+            halves.append(half)
+        return [half for half in reversed(halves) if half < self.width]
 
 
 @dataclass(frozen=True, slots=True)
