@@ -21,6 +21,7 @@ from onnx_subprune.allocation import (
     Params,
     Room,
     Threshold,
+    block_aware,
     proportional,
 )
 from onnx_subprune.budgeting import (
@@ -125,7 +126,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     clock, start = time.perf_counter, time.perf_counter()
     network = load(model)
     graph = restricted(trace(network, rules=rules), network, only=only, exclude=exclude)
-    price = costs(network, graph)
+    price = costs(network, graph, block=round_to)
     calibration, rest = open_data(data, ports(network), samples=resources.samples)
     metric = budget.metric if metric is None and isinstance(budget, MaxDrop) else metric
     judged_by = None
@@ -150,7 +151,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     with threadpool_limits(1):
         rooms = rooms_of(graph, round_to=round_to, min_width=min_width)
         task = scored(task, rooms, budget.fraction if isinstance(budget, Channels) else 1.0)
-        found = _allocated(task, rooms, budget, allocator, price, judged_by, rules, any_multiple=round_to == 1)
+        found = _allocated(task, rooms, budget, allocator, price, judged_by, rules, round_to=round_to)
         allocated = clock()
         done = found.done or reconstruct(replace(task, widths=found.widths))
     rebuilt = clock()
@@ -275,7 +276,7 @@ def _allocated(
     judged: Judged | None,
     rules: Mapping[str, Rule],
     *,
-    any_multiple: bool,
+    round_to: int,
 ) -> Allocated:
     if isinstance(budget, Channels):
         return Allocated(widths=proportional(rooms, budget.fraction))
@@ -288,10 +289,12 @@ def _allocated(
         felt = metric_sensitivities(task, rooms, judged, rules)
         curves = {name: item.output for name, item in felt.items()}
     cost = price.params if isinstance(budget, Params) else price.macs
+    if cost is price.macs:
+        allocator = block_aware(allocator, price.work, round_to)
     ladder = Ladder(rooms=rooms, curves=curves, cost=cost, allocator=allocator)
     if isinstance(budget, MaxDrop):
         assert judged is not None, "the budget has a metric"
         return replace(within_drop(budget, ladder, task, judged, rules), felt=felt)
     if isinstance(budget, Latency):
-        return Allocated(widths=laddered(budget, ladder, task, rules, any_multiple=any_multiple), felt=felt)
+        return Allocated(widths=laddered(budget, ladder, task, rules, any_multiple=round_to == 1), felt=felt)
     return Allocated(widths=ladder.widths(budget.fraction), felt=felt)

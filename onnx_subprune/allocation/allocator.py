@@ -13,6 +13,10 @@ from onnx_subprune.errors import BudgetError
 Array = NDArray[np.float64]
 
 
+FINER = (64, 32, 16, 8, 4, 2, 1)
+"""Multiples to advise where larger ones are too coarse for a budget."""
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """The widths that a group may have: multiples of `step` from `minimum` on, and its full width.
@@ -91,11 +95,23 @@ def smallest(rooms: Sequence[Room], cost: Multilinear, limit: float) -> dict[str
     least = cost(widths)
     if least > limit:
         full = cost({})
+        advice = (
+            _finer(rooms, cost, limit) or "allow more, or prune more of it (--only, --exclude, --min-width, --round-to)"
+        )
         raise BudgetError(
-            f"the budget {limit / full:.4g} cannot be reached: the least is {least / full:.4g} of the model; allow more, or prune more "
-            "of it (--only, --exclude, --min-width, --round-to)"
+            f"the budget {limit / full:.4g} cannot be reached: the least is {least / full:.4g} of the model; {advice}"
         )
     return widths
+
+
+def _finer(rooms: Sequence[Room], cost: Multilinear, limit: float) -> str | None:
+    """What to try if it is only the rounding that is in the way."""
+    for multiple in FINER:
+        finer = [replace(room, step=room.unit).rounded(multiple) for room in rooms]
+        least = cost({room.name: room.choices[0] for room in finer})
+        if multiple < max(room.step for room in rooms) and least <= limit:
+            return f"with --round-to {multiple} it is {least / cost({}):.4g}"
+    return None
 
 
 def filled(
