@@ -12,7 +12,7 @@ from onnx_subprune.allocation.cost import Multilinear
 from onnx_subprune.allocation.marginal import MarginalCost
 from onnx_subprune.errors import BudgetError
 
-SLACK = 1.15
+SLACK = 1.17
 """The work that is left may be a share this much larger than that of the multiply-accumulates."""
 MIXTURES = (0.0, 0.5, 1.0)
 """Shares of the multiply-accumulates in the costs that are tried; the rest is work."""
