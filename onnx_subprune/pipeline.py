@@ -119,9 +119,10 @@ def prune(  # noqa: PLR0913 - the interface's signature
 ) -> Pruned:
     """Make `model` smaller, so that it meets `budget` and its outputs on `data` change as little as possible.
 
-    exclude, only: patterns (globs) of node, group or weight names, or "op:Conv". round_to: widths are multiples of this, or of groups that
-    are no wider its halves, their halves and so on (`Room`); MarginalCost then keeps the work of kernels with blocks of so many channels near
-    the budget of multiply-accumulates too (`BlockAware`). min_width: no group gets narrower. refit: None keeps the weights as they are. metric: measured before and after (by default that of the budget). executor: where the models run: here, or on
+    exclude, only: patterns (globs) of node, group or weight names, or "op:Conv". round_to: widths are multiples of this; groups that have no
+    smaller one take its halves (`Room`), and MarginalCost keeps the work of kernels with blocks of so many channels near the budget of
+    multiply-accumulates too (`BlockAware`). min_width: no group gets narrower. refit: None keeps the weights as they are.
+    metric: measured before and after (by default that of the budget). executor: where the models run: here, or on
     a cluster. Nothing passed in is changed. Raises SubpruneError and its kinds.
     """
     clock, start = time.perf_counter, time.perf_counter()
