@@ -153,7 +153,7 @@ def test_pruning_to_multiples_that_are_too_coarse_advises_a_finer_one(residual):
     model, _, _, _ = residual
     images = np.random.default_rng(0).normal(size=(4, 3, 16, 16)).astype(np.float32)
     with pytest.raises(BudgetError, match=r"with --round-to (\d+) it is 0\.\d+") as raised:
-        prune(model, images, budget=Macs(0.15), round_to=48, allocator=Uniform(), refit=None)
+        prune(model, images, budget=Macs(0.15), round_to=56, allocator=Uniform(), refit=None)
     finer = int(re.search(r"--round-to (\d+)", str(raised.value))[1])
     found = prune(model, images, budget=Macs(0.15), round_to=finer, allocator=Uniform(), refit=None)
     assert found.report.macs.ratio <= 0.15
