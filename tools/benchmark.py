@@ -6,7 +6,7 @@ Every case runs in a fresh process: `prune` with uniform widths (half of every g
 cannot be avoided, at the measured rate of float32 products, plus one forward pass of the original and one of the pruned model: for
 every contraction half of n p^2 multiply-adds for the gram, by symmetry, a third of that again for 3 x 3 and larger at stride 1, by
 lags, and n p m for the cross-moments. Drawing positions can go below it. The second table has the latency of the pruned models by
---round-to, measured in turns with the original at batches of 1 and 32, beside their multiply-accumulates: of the models that are given,
+--round-to, measured in turns with the original at batches of 1 and 32 by one thread, beside their multiply-accumulates: of the models that are given,
 with the default allocation, and of the ResNet-50 size, with uniform widths, where that is among the cases. A case that fails is told
 and left out; the JSON is written after every case. --cases: synthetic networks by name, as in the table; "none" for the models alone.
 """
@@ -120,13 +120,13 @@ def rounded(model: Path, data: Path, *, quick: bool) -> list[Row]:
     """Latency ratios, batches of 1 and 32, and multiply-accumulates ratio by --round-to; quick: uniform widths and no refit, on 8 samples."""
     held = np.load(data)
     x = held if isinstance(held, np.ndarray) else next(iter(held.values()))
-    original, found = Session(model), list[Row]()
+    original, found = Session(model, threads=1), list[Row]()
     for size in (1, 8, 16):
         if quick:
             result = prune(model, x[:8], budget=Macs(0.5), allocator=Uniform(), refit=None, round_to=size)
         else:
             result = prune(model, x, budget=Macs(0.5), allocator=MarginalCost(), round_to=size)
-        macs, pruned = result.report.macs, Session(result.model)
+        macs, pruned = result.report.macs, Session(result.model, threads=1)
         ratios = {
             f"batch {batch}": round(
                 latency_ratio(original, pruned, {original.inputs[0].name: x[:batch]}, seconds=SECONDS), 3
