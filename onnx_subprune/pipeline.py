@@ -291,7 +291,7 @@ def _allocated(
         felt = metric_sensitivities(task, rooms, judged, rules)
         curves = {name: item.output for name, item in felt.items()}
     cost = price.params if isinstance(budget, Params) else price.macs
-    if cost is price.macs:
+    if isinstance(budget, Macs):
         allocator = block_aware(allocator, price.work, round_to)
     ladder = Ladder(rooms=rooms, curves=curves, cost=cost, allocator=allocator)
     if isinstance(budget, MaxDrop):
