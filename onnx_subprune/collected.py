@@ -9,7 +9,17 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from onnx_subprune.allocation import Allocator, Channels, Curve, Macs, MarginalCost, Params, Room, proportional
+from onnx_subprune.allocation import (
+    Allocator,
+    Channels,
+    Curve,
+    Macs,
+    MarginalCost,
+    Params,
+    Room,
+    block_aware,
+    proportional,
+)
 from onnx_subprune.calibration.equations import problem_of
 from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Calibration, Source, open_shard
@@ -109,7 +119,7 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
     clock, start = time.perf_counter, time.perf_counter()
     network = load(model)
     graph = restricted(trace(network, rules=rules), network, only=only, exclude=exclude)
-    price = costs(network, graph)
+    price = costs(network, graph, block=round_to)
     feeds = made_up(network, graph.observation)
     samples = Calibration(arrays=feeds, chunk=max((len(array) for array in feeds.values()), default=1))
     named = "(in memory)" if not isinstance(model, (str, os.PathLike)) else model
@@ -135,6 +145,8 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
             if isinstance(allocator, MarginalCost) and not isinstance(budget, Channels)
             else {}
         )
+        if isinstance(budget, Macs):
+            allocator = block_aware(allocator, price.work, round_to)
         widths = _widths(task, rooms, budget, allocator, price, felt)
         allocated = clock()
         done = reconstruct(replace(task, widths=widths))

@@ -23,6 +23,7 @@ from onnx_subprune.allocation import (
     Params,
     Room,
     Threshold,
+    block_aware,
     proportional,
 )
 from onnx_subprune.budgeting import (
@@ -121,8 +122,10 @@ def prune(  # noqa: PLR0913 - the interface's signature
 ) -> Pruned:
     """Make `model` smaller, so that it meets `budget` and its outputs on `data` change as little as possible.
 
-    exclude, only: patterns (globs) of node, group or weight names, or "op:Conv". round_to: widths are multiples of this. refit: None keeps
-    the weights as they are. metric: measured before and after (by default that of the budget). executor: where the models run: here, or on
+    exclude, only: patterns (globs) of node, group or weight names, or "op:Conv". round_to: widths are multiples of this; groups that have no
+    smaller one take its halves (`Room`), and MarginalCost keeps the work of kernels with blocks of so many channels near the budget of
+    multiply-accumulates too (`BlockAware`). min_width: no group gets narrower. refit: None keeps the weights as they are.
+    metric: measured before and after (by default that of the budget). executor: where the models run: here, or on
     a cluster. Nothing passed in is changed. Raises SubpruneError and its kinds.
     """
     clock, start = time.perf_counter, time.perf_counter()
@@ -130,7 +133,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     whole = trace(network, rules=rules)
     calibration, rest = open_data(data, ports(network), samples=resources.samples)
     graph = restricted(whole, network, only=only, exclude=exclude, samples=calibration.samples)
-    price = costs(network, graph)
+    price = costs(network, graph, block=round_to)
     metric = budget.metric if metric is None and isinstance(budget, MaxDrop) else metric
     judged_by = None
     if metric is not None:
@@ -154,7 +157,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     with threadpool_limits(1):
         rooms = rooms_of(graph, round_to=round_to, min_width=min_width)
         task = scored(task, rooms, budget.fraction if isinstance(budget, Channels) else 1.0)
-        found = _allocated(task, rooms, budget, allocator, price, judged_by, rules, any_multiple=round_to == 1)
+        found = _allocated(task, rooms, budget, allocator, price, judged_by, rules, round_to=round_to)
         allocated = clock()
         done = found.done or reconstruct(replace(task, widths=found.widths))
     rebuilt = clock()
@@ -301,7 +304,7 @@ def _allocated(
     judged: Judged | None,
     rules: Mapping[str, Rule],
     *,
-    any_multiple: bool,
+    round_to: int,
 ) -> Allocated:
     if isinstance(budget, Channels):
         return Allocated(widths=proportional(rooms, budget.fraction))
@@ -314,10 +317,12 @@ def _allocated(
         felt = metric_sensitivities(task, rooms, judged, rules)
         curves = {name: item.output for name, item in felt.items()}
     cost = price.params if isinstance(budget, Params) else price.macs
+    if isinstance(budget, Macs):
+        allocator = block_aware(allocator, price.work, round_to)
     ladder = Ladder(rooms=rooms, curves=curves, cost=cost, allocator=allocator)
     if isinstance(budget, MaxDrop):
         assert judged is not None, "the budget has a metric"
         return replace(within_drop(budget, ladder, task, judged, rules), felt=felt)
     if isinstance(budget, Latency):
-        return Allocated(widths=laddered(budget, ladder, task, rules, any_multiple=any_multiple), felt=felt)
+        return Allocated(widths=laddered(budget, ladder, task, rules, any_multiple=round_to == 1), felt=felt)
     return Allocated(widths=ladder.widths(budget.fraction), felt=felt)

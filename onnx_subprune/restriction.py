@@ -100,7 +100,5 @@ def rooms_of(graph: ChannelGraph, *, round_to: int, min_width: int) -> list[Room
     """Return the widths that each group may have."""
     if round_to < 1 or min_width < 1:
         raise OptionError("--round-to and --min-width are at least 1")
-    return [
-        Room(group.name, group.width, int(np.lcm(group.step, round_to)), min(max(min_width, 1), group.width))
-        for group in graph.groups
-    ]
+    whole = [Room(group.name, group.width, group.step, min_width, group.step) for group in graph.groups]
+    return [room.rounded(round_to) for room in whole]

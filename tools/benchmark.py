@@ -1,12 +1,14 @@
 """What pruning costs: seconds by stage, peak memory, in forward passes and against the floor; and what it brings in latency.
 
-    python tools/benchmark.py [--quick] [--memory 4G] [--json FILE] [--plot FILE.png] [MODEL.onnx DATA.npz ...]
+    python tools/benchmark.py [--quick | --cases NAME ...] [--memory 4G] [--json FILE] [--plot FILE.png] [MODEL.onnx DATA.npz ...]
 
 Every case runs in a fresh process: `prune` with uniform widths (half of every group). The floor is the time of the products that
 cannot be avoided, at the measured rate of float32 products, plus one forward pass of the original and one of the pruned model: for
 every contraction half of n p^2 multiply-adds for the gram, by symmetry, a third of that again for 3 x 3 and larger at stride 1, by
-lags, and n p m for the cross-moments. Drawing positions can go below it. The second table has the latency of the pruned model by
---round-to, measured in turns with the original, beside its multiply-accumulates.
+lags, and n p m for the cross-moments. Drawing positions can go below it. The second table has the latency of the pruned models by
+--round-to, measured in turns with the original at batches of 1 and 32 by one thread, beside their multiply-accumulates: of the models that are given,
+with the default allocation, and of the ResNet-50 size, with uniform widths, where that is among the cases. A case that fails is told
+and left out; the JSON is written after every case. --cases: synthetic networks by name, as in the table; "none" for the models alone.
 """
 
 import argparse
@@ -21,12 +23,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from matplotlib.figure import Figure
+from benchmark_views import growth, latency_table, plot, table
 from rich.console import Console
-from rich.table import Table
 from synthetic import Residual
 
-from onnx_subprune import Channels, Macs, Uniform, prune
+from onnx_subprune import Channels, Macs, MarginalCost, Uniform, prune
 from onnx_subprune.calibration.kernel import CONVOLUTIONS
 from onnx_subprune.cli.options import bytes_of
 from onnx_subprune.graph.model import load
@@ -36,18 +37,22 @@ from onnx_subprune.runtime import Session, latency_ratio
 from onnx_subprune.task import kernel_of
 
 Row = dict[str, object]
+SECONDS = 5.0
+"""How long a latency ratio is measured."""
 
+LARGE = "ResNet-50 size"
 NETWORKS = {
     "depth 1, width 16": Residual((1, 1, 1), 16, 32),
     "depth 3, width 16": Residual((3, 3, 3), 16, 32),
     "depth 9, width 16": Residual((9, 9, 9), 16, 32),
     "depth 3, width 32": Residual((3, 3, 3), 32, 32),
     "depth 3, width 64": Residual((3, 3, 3), 64, 32),
-    "ResNet-50 size": Residual((3, 4, 6, 3), 64, 224, bottleneck=True, classes=1000),
+    LARGE: Residual((3, 4, 6, 3), 64, 224, bottleneck=True, classes=1000),
 }
 CASES = [
     *(("depth 3, width 16", samples) for samples in (64, 256, 1024, 4096)),
-    *((name, 256) for name in NETWORKS if name != "depth 3, width 16"),
+    *((name, 256) for name in NETWORKS if name not in ("depth 3, width 16", LARGE)),
+    (LARGE, 64),
 ]
 QUICK = [("depth 1, width 16", 64), ("depth 1, width 16", 256), ("depth 3, width 16", 64)]
 MODELS = Path(__file__).parents[1] / "models"
@@ -111,94 +116,103 @@ def measure(model: Path, data: Path, memory: int | None) -> Row:
     }
 
 
-def rounded(model: Path, data: Path) -> list[Row]:
-    """Latency ratio and multiply-accumulates ratio by --round-to."""
+def rounded(model: Path, data: Path, *, quick: bool) -> list[Row]:
+    """Latency ratios, batches of 1 and 32, and multiply-accumulates ratio by --round-to; quick: uniform widths and no refit, on 8 samples."""
     held = np.load(data)
     x = held if isinstance(held, np.ndarray) else next(iter(held.values()))
-    original, found = Session(model), list[Row]()
+    original, found = Session(model, threads=1), list[Row]()
     for size in (1, 8, 16):
-        result = prune(model, data, budget=Macs(0.5), allocator=Uniform(), round_to=size)
-        macs = result.report.macs
-        ratio = latency_ratio(original, Session(result.model), {original.inputs[0].name: x[:32]}, seconds=3.0)
-        found.append({"round_to": size, "macs": round(macs.after / macs.before, 3), "latency": round(ratio, 3)})
+        if quick:
+            result = prune(model, x[:8], budget=Macs(0.5), allocator=Uniform(), refit=None, round_to=size)
+        else:
+            result = prune(model, x, budget=Macs(0.5), allocator=MarginalCost(), round_to=size)
+        macs, pruned = result.report.macs, Session(result.model, threads=1)
+        ratios = {
+            f"batch {batch}": round(
+                latency_ratio(original, pruned, {original.inputs[0].name: x[:batch]}, seconds=SECONDS), 3
+            )
+            for batch in (1, 32)
+        }
+        found.append({"round_to": size, "macs": round(macs.after / macs.before, 3), **ratios})
     return found
 
 
-def fresh(*arguments: str) -> object:
-    """Run this script in a new process and return what it prints."""
-    done = subprocess.run([sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True)
+def fresh(*arguments: str) -> object | None:
+    """Run this script in a new process and return what it prints; None, with its last words on stderr, if it fails."""
+    done = subprocess.run([sys.executable, __file__, *arguments], check=False, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        print(f"failed ({done.returncode}): {' '.join(arguments)}: {last}", file=sys.stderr)
+        return None
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def table(rows: Sequence[Row]) -> Table:
-    heads = ("samples", "peak_mb", "forward", "passes", "floor", "over_floor")
-    stages = ("trace", "calibrate", "select", "refit", "verify", "total")
-    made = Table("network", *heads, *(f"{stage} s" for stage in stages), title="half of every group")
-    for row in rows:
-        seconds = row["seconds"]
-        assert isinstance(seconds, dict)
-        made.add_row(str(row["network"]), *(str(row[k]) for k in heads), *(f"{seconds[s]:.2f}" for s in stages))
-    return made
-
-
-def plot(rows: Sequence[Row], path: Path) -> None:
-    figure = Figure(figsize=(11, 4.5))
-    left, right = figure.subplots(1, 2)
-    for axes, key, label in ((left, "passes", "forward passes"), (right, "peak_mb", "peak memory, MB")):
-        for name in dict.fromkeys(str(row["network"]) for row in rows):
-            mine = [row for row in rows if row["network"] == name]
-            axes.plot([row["samples"] for row in mine], [row[key] for row in mine], "o-", label=name)
-        axes.set(xscale="log", xlabel="calibration samples", ylabel=label, ylim=(0, None))
-    right.legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
 
 
 def arguments_of(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, help="models, each followed by its data")
     parser.add_argument("--quick", action="store_true", help="small cases only")
+    parser.add_argument("--cases", nargs="+", choices=[*NETWORKS, "none"], help="only these synthetic networks")
     parser.add_argument("--memory", help="as for prune")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--case", choices=("measure", "rounded"), help=argparse.SUPPRESS)
+    parser.add_argument("--case", choices=("measure", "rounded", "rounded-quick"), help=argparse.SUPPRESS)
     return parser.parse_args(words)
+
+
+def chosen(given: argparse.Namespace) -> list[tuple[str, int]]:
+    if given.cases:
+        return [(name, samples) for name, samples in CASES if name in given.cases]
+    return QUICK if given.quick else CASES
+
+
+def one(given: argparse.Namespace) -> object:
+    """The hidden --case: what a fresh process does."""
+    model, data = given.files
+    if given.case == "measure":
+        return measure(model, data, bytes_of(given.memory))
+    return rounded(model, data, quick=given.case == "rounded-quick")
 
 
 def main(words: Sequence[str]) -> int:
     given = arguments_of(words)
     if given.case is not None:
-        model, data = given.files
-        found = measure(model, data, bytes_of(given.memory)) if given.case == "measure" else rounded(model, data)
-        print(json.dumps(found))
+        print(json.dumps(one(given)))
         return 0
-    console, rows = Console(), list[Row]()
+    console, rows, latencies = Console(width=None if sys.stdout.isatty() else 150), list[Row](), list[Row]()
     limit = ["--memory", given.memory] if given.memory else []
+
+    def keep() -> None:
+        if given.json:
+            text = json.dumps({"cases": rows, "round_to": latencies}, indent=1)
+            given.json.write_text(text + "\n", encoding="utf-8")
+
     with tempfile.TemporaryDirectory() as folder:
         cases = [("LeNet", MODELS / "lenet_fashion.onnx", MODELS / "fashion_calibration.npz")]
-        cases += [(path.stem, path, data) for path, data in zip(given.files[::2], given.files[1::2], strict=True)]
-        for name, samples in QUICK if given.quick else CASES:
+        own = [(path.stem, path, data) for path, data in zip(given.files[::2], given.files[1::2], strict=True)]
+        races = [("rounded", *case) for case in own]
+        cases += own
+        for name, samples in chosen(given):
             model, data = Path(folder) / f"{name}.onnx", Path(folder) / f"{samples}.{NETWORKS[name].size}.npy"
             onnx.save(NETWORKS[name].model(), model)
             np.save(data, NETWORKS[name].images(samples))
             cases.append((name, model, data))
+        large = [("rounded-quick", *case) for case in cases if case[0] == LARGE]
+        races += large or [("rounded-quick", *cases[-1])] * (not own)
+        for kind, name, model, data in races:
+            found = fresh("--case", kind, str(model), str(data))
+            latencies += [{"network": name, **row} for row in found] if isinstance(found, list) else []
+            keep()
         for name, model, data in cases:
             found = fresh("--case", "measure", str(model), str(data), *limit)
-            assert isinstance(found, dict)
-            rows.append({"network": name, **found})
-            console.print(f"{name}: {rows[-1]['passes']} passes, {rows[-1]['peak_mb']} MB", highlight=False)
-        latencies = {"network": cases[-1][0], "rows": fresh("--case", "rounded", *map(str, cases[-1][1:]))}
-    console.print(table(rows))
-    second = Table("--round-to", "MACs", "latency", title=f"{latencies['network']}: ratio to the original")
-    assert isinstance(latencies["rows"], list)
-    for row in latencies["rows"]:
-        second.add_row(*(str(row[key]) for key in ("round_to", "macs", "latency")))
-    console.print(second)
-    if given.json:
-        given.json.write_text(json.dumps({"cases": rows, "round_to": latencies}, indent=1) + "\n", encoding="utf-8")
+            if isinstance(found, dict):
+                rows.append({"network": name, **found})
+                console.print(f"{name}: {rows[-1]['passes']} passes, {rows[-1]['peak_mb']} MB", highlight=False)
+            keep()
+    for made in (table(rows), growth(rows), latency_table(latencies)):
+        console.print(made)
     if given.plot:
         plot(rows, given.plot)
-    return 0
+    return 0 if len(rows) == len(cases) and len({row["network"] for row in latencies}) == len(races) else 1
 
 
 if __name__ == "__main__":

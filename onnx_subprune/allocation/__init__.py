@@ -1,6 +1,7 @@
 """How wide every group stays: pure mathematics on error curves and costs."""
 
 from onnx_subprune.allocation.allocator import Allocator, Curve, Room, filled, smallest
+from onnx_subprune.allocation.blocks import BlockAware, block_aware
 from onnx_subprune.allocation.budget import Channels, Latency, Macs, Params
 from onnx_subprune.allocation.cost import Factor, Multilinear, Term
 from onnx_subprune.allocation.marginal import MarginalCost
@@ -9,6 +10,7 @@ from onnx_subprune.allocation.uniform import Uniform, proportional
 
 __all__ = [
     "Allocator",
+    "BlockAware",
     "Channels",
     "Curve",
     "Factor",
@@ -21,6 +23,7 @@ __all__ = [
     "Term",
     "Threshold",
     "Uniform",
+    "block_aware",
     "filled",
     "proportional",
     "smallest",

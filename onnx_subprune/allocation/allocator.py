@@ -1,7 +1,7 @@
 """What an allocator is, and what it works on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,20 +13,40 @@ from onnx_subprune.errors import BudgetError
 Array = NDArray[np.float64]
 
 
+FINER = (64, 32, 16, 8, 4, 2, 1)
+"""Multiples to advise where larger ones are too coarse for a budget."""
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The widths that a group may have: multiples of `step` from `minimum` on, and its full width."""
+    """The widths that a group may have: multiples of `step` from `minimum` on, and its full width.
+
+    A group of at most `step` channels has no smaller multiple. It may have the halves of `step`, their halves and so on, as long
+    as they are multiples of `unit`, which grouped operators demand: 8, 4, 2 and 1 of 16 channels for a step of 16.
+    """
 
     name: str
     width: int
     step: int = 1
     minimum: int = 1
+    unit: int = 1
 
     @property
     def choices(self) -> tuple[int, ...]:
         """All allowed widths, ascending."""
-        lowest = min(self.width, -(-max(self.minimum, 1) // self.step) * self.step)
-        return (*range(lowest, self.width, self.step), self.width)
+        smaller = range(self.step, self.width, self.step) if self.width > self.step else self._halves()
+        return (*(width for width in smaller if width >= self.minimum), self.width)
+
+    def rounded(self, multiple: int) -> "Room":
+        """Return the room with widths in multiples of this too."""
+        return replace(self, step=int(np.lcm(self.step, multiple)))
+
+    def _halves(self) -> list[int]:
+        halves, half = list[int](), self.step
+        while half % 2 == 0 and half // 2 % self.unit == 0:
+            half //= 2
+            halves.append(half)
+        return [half for half in reversed(halves) if half < self.width]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +95,23 @@ def smallest(rooms: Sequence[Room], cost: Multilinear, limit: float) -> dict[str
     least = cost(widths)
     if least > limit:
         full = cost({})
+        advice = (
+            _finer(rooms, cost, limit) or "allow more, or prune more of it (--only, --exclude, --min-width, --round-to)"
+        )
         raise BudgetError(
-            f"the budget {limit / full:.4g} cannot be reached: the least is {least / full:.4g} of the model; allow more, or prune more "
-            "of it (--only, --exclude, --min-width, --round-to)"
+            f"the budget {limit / full:.4g} cannot be reached: the least is {least / full:.4g} of the model; {advice}"
         )
     return widths
+
+
+def _finer(rooms: Sequence[Room], cost: Multilinear, limit: float) -> str | None:
+    """What to try if it is only the rounding that is in the way."""
+    for multiple in FINER:
+        finer = [replace(room, step=room.unit).rounded(multiple) for room in rooms]
+        least = cost({room.name: room.choices[0] for room in finer})
+        if multiple < max(room.step for room in rooms) and least <= limit:
+            return f"with --round-to {multiple} it is {least / cost({}):.4g}"
+    return None
 
 
 def filled(

@@ -1,4 +1,4 @@
-"""Costs as sums of products of sizes, each size linear in the widths of the groups."""
+"""Costs as sums of products of sizes, each size linear in the widths of the groups, or a whole number of blocks."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,17 +13,37 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Factor:
-    """A size: offset + sum of slope * width over some groups."""
+    """A size: offset + sum of slope * width over some groups; rounded up to whole blocks, and `extra` added.
+
+    partial: a size of less than one block is not rounded.
+    """
 
     offset: float
     slopes: Mapping[str, int]
+    block: int = 1
+    extra: float = 0.0
+    partial: bool = False
 
     def __hash__(self) -> int:
         return hash((self.offset, tuple(sorted(self.slopes.items()))))
 
     def at(self, widths: Mapping[str, int]) -> float:
         """Return the size at these widths."""
+        size = self._channels(widths)
+        return size if self.block == 1 else float(self._whole(np.array(size)))
+
+    def along(self, widths: Mapping[str, int], name: str, steps: Array) -> Array:
+        """Return the sizes, (n,) float64, when group `name` is wider by each of `steps`, (n,) float64."""
+        return self._whole(self._channels(widths) + self.slopes.get(name, 0) * steps)
+
+    def _channels(self, widths: Mapping[str, int]) -> float:
         return self.offset + sum(slope * widths[name] for name, slope in self.slopes.items())
+
+    def _whole(self, sizes: Array) -> Array:
+        if self.block == 1:
+            return sizes
+        whole = np.ceil(sizes / self.block) * self.block
+        return np.where(self.partial & (sizes < self.block), sizes, whole) + self.extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +103,8 @@ class Multilinear:
         for term in self._by_group.get(name, ()):
             after, before = np.full(len(steps), term.coefficient, np.float64), term.coefficient
             for factor in term.factors:
-                size = factor.at(widths)
-                after *= size + factor.slopes.get(name, 0) * steps
-                before *= size
+                after *= factor.along(widths, name, steps)
+                before *= factor.at(widths)
             total += after - before
         return total
 

@@ -23,25 +23,36 @@ class MarginalCost:
     """Narrow greedily from the full widths, widen while anything fits, then exchange width between groups.
 
     power: errors of groups cut together do not simply add. A power below 1 spreads the loss less evenly: what a group that
-    is cut deeply anyway loses in addition counts for less.
+    is cut deeply anyway loses in addition counts for less. None: 0.7, and 1 where widths are rounded, whose losses come in
+    large steps.
     """
 
-    power: float = 0.7
+    power: float | None = None
 
     def allocate(
         self, rooms: Sequence[Room], curves: Mapping[str, Curve], cost: Multilinear, limit: float
     ) -> Mapping[str, int]:
         """See `Allocator`."""
         smallest(rooms, cost, limit)
-        tempered = {
-            name: Curve(curve.widths, tuple(max(error, 0.0) ** self.power for error in curve.errors))
-            for name, curve in curves.items()
-        }
-        state = State(rooms, tempered, cost)
+        state = State(rooms, self._tempered(rooms, curves), cost)
         _narrow(state, limit)
         widen(state, limit)
         exchange(state, limit)
         return state.widths
+
+    def error(self, rooms: Sequence[Room], curves: Mapping[str, Curve], widths: Mapping[str, int]) -> float:
+        """Return the sum that is minimised, at these widths."""
+        tempered = self._tempered(rooms, curves)
+        return sum(float(tempered[room.name].dense(room.width)[widths[room.name]]) for room in rooms)
+
+    def _tempered(self, rooms: Sequence[Room], curves: Mapping[str, Curve]) -> dict[str, Curve]:
+        power = self.power
+        if power is None:
+            power = 1.0 if any(room.step > room.unit for room in rooms) else 0.7
+        return {
+            name: Curve(curve.widths, tuple(max(error, 0.0) ** power for error in curve.errors))
+            for name, curve in curves.items()
+        }
 
 
 def _narrow(state: State, limit: float) -> None:

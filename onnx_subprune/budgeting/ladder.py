@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from onnx_subprune.allocation import Allocator, Curve, Multilinear, Room
 from onnx_subprune.sensitivity import GroupSensitivity
 from onnx_subprune.task import Reconstruction
@@ -43,5 +41,4 @@ class Ladder:
 
     def rounded(self, multiple: int) -> "Ladder":
         """Return the ladder with widths in multiples of this."""
-        rooms = [replace(room, step=int(np.lcm(room.step, multiple))) for room in self.rooms]
-        return replace(self, rooms=rooms)
+        return replace(self, rooms=[room.rounded(multiple) for room in self.rooms])

@@ -3,7 +3,7 @@
 That of Gauss and Newton, with a Kronecker product for the curvature (Martens and Grosse, "Optimizing Neural Networks with
 Kronecker-factored Approximate Curvature", ICML 2015); between two layers it is nothing but least squares:
 
-    D = (X'X + lam I)^-1  X'g  (S + lam I)^-1,    g = J' residual,    S = mean of J'J over positions
+    D = (X'X + lam I)^-1  X'g  (S + mu I)^-1,    g = J' residual,    S = mean of J'J over positions
 
 X are the inputs of the layer, J the derivative of the reader's output with respect to the layer's. `reach` says how far to go along D.
 """
@@ -19,8 +19,8 @@ from onnx_subprune.calibration.moments import Moments
 Float64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-RIDGE = 1e-2
-"""lam, as a share of the mean of the diagonal that it is added to."""
+DAMPING = 1e-2
+"""mu, as a share of the mean of the diagonal that it is added to. That of lam is the number of columns for a row: fewer rows, shorter steps."""
 FARTHEST = 2.0
 """No step is longer than this."""
 
@@ -42,7 +42,7 @@ def direction(moments: Moments, curvature: Float64, alive: Mask, *, free_bias: b
     use = moments.centered() if free_bias else moments
     groups, p = alive.shape
     m = use.cross.shape[2]
-    back = np.linalg.inv(_ridged(curvature))
+    back = np.linalg.inv(_ridged(curvature, DAMPING))
     weights, bias, slope = np.zeros((groups, p, m)), np.zeros((groups, m)), 0.0
     for g in range(groups):
         mine, left = slice(g * m, (g + 1) * m), np.flatnonzero(alive[g])
@@ -50,7 +50,8 @@ def direction(moments: Moments, curvature: Float64, alive: Mask, *, free_bias: b
             continue
         inside = left if use.cross.shape[1] == p else np.arange(len(left))
         gram = use.gram[g] if len(left) == use.cross.shape[1] else use.gram[g][np.ix_(left, left)]
-        found = scipy.linalg.solve(_ridged(gram), use.cross[g][inside], assume_a="pos", check_finite=False)
+        ridged = _ridged(gram, len(left) / moments.count)
+        found = scipy.linalg.solve(ridged, use.cross[g][inside], assume_a="pos", check_finite=False)
         shift = (moments.sum_target[g] - moments.sum_input[g][inside] @ found) / moments.count
         weights[g][left] = found = found @ back[mine, mine]
         slope += float(np.sum(found * moments.cross[g][inside]))
@@ -60,9 +61,9 @@ def direction(moments: Moments, curvature: Float64, alive: Mask, *, free_bias: b
     return Step(weights=weights, bias=bias if free_bias else None, slope=slope)
 
 
-def _ridged(gram: Float64) -> Float64:
+def _ridged(gram: Float64, strength: float) -> Float64:
     mean = float(np.mean(np.diagonal(gram)))
-    return np.asarray(gram + (RIDGE * mean if mean > 0.0 else 1.0) * np.eye(len(gram)))
+    return np.asarray(gram + (strength * mean if mean > 0.0 else 1.0) * np.eye(len(gram)))
 
 
 def reach(before: float, slope: float, after: float) -> float:

@@ -112,7 +112,13 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     ] = None,
     only: Annotated[Names, Parameter(help="Prune only these; repeatable.")] = None,
     round_to: Annotated[
-        int, Parameter(help="Make every new width a multiple of this: 8 or 16 suits most hardware.")
+        int,
+        Parameter(
+            help="Make every new width a multiple of N, for kernels that work on N channels at once: 16 for onnxruntime on a CPU with AVX-512, "
+            "8 with AVX2. Groups of at most N channels, which have no smaller multiple, get N/2, N/4 ...; --min-width N forbids that. "
+            "With --macs the work of such kernels is bounded as well, to the fraction + 0.085 where possible, so that the result can be "
+            "narrower than the multiply-accumulates alone ask for."
+        ),
     ] = 1,
     min_width: Annotated[int, Parameter(help="Leave at least so many channels in a group.")] = 1,
     samples: Annotated[

@@ -12,6 +12,9 @@ from onnx_subprune.graph.cost import Costs
 from onnx_subprune.report.model import Change, Report
 from onnx_subprune.sensitivity import GroupSensitivity
 
+SLOW = 0.2
+"""By how much a latency ratio exceeds that of the multiply-accumulates where a hint is due."""
+
 
 class Costed(Protocol):
     """Something with costs before and after."""
@@ -56,7 +59,7 @@ def report_table(report: Report) -> RenderableType:
     _cost_row(costs, "bytes", report.size)
     if report.latency is not None:
         _cost_row(costs, "latency (ms)", report.latency)
-    parts: list[RenderableType] = [costs]
+    parts: list[RenderableType] = [costs, *_hint(report)]
     if report.fidelity is not None:
         parts.append(fidelity_table(report.fidelity))
     if report.metric is not None and (report.fidelity is None or report.fidelity.accuracy is None):
@@ -65,6 +68,21 @@ def report_table(report: Report) -> RenderableType:
         parts.append(_pinned_table({(p.node, p.reason): p.width for p in report.pinned}))
     parts += [f"note: {note}" for note in report.notes]
     return Group(*parts)
+
+
+def _hint(report: Report) -> list[str]:
+    """What to try if the time does not follow the multiply-accumulates, and widths were not rounded."""
+    if (
+        report.latency is None
+        or report.settings.get("round_to") != 1
+        or report.latency.ratio < report.macs.ratio + SLOW
+    ):
+        return []
+    if all(group.width[1] % 8 == 0 for group in report.groups):
+        return []
+    return [
+        "hint: onnxruntime runs layers slower whose widths are not whole blocks of channels: try --round-to 8 or 16"
+    ]
 
 
 def fidelity_table(fidelity: Fidelity) -> RenderableType:
