@@ -29,6 +29,8 @@ Float64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
+WORTH = 0.1
+"""Another step follows one that took away this share of the residual's energy."""
 SPARED = 4
 """At least one in so many samples is looked at for a step, however large the maps are."""
 
@@ -112,16 +114,19 @@ class Joint:
 
     def energies(self) -> list[float]:
         """Return what the reader puts out wrong, on each half."""
-        found = self._models.collect(replace(self._ask, what=What.RESIDUAL, every=self._source.ask.every, channels=None))
+        found = self._models.collect(
+            replace(self._ask, what=What.RESIDUAL, every=self._source.ask.every, channels=None)
+        )
         return [float(half.moments().energy.sum()) for half in found]
 
-    def step(self, refit: Callable[[], None]) -> bool:
-        """Move the producer and refit the reader; return False, and leave both as they were, if that makes nothing better."""
-        if sum(self._energies) <= 0.0:
-            return False
-        found = self._gradients()
+    def step(self, refit: Callable[[], None]) -> float:
+        """Move the producer and refit the reader; return the share of the residual's energy that this took away.
+
+        0 if it would have made nothing better: then both stay as they were.
+        """
+        found = self._gradients() if sum(self._energies) > 0.0 else None
         if found is None:
-            return False
+            return 0.0
         before = {use: value for use, value in self._pruned.weights.items() if use.node == self._way.reader.node}
         step = direction(*found, self._source.alive, free_bias=self._producer.biased)
         self._pruned.put(self._producer.moved(step, 1.0).values)
@@ -131,11 +136,12 @@ class Joint:
             self._settle(moved.values)
             refit()
             energies = self.energies()
-            if sum(energies) < sum(self._energies):
+            fall = 1.0 - sum(energies) / sum(self._energies)
+            if fall > 0.0:
                 self._producer, self._energies = moved, energies
-                return True
+                return fall
         self._settle({**before, **self._producer.values})
-        return False
+        return 0.0
 
     def _settle(self, values: Mapping[Use, Array]) -> None:
         self._pruned.put(values)

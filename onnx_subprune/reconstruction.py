@@ -22,7 +22,7 @@ from onnx_subprune.calibration.store import Shelf
 from onnx_subprune.calibration.targets import Aim, aim_of
 from onnx_subprune.calibration.ways import ways
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
-from onnx_subprune.joint import Joint, Producer, Pruned, Source, spared
+from onnx_subprune.joint import WORTH, Joint, Producer, Pruned, Source, spared
 from onnx_subprune.restriction import oversized
 from onnx_subprune.selection import Choice, Problem, conditioning, mean_error
 from onnx_subprune.selection.ridge import Weights
@@ -325,7 +325,7 @@ class _Walk:
             self._take(reader, kernel, aim, state[-1])
 
         for _ in range(steps):
-            if not joint.step(refit):
+            if joint.step(refit) < WORTH:
                 return
 
     def _now(self, use: Use, otherwise: Array) -> Array:

@@ -48,14 +48,14 @@ class Refit:
     """How layers are refitted.
 
     residual: aim at the sum that the output runs into. everywhere: refit every contraction behind a change, not only those that lost
-    inputs. rounds: how often the target is renewed with what the activation behind cannot tell apart. joint: how many steps a layer takes
+    inputs. rounds: how often the target is renewed with what the activation behind cannot tell apart. joint: how many steps a layer takes at most
     together with the only reader of its output.
     """
 
     residual: bool = True
     everywhere: bool = True
     rounds: int = 1
-    joint: int = 1
+    joint: int = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
