@@ -17,8 +17,8 @@ and write four times as what is read here once.
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.selection.lowrank import Gram
 from onnx_subprune.selection.cross import Cross
+from onnx_subprune.selection.lowrank import Gram
 from onnx_subprune.selection.residual import diagonal_blocks, residual
 from onnx_subprune.selection.ridge import scales
 
