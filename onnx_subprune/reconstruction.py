@@ -21,7 +21,7 @@ from onnx_subprune.calibration.store import Shelf
 from onnx_subprune.calibration.targets import Aim, aim_of
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
 from onnx_subprune.restriction import oversized
-from onnx_subprune.selection import Choice, Problem, conditioning, mean_error
+from onnx_subprune.selection import Choice, Problem, conditioning
 from onnx_subprune.selection.ridge import Weights
 from onnx_subprune.task import Asymmetric, Layerwise, Reconstruction, Refitted, Task, kernel_of, survey
 
@@ -221,7 +221,7 @@ class _Walk:
         problems = [problem_of(consumer, kernel, moments, weights, alive)]  # the others read the same tensor
         problems += [self._neighbour(other) for other in group.consumers if other is not consumer]
         choice = task.choose(group, problems, [task.widths[group.name]])[0]
-        return Choice(choice.support, mean_error(problems, choice.support), conditioning(problems, choice.support))
+        return replace(choice, conditioning=conditioning(problems, choice.support))
 
     def _neighbour(self, consumer: Consumer) -> Problem:
         contraction = consumer.contraction
