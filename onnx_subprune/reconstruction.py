@@ -24,7 +24,7 @@ from onnx_subprune.calibration.ways import ways
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
 from onnx_subprune.joint import WORTH, Joint, Producer, Pruned, Source, spared
 from onnx_subprune.restriction import oversized
-from onnx_subprune.selection import Choice, Problem, conditioning, mean_error
+from onnx_subprune.selection import Choice, Problem, conditioning
 from onnx_subprune.selection.ridge import Weights
 from onnx_subprune.task import Asymmetric, Layerwise, Reconstruction, Refitted, Task, kernel_of, survey
 
@@ -227,7 +227,7 @@ class _Walk:
         problems = [problem_of(consumer, kernel, moments, weights, alive)]  # the others read the same tensor
         problems += [self._neighbour(other) for other in group.consumers if other is not consumer]
         choice = task.choose(group, problems, [task.widths[group.name]])[0]
-        return Choice(choice.support, mean_error(problems, choice.support), conditioning(problems, choice.support))
+        return replace(choice, conditioning=conditioning(problems, choice.support))
 
     def _neighbour(self, consumer: Consumer) -> Problem:
         contraction = consumer.contraction

@@ -19,8 +19,8 @@ class Refined:
     """Never worse than `Forward` on the objective.
 
     exchanges: how many swaps at most; each costs one factorization. columns: problems with more, counted over all consumers, are not
-    exchanged. threads: 2 or more go forward and backward side by side. widest: problems with more columns are not eliminated backwards either,
-    which takes four times as long as forward selection.
+    exchanged. widest: problems with more columns are not eliminated backwards either, which takes four times as long as forward selection.
+    threads: 2 or more go forward and backward side by side.
     """
 
     exchanges: int = 8
