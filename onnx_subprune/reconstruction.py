@@ -6,7 +6,7 @@ model input and target come from.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
@@ -14,63 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.bias import Bias, bias_of
-from onnx_subprune.calibration.equations import Fit, Known, columns_of, fit, living, plain, problem_of, spread
+from onnx_subprune.calibration.equations import Fit, Known, fit, living, plain, problem_of, spread
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.lockstep import Ask, Lockstep, drawn_share, united
 from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.calibration.store import Shelf
 from onnx_subprune.calibration.targets import Aim, aim_of
 from onnx_subprune.calibration.ways import ways
-from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Consumer, Contraction, Use
+from onnx_subprune.choosing import alive_columns, choose_apart, far_apart
+from onnx_subprune.graph.channels import ChannelGroup, Consumer, Contraction, Use
 from onnx_subprune.joint import WORTH, Joint, Producer, Pruned, Source, spared
 from onnx_subprune.restriction import oversized
 from onnx_subprune.selection import Choice, Problem, conditioning
 from onnx_subprune.selection.ridge import Weights
-from onnx_subprune.task import Asymmetric, Layerwise, Reconstruction, Refitted, Task, kernel_of, survey
+from onnx_subprune.task import Asymmetric, Layerwise, Reconstruction, Refitted, Task, kernel_of
 
 Array = NDArray[np.generic]
 Float64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-
-def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice]:
-    """Choose groups whose consumers lie far apart, from the original activations of all of them, taken in one pass."""
-    needed = {consumer.node: consumer.contraction for group in groups for consumer in group.consumers}
-    moments: dict[str, Regression] = {}
-    for done, (contraction, found) in enumerate(
-        survey(task.network, list(needed.values()), task.data, task.running, task.memory, task.executor)
-    ):
-        moments[contraction.node] = found.centered()
-        task.watch("surveying", done + 1, len(needed))
-    choices = dict(task.choices)
-    for group in groups:
-        problems = []
-        for consumer in group.consumers:
-            kernel, weights = kernel_of(task.network, consumer.contraction)
-            alive = alive_columns(task.graph, choices, consumer.contraction, kernel, weights)
-            problems.append(problem_of(consumer, kernel, moments[consumer.node], weights, alive))
-        choice = task.choose(group, problems, [task.widths[group.name]])[0]
-        choices[group.name] = replace(choice, conditioning=conditioning(problems, choice.support))
-    return choices
-
-
-def alive_columns(
-    graph: ChannelGraph, choices: Mapping[str, Choice], contraction: Contraction, kernel: Kernel, weights: Weights
-) -> Mask:
-    """Mask (g * p,) of the columns whose channels have not been dropped."""
-    alive = np.ones(weights.shape[0] * weights.shape[1], bool)
-    for group in graph.groups:
-        if group.name in choices:
-            for part in group.slices:
-                if part.axis == contraction.rows:
-                    dropped = np.setdiff1d(np.arange(group.width), np.array(choices[group.name].support, np.int64))
-                    alive[columns_of(part.positions[dropped].ravel(), kernel.taps)] = False
-    return alive
-
-
-def far_apart(group: ChannelGroup) -> bool:
-    """True if the consumers of a group do not all read the same tensor."""
-    return len({consumer.contraction.input.tensor for consumer in group.consumers}) > 1
 
 
 def reconstruct(task: Task) -> Reconstruction:
@@ -294,7 +255,10 @@ class _Walk:
         shift = None if bias is None else self._now(bias.use, np.zeros(len(bias.scale), bias.dtype))
         shape = task.graph.observation.shapes[producer.output.tensor]
         every = spared(task.data.samples, prod(shape[2:]), weights.shape[1])
-        positions = task.running.positions_of(-(-task.data.samples // every), weights.shape[1])
+        positions: int | None = task.running.positions_of(-(-task.data.samples // every), weights.shape[1])
+        observed = task.graph.observation.shapes
+        if any(array.shape[1:] != observed[name][1:] for name, array in task.data.arrays.items() if name in observed):
+            positions = None  # the data have other sizes than the model was traced with, so the share would be another
         ask = self._aimed(reader, kernel, aim, alive, renew=aim.flat is not None, with_gram=True)
         there = alive_columns(task.graph, self._choices, producer, source, weights)
         now = self._now(producer.weight, task.network.array(producer.weight_tensor))

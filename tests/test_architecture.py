@@ -12,7 +12,18 @@ LAYERS = {
     **dict.fromkeys(("graph", "data", "script"), 2),
     **dict.fromkeys(("calibration", "surgery", "masking", "output", "restriction"), 3),
     **dict.fromkeys(
-        ("verification", "task", "joint", "reconstruction", "sensitivity", "metric", "measurement", "budgeting"), 4
+        (
+            "verification",
+            "task",
+            "choosing",
+            "joint",
+            "reconstruction",
+            "sensitivity",
+            "metric",
+            "measurement",
+            "budgeting",
+        ),
+        4,
     ),
     **dict.fromkeys(("statistics", "probing"), 4),
     **dict.fromkeys(("pipeline", "report", "comparison", "collected"), 5),

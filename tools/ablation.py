@@ -31,6 +31,8 @@ VARIANTS: Mapping[str, Method] = {
     "refit of every contraction": replace(DEFAULT, refit=Refit(everywhere=False)),
     "activation-aware targets": replace(DEFAULT, refit=Refit(rounds=0)),
     "one renewal of targets (else three)": replace(DEFAULT, refit=Refit(rounds=3)),
+    "refit of layers together with their readers": replace(DEFAULT, refit=Refit(joint=0)),
+    "steps of both while worth it (else one)": replace(DEFAULT, refit=Refit(joint=1)),
     "refit at all": replace(DEFAULT, refit=None),
     "refined selection (else backward)": replace(DEFAULT, selector="backward"),
     "refined selection (else forward)": replace(DEFAULT, selector="forward"),

@@ -28,9 +28,7 @@ def test_with_a_linear_reader_the_step_is_least_squares():
     reader = generator.standard_normal((3, 5))
     wanted, shift = generator.standard_normal((6, 3)), np.array([0.5, -1.0, 2.0])
     residual = (x @ wanted + shift) @ reader
-    step = direction(
-        moments_of(x, residual @ reader.T), reader @ reader.T, np.ones((1, 6), bool), free_bias=True
-    )
+    step = direction(moments_of(x, residual @ reader.T), reader @ reader.T, np.ones((1, 6), bool), free_bias=True)
     np.testing.assert_allclose(step.weights[0], wanted, atol=0.1)
     np.testing.assert_allclose(step.bias[0], shift, atol=0.2)
     left = residual - (x @ step.weights[0] + step.bias[0]) @ reader

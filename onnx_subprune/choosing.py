@@ -1,0 +1,57 @@
+"""Choices that are made before the walk, and what they leave of the inputs of a contraction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.calibration.equations import columns_of, problem_of
+from onnx_subprune.calibration.kernel import Kernel
+from onnx_subprune.calibration.regression import Regression
+from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction
+from onnx_subprune.selection import Choice, conditioning
+from onnx_subprune.selection.ridge import Weights
+from onnx_subprune.task import Task, kernel_of, survey
+
+Mask = NDArray[np.bool_]
+
+
+def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice]:
+    """Choose groups whose consumers lie far apart, from the original activations of all of them, taken in one pass."""
+    needed = {consumer.node: consumer.contraction for group in groups for consumer in group.consumers}
+    moments: dict[str, Regression] = {}
+    for done, (contraction, found) in enumerate(
+        survey(task.network, list(needed.values()), task.data, task.running, task.memory, task.executor)
+    ):
+        moments[contraction.node] = found.centered()
+        task.watch("surveying", done + 1, len(needed))
+    choices = dict(task.choices)
+    for group in groups:
+        problems = []
+        for consumer in group.consumers:
+            kernel, weights = kernel_of(task.network, consumer.contraction)
+            alive = alive_columns(task.graph, choices, consumer.contraction, kernel, weights)
+            problems.append(problem_of(consumer, kernel, moments[consumer.node], weights, alive))
+        choice = task.choose(group, problems, [task.widths[group.name]])[0]
+        choices[group.name] = replace(choice, conditioning=conditioning(problems, choice.support))
+    return choices
+
+
+def alive_columns(
+    graph: ChannelGraph, choices: Mapping[str, Choice], contraction: Contraction, kernel: Kernel, weights: Weights
+) -> Mask:
+    """Mask (g * p,) of the columns whose channels have not been dropped."""
+    alive = np.ones(weights.shape[0] * weights.shape[1], bool)
+    for group in graph.groups:
+        if group.name in choices:
+            for part in group.slices:
+                if part.axis == contraction.rows:
+                    dropped = np.setdiff1d(np.arange(group.width), np.array(choices[group.name].support, np.int64))
+                    alive[columns_of(part.positions[dropped].ravel(), kernel.taps)] = False
+    return alive
+
+
+def far_apart(group: ChannelGroup) -> bool:
+    """True if the consumers of a group do not all read the same tensor."""
+    return len({consumer.contraction.input.tensor for consumer in group.consumers}) > 1
