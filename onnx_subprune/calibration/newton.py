@@ -11,10 +11,10 @@ X are the inputs of the layer, J the derivative of the reader's output with resp
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.moments import Moments
+from onnx_subprune.selection.ridge import Solver, factorized
 
 Float64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -42,7 +42,7 @@ def direction(moments: Moments, curvature: Float64, alive: Mask, *, free_bias: b
     use = moments.centered() if free_bias else moments
     groups, p = alive.shape
     m = use.cross.shape[2]
-    back = np.linalg.inv(_ridged(curvature, DAMPING))
+    back = _inverse(curvature, DAMPING)(np.eye(len(curvature)))
     weights, bias, slope = np.zeros((groups, p, m)), np.zeros((groups, m)), 0.0
     for g in range(groups):
         mine, left = slice(g * m, (g + 1) * m), np.flatnonzero(alive[g])
@@ -50,8 +50,7 @@ def direction(moments: Moments, curvature: Float64, alive: Mask, *, free_bias: b
             continue
         inside = left if use.cross.shape[1] == p else np.arange(len(left))
         gram = use.gram[g] if len(left) == use.cross.shape[1] else use.gram[g][np.ix_(left, left)]
-        ridged = _ridged(gram, len(left) / moments.count)
-        found = scipy.linalg.solve(ridged, use.cross[g][inside], assume_a="pos", check_finite=False)
+        found = _inverse(gram, len(left) / moments.count)(use.cross[g][inside])
         shift = (moments.sum_target[g] - moments.sum_input[g][inside] @ found) / moments.count
         weights[g][left] = found = found @ back[mine, mine]
         slope += float(np.sum(found * moments.cross[g][inside]))
@@ -61,9 +60,10 @@ def direction(moments: Moments, curvature: Float64, alive: Mask, *, free_bias: b
     return Step(weights=weights, bias=bias if free_bias else None, slope=slope)
 
 
-def _ridged(gram: Float64, strength: float) -> Float64:
-    mean = float(np.mean(np.diagonal(gram)))
-    return np.asarray(gram + (strength * mean if mean > 0.0 else 1.0) * np.eye(len(gram)))
+def _inverse(gram: Float64, strength: float) -> Solver:
+    """Return what solves for the gram with a share of its mean energy added; zeros where that is nothing."""
+    energy = float(np.mean(np.diagonal(gram)))
+    return factorized(gram + strength * energy * np.eye(len(gram))) if energy > 0.0 else np.zeros_like
 
 
 def reach(before: float, slope: float, after: float) -> float:
