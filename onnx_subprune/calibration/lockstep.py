@@ -35,7 +35,7 @@ Int64 = NDArray[np.int64]
 Part = TypeVar("Part", Collector, RowCollector)
 
 
-SHARE = 0.4
+SHARE = 1 / 3
 """The part of the memory that activations may hold: moments, factorizations and what is worked on take the rest."""
 WORTH = 3
 """Maps with fewer positions, in units of those asked for, are taken whole: lags make that as cheap."""
