@@ -39,8 +39,8 @@ Int64 = NDArray[np.int64]
 Part = TypeVar("Part", Collector, RowCollector, Energies)
 
 
-SHARE = 3
-"""The part of the memory that activations may hold, one in so many: moments, factorizations and what is worked on take the rest."""
+SHARE = 1 / 3
+"""The part of the memory that activations may hold: moments, factorizations and what is worked on take the rest."""
 WORTH = 3
 """Maps with fewer positions, in units of those asked for, are taken whole: lags make that as cheap."""
 
@@ -142,7 +142,7 @@ class Streams:
         total: int | None = None,
     ) -> None:
         self._open = ExitStack()
-        store = self._open.enter_context(Store(memory // SHARE))
+        store = self._open.enter_context(Store(int(SHARE * memory)))
         self._current = Stream(network, data, store, running)
         self._original = Stream(network, data, store, running) if paired else None
         self._running = running
