@@ -12,7 +12,7 @@ from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction
 from onnx_subprune.selection import Choice, conditioning
 from onnx_subprune.selection.ridge import Weights
-from onnx_subprune.task import Task, kernel_of, survey
+from onnx_subprune.task import Task, kernel_of
 
 Mask = NDArray[np.bool_]
 
@@ -21,9 +21,7 @@ def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice
     """Choose groups whose consumers lie far apart, from the original activations of all of them, taken in one pass."""
     needed = {consumer.node: consumer.contraction for group in groups for consumer in group.consumers}
     moments: dict[str, Regression] = {}
-    for done, (contraction, found) in enumerate(
-        survey(task.network, list(needed.values()), task.data, task.running, task.memory, task.executor)
-    ):
+    for done, (contraction, found) in enumerate(task.survey(list(needed.values()))):
         moments[contraction.node] = found.centered()
         task.watch("surveying", done + 1, len(needed))
     choices = dict(task.choices)

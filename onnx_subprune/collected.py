@@ -44,7 +44,7 @@ from onnx_subprune.statistics import Recorded, StatisticsFile
 from onnx_subprune.statistics import collect as collect_shard
 from onnx_subprune.statistics.collection import Part
 from onnx_subprune.surgery import Plan, apply
-from onnx_subprune.task import Layerwise, Refit, Task, Watch, kernel_of, survey
+from onnx_subprune.task import Layerwise, Refit, Task, Watch, kernel_of
 from onnx_subprune.verification import verify
 
 NOTES = (
@@ -198,7 +198,7 @@ def error_curves(task: Task, rooms: Sequence[Room]) -> dict[str, GroupSensitivit
     for done, room in enumerate(rooms):
         group, widths = task.graph.group(room.name), trial_widths(room)
         contractions = [consumer.contraction for consumer in group.consumers]
-        steps = survey(task.network, contractions, task.data, task.running, task.memory, task.executor)
+        steps = task.survey(contractions)
         moments = {contraction.node: item.centered() for contraction, item in steps}
         problems = []
         for consumer in group.consumers:

@@ -21,12 +21,14 @@ from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Use
 from onnx_subprune.selection import Choice
 from onnx_subprune.surgery import Plan
-from onnx_subprune.task import Task, kernel_of, survey
+from onnx_subprune.task import Task, kernel_of
 
 Array = NDArray[np.generic]
 
-FRACTIONS = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8)
-"""The widths that are tried, as shares of the full one."""
+TRIED = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 7 / 8)
+"""The widths at which the model is run, as shares of the full one."""
+BETWEEN = (3 / 16, 3 / 8, 5 / 8, 3 / 4)
+"""Widths in between, where the output follows the error of the consumers."""
 SAMPLES = 256
 """Samples of the second pass."""
 STRENGTH = 1e-5
@@ -44,11 +46,19 @@ class GroupSensitivity:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Trials:
-    """Refitted weights of a group's consumers, for every width: held in the store."""
+    """Refitted weights of a group's consumers for the widths that are tried, held in the store, and the consumers' error at these and others."""
 
     group: ChannelGroup
-    choices: tuple[Choice, ...]
+    tried: Mapping[int, Choice]
     values: tuple[Mapping[Use, Held], ...]
+    consumers: Curve
+
+    def sensitivity(self, errors: Sequence[float]) -> GroupSensitivity:
+        """Return the sensitivity for these errors of the output, one for each width that was tried."""
+        measured = Curve(tuple(self.tried), tuple(errors))
+        return GroupSensitivity(
+            name=self.group.name, output=completed(measured, self.consumers), consumers=self.consumers
+        )
 
 
 def sensitivities(
@@ -60,33 +70,54 @@ def sensitivities(
     """
     task = task.drafted()
     groups = [task.graph.group(room.name) for room in rooms]
-    widths = {room.name: trial_widths(room) for room in rooms}
+    every = {room.name: trial_widths(room) for room in rooms}
+    tried = every if loss is not None else {room.name: trial_widths(room, TRIED) for room in rooms}
+    widths = {name: (tried[name], sorted({*every[name], *tried[name]})) for name in every}
     with Store(task.memory) as store:
         trials = _prepare(task, groups, widths, store)
-        return _measure(task, trials, widths, store) if loss is None else _judge(task, trials, widths, loss)
+        return _measure(task, trials, store) if loss is None else _judge(task, trials, loss)
 
 
-def trial_widths(room: Room) -> tuple[int, ...]:
-    """Allowed widths closest to the fractions, ascending, without the full one."""
-    near = {min(room.choices, key=lambda width: abs(width - share * room.width)) for share in FRACTIONS}
+def trial_widths(room: Room, shares: Sequence[float] = TRIED + BETWEEN) -> tuple[int, ...]:
+    """Allowed widths closest to the shares of the full one, ascending, without that itself."""
+    near = {min(room.choices, key=lambda width: abs(width - share * room.width)) for share in shares}
     return tuple(sorted(near - {room.width})) or room.choices[:1]
 
 
+def completed(measured: Curve, consumers: Curve) -> Curve:
+    """Return the curve of the output at all widths of the consumers' one, from some of them.
+
+    Output and consumers err in proportion to some power of each other over short ways: logarithms are interpolated.
+    """
+    known = dict(zip(measured.widths, measured.errors, strict=True))
+    floor = 1e-30
+    pairs = sorted(
+        (np.log(max(error, floor)), np.log(max(known[width], floor)))
+        for width, error in zip(consumers.widths, consumers.errors, strict=True)
+        if width in known
+    )
+    at, values = zip(*pairs, strict=True)
+    errors = (
+        known[width] if width in known else float(np.exp(np.interp(np.log(max(error, floor)), at, values)))
+        for width, error in zip(consumers.widths, consumers.errors, strict=True)
+    )
+    return Curve(consumers.widths, tuple(errors))
+
+
 def _prepare(
-    task: Task, groups: Sequence[ChannelGroup], widths: Mapping[str, Sequence[int]], store: Store
+    task: Task, groups: Sequence[ChannelGroup], widths: Mapping[str, tuple[Sequence[int], Sequence[int]]], store: Store
 ) -> list[_Trials]:
     needed = {consumer.node: consumer.contraction for group in groups for consumer in group.consumers}
     waiting = {group.name: {consumer.node for consumer in group.consumers} for group in groups}
     moments: dict[str, Regression] = {}
     trials = []
-    steps = survey(task.network, list(needed.values()), task.data, task.running, task.memory, task.executor)
-    for done, (contraction, found) in enumerate(steps):
+    for done, (contraction, found) in enumerate(task.survey(list(needed.values()))):
         moments[contraction.node] = found
         for group in groups:
             if contraction.node in waiting[group.name]:
                 waiting[group.name].remove(contraction.node)
                 if not waiting[group.name]:
-                    trials.append(_try(task, group, widths[group.name], moments, store))
+                    trials.append(_try(task, group, *widths[group.name], moments, store))
         open_nodes = set().union(*waiting.values(), *({c.node for c in g.consumers} for g in groups if waiting[g.name]))
         moments = {node: item for node, item in moments.items() if node in open_nodes}
         task.watch("surveying", done + 1, len(needed))
@@ -94,22 +125,29 @@ def _prepare(
 
 
 def _try(
-    task: Task, group: ChannelGroup, widths: Sequence[int], moments: Mapping[str, Regression], store: Store
+    task: Task,
+    group: ChannelGroup,
+    tried: Sequence[int],
+    widths: Sequence[int],
+    moments: Mapping[str, Regression],
+    store: Store,
 ) -> _Trials:
     problems = []
     for consumer in group.consumers:
         kernel, weights = kernel_of(task.network, consumer.contraction)
         alive = np.ones(weights.shape[0] * weights.shape[1], bool)
         problems.append(problem_of(consumer, kernel, moments[consumer.node].centered(), weights, alive))
-    choices = task.choose(group, problems, widths)
+    choices = dict(zip(widths, task.choose(group, problems, widths), strict=True))
+    chosen = {width: choices[width] for width in tried}
     values = []
-    for choice in choices:
+    for choice in chosen.values():
         mine: dict[Use, Held] = {}
         for consumer in group.consumers:
             fitted = _refitted(task, group, consumer, choice, moments[consumer.node])
             mine.update({use: store.put(value) for use, value in fitted.items()})
         values.append(mine)
-    return _Trials(group=group, choices=choices, values=tuple(values))
+    consumers = Curve(tuple(widths), tuple(choice.error for choice in choices.values()))
+    return _Trials(group=group, tried=chosen, values=tuple(values), consumers=consumers)
 
 
 def _refitted(
@@ -137,9 +175,7 @@ def _refitted(
     return found
 
 
-def _measure(
-    task: Task, trials: Sequence[_Trials], widths: Mapping[str, Sequence[int]], store: Store
-) -> dict[str, GroupSensitivity]:
+def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, GroupSensitivity]:
     network = task.network
     few = replace_samples(task.data, SAMPLES)
     outputs = [name for name in network.outputs if name not in network.constants]
@@ -156,33 +192,22 @@ def _measure(
             errors.append(displacement(reference, [run(chunk, fed) for chunk in range(stream.chunks)]))
             for held in values.values():
                 held.free()
-        name = trial.group.name
-        found[name] = GroupSensitivity(
-            name=name,
-            output=Curve(tuple(widths[name]), tuple(errors)),
-            consumers=Curve(tuple(widths[name]), tuple(choice.error for choice in trial.choices)),
-        )
+        found[trial.group.name] = trial.sensitivity(errors)
         task.watch("measuring sensitivities", done + 1, len(trials))
     stream.close()
     return found
 
 
-def _judge(
-    task: Task, trials: Sequence[_Trials], widths: Mapping[str, Sequence[int]], loss: Callable[[Plan], float]
-) -> dict[str, GroupSensitivity]:
+def _judge(task: Task, trials: Sequence[_Trials], loss: Callable[[Plan], float]) -> dict[str, GroupSensitivity]:
     found: dict[str, GroupSensitivity] = {}
     for done, trial in enumerate(trials):
         name, losses = trial.group.name, []
-        for choice, values in zip(trial.choices, trial.values, strict=True):
+        for choice, values in zip(trial.tried.values(), trial.values, strict=True):
             weights = {use: held.get() for use, held in values.items()}
             losses.append(loss(Plan(supports={name: choice.support}, weights=weights)))
             for held in values.values():
                 held.free()
-        found[name] = GroupSensitivity(
-            name=name,
-            output=Curve(tuple(widths[name]), tuple(losses)),
-            consumers=Curve(tuple(widths[name]), tuple(choice.error for choice in trial.choices)),
-        )
+        found[name] = trial.sensitivity(losses)
         task.watch("measuring sensitivities", done + 1, len(trials))
     return found
 

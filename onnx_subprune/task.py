@@ -108,6 +108,18 @@ class Task:
     scores: Mapping[str, Float64] = field(default_factory=dict)
     """By group, (w,), what a selector that runs the model says of its channels: see `probing`."""
 
+    def survey(self, contractions: Sequence[Contraction]) -> Iterator[tuple[Contraction, Regression]]:
+        """Yield the moments of the original model at each of `contractions`, of drawn positions where those of the walk are."""
+        return survey(
+            self.network,
+            contractions,
+            self.data,
+            self.running,
+            self.memory,
+            self.executor,
+            sampled=isinstance(self.formulation, Asymmetric),
+        )
+
     def drafted(self) -> "Task":
         """Return the task with a selector that does for trials: forward selection, where it is to be refined in the end."""
         return replace(self, selector=Forward()) if isinstance(self.selector, Refined) else self
@@ -136,11 +148,17 @@ def survey(
     running: Running,
     memory: int,
     executor: Executor = LOCAL,
+    *,
+    sampled: bool = False,
 ) -> Iterator[tuple[Contraction, Regression]]:
-    """Yield the moments of the original model at each of `contractions`, in topological order; the target is input times weights."""
+    """Yield the moments of the original model at each of `contractions`, in topological order; the target is input times weights.
+
+    sampled: of drawn output positions, as many as `running` says, instead of all.
+    """
     with executor.begin(network, data, running, memory, paired=False) as run:
         for contraction in sorted(contractions, key=lambda item: network.position[item.node]):
             run.advance(network.position[contraction.node])
             kernel, weights = kernel_of(network, contraction)
-            ask = Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor)
+            positions = running.positions_of(data.samples, weights.shape[1]) if sampled else None
+            ask = Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor, positions=positions)
             yield contraction, united(run.collect(ask)).moments().with_target(weights)
