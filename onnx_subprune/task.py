@@ -23,6 +23,8 @@ Float64 = NDArray[np.float64]
 
 
 LOCAL = Local()
+SURVEYED = 4
+"""A survey draws so many times the positions of the walk: what is chosen on it, or allocated, decides for the whole model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +155,12 @@ def survey(
 ) -> Iterator[tuple[Contraction, Regression]]:
     """Yield the moments of the original model at each of `contractions`, in topological order; the target is input times weights.
 
-    sampled: of drawn output positions, as many as `running` says, instead of all.
+    sampled: of drawn output positions, `SURVEYED` times as many as `running` says, instead of all.
     """
     with executor.begin(network, data, running, memory, paired=False) as run:
         for contraction in sorted(contractions, key=lambda item: network.position[item.node]):
             run.advance(network.position[contraction.node])
             kernel, weights = kernel_of(network, contraction)
-            positions = running.positions_of(data.samples, weights.shape[1]) if sampled else None
+            positions = SURVEYED * running.positions_of(data.samples, weights.shape[1]) if sampled else None
             ask = Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor, positions=positions)
             yield contraction, united(run.collect(ask)).moments().with_target(weights)

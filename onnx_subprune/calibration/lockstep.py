@@ -7,11 +7,12 @@ the same bytes.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum, auto
 from math import prod
+from threading import Lock
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -181,10 +182,13 @@ class Streams:
         return ask.kernel.wide(shape[-1]) and self._most * prod(shape[1:-1]) < shape[-1]
 
     def _collected(self, ask: Ask, halves: Sequence[Part], shape: tuple[int, ...]) -> Sequence[Part]:
-        def worked(number: int, x: Array, target: Array | None, positions: Int64 | None) -> Callable[[], None]:
-            half = halves[number % self._halves]
+        locks = [Lock() for _ in halves]
+
+        def worked(number: int, x: Array, target: Array | None, positions: Int64 | None) -> None:
+            half, lock = halves[number % self._halves], locks[number % self._halves]
             found = half.products(ask.source(x), target, positions)
-            return lambda: half.take(found, ask.taken(shape or x.shape))
+            with lock:  # sums do not depend on the order
+                half.take(found, ask.taken(shape or x.shape))
 
         def jobs() -> Iterator[tuple[int, Array, Array | None, Int64 | None]]:
             for number, have, wanted, asked in self._sent_back(ask):  # only the target goes on from here
@@ -196,8 +200,8 @@ class Streams:
                 target = _target(ask, have, wanted, positions) if sent is None else sent
                 yield number, have[ask.input], target, positions
 
-        for take in alongside(worked, jobs(), self._threads):
-            take()
+        for _ in alongside(worked, jobs(), self._threads):
+            pass
         return halves
 
     def _sent_back(self, ask: Ask) -> Iterator[tuple[int, Mapping[str, Array], Mapping[str, Array], Array | None]]:
