@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.adjoint import adjoint
+from onnx_subprune.calibration.ask import Ask, What
 from onnx_subprune.calibration.bias import Bias
 from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel, Kind
-from onnx_subprune.calibration.lockstep import Ask, Lockstep, What, united
+from onnx_subprune.calibration.lockstep import Lockstep, united
 from onnx_subprune.calibration.moments import Moments
 from onnx_subprune.calibration.newton import Step, direction, reach
-from onnx_subprune.calibration.stream import ROWS
+from onnx_subprune.calibration.regression import Sums
 from onnx_subprune.calibration.ways import Way
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import Network
@@ -31,7 +32,9 @@ Mask = NDArray[np.bool_]
 
 WORTH = 0.1
 """Another step follows one that took away this share of the residual's energy."""
-SPARED = 4
+ROWS = 32
+"""A step needs so many output positions for each column of the producer."""
+SPARED = 8
 """At least one in so many samples is looked at for a step, however large the maps are."""
 
 
@@ -110,22 +113,20 @@ class Joint:
         self._pruned, self._models, self._way = pruned, pruned.models, way
         self._ask, self._source, self._producer = ask, source, source.producer
         self._grams: list[Float64] | None = None
-        self._energies = self.energies()
+        self._energies: list[float] = []
 
     def energies(self) -> list[float]:
         """Return what the reader puts out wrong, on each half."""
-        found = self._models.collect(
-            replace(self._ask, what=What.RESIDUAL, every=self._source.ask.every, channels=None)
-        )
-        return [float(half.moments().energy.sum()) for half in found]
+        ask = replace(self._ask, what=What.RESIDUAL, every=self._source.ask.every, channels=None)
+        return _energies(self._models.collect(ask))
 
     def step(self, refit: Callable[[], None]) -> float:
         """Move the producer and refit the reader; return the share of the residual's energy that this took away.
 
         0 if it would have made nothing better: then both stay as they were.
         """
-        found = self._gradients() if sum(self._energies) > 0.0 else None
-        if found is None:
+        found = self._gradients()
+        if found is None or sum(self._energies) <= 0.0:
             return 0.0
         before = {use: value for use, value in self._pruned.weights.items() if use.node == self._way.reader.node}
         step = direction(*found, self._source.alive, free_bias=self._producer.biased)
@@ -148,10 +149,15 @@ class Joint:
         self._models.advance(self._pruned.position, [self._ask.input])
 
     def _gradients(self) -> tuple[Moments, Float64] | None:
-        """Moments of the producer whose target is the gradient, and the curvature; None where there are rows in place of moments."""
+        """Moments of the producer whose target is the gradient, and the curvature; None where there are rows in place of moments.
+
+        What the reader puts out wrong is known from then on.
+        """
         back = adjoint(self._pruned.network, self._way, self._pruned.weights)
         ask = replace(self._source.ask, back=back, with_gram=self._grams is None)
-        sums = self._models.collect(ask)
+        found = self._models.collect(ask)
+        sums, residuals = found[: len(found) // 2], found[len(found) // 2 :]
+        self._energies = _energies(residuals)
         grams: Sequence[Float64 | None] = self._grams or [None] * len(sums)
         halves = [half.moments(gram) for half, gram in zip(sums, grams, strict=True)]
         plain = [half for half in halves if isinstance(half, Moments)]
@@ -164,6 +170,10 @@ class Joint:
         felt = united(self._models.collect(probe)).moments()
         assert felt.gram is not None
         return sum(plain[1:], plain[0]), felt.gram[0] / felt.count
+
+
+def _energies(sums: Sequence[Sums]) -> list[float]:
+    return [float(half.moments().energy.sum()) for half in sums]
 
 
 def _positionwise(kernel: Kernel) -> Kernel:

@@ -278,14 +278,13 @@ def few(data: Calibration) -> Mapping[str, NDArray[np.generic]]:
     return feeds if data.fixed else {name: array[:CHECKED] for name, array in feeds.items()}
 
 
-JUDGED = 1 << 26
-"""Bytes of calibration data that fidelity is measured on where there are no others; that many say as much as all."""
+JUDGED = 256
+"""Samples of the calibration data that fidelity is measured on where there are no others: what was fitted says little about others anyway."""
 
 
 def judged_of(data: Calibration) -> Calibration:
     """Return the first samples, as many as fidelity is measured on."""
-    each = sum(array.nbytes for array in data.arrays.values()) // max(data.samples, 1)
-    return data.take(max(4 * data.chunk, JUDGED // max(each, 1)))
+    return data.take(max(4 * data.chunk, JUDGED))
 
 
 def memory_of(resources: Resources) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.allocation import Room, proportional
+from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.divergence import divergence
 from onnx_subprune.calibration.store import Store
 from onnx_subprune.calibration.stream import Stream
@@ -76,7 +77,8 @@ class Gates:
         losses = np.zeros(len(gates))
         for row, gate in enumerate(gates):
             weights = self._gated(gate)
-            losses[row] = divergence(self._reference, [self._run(chunk, weights) for chunk in range(self._chunks)])
+            runs = alongside(self._run, ((chunk, weights) for chunk in range(self._chunks)), self._task.running.cores)
+            losses[row] = divergence(self._reference, list(runs))
         return losses
 
     def _gated(self, gate: Float64) -> dict[Use, Array]:

@@ -5,7 +5,6 @@ that it is the first to read, then regress it on what it should put out. Three f
 model input and target come from.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
@@ -13,10 +12,11 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.calibration.ask import Ask, drawn_share
 from onnx_subprune.calibration.bias import Bias, bias_of
 from onnx_subprune.calibration.equations import Fit, Known, fit, living, plain, problem_of, spread
 from onnx_subprune.calibration.kernel import Kernel
-from onnx_subprune.calibration.lockstep import Ask, Lockstep, drawn_share, united
+from onnx_subprune.calibration.lockstep import Lockstep, united
 from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.calibration.store import Shelf
 from onnx_subprune.calibration.targets import Aim, aim_of
@@ -106,7 +106,7 @@ class _Walk:
             self._choose(contraction, kernel, about, weights)
             alive = alive_columns(task.graph, self._choices, contraction, kernel, weights)
         selected = clock()
-        known = Known(task.memory // 8, task.running.threads or os.cpu_count() or 1)
+        known = Known(task.memory // 8, task.running.cores)
         if task.refit is None:
             assert about is not None
             found = plain(about, weights, alive)
@@ -254,13 +254,14 @@ class _Walk:
         bias = self._bias(producer, source)
         shift = None if bias is None else self._now(bias.use, np.zeros(len(bias.scale), bias.dtype))
         shape = task.graph.observation.shapes[producer.output.tensor]
-        every = spared(task.data.samples, prod(shape[2:]), weights.shape[1])
-        positions: int | None = task.running.positions_of(-(-task.data.samples // every), weights.shape[1])
+        there = alive_columns(task.graph, self._choices, producer, source, weights)
+        columns = max(1, int(there.sum()) // weights.shape[0])
+        every = spared(task.data.samples, prod(shape[2:]), columns)
+        positions: int | None = task.running.positions_of(-(-task.data.samples // every), columns)
         observed = task.graph.observation.shapes
         if any(array.shape[1:] != observed[name][1:] for name, array in task.data.arrays.items() if name in observed):
             positions = None  # the data have other sizes than the model was traced with, so the share would be another
         ask = self._aimed(reader, kernel, aim, alive, renew=aim.flat is not None, with_gram=True)
-        there = alive_columns(task.graph, self._choices, producer, source, weights)
         now = self._now(producer.weight, task.network.array(producer.weight_tensor))
         joint = Joint(
             Pruned(network=task.network, models=self._models, weights=self._weights, position=self._anchor(reader)),

@@ -4,13 +4,15 @@ Pass one over the original model takes the moments of every consumer; channels a
 those. Pass two, on fewer samples, runs what lies behind the group with each of these weights, which are inputs of one session a group.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.allocation import Curve, Room
+from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.bias import bias_of
 from onnx_subprune.calibration.divergence import displacement
 from onnx_subprune.calibration.equations import columns_of, problem_of
@@ -186,16 +188,21 @@ def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, G
     for done, trial in enumerate(ordered):
         stream.advance(min(network.position[consumer.node] for consumer in trial.group.consumers))
         run = stream.opened(outputs, list(trial.values[0]))
-        errors = []
-        for values in trial.values:
-            fed = {use: held.get() for use, held in values.items()}
-            errors.append(displacement(reference, [run(chunk, fed) for chunk in range(stream.chunks)]))
-            for held in values.values():
-                held.free()
+        runs = alongside(run, _fed(trial, stream.chunks), task.running.cores)
+        errors = [displacement(reference, [next(runs) for _ in reference]) for _ in trial.values]
+        for held in chain.from_iterable(values.values() for values in trial.values):
+            held.free()
         found[trial.group.name] = trial.sensitivity(errors)
         task.watch("measuring sensitivities", done + 1, len(trials))
     stream.close()
     return found
+
+
+def _fed(trial: _Trials, chunks: int) -> Iterator[tuple[int, Mapping[Use, Array]]]:
+    """Yield every chunk with every width's weights."""
+    for values in trial.values:
+        weights = {use: held.get() for use, held in values.items()}
+        yield from ((chunk, weights) for chunk in range(chunks))
 
 
 def _judge(task: Task, trials: Sequence[_Trials], loss: Callable[[Plan], float]) -> dict[str, GroupSensitivity]:

@@ -1,6 +1,5 @@
 """What the walk is asked to do, what it returns, and the moments of the original model that it may begin with."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -8,8 +7,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.calibration.ask import Ask
 from onnx_subprune.calibration.kernel import Kernel
-from onnx_subprune.calibration.lockstep import Ask, Executor, Local, united
+from onnx_subprune.calibration.lockstep import Executor, Local, united
 from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Calibration
@@ -24,7 +24,7 @@ Float64 = NDArray[np.float64]
 
 LOCAL = Local()
 SURVEYED = 4
-"""A survey draws so many times the positions of the walk: what is chosen on it, or allocated, decides for the whole model."""
+"""A survey for the widths draws so many times the positions of the walk: what is allocated decides for the whole model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,13 @@ class Task:
     scores: Mapping[str, Float64] = field(default_factory=dict)
     """By group, (w,), what a selector that runs the model says of its channels: see `probing`."""
 
-    def survey(self, contractions: Sequence[Contraction]) -> Iterator[tuple[Contraction, Regression]]:
-        """Yield the moments of the original model at each of `contractions`, of drawn positions where those of the walk are."""
+    def survey(
+        self, contractions: Sequence[Contraction], times: int = SURVEYED
+    ) -> Iterator[tuple[Contraction, Regression]]:
+        """Yield the moments of the original model at each of `contractions`.
+
+        They are of drawn positions where those of the walk are, so many times as many.
+        """
         return survey(
             self.network,
             contractions,
@@ -119,7 +124,7 @@ class Task:
             self.running,
             self.memory,
             self.executor,
-            sampled=isinstance(self.formulation, Asymmetric),
+            times=times if isinstance(self.formulation, Asymmetric) else None,
         )
 
     def drafted(self) -> "Task":
@@ -132,7 +137,7 @@ class Task:
             return ranked(problems, self.scores[group.name], sizes, group.cells)
         selector = self.selector
         if isinstance(selector, Refined):
-            selector = replace(selector, threads=self.running.threads or os.cpu_count() or 1)
+            selector = replace(selector, threads=self.running.cores)
         return selector.path(problems, sizes, group.cells)
 
 
@@ -151,16 +156,16 @@ def survey(
     memory: int,
     executor: Executor = LOCAL,
     *,
-    sampled: bool = False,
+    times: int | None = None,
 ) -> Iterator[tuple[Contraction, Regression]]:
     """Yield the moments of the original model at each of `contractions`, in topological order; the target is input times weights.
 
-    sampled: of drawn output positions, `SURVEYED` times as many as `running` says, instead of all.
+    times: of drawn output positions, so many times as many as `running` says; None for all.
     """
     with executor.begin(network, data, running, memory, paired=False) as run:
         for contraction in sorted(contractions, key=lambda item: network.position[item.node]):
             run.advance(network.position[contraction.node])
             kernel, weights = kernel_of(network, contraction)
-            positions = SURVEYED * running.positions_of(data.samples, weights.shape[1]) if sampled else None
+            positions = times * running.positions_of(data.samples, weights.shape[1]) if times else None
             ask = Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor, positions=positions)
             yield contraction, united(run.collect(ask)).moments().with_target(weights)

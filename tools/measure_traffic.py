@@ -11,8 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from onnx_subprune import Asymmetric, Channels, Layerwise, Resources, collect, prune
+from onnx_subprune.calibration.ask import Ask
 from onnx_subprune.calibration.collector import Collector
-from onnx_subprune.calibration.lockstep import Ask, Local, Lockstep, Streams
+from onnx_subprune.calibration.lockstep import Local, Lockstep, Streams
 from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.model import Network

@@ -1,9 +1,10 @@
-"""Work on chunks in threads while the next chunks are being made; results come in order.
+"""Work on chunks side by side, each in a thread of its own; results come in order.
 
-The models run in the calling thread and the products of earlier chunks are formed next to that: NumPy and onnxruntime both let go of
-the interpreter. What is computed from a chunk does not depend on the number of threads.
+NumPy and onnxruntime both let go of the interpreter, and a chunk a thread takes less time than many threads on one chunk. What is
+computed from a chunk does not depend on the number of threads.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +12,16 @@ from typing import TypeVar, TypeVarTuple
 
 Result = TypeVar("Result")
 Job = TypeVarTuple("Job")
+
+
+def cores_of(threads: int | None) -> int:
+    """Return how many threads there are in all; None stands for as many as there are cores."""
+    return threads or os.cpu_count() or 1
+
+
+def threads_each(threads: int | None, jobs: int) -> int:
+    """Return how many threads are left for each of so many jobs side by side."""
+    return max(1, cores_of(threads) // max(jobs, 1))
 
 
 def alongside(work: Callable[[*Job], Result], jobs: Iterable[tuple[*Job]], threads: int) -> Iterator[Result]:

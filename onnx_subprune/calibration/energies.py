@@ -34,6 +34,10 @@ class Energies:
         """Add the energy of a chunk."""
         self._sum.add(found)
 
+    def add(self, residual: Array) -> None:
+        """Add the energy of a chunk's `residual`."""
+        self.take(self.products(residual), residual.shape)
+
     def merge(self, other: "Energies") -> None:
         """Add everything that was added to `other`."""
         self._sum.merge(other._sum)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnx_subprune.calibration.alongside import alongside, cores_of, threads_each
 from onnx_subprune.data import Calibration
 from onnx_subprune.runtime import Session
 
@@ -78,12 +79,16 @@ def fidelity(
     threads: int | None = None,
 ) -> Fidelity:
     """Run both models over `data` and compare; `labels` (samples,) are for the first output, a vector of scores."""
-    first, second = original.session(threads=threads), pruned.session(threads=threads)
+    each = threads_each(threads, -(-data.samples // data.chunk))
+    first, second = original.session(threads=each), pruned.session(threads=each)
     names = [port.name for port in first.outputs if port.dtype.kind == "f"]
     sums = {name: _Sums() for name in names}
     right, start = [0, 0], 0
-    for chunk in data.chunks():
-        ours, theirs = first.run(chunk, names), second.run(chunk, names)
+
+    def run(chunk: Mapping[str, Array]) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
+        return first.run(chunk, names), second.run(chunk, names)
+
+    for ours, theirs in alongside(run, ((chunk,) for chunk in data.chunks()), cores_of(threads)):
         for name in names:
             sums[name].add(ours[name], theirs[name])
         if labels is not None and names:

@@ -5,7 +5,7 @@ nodes from it on. `read` computes any tensor from those; `advance` moves the pos
 how the pruned model runs before it exists, with zeros in the rows of dropped channels (slicing equals masking).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
+from onnx_subprune.calibration.alongside import alongside, cores_of, threads_each
 from onnx_subprune.calibration.store import Held, Store
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import Use
@@ -62,6 +63,19 @@ class Running:
         """Return how many output positions of each of `samples` count for a convolution with so many columns a group."""
         return self.positions or -(-ROWS * columns // samples)
 
+    @property
+    def cores(self) -> int:
+        """How many threads there are in all."""
+        return cores_of(self.threads)
+
+    def open(self, model: ModelProto, chunks: int, folder: Path | None = None) -> Session:
+        """Return a session for `model`, which runs on so many chunks side by side."""
+        return self.session(model, threads_each(self.threads, chunks), folder)
+
+
+Read = Callable[[int], Mapping[str, Array]]
+"""From the number of a chunk to tensors of it; may be called from several threads."""
+
 
 class Stream:
     """See the module. `position` counts nodes of `network`; the stream begins at 0 with the calibration data."""
@@ -87,13 +101,20 @@ class Stream:
 
         chunks: which; all if it is None.
         """
+        chosen = range(self.chunks) if chunks is None else chunks
+        yield from alongside(self.reader(names, len(chosen)), ((chunk,) for chunk in chosen), self._running.cores)
+
+    def reader(self, names: Sequence[str], chunks: int) -> Read:
+        """Return what reads the tensors `names` of a chunk, of which so many will be asked for; until the stream moves."""
         missing = [name for name in names if name not in self._held]
-        run = self._runner(missing) if missing else None
-        for chunk in range(self.chunks) if chunks is None else chunks:
-            found = {name: self._held[name][chunk].get() for name in names if name in self._held}
-            if run is not None:
-                found.update(run(chunk))
-            yield found
+        there = {name: self._held[name] for name in names if name in self._held}
+        run = _Runner(self, missing, (), chunks) if missing else None
+
+        def read(chunk: int) -> Mapping[str, Array]:
+            found = {name: held[chunk].get() for name, held in there.items()}
+            return found if run is None else {**found, **run(chunk)}
+
+        return read
 
     def advance(self, position: int, also: Sequence[str] = ()) -> None:
         """Move on to `position`: hold what is alive there, and `also`, and nothing else."""
@@ -141,23 +162,19 @@ class Stream:
                     alive.append(name)
         return alive
 
-    def _runner(self, names: Sequence[str]) -> "_Runner":
-        return _Runner(self, names, ())
-
     def opened(self, names: Sequence[str], uses: Sequence[Use]) -> "_Runner":
         """Return what computes `names` of a chunk from what is held, with the constants of `uses` given at every call."""
-        return _Runner(self, names, uses)
+        return _Runner(self, names, uses, self.chunks)
 
 
 class _Runner:
     """A session for the part of the model between what is held and some tensors."""
 
-    def __init__(self, stream: Stream, names: Sequence[str], opened: Sequence[Use]) -> None:
+    def __init__(self, stream: Stream, names: Sequence[str], opened: Sequence[Use], chunks: int) -> None:
         self._stream, self._names, self._opened = stream, names, opened
         chosen, needed = stream._network.ancestors(names, list(stream._held))
         self._inputs = [name for name in stream._held if name in needed]
-        running = stream._running
-        self._session = running.session(self._model(chosen, needed), running.threads, stream._network.folder)
+        self._session = stream._running.open(self._model(chosen, needed), chunks, stream._network.folder)
 
     def __call__(self, chunk: int, values: Mapping[Use, Array] | None = None) -> Mapping[str, Array]:
         """Return the tensors for one chunk; `values` are those of the opened uses."""

@@ -17,6 +17,7 @@ from onnx_subprune.graph.channels import Contraction
 from onnx_subprune.graph.model import Network, attribute
 
 Array = NDArray[np.generic]
+Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
 TINY = 1e-6
@@ -42,21 +43,23 @@ class Aim:
         result = wanted.astype(np.float32, copy=False)
         if other is not None:
             result = result - other.astype(np.float32, copy=False)
-        if not np.any(self.shift) and np.all(self.scale == 1.0):
-            return result
         shape = tuple(-1 if index == axis else 1 for index in range(result.ndim))
-        scale, shift = self.scale.astype(np.float32).reshape(shape), self.shift.astype(np.float32).reshape(shape)
-        return np.asarray((result - shift) / scale)
+        if np.any(self.shift):
+            result = result - self.shift.astype(np.float32).reshape(shape)
+        if np.any(self.scale != 1.0):
+            result = result / self.scale.astype(np.float32).reshape(shape)
+        return result
 
-    def seen(self, original: Array, current: Array) -> Array:
+    def seen(self, original: Array, current: Array) -> Float32:
         """Return the original values, but where the activation is flat those of the pruned model that lie on the right side."""
         assert self.flat is not None
         low, high = self.flat
-        wanted = original.astype(np.float32, copy=False)
-        low_side = np.where(wanted <= low, np.minimum(current, low), wanted)
-        return np.asarray(
-            np.where(wanted >= high, np.maximum(current, high), low_side) if np.isfinite(high) else low_side
-        )
+        wanted = original.astype(np.float32)
+        if np.isfinite(high):
+            np.copyto(wanted, np.maximum(current, np.float32(high)), where=wanted >= high)
+        if np.isfinite(low):
+            np.copyto(wanted, np.minimum(current, np.float32(low)), where=wanted <= low)
+        return wanted
 
 
 def aim_of(

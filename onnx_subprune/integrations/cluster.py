@@ -19,7 +19,8 @@ import numpy as np
 from distributed import Client, Future, KilledWorker
 from numpy.typing import NDArray
 
-from onnx_subprune.calibration.lockstep import Ask, Lockstep
+from onnx_subprune.calibration.ask import Ask
+from onnx_subprune.calibration.lockstep import Lockstep
 from onnx_subprune.calibration.regression import Sums
 from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Calibration, shard_of

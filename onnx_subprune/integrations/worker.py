@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from threadpoolctl import threadpool_limits
 
-from onnx_subprune.calibration.lockstep import Ask, Streams
+from onnx_subprune.calibration.ask import Ask
+from onnx_subprune.calibration.lockstep import Streams
 from onnx_subprune.calibration.regression import Sums
 from onnx_subprune.calibration.stream import Opener, Running
 from onnx_subprune.graph.channels import Use

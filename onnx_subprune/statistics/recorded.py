@@ -9,7 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.calibration.lockstep import Ask, Lockstep
+from onnx_subprune.calibration.ask import Ask
+from onnx_subprune.calibration.lockstep import Lockstep
 from onnx_subprune.calibration.regression import Sums
 from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Calibration

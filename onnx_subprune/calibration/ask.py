@@ -1,0 +1,74 @@
+"""What the walk wants to know of one contraction: a question that an executor answers with sums over chunks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.calibration.adjoint import Adjoint
+from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
+from onnx_subprune.calibration.targets import Aim
+from onnx_subprune.calibration.unfold import output_positions, sample_positions
+
+Array = NDArray[np.generic]
+Int64 = NDArray[np.int64]
+
+WORTH = 3
+"""Maps with fewer positions, in units of those asked for, are taken whole: lags make that as cheap."""
+
+
+class What(Enum):
+    """What is collected: moments; the energy of the residual alone; the gram of what residuals of random signs ask, over a few samples."""
+
+    MOMENTS = auto()
+    RESIDUAL = auto()
+    PROBE = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ask:
+    """The moments of one contraction.
+
+    node: its label. input: the tensor that it reads in the pruned model. aim: what it should reproduce of the original model, None for the
+    moments of the input alone. axis: the channel axis of its output. renew: take from the original only what the activation behind can
+    tell apart. with_gram: False where the gram is known already. positions: about so many output positions of a sample of a convolution,
+    drawn anew for every chunk; None for all. channels: those of the input that count; the moments are of them alone. None for all.
+    every: take one chunk of each half of so many, as long as there is one. what: moments, or less. back: with this, the target is what the
+    residual of a reader asks of the contraction; node, aim and axis are that reader's, kernel and input the contraction's. See `adjoint`.
+    """
+
+    node: str
+    kernel: Kernel
+    input: str
+    aim: Aim | None = None
+    axis: int = 1
+    renew: bool = False
+    with_gram: bool = True
+    positions: int | None = None
+    channels: Int64 | None = None
+    every: int = 1
+    what: What = What.MOMENTS
+    back: Adjoint | None = None
+
+    def source(self, x: Array) -> Array:
+        """Return the channels of the input that count."""
+        return x if self.channels is None else x.take(self.channels, axis=self.kernel.input_axis)
+
+
+def drawn(ask: Ask, input_shape: Sequence[int], chunk: int) -> Int64 | None:
+    """Return the output positions of chunk number `chunk` that count, the same whenever they are asked for; None for all."""
+    if ask.positions is None or ask.kernel.kind not in CONVOLUTIONS:
+        return None
+    total = output_positions(ask.kernel, input_shape)
+    if drawn_share(ask.kernel, total, ask.positions) == 1.0:
+        return None
+    return sample_positions(total, ask.positions, np.random.default_rng([total, ask.positions, chunk]))
+
+
+def drawn_share(kernel: Kernel, total: int, positions: int | None) -> float:
+    """Return which share of the `total` output positions of a sample counts, where about `positions` are asked for."""
+    if positions is None or kernel.kind not in CONVOLUTIONS or total < WORTH * positions:
+        return 1.0
+    return positions / total
