@@ -286,7 +286,8 @@ class _Walk:
         def refit() -> None:
             halves = [half.moments() for half in self._models.collect(ask)]
             free = self._bias(reader, kernel) is not None
-            state.append(fit(halves, state[-1].weights, alive, free_bias=free))
+            before, known = state[-1], Known(threads=task.running.cores)  # other inputs, but the ridge stays
+            state.append(fit(halves, before.weights, alive, free_bias=free, known=known, renewing=before))
             self._take(reader, kernel, aim, state[-1])
 
         for _ in range(steps):

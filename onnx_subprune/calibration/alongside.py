@@ -7,7 +7,9 @@ computed from a chunk does not depend on the number of threads.
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache
+from threading import local
 from typing import TypeVar, TypeVarTuple
 
 Result = TypeVar("Result")
@@ -26,15 +28,29 @@ def threads_each(threads: int | None, jobs: int) -> int:
 
 def alongside(work: Callable[[*Job], Result], jobs: Iterable[tuple[*Job]], threads: int) -> Iterator[Result]:
     """Yield `work(*job)` for every job, in order; as many jobs as there are `threads` wait or are worked on at a time."""
-    if threads == 1:
+    if threads == 1 or getattr(_HERE, "working", False):
         yield from (work(*job) for job in jobs)
         return
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Result]] = deque()
+    waiting: deque[Future[Result]] = deque()
+    try:
         for job in jobs:
-            waiting.append(pool.submit(work, *job))
+            waiting.append(_pool(threads).submit(work, *job))
             del job
             if len(waiting) > threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+        wait(waiting)
+
+
+_HERE = local()
+"""Knows whether a thread belongs to a pool: what that does side by side would wait for itself."""
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """The threads, kept: a walk works on some hundred rows of chunks."""
+    return ThreadPoolExecutor(threads, initializer=lambda: setattr(_HERE, "working", True))

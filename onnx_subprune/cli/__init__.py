@@ -7,6 +7,7 @@ from cyclopts import CycloptsError
 
 from onnx_subprune.cli import collect, compare, inspect, merge, prune, sensitivity
 from onnx_subprune.cli.application import app
+from onnx_subprune.cli.heap import share_one_heap
 from onnx_subprune.errors import SubpruneError, VerificationError
 
 COMMANDS = (prune, inspect, sensitivity, compare, collect, merge)
@@ -37,4 +38,5 @@ def _fail(message: str, status: int) -> int:
 
 def main() -> None:
     """Entry point of the command."""
+    share_one_heap()
     sys.exit(run(sys.argv[1:]))

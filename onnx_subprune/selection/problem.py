@@ -68,7 +68,15 @@ class Problem:
 
         Channel i owns columns i*b to (i+1)*b - 1. Both are new.
         """
-        own, fixed = self.columns.ravel(), self.fixed
+        return self._without(self.fixed, self.columns.ravel())
+
+    def beside(self, support: Sequence[int]) -> tuple[Gram, Array, float]:
+        """Return the same of what the channels in `support` leave unexplained too, for the channels that are not in it."""
+        others = np.delete(self.columns, np.asarray(support, np.int64), axis=0)
+        return self._without(self.kept(support), others.ravel())
+
+    def _without(self, fixed: IntArray, own: IntArray) -> tuple[Gram, Array, float]:
+        """Gram, cross and energy of the columns `own` in what `fixed` leave unexplained."""
         gram, cross = self.gram, self.cross[own]
         if not fixed.size:
             return taken(gram, own), cross, self.energy

@@ -5,11 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_subprune.selection.backward import Backward
 from onnx_subprune.selection.elimination import Elimination, pick
 from onnx_subprune.selection.forward import Forward
-from onnx_subprune.selection.problem import IntArray, Problem, Support
+from onnx_subprune.selection.problem import Array, IntArray, Problem, Support
 from onnx_subprune.selection.ridge import pseudo_solve
 from onnx_subprune.selection.selector import Choice, mean_error
 
@@ -69,13 +70,17 @@ def _swap(problems: Sequence[Problem], support: Support, cells: IntArray) -> Sup
     inside[out] = False
     gains = np.zeros(len(inside))
     for problem in problems:
-        gram, cross, _ = problem.reduced()
-        state = Elimination(gram, cross, problem.block)
-        for channel in np.flatnonzero(inside).tolist():
-            state.eliminate(channel)
-        gains += _scale(problem) * state.worths()
+        gains += _scale(problem) * _gains(problem, inside)
     inside[pick(gains, ~inside & (cells == cells[out]), largest=True)] = True
     return tuple(np.flatnonzero(inside).tolist())
+
+
+def _gains(problem: Problem, inside: NDArray[np.bool_]) -> Array:
+    """What each channel that is not `inside` would add to those that are, (w,)."""
+    gram, cross, _ = problem.beside(np.flatnonzero(inside).tolist())
+    gains = np.zeros(len(inside))
+    gains[~inside] = Elimination(gram, cross, problem.block).worths()
+    return gains
 
 
 def _scale(problem: Problem) -> float:
