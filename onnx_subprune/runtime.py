@@ -4,27 +4,23 @@ All sessions run on the CPU. Failures come out as one-line errors of this packag
 """
 
 import contextlib
-import io
 import math
 import platform
 import re
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from google.protobuf.message import EncodeError
 from numpy.typing import NDArray
 from onnx import (
-    GraphProto,
     ModelProto,
     NodeProto,
     OperatorSetIdProto,
-    TensorProto,
     ValueInfoProto,
     helper,
     numpy_helper,
@@ -32,20 +28,14 @@ from onnx import (
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from onnx_subprune.errors import DataError, ModelError
+from onnx_subprune.handover import Split, light, source, weight_bytes
 
 Array = NDArray[np.generic]
 
 SMALL = 4096
 """Integer tensors of at most this many elements are observed with their values."""
-LIMIT = 2**31 - 2**20
-"""Protobuf messages end at 2 GiB."""
 LARGE = 2**30
 """Models with more bytes of weights are run without a second, packed copy of them, which is faster for small ones."""
-HELD = 2**27
-"""Weights in memory of more bytes than this, all together, are handed to onnxruntime by their address, if each has more than `SIZABLE`."""
-SIZABLE = 2**20
-HANDED: Mapping[int, int] = {TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.DOUBLE: 8}
-"""Element types that are handed over so, and their bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +89,16 @@ class Session:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(folder.resolve())
             )
-        if isinstance(model, (ModelProto, Split)) and _weight_bytes(model) > LARGE:
+        if isinstance(model, (ModelProto, Split)) and weight_bytes(model) > LARGE:
             options.add_session_config_entry("session.disable_prepacking", "1")  # a second copy of the weights
-        source, apart = _source(model)
-        options.add_external_initializers(list(apart), list(apart.values()))
+        text, apart = source(model)
+        values = [
+            ort.OrtValue.ortvalue_from_numpy_with_onnx_type(numpy_helper.to_array(tensor), tensor.data_type)
+            for tensor in apart.values()
+        ]
+        options.add_external_initializers(list(apart), values)
         try:
-            self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(text, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise ModelError(f"onnxruntime cannot load the model: {_line(error)}") from error
         self._session._model_bytes = None  # it would keep them for other providers: as much memory again as the weights
@@ -140,107 +134,18 @@ def _line(error: Exception) -> str:
     return text if len(text) <= 300 else text[:299] + "…"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Split:
-    """A model without its weights, and those."""
-
-    light: ModelProto
-    weights: Sequence[TensorProto]
-
-
-def _source(model: ModelProto | Split | Path | bytes) -> tuple[str | bytes, Mapping[str, ort.OrtValue]]:
-    """What onnxruntime loads, and the weights that it is handed beside that: it copies them, so they need not stay."""
-    if isinstance(model, Path):
-        return str(model), {}
-    if isinstance(model, bytes):
-        return model, {}
-    weights = model.weights if isinstance(model, Split) else model.graph.initializer
-    heavy = {tensor.name: tensor for tensor in weights if _bytes_inside(tensor) > SIZABLE}
-    if sum(_bytes_inside(tensor) for tensor in heavy.values()) <= HELD:
-        if isinstance(model, ModelProto):
-            return _serialized([model]), {}
-        return _serialized([model.light, *(_only(tensor) for tensor in weights)]), {}
-    light = model.light if isinstance(model, Split) else _light(model)
-    rest = (_only(_elsewhere(tensor) if tensor.name in heavy else tensor) for tensor in weights)
-    values = {
-        name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(numpy_helper.to_array(tensor), tensor.data_type)
-        for name, tensor in heavy.items()
-    }
-    return _serialized(part for parts in ((light,), rest) for part in parts), values
-
-
-def _only(tensor: TensorProto) -> ModelProto:
-    return ModelProto(graph=GraphProto(initializer=[tensor]))
-
-
-def _bytes_inside(tensor: TensorProto) -> int:
-    """Bytes of a weight that lies in the model itself and that onnxruntime can be handed; 0 for others."""
-    if tensor.data_location == TensorProto.EXTERNAL or tensor.data_type not in HANDED:
-        return 0
-    return int(math.prod(tensor.dims)) * HANDED[tensor.data_type]
-
-
-def _elsewhere(tensor: TensorProto) -> TensorProto:
-    """`tensor` without its values."""
-    light = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    light.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", "handed over"), ("offset", "0"), ("length", str(_bytes_inside(tensor)))):
-        light.external_data.add(key=key, value=value)
-    return light
-
-
-def _weight_bytes(model: ModelProto | Split) -> int:
-    weights = model.weights if isinstance(model, Split) else model.graph.initializer
-    outside = (entry.value for tensor in weights for entry in tensor.external_data if entry.key == "length")
-    return sum(_bytes_inside(tensor) for tensor in weights) + sum(int(length) for length in outside)
-
-
-def _serialized(parts: Iterable[ModelProto]) -> bytes:
-    """One model out of partial ones, one after the other: protobuf merges what stands behind one another."""
-    buffer = io.BytesIO()
-    try:
-        for part in parts:
-            buffer.write(part.SerializeToString())
-    except EncodeError:
-        size = LIMIT + 1
-    else:
-        size = buffer.tell()
-    if size > LIMIT:
-        raise ModelError(
-            "the model holds more than 2 GB of weights in memory: save it with its weights in a side file and pass the path"
-        )
-    return buffer.getvalue()
-
-
 def _with_outputs(model: ModelProto, outputs: Sequence[str], nodes: Sequence[NodeProto] = ()) -> Split:
     """`model` and `nodes`, with `outputs` among the outputs and without declared shapes, which may be stale.
 
     The weights are not copied.
     """
-    light = _light(model)
-    if nodes and not any(item.domain in ("", "ai.onnx") for item in light.opset_import):
-        light.opset_import.append(OperatorSetIdProto(domain="", version=13))
-    have = {value.name for value in light.graph.output}
-    light.graph.node.extend(nodes)
-    light.graph.output.extend(ValueInfoProto(name=name) for name in dict.fromkeys(outputs) if name not in have)
-    return Split(light, model.graph.initializer)
-
-
-def _light(model: ModelProto) -> ModelProto:
-    """`model` without weights and without declared shapes."""
-    graph = model.graph
-    return ModelProto(
-        ir_version=model.ir_version,
-        opset_import=model.opset_import,
-        functions=model.functions,
-        graph=GraphProto(
-            name=graph.name,
-            node=graph.node,
-            input=graph.input,
-            output=graph.output,
-            sparse_initializer=graph.sparse_initializer,
-        ),
-    )
+    bare = light(model)
+    if nodes and not any(item.domain in ("", "ai.onnx") for item in bare.opset_import):
+        bare.opset_import.append(OperatorSetIdProto(domain="", version=13))
+    have = {value.name for value in bare.graph.output}
+    bare.graph.node.extend(nodes)
+    bare.graph.output.extend(ValueInfoProto(name=name) for name in dict.fromkeys(outputs) if name not in have)
+    return Split(bare, model.graph.initializer)
 
 
 _KINDS = {"float": "float32", "double": "float64", "float8e4m3fn": "float8_e4m3fn", "float8e5m2": "float8_e5m2"}
@@ -265,14 +170,14 @@ def _without_large_weights(model: ModelProto) -> ModelProto:
     graph = model.graph
     large = [tensor for tensor in graph.initializer if math.prod(tensor.dims) > SMALL]
     left_out, declared = {tensor.name for tensor in large}, {value.name for value in graph.input}
-    light = _light(model)
-    light.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name not in left_out)
-    light.graph.input.extend(
+    bare = light(model)
+    bare.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name not in left_out)
+    bare.graph.input.extend(
         helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         for tensor in large
         if tensor.name not in declared
     )
-    return light
+    return bare
 
 
 def _types(model: ModelProto, names: Sequence[str], folder: Path | None) -> dict[str, str]:

@@ -18,9 +18,10 @@ from onnx_subprune.data import Calibration
 from onnx_subprune.errors import ModelError, VerificationError
 from onnx_subprune.graph.channels import ChannelGraph, Contraction, IntArray, Use
 from onnx_subprune.graph.model import Network
+from onnx_subprune.handover import LIMIT
 from onnx_subprune.masking import zero_rows
 from onnx_subprune.measurement import model_bytes
-from onnx_subprune.runtime import LIMIT, Session
+from onnx_subprune.runtime import Session
 from onnx_subprune.surgery import Plan, apply
 
 Array = NDArray[np.generic]

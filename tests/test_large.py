@@ -61,10 +61,11 @@ def test_weights_that_are_handed_over_by_address_count_like_those_inside(folded,
     )
     model = onnx.parser.parse_model(text.replace("'", '"'))
     model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "read by nobody"))
     feeds = {"x": generator.standard_normal((5, 64)).astype(np.float32)}
     inside = Session(model, threads=1).run(feeds)["y"]
-    monkeypatch.setattr("onnx_subprune.runtime.HELD", 0)
-    monkeypatch.setattr("onnx_subprune.runtime.SIZABLE", 0)
+    monkeypatch.setattr("onnx_subprune.handover.HELD", 0)
+    monkeypatch.setattr("onnx_subprune.handover.SIZABLE", 0)
     assert Session(model, threads=1).run(feeds)["y"].tobytes() == inside.tobytes()
     monkeypatch.setattr("onnx_subprune.runtime.LARGE", 0)
     np.testing.assert_allclose(Session(model, threads=1).run(feeds)["y"], inside, atol=1e-4)
@@ -89,6 +90,13 @@ def flat_model(channels=24, size=4, wide=20):
 
 
 IMAGES = np.random.default_rng(2).standard_normal((96, 3, 4, 4)).astype(np.float32)
+
+
+def test_weights_that_are_handed_over_by_address_give_the_same_pruned_model(monkeypatch):
+    inside = prune(flat_model(), IMAGES, budget=Channels(0.5)).model
+    monkeypatch.setattr("onnx_subprune.handover.HELD", 0)
+    monkeypatch.setattr("onnx_subprune.handover.SIZABLE", 0)
+    assert prune(flat_model(), IMAGES, budget=Channels(0.5)).model == inside
 
 
 def test_a_layer_with_more_inputs_than_samples_is_pruned_from_its_rows_for_every_batch_size(monkeypatch):

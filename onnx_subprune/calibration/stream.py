@@ -20,6 +20,7 @@ from onnx_subprune.calibration.store import Held, Store
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import Network
+from onnx_subprune.graph.order import captured
 from onnx_subprune.runtime import Session
 
 Array = NDArray[np.generic]
@@ -219,7 +220,7 @@ class _Runner:
                         graph.initializer.append(numpy_helper.from_array(overrides[use], _slot_name(use)))
                 node = copy
             graph.node.append(node)
-        read = {name for node in graph.node for name in node.input} | (needed & set(network.constants))
+        read = {name for node in graph.node for name in (*node.input, *captured(node))}
         graph.initializer.extend(tensor for name, tensor in network.initializers.items() if name in read)
         for name in self._inputs:
             array = self._stream._held[name][0].get()

@@ -27,6 +27,7 @@ from onnx_subprune.data import Calibration, shard_of
 from onnx_subprune.errors import ClusterError, ModelError
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import Network
+from onnx_subprune.handover import LIMIT
 from onnx_subprune.integrations.shipment import Shipment
 from onnx_subprune.integrations.worker import (
     Advance,
@@ -41,7 +42,6 @@ from onnx_subprune.integrations.worker import (
     forget,
     step,
 )
-from onnx_subprune.runtime import LIMIT
 
 POLL = 0.5
 """Seconds between two looks at which workers are alive."""

@@ -23,8 +23,9 @@ from onnx_subprune.calibration.regression import Sums
 from onnx_subprune.calibration.stream import Opener, Running
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import Network
+from onnx_subprune.handover import LIMIT
 from onnx_subprune.integrations.shipment import Shipment
-from onnx_subprune.runtime import LIMIT, Session
+from onnx_subprune.runtime import Session
 
 Array = NDArray[np.generic]
 SESSIONS = 4
