@@ -21,7 +21,7 @@ def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice
     """Choose groups whose consumers lie far apart, from the original activations of all of them, taken in one pass."""
     needed = {consumer.node: consumer.contraction for group in groups for consumer in group.consumers}
     moments: dict[str, Regression] = {}
-    for done, (contraction, found) in enumerate(task.survey(list(needed.values()), times=2)):
+    for done, (contraction, found) in enumerate(task.survey(list(needed.values()), times=1)):
         moments[contraction.node] = found.centered()
         task.watch("surveying", done + 1, len(needed))
     choices = dict(task.choices)

@@ -32,7 +32,7 @@ Mask = NDArray[np.bool_]
 
 WORTH = 0.1
 """Another step follows one that took away this share of the residual's energy."""
-ROWS = 32
+ROWS = 64
 """A step needs so many output positions for each column of the producer."""
 SPARED = 8
 """At least one in so many samples is looked at for a step, however large the maps are."""

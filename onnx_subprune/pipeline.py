@@ -71,7 +71,7 @@ class Resources:
     samples: the first so many for calibration (None: all; fidelity is measured on the rest where there is one). batch_size: at most
     so many samples in one run. threads: None for all cores. memory: bytes of activations to hold before they go to disk
     (None: a quarter of the machine's). positions: so many output positions of a sample are drawn where a convolution has at least three times as many
-    (None: enough for 64 rows a column).
+    (None: enough for 128 rows a column).
     """
 
     samples: int | None = None

@@ -23,7 +23,7 @@ Float64 = NDArray[np.float64]
 
 
 LOCAL = Local()
-SURVEYED = 8
+SURVEYED = 4
 """A survey for the widths draws so many times the positions of the walk: what is allocated decides for the whole model."""
 
 

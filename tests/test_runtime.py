@@ -149,7 +149,7 @@ def test_an_unknown_output_is_a_model_error():
 
 
 def test_weights_beyond_the_limit_of_the_format_are_refused_with_advice(monkeypatch):
-    monkeypatch.setattr(runtime, "LIMIT", 100)
+    monkeypatch.setattr("onnx_subprune.handover.LIMIT", 100)
     for open_ in (Session, lambda model: observe_shapes(model, {"x": X})):
         with pytest.raises(ModelError, match="save it with its weights in a side file"):
             open_(small())

@@ -38,7 +38,7 @@ def new_session(model: ModelProto, threads: int | None, folder: Path | None) -> 
     return Session(model, threads=threads, folder=folder)
 
 
-ROWS = 64
+ROWS = 128
 """Rows of the unfolded input for each of its columns; on large maps there are many more, and they tell nothing more."""
 
 

@@ -136,7 +136,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     positions: Annotated[
         int | None,
         Parameter(
-            help="Refit convolutions (asymmetric) on N drawn output positions of a sample, where there are 3 N or more (64 rows a column)."
+            help="Refit convolutions (asymmetric) on N drawn output positions of a sample, where there are 3 N or more (128 rows a column)."
         ),
     ] = None,
     json_file: JsonOption = None,
