@@ -1,10 +1,8 @@
 import math
-import time
 
 import numpy as np
 import pytest
 
-from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.compensated import CompensatedSum
 from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
@@ -156,16 +154,6 @@ def test_lags_are_chosen_where_they_pay() -> None:
     strided = Case("Conv", (1, 64, 56, 56), (64, 64, 3, 3), {"strides": [2, 2]}).contraction
     assert isinstance(route(same, (1, 64, 56, 56)), Lagging)
     assert isinstance(route(strided, (1, 64, 56, 56)), Unfolding)
-
-
-def test_threads_change_neither_results_nor_their_order() -> None:
-    def square(number: int, delay: float) -> int:
-        time.sleep(delay)
-        return number * number
-
-    jobs = [(number, 0.01 * (number % 3 == 0)) for number in range(10)]
-    for threads in (1, 2, 5):
-        assert list(alongside(square, jobs, threads)) == [number * number for number, _ in jobs]
 
 
 @pytest.mark.parametrize("case", [SOME[1], SOME[2], SOME[4]], ids=str)

@@ -145,3 +145,26 @@ def test_a_gram_that_rounding_made_indefinite_still_gives_a_support():
     for name in ("forward", "backward", "refined"):
         for choice in selectors(0)[name].path([problem], (1, 2, 3), np.zeros(4, np.int64)):
             assert np.isfinite(choice.error)
+
+
+@pytest.mark.parametrize("block", [1, 3])
+def test_channels_beside_others_are_worth_what_elimination_says(block):
+    generator = np.random.default_rng(block)
+    inputs, weights = generator.standard_normal((200, 36)), generator.standard_normal((36, 4))
+    whole = problem_of(inputs @ (np.eye(36) + 0.3 * generator.standard_normal((36, 36))), weights, block)
+    problem = Problem(
+        gram=whole.gram,
+        cross=whole.cross,
+        energy=whole.energy,
+        columns=whole.columns[1:],  # the first channel's columns are fixed
+        prior=whole.prior,
+    )
+    gram, cross, _ = problem.reduced()
+    state = Elimination(gram, cross, block)
+    inside = [0, 2, 7]
+    for channel in inside:
+        state.eliminate(channel)
+    gram, cross, left = problem.beside(inside)
+    others = np.setdiff1d(np.arange(problem.width), inside)
+    np.testing.assert_allclose(Elimination(gram, cross, block).worths(), state.worths()[others], rtol=1e-6)
+    assert left / problem.energy == pytest.approx(problem.error(inside), abs=1e-9)
