@@ -18,7 +18,11 @@ Mask = NDArray[np.bool_]
 
 
 def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice]:
-    """Choose groups whose consumers lie far apart, from the original activations of all of them, taken in one pass."""
+    """Choose groups whose consumers lie far apart, from the original activations of all of them, taken in one pass.
+
+    Where many layers read a group, going backwards as well takes as long as the pass, and found nothing better.
+    """
+    task = task.drafted()
     needed = {consumer.node: consumer.contraction for group in groups for consumer in group.consumers}
     moments: dict[str, Regression] = {}
     for done, (contraction, found) in enumerate(task.survey(list(needed.values()), times=1)):

@@ -278,13 +278,14 @@ def few(data: Calibration) -> Mapping[str, NDArray[np.generic]]:
     return feeds if data.fixed else {name: array[:CHECKED] for name, array in feeds.items()}
 
 
-JUDGED = 256
+JUDGED, JUDGED_BYTES = 256, 1 << 26
 """Samples of the calibration data that fidelity is measured on where there are no others: what was fitted says little about others anyway."""
 
 
 def judged_of(data: Calibration) -> Calibration:
     """Return the first samples, as many as fidelity is measured on."""
-    return data.take(max(4 * data.chunk, JUDGED))
+    each = sum(array.nbytes for array in data.arrays.values()) // max(data.samples, 1)
+    return data.take(min(JUDGED, max(4 * data.chunk, JUDGED_BYTES // max(each, 1))))
 
 
 def memory_of(resources: Resources) -> int:

@@ -128,7 +128,7 @@ class Task:
         )
 
     def drafted(self) -> "Task":
-        """Return the task with a selector that does for trials: forward selection, where it is to be refined in the end."""
+        """Return the task with forward selection, where it is to be refined: that does for trials, and where many layers read a group."""
         return replace(self, selector=Forward()) if isinstance(self.selector, Refined) else self
 
     def choose(self, group: ChannelGroup, problems: Sequence[Problem], sizes: Sequence[int]) -> tuple[Choice, ...]:

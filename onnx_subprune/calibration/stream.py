@@ -220,7 +220,7 @@ class _Runner:
                         graph.initializer.append(numpy_helper.from_array(overrides[use], _slot_name(use)))
                 node = copy
             graph.node.append(node)
-        read = {name for node in graph.node for name in (*node.input, *captured(node))}
+        read = {name for node in graph.node for name in (*node.input, *captured(node))} | set(self._names)
         graph.initializer.extend(tensor for name, tensor in network.initializers.items() if name in read)
         for name in self._inputs:
             array = self._stream._held[name][0].get()
