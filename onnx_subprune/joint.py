@@ -2,8 +2,8 @@
 
 The reader's refit makes the best of the channels that are left. But those were made for the whole: with fewer of them, each had better be
 something else. So what the reader still puts out wrong is sent back to its producer (target propagation), which takes a step
-towards it (`newton`), and the reader is refitted to what it is given now. How far the step goes is cross-validated: directions from each
-half of the samples are judged on the other. There are no labels, and nothing is trained from end to end.
+towards it (`newton`), and the reader is refitted to what it is given now. The step ends at the lowest point of the parabola through what the
+reader puts out wrong without it and with all of it. There are no labels, and nothing is trained from end to end.
 """
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
