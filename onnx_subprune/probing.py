@@ -69,6 +69,7 @@ class Gates:
         reference: Sequence[Mapping[str, Array]],
     ) -> None:
         self._task, self._group, self._chunks, self._reference = task, group, stream.chunks, reference
+        self._side = stream.side_by_side(stream.chunks)
         uses = list(dict.fromkeys(consumer.contraction.weight for consumer in group.consumers))
         self._run = stream.opened(outputs, uses)
 
@@ -77,7 +78,7 @@ class Gates:
         losses = np.zeros(len(gates))
         for row, gate in enumerate(gates):
             weights = self._gated(gate)
-            runs = alongside(self._run, ((chunk, weights) for chunk in range(self._chunks)), self._task.running.cores)
+            runs = alongside(self._run, ((chunk, weights) for chunk in range(self._chunks)), self._side)
             losses[row] = divergence(self._reference, list(runs))
         return losses
 

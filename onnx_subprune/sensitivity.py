@@ -188,7 +188,7 @@ def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, G
     for done, trial in enumerate(ordered):
         stream.advance(min(network.position[consumer.node] for consumer in trial.group.consumers))
         run = stream.opened(outputs, list(trial.values[0]))
-        runs = alongside(run, _fed(trial, stream.chunks), task.running.cores)
+        runs = alongside(run, _fed(trial, stream.chunks), stream.side_by_side(stream.chunks))
         errors = [displacement(reference, [next(runs) for _ in reference]) for _ in trial.values]
         for held in chain.from_iterable(values.values() for values in trial.values):
             held.free()

@@ -134,9 +134,9 @@ class Streams:
 
     def _collected(self, ask: Ask, halves: Sequence[Part], shape: tuple[int, ...]) -> list[Sums]:
         chosen = self._chosen(ask)
-        answers = Answers(
-            ask, Pair(current=self._current, original=self._original, running=self._running), len(chosen), shape
-        )
+        side = self._current.side_by_side(len(chosen))
+        pair = Pair(current=self._current, original=self._original, running=self._running)
+        answers = Answers(ask, pair, side, shape)
         beside: list[Energies] = [Energies(ask.kernel) for _ in halves]
         locks = [Lock() for _ in halves]
 
@@ -150,7 +150,7 @@ class Streams:
                 if terms.residual is not None:
                     beside[number % self._halves].add(terms.residual)
 
-        for _ in alongside(worked, ((chunk,) for chunk in chosen), self._running.cores):
+        for _ in alongside(worked, ((chunk,) for chunk in chosen), side):
             pass
         sums: list[Sums] = [*halves]
         return [*sums, *beside] if ask.back is not None and ask.what is What.MOMENTS else sums

@@ -47,7 +47,7 @@ class Store:
     """Holds arrays within `budget` bytes of memory; the rest goes to disk. Leaving it as a context removes the files, and so does its end."""
 
     def __init__(self, budget: int) -> None:
-        self._budget = budget
+        self.budget = budget
         self._used = 0
         self._number = 0
         self._freed = 0
@@ -56,7 +56,7 @@ class Store:
 
     def put(self, array: Array) -> Held:
         """Take `array` in, which nobody may change from now on."""
-        if self._used + array.nbytes <= self._budget:
+        if self._used + array.nbytes <= self.budget:
             self._used += array.nbytes
             return Held(self, array, None, array.nbytes)
         if self._folder is None:
@@ -80,7 +80,7 @@ class Store:
 
     def give_back(self) -> None:
         """Return freed memory to the system, where the C library can: it keeps pieces of the size of activations for long."""
-        if self._freed >= max(PILE, self._budget // 4):
+        if self._freed >= max(PILE, self.budget // 4):
             self._freed = 0
             with contextlib.suppress(OSError, AttributeError):
                 ctypes.CDLL(None).malloc_trim(0)

@@ -42,6 +42,8 @@ ROWS = 128
 """Rows of the unfolded input for each of its columns; on large maps there are many more, and they tell nothing more."""
 
 
+AT_WORK = 3
+"""Tensors of the size of the largest that is held that work on a chunk takes; all chunks at work may take as much as is held."""
 PIECE = 8 << 20
 """Bytes of inputs of a run, if they are samples of more than that share: what comes out in between then stays in the caches, and is never
 gigabytes. A convolutional network on photographs takes half the time that it takes in batches of 32."""
@@ -69,9 +71,9 @@ class Running:
         """How many threads there are in all."""
         return cores_of(self.threads)
 
-    def open(self, model: ModelProto, chunks: int, folder: Path | None = None) -> Session:
+    def open(self, model: ModelProto, side: int, folder: Path | None = None) -> Session:
         """Return a session for `model`, which runs on so many chunks side by side."""
-        return self.session(model, threads_each(self.threads, chunks), folder)
+        return self.session(model, threads_each(self.threads, side), folder)
 
 
 Read = Callable[[int], Mapping[str, Array]]
@@ -103,13 +105,20 @@ class Stream:
         chunks: which; all if it is None.
         """
         chosen = range(self.chunks) if chunks is None else chunks
-        yield from alongside(self.reader(names, len(chosen)), ((chunk,) for chunk in chosen), self._running.cores)
+        side = self.side_by_side(len(chosen))
+        yield from alongside(self.reader(names, side), ((chunk,) for chunk in chosen), side)
 
-    def reader(self, names: Sequence[str], chunks: int) -> Read:
-        """Return what reads the tensors `names` of a chunk, of which so many will be asked for; until the stream moves."""
+    def side_by_side(self, chunks: int) -> int:
+        """Return how many of so many chunks to work on at a time: one a thread, as far as memory goes."""
+        largest = max((held[0].size for held in self._held.values()), default=0)
+        room = self._store.budget // max(AT_WORK * largest, 1)
+        return max(1, min(self._running.cores, chunks, room))
+
+    def reader(self, names: Sequence[str], side: int) -> Read:
+        """Return what reads the tensors `names` of a chunk, so many chunks side by side; until the stream moves."""
         missing = [name for name in names if name not in self._held]
         there = {name: self._held[name] for name in names if name in self._held}
-        run = _Runner(self, missing, (), chunks) if missing else None
+        run = _Runner(self, missing, (), side) if missing else None
 
         def read(chunk: int) -> Mapping[str, Array]:
             found = {name: held[chunk].get() for name, held in there.items()}
@@ -165,17 +174,17 @@ class Stream:
 
     def opened(self, names: Sequence[str], uses: Sequence[Use]) -> "_Runner":
         """Return what computes `names` of a chunk from what is held, with the constants of `uses` given at every call."""
-        return _Runner(self, names, uses, self.chunks)
+        return _Runner(self, names, uses, self.side_by_side(self.chunks))
 
 
 class _Runner:
     """A session for the part of the model between what is held and some tensors."""
 
-    def __init__(self, stream: Stream, names: Sequence[str], opened: Sequence[Use], chunks: int) -> None:
+    def __init__(self, stream: Stream, names: Sequence[str], opened: Sequence[Use], side: int) -> None:
         self._stream, self._names, self._opened = stream, names, opened
         chosen, needed = stream._network.ancestors(names, list(stream._held))
         self._inputs = [name for name in stream._held if name in needed]
-        self._session = stream._running.open(self._model(chosen, needed), chunks, stream._network.folder)
+        self._session = stream._running.open(self._model(chosen, needed), side, stream._network.folder)
 
     def __call__(self, chunk: int, values: Mapping[Use, Array] | None = None) -> Mapping[str, Array]:
         """Return the tensors for one chunk; `values` are those of the opened uses."""

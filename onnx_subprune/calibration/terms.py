@@ -37,18 +37,18 @@ class Pair:
 
 
 class Answers:
-    """Terms for `ask`, of `chunks` chunks. shape: that of the input of a chunk, () where it does not matter."""
+    """Terms for `ask`, of `side` chunks side by side. shape: that of the input of a chunk, () where it does not matter."""
 
-    def __init__(self, ask: Ask, pair: Pair, chunks: int, shape: Sequence[int]) -> None:
+    def __init__(self, ask: Ask, pair: Pair, side: int, shape: Sequence[int]) -> None:
         self._ask, self._shape = ask, shape
-        self._have = pair.current.reader(_names(ask), chunks)
+        self._have = pair.current.reader(_names(ask), side)
         self._wanted = None
         if ask.aim is not None:
             assert pair.original is not None, "the original model does not run alongside"
-            self._wanted = pair.original.reader([ask.aim.tensor], chunks)
+            self._wanted = pair.original.reader([ask.aim.tensor], side)
         self._session = None
         if ask.back is not None:
-            self._session = pair.running.open(ModelProto.FromString(ask.back.model), chunks)
+            self._session = pair.running.open(ModelProto.FromString(ask.back.model), side)
 
     def terms(self, chunk: int, number: int) -> Terms:
         """Return those of a chunk, which has that number in the whole data; may be called from several threads."""
