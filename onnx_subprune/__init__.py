@@ -17,7 +17,8 @@ from onnx_subprune.errors import (
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.metric import Accuracy, Validation
-from onnx_subprune.pipeline import Pruned, Resources, prune, sensitivity
+from onnx_subprune.pipeline import Pruned, prune, sensitivity
+from onnx_subprune.resources import Resources
 from onnx_subprune.selection import (
     ActivationNorm,
     Backward,

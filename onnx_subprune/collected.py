@@ -20,6 +20,7 @@ from onnx_subprune.allocation import (
     block_aware,
     proportional,
 )
+from onnx_subprune.budgeting import Budget
 from onnx_subprune.calibration.equations import problem_of
 from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Calibration, Source, open_shard
@@ -32,10 +33,11 @@ from onnx_subprune.graph.site import Rule
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.measurement import model_bytes
 from onnx_subprune.output import side_file_wanted
-from onnx_subprune.pipeline import Budget, Model, Pruned, Resources, identity, memory_of, ports, silent
+from onnx_subprune.pipeline import Model, Pruned, identity, ports, silent
 from onnx_subprune.reconstruction import reconstruct
 from onnx_subprune.report.assembly import group_reports
 from onnx_subprune.report.model import Change, Report
+from onnx_subprune.resources import Resources, memory_of
 from onnx_subprune.restriction import restricted, rooms_of
 from onnx_subprune.runtime import environment
 from onnx_subprune.selection import ProbingSelector, Refined, Selector

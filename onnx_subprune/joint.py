@@ -32,6 +32,8 @@ Mask = NDArray[np.bool_]
 
 WORTH = 0.1
 """Another step follows one that took away this share of the residual's energy."""
+LASTING = 3
+"""A dense layer, whose steps cost next to nothing, takes so many times as many, for a share so many times smaller."""
 ROWS = 64
 """A step needs so many output positions for each column of the producer."""
 SPARED = 8
@@ -41,6 +43,11 @@ SPARED = 8
 def spared(samples: int, positions: int, columns: int) -> int:
     """Return of how many samples one is enough for the step of a producer with so many output positions and columns."""
     return max(1, min(SPARED, samples * positions // (ROWS * columns)))
+
+
+def lasting(kernel: Kernel, positions: int) -> int:
+    """Return how much longer than others a producer with so many output positions a sample goes on; see `LASTING`."""
+    return LASTING if kernel.kind not in CONVOLUTIONS and positions == 1 else 1
 
 
 class Producer:

@@ -13,34 +13,13 @@ from onnx import ModelProto
 from onnx.helper import tensor_dtype_to_np_dtype
 from threadpoolctl import threadpool_limits
 
-from onnx_subprune.allocation import (
-    Allocator,
-    Channels,
-    Curve,
-    Latency,
-    Macs,
-    MarginalCost,
-    Params,
-    Room,
-    Threshold,
-    block_aware,
-    proportional,
-)
-from onnx_subprune.budgeting import (
-    Allocated,
-    Ladder,
-    MaxDrop,
-    check_latency,
-    laddered,
-    latency_seconds,
-    metric_sensitivities,
-    within_drop,
-)
+from onnx_subprune.allocation import Allocator, Channels, Macs, MarginalCost
+from onnx_subprune.augmentation import augmented
+from onnx_subprune.budgeting import Budget, MaxDrop, allocated, check_latency, latency_seconds, trials_of
 from onnx_subprune.calibration.fidelity import Runnable, fidelity
 from onnx_subprune.calibration.lockstep import Executor
-from onnx_subprune.calibration.stream import Running
 from onnx_subprune.data import Calibration, Source, open_data
-from onnx_subprune.graph.cost import Costs, costs, parameters
+from onnx_subprune.graph.cost import costs, parameters
 from onnx_subprune.graph.model import Network, load
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.site import Rule
@@ -52,6 +31,7 @@ from onnx_subprune.probing import scored
 from onnx_subprune.reconstruction import reconstruct
 from onnx_subprune.report.assembly import group_reports
 from onnx_subprune.report.model import Change, Report
+from onnx_subprune.resources import Resources, memory_of, running_of
 from onnx_subprune.restriction import restricted, rooms_of
 from onnx_subprune.runtime import Port, environment
 from onnx_subprune.selection import ProbingSelector, Refined, Selector
@@ -60,25 +40,7 @@ from onnx_subprune.surgery import Plan, apply
 from onnx_subprune.task import LOCAL, Asymmetric, Formulation, Refit, Task, Watch
 from onnx_subprune.verification import verify
 
-Budget = Macs | Params | Channels | Latency | MaxDrop
 Model = ModelProto | str | os.PathLike[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resources:
-    """How much of the data and of the machine may be used.
-
-    samples: the first so many for calibration (None: all; fidelity is measured on the rest where there is one). batch_size: at most
-    so many samples in one run. threads: None for all cores. memory: bytes of activations to hold before they go to disk
-    (None: a quarter of the machine's). positions: so many output positions of a sample are drawn where a convolution has at least three times as many
-    (None: enough for 128 rows a column).
-    """
-
-    samples: int | None = None
-    batch_size: int = 32
-    threads: int | None = None
-    memory: int | None = None
-    positions: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -132,7 +94,14 @@ def prune(  # noqa: PLR0913 - the interface's signature
     network = load(model)
     whole = trace(network, rules=rules)
     calibration, rest = open_data(data, ports(network), samples=resources.samples)
-    graph = restricted(whole, network, only=only, exclude=exclude, samples=calibration.samples)
+    macs = costs(network, whole).macs({})
+
+    def with_copies(samples: Calibration) -> Calibration:
+        return augmented(samples, network, whole, macs, shifts=shifts)
+
+    fitted = augmented(calibration, network, whole, macs, shifts=resources.shifts)
+    shifts = fitted.samples > calibration.samples
+    graph = restricted(whole, network, only=only, exclude=exclude, samples=fitted.samples)
     price = costs(network, graph, block=round_to)
     metric = budget.metric if metric is None and isinstance(budget, MaxDrop) else metric
     judged_by = None
@@ -143,7 +112,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     task = Task(
         network=network,
         graph=graph,
-        data=calibration,
+        data=fitted,
         widths={},
         formulation=formulation,
         selector=selector,
@@ -157,8 +126,9 @@ def prune(  # noqa: PLR0913 - the interface's signature
     with threadpool_limits(1):
         rooms = rooms_of(graph, round_to=round_to, min_width=min_width)
         task = scored(task, rooms, budget.fraction if isinstance(budget, Channels) else 1.0)
-        found = _allocated(task, rooms, budget, allocator, price, judged_by, rules, round_to=round_to)
-        allocated = clock()
+        trials = trials_of(calibration, macs, resources.trials, with_copies)
+        found = allocated(task, rooms, budget, allocator, price, judged_by, rules, trials, round_to=round_to)
+        settled_widths = clock()
         done = found.done or reconstruct(replace(task, widths=found.widths))
     rebuilt = clock()
     plan = Plan(supports={name: choice.support for name, choice in done.choices.items()}, weights=done.weights)
@@ -189,6 +159,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
             "min_width": min_width,
             "exclude": " ".join(exclude),
             "only": " ".join(only),
+            "shifts": shifts,
         },
         environment=environment(),
         params=Change(parameters(network), parameters(sliced)),
@@ -202,7 +173,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
         deviation=deviation,
         seconds={
             "trace": traced - start,
-            "sensitivity": allocated - traced,
+            "sensitivity": settled_widths - traced,
             **done.seconds,
             "verify": clock() - rebuilt,
             "total": clock() - start,
@@ -225,11 +196,13 @@ def sensitivity(
     """Return how far the outputs of `model` move on `data` when one group alone gets narrower, its consumers refitted."""
     network = load(model)
     calibration, _ = open_data(data, ports(network), samples=resources.samples)
-    graph = restricted(trace(network, rules=rules), network, only=(), exclude=(), samples=calibration.samples)
+    whole = trace(network, rules=rules)
+    fitted = augmented(calibration, network, whole, costs(network, whole).macs({}), shifts=resources.shifts)
+    graph = restricted(whole, network, only=(), exclude=(), samples=fitted.samples)
     task = Task(
         network=network,
         graph=graph,
-        data=calibration,
+        data=fitted,
         widths={},
         formulation=Asymmetric(),
         selector=selector,
@@ -263,11 +236,6 @@ def identity(model: Model) -> dict[str, str]:
         return {"path": str(model), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def running_of(resources: Resources) -> Running:
-    """Return how models are run."""
-    return Running(batch_size=resources.batch_size, threads=resources.threads, positions=resources.positions)
-
-
 CHECKED = 8
 """Samples that the law is checked on."""
 
@@ -286,43 +254,3 @@ def judged_of(data: Calibration) -> Calibration:
     """Return the first samples, as many as fidelity is measured on."""
     each = sum(array.nbytes for array in data.arrays.values()) // max(data.samples, 1)
     return data.take(min(JUDGED, max(4 * data.chunk, JUDGED_BYTES // max(each, 1))))
-
-
-def memory_of(resources: Resources) -> int:
-    """Return the bytes of activations that may be held: as given, or a quarter of the machine's memory."""
-    if resources.memory is not None:
-        return resources.memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-
-
-def _allocated(
-    task: Task,
-    rooms: Sequence[Room],
-    budget: Budget,
-    allocator: Allocator,
-    price: Costs,
-    judged: Judged | None,
-    rules: Mapping[str, Rule],
-    *,
-    round_to: int,
-) -> Allocated:
-    if isinstance(budget, Channels):
-        return Allocated(widths=proportional(rooms, budget.fraction))
-    felt: Mapping[str, GroupSensitivity] = {}
-    curves: dict[str, Curve] = {}
-    if isinstance(allocator, MarginalCost):
-        felt = sensitivities(task, rooms)
-        curves = {name: item.output for name, item in felt.items()}
-    elif isinstance(allocator, Threshold):
-        felt = metric_sensitivities(task, rooms, judged, rules)
-        curves = {name: item.output for name, item in felt.items()}
-    cost = price.params if isinstance(budget, Params) else price.macs
-    if isinstance(budget, Macs):
-        allocator = block_aware(allocator, price.work, round_to)
-    ladder = Ladder(rooms=rooms, curves=curves, cost=cost, allocator=allocator)
-    if isinstance(budget, MaxDrop):
-        assert judged is not None, "the budget has a metric"
-        return replace(within_drop(budget, ladder, task, judged, rules), felt=felt)
-    if isinstance(budget, Latency):
-        return Allocated(widths=laddered(budget, ladder, task, rules, any_multiple=round_to == 1), felt=felt)
-    return Allocated(widths=ladder.widths(budget.fraction), felt=felt)

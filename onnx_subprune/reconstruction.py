@@ -23,7 +23,7 @@ from onnx_subprune.calibration.targets import Aim, aim_of
 from onnx_subprune.calibration.ways import ways
 from onnx_subprune.choosing import alive_columns, choose_apart, far_apart
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Contraction, Use
-from onnx_subprune.joint import WORTH, Joint, Producer, Pruned, Source, spared
+from onnx_subprune.joint import WORTH, Joint, Producer, Pruned, Source, lasting, spared
 from onnx_subprune.restriction import oversized
 from onnx_subprune.selection import Choice, Problem, conditioning
 from onnx_subprune.selection.ridge import Weights
@@ -290,8 +290,9 @@ class _Walk:
             state.append(fit(halves, before.weights, alive, free_bias=free, known=known, renewing=before))
             self._take(reader, kernel, aim, state[-1])
 
-        for _ in range(steps):
-            if joint.step(refit) < WORTH:
+        times = lasting(source, prod(shape[1:-1]))
+        for _ in range(times * steps):
+            if joint.step(refit) < WORTH / times:
                 return
 
     def _now(self, use: Use, otherwise: Array) -> Array:

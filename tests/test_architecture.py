@@ -10,7 +10,7 @@ LAYERS = {
     **dict.fromkeys(("errors", "_version", "handover"), 0),
     **dict.fromkeys(("runtime", "selection", "allocation"), 1),
     **dict.fromkeys(("graph", "data", "script"), 2),
-    **dict.fromkeys(("calibration", "surgery", "masking", "output", "restriction"), 3),
+    **dict.fromkeys(("calibration", "surgery", "masking", "output", "restriction", "augmentation"), 3),
     **dict.fromkeys(
         (
             "verification",
@@ -22,6 +22,7 @@ LAYERS = {
             "metric",
             "measurement",
             "budgeting",
+            "resources",
         ),
         4,
     ),

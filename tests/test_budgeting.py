@@ -23,7 +23,8 @@ from onnx_subprune import (
     prune,
 )
 from onnx_subprune.allocation import Factor, Multilinear, Room, Term
-from onnx_subprune.budgeting import Ladder, check_latency
+from onnx_subprune.budgeting import check_latency
+from onnx_subprune.budgeting.ladder import Ladder
 from onnx_subprune.budgeting.latency import first_channels, within_latency
 from onnx_subprune.cli import run
 from onnx_subprune.graph.model import load

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from onnx_subprune import Asymmetric, Channels, Layerwise, Macs, MarginalCost, Params, Refit, Sequential, Uniform, prune
 from onnx_subprune.allocation import Allocator
-from onnx_subprune.pipeline import Resources
+from onnx_subprune.resources import Resources
 from onnx_subprune.runtime import Session
 from onnx_subprune.selection import selectors
 from onnx_subprune.task import Formulation

@@ -5,6 +5,7 @@ from onnx_subprune.allocation.blocks import BlockAware, block_aware
 from onnx_subprune.allocation.budget import Channels, Latency, Macs, Params
 from onnx_subprune.allocation.cost import Factor, Multilinear, Term
 from onnx_subprune.allocation.marginal import MarginalCost
+from onnx_subprune.allocation.moves import local_moves
 from onnx_subprune.allocation.threshold import Threshold
 from onnx_subprune.allocation.uniform import Uniform, proportional
 
@@ -25,6 +26,7 @@ __all__ = [
     "Uniform",
     "block_aware",
     "filled",
+    "local_moves",
     "proportional",
     "smallest",
 ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune.allocation.allocator import Curve, Room, smallest
+from onnx_subprune.allocation.allocator import Array, Curve, Room, smallest
 from onnx_subprune.allocation.cost import Multilinear
 from onnx_subprune.allocation.exchange import exchange, widen
 from onnx_subprune.allocation.state import State
@@ -42,8 +42,13 @@ class MarginalCost:
 
     def error(self, rooms: Sequence[Room], curves: Mapping[str, Curve], widths: Mapping[str, int]) -> float:
         """Return the sum that is minimised, at these widths."""
+        tempered = self.tempered(rooms, curves)
+        return sum(float(tempered[room.name][widths[room.name]]) for room in rooms)
+
+    def tempered(self, rooms: Sequence[Room], curves: Mapping[str, Curve]) -> dict[str, Array]:
+        """Return what every width of a room counts for, (width + 1,): its error to the power."""
         tempered = self._tempered(rooms, curves)
-        return sum(float(tempered[room.name].dense(room.width)[widths[room.name]]) for room in rooms)
+        return {room.name: tempered[room.name].dense(room.width) for room in rooms}
 
     def _tempered(self, rooms: Sequence[Room], curves: Mapping[str, Curve]) -> dict[str, Curve]:
         power = self.power

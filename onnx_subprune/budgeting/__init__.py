@@ -4,17 +4,16 @@ Both walk a ladder of allocations: the sensitivities are measured once, and ever
 of the multiply-accumulates.
 """
 
-from onnx_subprune.budgeting.drop import MaxDrop, metric_sensitivities, within_drop
-from onnx_subprune.budgeting.ladder import Allocated, Ladder
-from onnx_subprune.budgeting.latency import check_latency, laddered, latency_seconds
+from onnx_subprune.budgeting.allocated import Budget, allocated
+from onnx_subprune.budgeting.drop import MaxDrop
+from onnx_subprune.budgeting.latency import check_latency, latency_seconds
+from onnx_subprune.budgeting.trials import trials_of
 
 __all__ = [
-    "Allocated",
-    "Ladder",
+    "Budget",
     "MaxDrop",
+    "allocated",
     "check_latency",
-    "laddered",
     "latency_seconds",
-    "metric_sensitivities",
-    "within_drop",
+    "trials_of",
 ]

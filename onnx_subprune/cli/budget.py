@@ -3,10 +3,9 @@
 from collections.abc import Callable, Mapping
 
 from onnx_subprune.allocation import Channels, Latency, Macs, Params
-from onnx_subprune.budgeting import MaxDrop
+from onnx_subprune.budgeting import Budget, MaxDrop
 from onnx_subprune.errors import OptionError
 from onnx_subprune.metric import Accuracy, Metric, validation
-from onnx_subprune.pipeline import Budget
 
 FRACTIONS: Mapping[str, Callable[[float], Budget]] = {
     "--macs": Macs,

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from onnx_subprune.errors import OptionError
-from onnx_subprune.pipeline import Resources
+from onnx_subprune.resources import Resources
 
 DataOption = Annotated[
     str,
@@ -25,11 +25,26 @@ ReportOption = Annotated[
     Path | None,
     Parameter(name="--report", help="Write an HTML report to this file too; needs the extra `report`."),
 ]
+ShiftsOption = Annotated[
+    bool | None,
+    Parameter(
+        name="--shifts",
+        negative="--no-shifts",
+        help="Add four copies of all images, each moved by a pixel (by default only for small networks, where the weights are many for the samples).",
+    ),
+]
 Names = Annotated[list[str] | None, Parameter(negative="")]
 
 
 def resources_of(
-    samples: int | None, batch_size: int, threads: int | None, memory: str | None, positions: int | None = None
+    samples: int | None,
+    batch_size: int,
+    threads: int | None,
+    memory: str | None,
+    positions: int | None = None,
+    *,
+    shifts: bool | None = None,
+    trials: int | None = None,
 ) -> Resources:
     """Return what may be used; OptionError if it makes no sense."""
     for name, value in (
@@ -40,8 +55,16 @@ def resources_of(
     ):
         if value is not None and value < 1:
             raise OptionError(f"{name} {value}: at least 1")
+    if trials is not None and trials < 0:
+        raise OptionError(f"--trials {trials}: 0 for none, or more")
     return Resources(
-        samples=samples, batch_size=batch_size, threads=threads, memory=bytes_of(memory), positions=positions
+        samples=samples,
+        batch_size=batch_size,
+        threads=threads,
+        memory=bytes_of(memory),
+        positions=positions,
+        shifts=shifts,
+        trials=trials,
     )
 
 

@@ -8,18 +8,20 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from onnx_subprune.allocation import Allocator, MarginalCost, Threshold, Uniform
+from onnx_subprune.budgeting import Budget
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.budget import budget_of, metric_of
 from onnx_subprune.cli.executor import executor_of
 from onnx_subprune.cli.files import free_html, free_json, write_json, write_report
-from onnx_subprune.cli.options import DataOption, JsonOption, Names, ReportOption, resources_of
+from onnx_subprune.cli.options import DataOption, JsonOption, Names, ReportOption, ShiftsOption, resources_of
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.collected import prune_collected
 from onnx_subprune.errors import OptionError
 from onnx_subprune.metric import Metric
 from onnx_subprune.output import free_path
-from onnx_subprune.pipeline import Budget, Resources, prune
+from onnx_subprune.pipeline import prune
 from onnx_subprune.report import report_table
+from onnx_subprune.resources import Resources
 from onnx_subprune.selection import ProbingSelector, Selector, selectors
 from onnx_subprune.task import Asymmetric, Formulation, Layerwise, Refit, Sequential
 
@@ -139,6 +141,14 @@ def prune_command(  # noqa: PLR0913 - one argument an option
             help="Refit convolutions (asymmetric) on N drawn output positions of a sample, where there are 3 N or more (128 rows a column)."
         ),
     ] = None,
+    shifts: ShiftsOption = None,
+    trials: Annotated[
+        int | None,
+        Parameter(
+            help="Try N other ways to share out a budget of multiply-accumulates or parameters, fitted on three quarters of the samples and "
+            "judged on the rest (24 for small networks, 0 for others, whose trials cost as much as a pruning each)."
+        ),
+    ] = None,
     json_file: JsonOption = None,
     html_file: ReportOption = None,
     force: Annotated[bool, Parameter(negative="", help="Overwrite OUTPUT.")] = False,
@@ -168,7 +178,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         only=tuple(only or ()),
         round_to=round_to,
         min_width=min_width,
-        resources=resources_of(samples, batch_size, threads, memory, positions),
+        resources=resources_of(samples, batch_size, threads, memory, positions, shifts=shifts, trials=trials),
     )
     with Bar(quiet=quiet) as watch:
         if statistics is not None:

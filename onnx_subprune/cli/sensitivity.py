@@ -8,7 +8,7 @@ from rich.console import Console
 
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import free_html, free_json, write_json, write_sensitivities
-from onnx_subprune.cli.options import DataOption, JsonOption, ReportOption, resources_of
+from onnx_subprune.cli.options import DataOption, JsonOption, ReportOption, ShiftsOption, resources_of
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.pipeline import sensitivity
 from onnx_subprune.report.table import sensitivity_table
@@ -21,6 +21,7 @@ def sensitivity_command(
     data: DataOption,
     samples: int | None = None,
     threads: int | None = None,
+    shifts: ShiftsOption = None,
     json_file: JsonOption = None,
     html_file: ReportOption = None,
     quiet: Annotated[bool, Parameter(negative="")] = False,
@@ -42,7 +43,9 @@ def sensitivity_command(
     free_json(json_file)
     free_html(html_file)
     with Bar(quiet=quiet) as watch:
-        found = sensitivity(model, data, resources=resources_of(samples, 32, threads, None), progress=watch)
+        found = sensitivity(
+            model, data, resources=resources_of(samples, 32, threads, None, shifts=shifts), progress=watch
+        )
     write_json(
         json_file,
         {item.name: dict(zip(map(str, item.output.widths), item.output.errors, strict=True)) for item in found},

@@ -1,0 +1,94 @@
+"""What widths lose when they are tried: the walk on three quarters of the samples, judged on the others."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.allocation import MarginalCost, local_moves
+from onnx_subprune.budgeting.drop import candidate
+from onnx_subprune.budgeting.ladder import Ladder
+from onnx_subprune.calibration.divergence import displacement
+from onnx_subprune.calibration.store import Store
+from onnx_subprune.calibration.stream import Stream
+from onnx_subprune.data import Calibration
+from onnx_subprune.graph.model import Network
+from onnx_subprune.graph.site import Rule
+from onnx_subprune.reconstruction import reconstruct
+from onnx_subprune.task import Task
+
+Array = NDArray[np.generic]
+
+TRIALS = 24
+"""Widths that are tried unasked."""
+CHEAP = 5 * 10**9
+"""Multiply-accumulates of a pass over all samples up to which that is done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trials:
+    """At most `most` walks on `fitted`, judged on `judged`, which share no sample."""
+
+    most: int
+    fitted: Calibration
+    judged: Calibration
+
+
+def trials_of(
+    data: Calibration, macs: float, most: int | None, augment: Callable[[Calibration], Calibration]
+) -> Trials | None:
+    """Return what to try on; None for nothing: if `most` says so, or a pass is not short (None), or there are too few samples.
+
+    macs: of one sample. augment: adds moved copies to samples.
+    """
+    whole = augment(data)
+    if most is None:
+        most = TRIALS if macs * whole.samples <= CHEAP else 0
+    fitted, judged = data.take(data.samples * 3 // 4), data.rest(data.samples * 3 // 4)
+    if most < 2 or judged is None or fitted.samples < data.samples // 2:
+        return None
+    return Trials(most=most, fitted=augment(fitted), judged=augment(judged))
+
+
+def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Mapping[str, Rule]) -> dict[str, int]:
+    """Return the widths of the ladder at `fraction`, or better ones that cost no more."""
+    assert isinstance(ladder.allocator, MarginalCost), "moves begin at widths of least marginal cost"
+    loss = _loss(task, trials, rules)
+    return local_moves(
+        ladder.rooms,
+        ladder.allocator.tempered(ladder.rooms, ladder.curves),
+        ladder.cost,
+        fraction * ladder.cost({}),
+        ladder.widths(fraction),
+        loss,
+        trials.most,
+    )
+
+
+def _loss(task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Callable[[Mapping[str, int]], float]:
+    """The displacement of the outputs on samples that the walk has not seen."""
+    network = task.network
+    outputs = [name for name in network.outputs if name not in network.constants]
+    refit = None if task.refit is None else replace(task.refit, joint=min(task.refit.joint, 1))
+    trial = replace(task.drafted(), data=trials.fitted, refit=refit)
+
+    def read(model: Network) -> list[Mapping[str, Array]]:
+        with Store(task.memory) as store:
+            return list(Stream(model, trials.judged, store, task.running).read(outputs))
+
+    reference = read(network)
+    done = 0
+
+    def loss(widths: Mapping[str, int]) -> float:
+        nonlocal done
+        done += 1
+        task.watch("trying widths", done, trials.most)
+        model = candidate(task, reconstruct(replace(trial, widths=widths, watch=_silent)), rules)
+        return displacement(reference, read(Network(model, network.folder)))
+
+    return loss
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """A trial reports nothing by itself."""
