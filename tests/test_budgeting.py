@@ -85,7 +85,9 @@ def test_a_function_of_the_user_gets_the_path_of_a_whole_model(labelled):
         seen.append(path)
         return -float(sum(np.prod(t.dims) for t in onnx.load(path).graph.initializer))
 
-    found = prune(LENET, labelled[0][:64], budget=Macs(0.5), metric=Validation(score, name="small"))
+    found = prune(
+        LENET, labelled[0][:64], budget=Macs(0.5), metric=Validation(score, name="small"), resources=Resources(trials=0)
+    )
     assert len(seen) == 2
     assert not any(Path(path).exists() for path in seen)
     assert found.report.metric.after > found.report.metric.before
@@ -210,7 +212,7 @@ def test_the_command_line_takes_labels_and_scripts(tmp_path, labelled, capsys):
     np.save(tmp_path / "x.npy", inputs[:256])
     np.savez(tmp_path / "y.npz", truth=labels[:256])
     (tmp_path / "v.py").write_text("import os\ndef size(path):\n    return -os.path.getsize(path) / 1000\n")
-    common = ["prune", str(LENET), "--data", str(tmp_path / "x.npy"), "--samples", "128"]
+    common = ["prune", str(LENET), "--data", str(tmp_path / "x.npy"), "--samples", "128", "--trials", "0"]
     drop = ["--max-drop", "0.05", "--labels", f"{tmp_path}/y.npz:truth", str(tmp_path / "a.onnx")]
     assert run([*common, *drop]) == 0
     assert "accuracy with labels" in capsys.readouterr().out

@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from onnx_subprune.integrations.cluster import Cluster
 from onnx_subprune.integrations.shipment import Mapped, Shipment
 
 LENET, RESNET = (MODELS / f"{name}_fashion.onnx" for name in ("lenet", "resnet"))
-ONE_THREAD = Resources(threads=1)
+ONE_THREAD = Resources(threads=1, trials=0)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,18 @@ def test_every_formulation_gives_the_same_bytes_on_a_cluster_as_here(cluster, im
 
 def test_the_command_line_prunes_on_a_scheduler(tmp_path, local_cluster, few):
     np.savez(tmp_path / "x.npz", input=few)
-    tokens = ["prune", str(LENET), "OUT", "--data", str(tmp_path / "x.npz"), "--quiet", "--threads", "1"]
+    tokens = [
+        "prune",
+        str(LENET),
+        "OUT",
+        "--data",
+        str(tmp_path / "x.npz"),
+        "--quiet",
+        "--threads",
+        "1",
+        "--trials",
+        "0",
+    ]
     written, before = [], local_cluster.scheduler.transition_counter
     for name, more in (("here", []), ("there", ["--scheduler", local_cluster.scheduler_address])):
         tokens[2] = str(tmp_path / name)
@@ -99,7 +111,7 @@ def test_an_error_on_a_worker_is_the_error_here(cluster, tmp_path, images):
         path.unlink(missing_ok=True)
 
     with pytest.raises(DataError, match="a worker cannot read it"):
-        prune(LENET, path, executor=cluster, resources=ONE_THREAD, progress=gone)
+        prune(LENET, path, executor=cluster, resources=replace(ONE_THREAD, shifts=False), progress=gone)
 
 
 def test_mapped_data_travel_as_their_place_in_the_file(tmp_path):

@@ -16,7 +16,7 @@ from onnx_subprune.data import Calibration
 from onnx_subprune.graph.model import Network
 from onnx_subprune.graph.site import Rule
 from onnx_subprune.reconstruction import reconstruct
-from onnx_subprune.task import Task
+from onnx_subprune.task import LOCAL, Task
 
 Array = NDArray[np.generic]
 
@@ -28,9 +28,10 @@ CHEAP = 5 * 10**9
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trials:
-    """At most `most` walks on `fitted`, judged on `judged`, which share no sample."""
+    """At most `most` walks on `fitted`, judged on `judged`, which share no sample. cheap: they run here, whatever runs the models else."""
 
     most: int
+    cheap: bool
     fitted: Calibration
     judged: Calibration
 
@@ -43,12 +44,13 @@ def trials_of(
     macs: of one sample. augment: adds moved copies to samples.
     """
     whole = augment(data)
+    cheap = macs * whole.samples <= CHEAP
     if most is None:
-        most = TRIALS if macs * whole.samples <= CHEAP else 0
+        most = TRIALS if cheap else 0
     fitted, judged = data.take(data.samples * 3 // 4), data.rest(data.samples * 3 // 4)
     if most < 2 or judged is None or fitted.samples < data.samples // 2:
         return None
-    return Trials(most=most, fitted=augment(fitted), judged=augment(judged))
+    return Trials(most=most, cheap=cheap, fitted=augment(fitted), judged=augment(judged))
 
 
 def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Mapping[str, Rule]) -> dict[str, int]:
@@ -71,7 +73,8 @@ def _loss(task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Callable[[Ma
     network = task.network
     outputs = [name for name in network.outputs if name not in network.constants]
     refit = None if task.refit is None else replace(task.refit, joint=min(task.refit.joint, 1))
-    trial = replace(task.drafted(), data=trials.fitted, refit=refit)
+    executor = LOCAL if trials.cheap else task.executor
+    trial = replace(task.drafted(), data=trials.fitted, refit=refit, executor=executor)
 
     def read(model: Network) -> list[Mapping[str, Array]]:
         with Store(task.memory) as store:
