@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration.ask import Ask, drawn_share
 from onnx_subprune.calibration.bias import Bias, bias_of
 from onnx_subprune.calibration.equations import Fit, Known, fit, living, plain, problem_of, spread
-from onnx_subprune.calibration.kernel import Kernel
+from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
 from onnx_subprune.calibration.lockstep import Lockstep, united
 from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.calibration.store import Shelf
@@ -256,7 +256,7 @@ class _Walk:
         shape = task.graph.observation.shapes[producer.output.tensor]
         there = alive_columns(task.graph, self._choices, producer, source, weights)
         columns = max(1, int(there.sum()) // weights.shape[0])
-        every = spared(task.data.samples, prod(shape[2:]), columns)
+        every = spared(task.data.samples, _positions(source, shape), columns)
         positions: int | None = task.running.positions_of(-(-task.data.samples // every), columns)
         observed = task.graph.observation.shapes
         if any(array.shape[1:] != observed[name][1:] for name, array in task.data.arrays.items() if name in observed):
@@ -290,7 +290,7 @@ class _Walk:
             state.append(fit(halves, before.weights, alive, free_bias=free, known=known, renewing=before))
             self._take(reader, kernel, aim, state[-1])
 
-        times = lasting(source, prod(shape[1:-1]))
+        times = lasting(source, _positions(source, shape))
         for _ in range(times * steps):
             if joint.step(refit) < WORTH / times:
                 return
@@ -314,6 +314,8 @@ class _Walk:
     ) -> Ask:
         """Moments against the original's aim; with `renew`, against what of it the activation behind can tell apart."""
         _, weights = kernel_of(self._task.network, contraction)
+        task, shape = self._task, self._task.graph.observation.shapes[contraction.output.tensor]
+        every = task.running.every_of(task.data.samples, _positions(kernel, shape), weights.shape[1])
         return Ask(
             node=contraction.node,
             kernel=kernel,
@@ -322,14 +324,20 @@ class _Walk:
             axis=contraction.output.index,
             renew=renew,
             with_gram=with_gram,
-            positions=self._task.running.positions_of(self._task.data.samples, weights.shape[1]),
+            positions=task.running.positions_of(-(-task.data.samples // every), weights.shape[1]),
             channels=_living(kernel, alive),
+            every=every,
         )
 
 
 def _input_of(contraction: Contraction, kernel: Kernel) -> Ask:
     """Moments of the input alone, over all positions: layerwise selection is the paper's, and files of statistics have the same."""
     return Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor)
+
+
+def _positions(kernel: Kernel, shape: Sequence[int]) -> int:
+    """Output positions of a sample, from the shape of the output."""
+    return prod(shape[2:]) if kernel.kind in CONVOLUTIONS else prod(shape[1:-1])
 
 
 def _living(kernel: Kernel, alive: Mask) -> NDArray[np.int64] | None:

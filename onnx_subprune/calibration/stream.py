@@ -41,6 +41,9 @@ def new_session(model: ModelProto, threads: int | None, folder: Path | None) -> 
 ROWS = 128
 """Rows of the unfolded input for each of its columns; on large maps there are many more, and they tell nothing more."""
 
+SEEN = 256
+"""So many samples are looked at for a fit, however large the maps are."""
+
 
 AT_WORK = 3
 """Tensors of the size of the largest that is held that work on a chunk takes; all chunks at work may take as much as is held."""
@@ -65,6 +68,12 @@ class Running:
     def positions_of(self, samples: int, columns: int) -> int:
         """Return how many output positions of each of `samples` count for a convolution with so many columns a group."""
         return self.positions or -(-ROWS * columns // samples)
+
+    def every_of(self, samples: int, positions: int, columns: int) -> int:
+        """Return of how many samples one is enough for a convolution with so many output positions and columns a group."""
+        if self.positions is not None:
+            return 1
+        return max(1, min(samples // SEEN, samples * positions // (ROWS * columns)))
 
     @property
     def cores(self) -> int:
