@@ -2,7 +2,7 @@
 
     python tools/ablation.py MODEL --data calibration.npz --test test.npz --labels labels.npy --macs 0.5 0.25
 
-Prints, for each budget and ingredient, the accuracy without it, the points that it brings, and the seconds of the processor that it takes;
+Prints, for each budget (--params as well) and ingredient, the accuracy without it, the points that it brings, and the seconds of the processor that it takes;
 calibration stays unlabelled. --json writes the same.
 """
 
@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.table import Table
 from rows import Case, Method, accuracy, scorer_of
 
-from onnx_subprune import Layerwise, Macs, MarginalCost, Refit, Sequential, Uniform
+from onnx_subprune import Layerwise, Macs, MarginalCost, Params, Refit, Sequential, Uniform
+from onnx_subprune.resources import Resources
 from onnx_subprune.runtime import Session
 
-DEFAULT = Method(selector="refined", allocator=MarginalCost())
+DEFAULT = Method(selector="refined", allocator=MarginalCost(), resources=Resources())
 VARIANTS: Mapping[str, Method] = {
     "allocation by sensitivity (else uniform widths)": replace(DEFAULT, allocator=Uniform()),
     "allocation: power 0.7 (else 1)": replace(DEFAULT, allocator=MarginalCost(power=1.0)),
@@ -37,16 +38,18 @@ VARIANTS: Mapping[str, Method] = {
     "refined selection (else backward)": replace(DEFAULT, selector="backward"),
     "refined selection (else forward)": replace(DEFAULT, selector="forward"),
     "refined selection (else random)": replace(DEFAULT, selector="random"),
+    "small networks: images moved by a pixel": replace(DEFAULT, resources=Resources(shifts=False)),
+    "small networks: trials of widths": replace(DEFAULT, resources=Resources(trials=0)),
 }
 """By the ingredient that is off."""
 
 
 def measured(
-    method: Method, case: Case, fraction: float, test: Mapping[str, np.ndarray], labels: np.ndarray
+    method: Method, case: Case, budget: Macs | Params, test: Mapping[str, np.ndarray], labels: np.ndarray
 ) -> tuple[float, float]:
     """Return accuracy in percent, and seconds of the processor."""
     start = time.process_time()
-    found = method(case, Macs(fraction), 0)
+    found = method(case, budget, 0)
     seconds = time.process_time() - start
     return accuracy(found.scorer, test, labels), seconds
 
@@ -57,7 +60,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="npz with one array an input")
     parser.add_argument("--test", required=True, help="npz with one array an input")
     parser.add_argument("--labels", required=True, help="npy")
-    parser.add_argument("--macs", type=float, nargs="+", default=[0.5])
+    parser.add_argument("--macs", type=float, nargs="+", default=[])
+    parser.add_argument("--params", type=float, nargs="+", default=[])
     parser.add_argument("--only", nargs="*", default=list(VARIANTS), help="parts of the names of ingredients")
     parser.add_argument("--json", type=Path)
     return parser.parse_args(arguments)
@@ -72,18 +76,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results: dict[str, dict[str, dict[str, float]]] = {}
     console = Console(width=120)
     console.print(f"unpruned: {accuracy(scorer_of(Session(options.model)), test, labels):.2f} %")
-    for fraction in options.macs:
-        best, spent = measured(DEFAULT, case, fraction, test, labels)
-        rows = results[str(fraction)] = {"default": {"accuracy": best, "seconds": spent}}
+    for budget in [*map(Macs, options.macs), *map(Params, options.params)] or [Macs(0.5)]:
+        best, spent = measured(DEFAULT, case, budget, test, labels)
+        rows = results[str(budget)] = {"default": {"accuracy": best, "seconds": spent}}
         table = Table(
             "without",
             "accuracy",
             "brings",
             "costs (s)",
-            title=f"{fraction:.4g} of the MACs: default {best:.2f} %, {spent:.0f} s",
+            title=f"{budget}: default {best:.2f} %, {spent:.0f} s",
         )
         for name, method in chosen.items():
-            found, seconds = measured(method, case, fraction, test, labels)
+            found, seconds = measured(method, case, budget, test, labels)
             rows[name] = {"accuracy": found, "seconds": seconds}
             table.add_row(name, f"{found:.2f}", f"{best - found:+.2f}", f"{spent - seconds:+.1f}")
         console.print(table)

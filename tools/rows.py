@@ -77,6 +77,10 @@ DRAWING = ("random", "layer-sampling", "shapley")
 BEST = ("forward", "backward", "refined")
 
 
+ALONE = Resources(shifts=False, trials=0)
+"""The samples as they are, and no trials: what methods other than the default work with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """One way of `prune`."""
@@ -86,6 +90,7 @@ class Method:
     refit: Refit | None = field(default_factory=Refit)
     allocator: Allocator = field(default_factory=Uniform)
     reads: bool = True
+    resources: Resources = ALONE
 
     @property
     def draws(self) -> bool:
@@ -103,14 +108,16 @@ class Method:
             allocator=self.allocator,
             refit=self.refit,
             only=case.only,
-            resources=Resources(),
+            resources=self.resources,
         )
         return Outcome(scorer=scorer_of(Session(found.model, folder=found.folder)), macs=found.report.macs.ratio)
 
 
 ROWS: Mapping[str, Row] = {
     **{f"{name}, asymmetric, all refits": Method(selector=name) for name in BEST},
-    "refined, all refits, allocated (the default)": Method(selector="refined", allocator=MarginalCost()),
+    "refined, all refits, allocated (the default)": Method(
+        selector="refined", allocator=MarginalCost(), resources=Resources()
+    ),
     "forward, asymmetric, paper's refit": Method(selector="forward", refit=PLAIN),
     "forward, sequential": Method(selector="forward", formulation=Sequential(), refit=PLAIN),
     "forward, layerwise": Method(selector="forward", formulation=Layerwise(), refit=PLAIN),
