@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from onnx_subprune.errors import DataError
+from onnx_subprune.mapping import in_memory
 from onnx_subprune.runtime import Port
 from onnx_subprune.script import load_function, script_named, told
 
@@ -64,7 +65,7 @@ class Calibration:
     def chunks(self) -> Iterator[dict[str, Array]]:
         """Yield the feeds, chunk by chunk."""
         for start in range(0, self.samples, self.chunk):
-            yield {name: np.ascontiguousarray(array[start : start + self.chunk]) for name, array in self.arrays.items()}
+            yield {name: in_memory(array[start : start + self.chunk]) for name, array in self.arrays.items()}
 
     def take(self, samples: int) -> "Calibration":
         """Return the first `samples`, or all if there are fewer; in whole fixed batches."""
@@ -82,7 +83,7 @@ class Calibration:
         for name, array in sorted(self.arrays.items()):
             digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
             for start in range(0, len(array), CHUNK):
-                digest.update(np.ascontiguousarray(array[start : start + CHUNK]).tobytes())
+                digest.update(in_memory(array[start : start + CHUNK]).tobytes())
         return digest.hexdigest()
 
     def part(self, start: int, stop: int) -> "Calibration":

@@ -4,6 +4,8 @@ import itertools
 import os
 import re
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from onnx import numpy_helper
 
 from onnx_subprune.data import CHUNK, MAPPED, Calibration, chunk_size, open_data, read_labels
 from onnx_subprune.errors import DataError
+from onnx_subprune.mapping import in_memory, mapping_of
 from onnx_subprune.runtime import Port
 
 FLOAT, INT = np.dtype(np.float32), np.dtype(np.int64)
@@ -445,3 +448,30 @@ def test_bad_labels_are_one_line(tmp_path, source, says):
     with pytest.raises(DataError, match=re.escape(says)) as caught:
         read_labels(str(tmp_path / source))
     assert "\n" not in str(caught.value)
+
+
+def test_a_mapped_file_takes_no_memory_once_it_is_read(tmp_path):
+    values = np.random.default_rng(0).standard_normal((64, 1 << 17)).astype(np.float32)  # 32 MiB
+    np.save(tmp_path / "x.npy", values)
+    opened, _ = open_data(str(tmp_path / "x.npy"), [Port("x", ("n", 1 << 17), np.dtype(np.float32))])
+    assert mapping_of(opened.arrays["x"]) is not None
+
+    def mapped():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssFile"))
+
+    before = mapped()
+    digest = opened.sha256()
+    for start, chunk in enumerate(opened.chunks()):
+        assert mapping_of(chunk["x"]) is None
+        np.testing.assert_array_equal(chunk["x"], values[start * opened.chunk : (start + 1) * opened.chunk])
+    assert digest == replace(opened, arrays={"x": values}).sha256()
+    assert mapped() - before < 16 << 10
+
+
+def test_what_was_changed_in_a_mapping_is_not_given_back(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((4, 1024), np.float32))
+    private = np.load(tmp_path / "x.npy", mmap_mode="c")
+    private[:] = 7
+    assert in_memory(private[1:3]).min() == 7
+    assert private.min() == 7
