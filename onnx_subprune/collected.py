@@ -23,7 +23,7 @@ from onnx_subprune.allocation import (
 from onnx_subprune.budgeting import Budget
 from onnx_subprune.calibration.equations import problem_of
 from onnx_subprune.calibration.stream import Running
-from onnx_subprune.data import Calibration, Source, open_shard
+from onnx_subprune.data import Calibration, open_shard
 from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.cost import Costs, costs, parameters
 from onnx_subprune.graph.model import Network, load
@@ -42,6 +42,7 @@ from onnx_subprune.restriction import restricted, rooms_of
 from onnx_subprune.runtime import environment
 from onnx_subprune.selection import ProbingSelector, Refined, Selector
 from onnx_subprune.sensitivity import GroupSensitivity, trial_widths
+from onnx_subprune.sources import Source
 from onnx_subprune.statistics import Recorded, StatisticsFile
 from onnx_subprune.statistics import collect as collect_shard
 from onnx_subprune.statistics.collection import Part

@@ -7,7 +7,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from onnx_subprune.calibration.fidelity import Fidelity, Runnable, fidelity
-from onnx_subprune.data import Source, open_data, read_labels
+from onnx_subprune.data import open_data, read_labels
 from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.graph.cost import costs
 from onnx_subprune.graph.model import Network, load
@@ -15,6 +15,7 @@ from onnx_subprune.graph.trace import trace
 from onnx_subprune.measurement import measured_latency, model_bytes
 from onnx_subprune.pipeline import ports
 from onnx_subprune.report.model import Change, fidelity_dict
+from onnx_subprune.sources import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from onnx_subprune.augmentation import augmented
 from onnx_subprune.budgeting import Budget, MaxDrop, allocated, check_latency, latency_seconds, trials_of
 from onnx_subprune.calibration.fidelity import Runnable, fidelity
 from onnx_subprune.calibration.lockstep import Executor
-from onnx_subprune.data import Calibration, Source, open_data
+from onnx_subprune.data import Calibration, open_data
 from onnx_subprune.graph.cost import costs, parameters
 from onnx_subprune.graph.model import Network, load
 from onnx_subprune.graph.rules import RULES
@@ -36,6 +36,7 @@ from onnx_subprune.restriction import restricted, rooms_of
 from onnx_subprune.runtime import Port, environment
 from onnx_subprune.selection import ProbingSelector, Refined, Selector
 from onnx_subprune.sensitivity import GroupSensitivity, sensitivities
+from onnx_subprune.sources import Source
 from onnx_subprune.surgery import Plan, apply
 from onnx_subprune.task import LOCAL, Asymmetric, Formulation, Refit, Task, Watch
 from onnx_subprune.verification import verify

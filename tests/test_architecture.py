@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "onnx_subprune"
 LAYERS = {
     **dict.fromkeys(("errors", "_version", "handover", "mapping"), 0),
     **dict.fromkeys(("runtime", "selection", "allocation"), 1),
-    **dict.fromkeys(("graph", "data", "script"), 2),
+    **dict.fromkeys(("graph", "data", "script", "sources"), 2),
     **dict.fromkeys(("calibration", "surgery", "masking", "output", "restriction", "augmentation"), 3),
     **dict.fromkeys(
         (

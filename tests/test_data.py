@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from onnx_subprune.data import CHUNK, MAPPED, Calibration, chunk_size, open_data, read_labels
+from onnx_subprune.data import CHUNK, Calibration, chunk_size, open_data, read_labels
 from onnx_subprune.errors import DataError
 from onnx_subprune.mapping import in_memory, mapping_of
 from onnx_subprune.runtime import Port
+from onnx_subprune.sources import MAPPED
 
 FLOAT, INT = np.dtype(np.float32), np.dtype(np.int64)
 X = np.random.default_rng(0).standard_normal((10, 3)).astype(FLOAT)

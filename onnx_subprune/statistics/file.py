@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.kernel import Kernel
-from onnx_subprune.data import UNREADABLE
 from onnx_subprune.errors import DataError, OutputError
+from onnx_subprune.sources import UNREADABLE
 from onnx_subprune.statistics.header import Header
 from onnx_subprune.statistics.sums import Sums
 
