@@ -12,10 +12,11 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.calibration.ask import Ask, drawn_share
+from onnx_subprune.asking import aimed, input_of, living_channels, output_count
+from onnx_subprune.calibration.ask import drawn_share
 from onnx_subprune.calibration.bias import Bias, bias_of
 from onnx_subprune.calibration.equations import Fit, Known, fit, living, plain, problem_of, spread
-from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
+from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.lockstep import Lockstep, united
 from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.calibration.store import Shelf
@@ -151,14 +152,14 @@ class _Walk:
                 if bias is not None
                 else np.zeros_like(weights[:, 0], np.float64)
             )
-            halves = self._models.collect(_input_of(contraction, kernel))
+            halves = self._models.collect(input_of(contraction, kernel))
             return [half.moments().with_target(weights).shifted(inside) for half in halves]
         after = network.position[self._order[place + 1].node] if place + 1 < len(self._order) else len(network.nodes)
         after = min(
             after, network.producer[aim.tensor] + 1
         )  # what follows from the aim alone need not be held beside it
         self._models.advance_original(after, also=[aim.tensor])
-        return [half.moments() for half in self._models.collect(self._aimed(contraction, kernel, aim, alive))]
+        return [half.moments() for half in self._models.collect(aimed(self._task, contraction, kernel, aim, alive))]
 
     def _chooses(self, contraction: Contraction) -> bool:
         """True if the channels of a group are to be chosen on this contraction's moments."""
@@ -193,7 +194,7 @@ class _Walk:
     def _neighbour(self, consumer: Consumer) -> Problem:
         contraction = consumer.contraction
         kernel, weights = kernel_of(self._task.network, contraction)
-        sums = united(self._models.collect(_input_of(contraction, kernel)))
+        sums = united(self._models.collect(input_of(contraction, kernel)))
         moments = sums.moments().with_target(weights).centered()
         alive = alive_columns(self._task.graph, self._choices, contraction, kernel, weights)
         return problem_of(consumer, kernel, moments, weights, alive)
@@ -230,7 +231,7 @@ class _Walk:
     ) -> Fit:
         """Targets that differ from what the layer now puts out only where the activation behind sees it."""
         for _ in range(rounds):
-            sums = self._models.collect(self._aimed(contraction, kernel, aim, alive, renew=True, with_gram=False))
+            sums = self._models.collect(aimed(self._task, contraction, kernel, aim, alive, renew=True, with_gram=False))
             halves = [half.moments() for half in sums]
             found = fit(halves, found.weights, alive, free_bias=True, known=known, renewing=found)
             self._take(contraction, kernel, aim, found)
@@ -256,12 +257,12 @@ class _Walk:
         shape = task.graph.observation.shapes[producer.output.tensor]
         there = alive_columns(task.graph, self._choices, producer, source, weights)
         columns = max(1, int(there.sum()) // weights.shape[0])
-        every = spared(task.data.samples, _positions(source, shape), columns)
+        every = spared(task.data.samples, output_count(source, shape), columns)
         positions: int | None = task.running.positions_of(-(-task.data.samples // every), columns)
         observed = task.graph.observation.shapes
         if any(array.shape[1:] != observed[name][1:] for name, array in task.data.arrays.items() if name in observed):
             positions = None  # the data have other sizes than the model was traced with, so the share would be another
-        ask = self._aimed(reader, kernel, aim, alive, renew=aim.flat is not None, with_gram=True)
+        ask = aimed(task, reader, kernel, aim, alive, renew=aim.flat is not None, with_gram=True)
         now = self._now(producer.weight, task.network.array(producer.weight_tensor))
         joint = Joint(
             Pruned(network=task.network, models=self._models, weights=self._weights, position=self._anchor(reader)),
@@ -274,7 +275,7 @@ class _Walk:
                     input=producer.input.tensor,
                     positions=positions,
                     every=every,
-                    channels=_living(source, there),
+                    channels=living_channels(source, there),
                 ),
                 producer=Producer(source, producer.weight, now, bias, shift),
                 alive=there.reshape(weights.shape[:2]),
@@ -290,7 +291,7 @@ class _Walk:
             state.append(fit(halves, before.weights, alive, free_bias=free, known=known, renewing=before))
             self._take(reader, kernel, aim, state[-1])
 
-        times = lasting(source, _positions(source, shape))
+        times = lasting(source, output_count(source, shape))
         for _ in range(times * steps):
             if joint.step(refit) < WORTH / times:
                 return
@@ -301,45 +302,3 @@ class _Walk:
             return self._weights[use]
         names = self._task.network.node(use.node).input
         return self._task.network.array(names[use.slot]) if use.slot < len(names) and names[use.slot] else otherwise
-
-    def _aimed(
-        self,
-        contraction: Contraction,
-        kernel: Kernel,
-        aim: Aim,
-        alive: Mask,
-        *,
-        renew: bool = False,
-        with_gram: bool = True,
-    ) -> Ask:
-        """Moments against the original's aim; with `renew`, against what of it the activation behind can tell apart."""
-        _, weights = kernel_of(self._task.network, contraction)
-        task, shape = self._task, self._task.graph.observation.shapes[contraction.output.tensor]
-        every = task.running.every_of(task.data.samples, _positions(kernel, shape), weights.shape[1])
-        return Ask(
-            node=contraction.node,
-            kernel=kernel,
-            input=contraction.input.tensor,
-            aim=aim,
-            axis=contraction.output.index,
-            renew=renew,
-            with_gram=with_gram,
-            positions=task.running.positions_of(-(-task.data.samples // every), weights.shape[1]),
-            channels=_living(kernel, alive),
-            every=every,
-        )
-
-
-def _input_of(contraction: Contraction, kernel: Kernel) -> Ask:
-    """Moments of the input alone, over all positions: layerwise selection is the paper's, and files of statistics have the same."""
-    return Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor)
-
-
-def _positions(kernel: Kernel, shape: Sequence[int]) -> int:
-    """Output positions of a sample, from the shape of the output."""
-    return prod(shape[2:]) if kernel.kind in CONVOLUTIONS else prod(shape[1:-1])
-
-
-def _living(kernel: Kernel, alive: Mask) -> NDArray[np.int64] | None:
-    """The channels of the input that are not dropped, None for all; where there is one convolution group."""
-    return np.flatnonzero(alive[:: kernel.taps]) if kernel.groups == 1 and not alive.all() else None

@@ -15,6 +15,7 @@ LAYERS = {
         (
             "verification",
             "task",
+            "asking",
             "choosing",
             "joint",
             "reconstruction",

@@ -1,0 +1,58 @@
+"""The questions of the walk: moments of which inputs against which targets, and how much of the data they are of."""
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.calibration.ask import Ask
+from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
+from onnx_subprune.calibration.targets import Aim
+from onnx_subprune.graph.channels import Contraction
+from onnx_subprune.task import Task, kernel_of
+
+Mask = NDArray[np.bool_]
+
+
+def aimed(
+    task: Task,
+    contraction: Contraction,
+    kernel: Kernel,
+    aim: Aim,
+    alive: Mask,
+    *,
+    renew: bool = False,
+    with_gram: bool = True,
+) -> Ask:
+    """Ask for moments against the original's aim; with `renew`, against what of it the activation behind can tell apart."""
+    _, weights = kernel_of(task.network, contraction)
+    shape = task.graph.observation.shapes[contraction.output.tensor]
+    every = task.running.every_of(task.data.samples, output_count(kernel, shape), weights.shape[1])
+    return Ask(
+        node=contraction.node,
+        kernel=kernel,
+        input=contraction.input.tensor,
+        aim=aim,
+        axis=contraction.output.index,
+        renew=renew,
+        with_gram=with_gram,
+        positions=task.running.positions_of(-(-task.data.samples // every), weights.shape[1]),
+        channels=living_channels(kernel, alive),
+        every=every,
+    )
+
+
+def input_of(contraction: Contraction, kernel: Kernel) -> Ask:
+    """Ask for moments of the input alone, over all positions: layerwise selection is the paper's, and files of statistics have the same."""
+    return Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor)
+
+
+def output_count(kernel: Kernel, shape: Sequence[int]) -> int:
+    """Return the output positions of a sample, from the shape of the output."""
+    return prod(shape[2:]) if kernel.kind in CONVOLUTIONS else prod(shape[1:-1])
+
+
+def living_channels(kernel: Kernel, alive: Mask) -> NDArray[np.int64] | None:
+    """Return the channels of the input that are not dropped, None for all; where there is one convolution group."""
+    return np.flatnonzero(alive[:: kernel.taps]) if kernel.groups == 1 and not alive.all() else None
