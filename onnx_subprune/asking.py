@@ -24,11 +24,15 @@ def aimed(
     *,
     renew: bool = False,
     with_gram: bool = True,
+    first: bool = False,
 ) -> Ask:
-    """Ask for moments against the original's aim; with `renew`, against what of it the activation behind can tell apart."""
+    """Ask for moments against the original's aim; with `renew`, against what of it the activation behind can tell apart.
+
+    first: the fit is followed by another one, so large maps of many samples are looked at in part.
+    """
     _, weights = kernel_of(task.network, contraction)
     shape = task.graph.observation.shapes[contraction.output.tensor]
-    every = task.running.every_of(task.data.samples, output_count(kernel, shape), weights.shape[1])
+    every = task.running.every_of(task.data.samples, output_count(kernel, shape), weights.shape[1]) if first else 1
     return Ask(
         node=contraction.node,
         kernel=kernel,

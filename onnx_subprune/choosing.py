@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration.equations import columns_of, problem_of
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.regression import Regression
+from onnx_subprune.calibration.stream import SEEN
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction
 from onnx_subprune.selection import Choice, conditioning
 from onnx_subprune.selection.ridge import Weights
-from onnx_subprune.task import Task, kernel_of
+from onnx_subprune.task import Asymmetric, Task, kernel_of
 
 Mask = NDArray[np.bool_]
 
@@ -20,9 +21,11 @@ Mask = NDArray[np.bool_]
 def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice]:
     """Choose groups whose consumers lie far apart, from the original activations of all of them, taken in one pass.
 
-    Where many layers read a group, going backwards as well takes as long as the pass, and found nothing better.
+    Where many layers read a group, going backwards as well takes as long as the pass, and found nothing better; nor did more samples.
     """
     task = task.drafted()
+    if isinstance(task.formulation, Asymmetric):
+        task = replace(task, data=task.data.about(SEEN))
     needed = {consumer.node: consumer.contraction for group in groups for consumer in group.consumers}
     moments: dict[str, Regression] = {}
     for done, (contraction, found) in enumerate(task.survey(list(needed.values()), times=1)):

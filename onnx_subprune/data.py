@@ -68,6 +68,10 @@ class Calibration:
         pieces = {name: array[start * self.chunk : stop * self.chunk] for name, array in self.arrays.items()}
         return replace(self, arrays=pieces)
 
+    def about(self, samples: int) -> "Calibration":
+        """Return the first whole chunks that hold about so many samples; chunks keep their size."""
+        return self.part(0, max(1, samples // self.chunk))
+
     def _whole(self, samples: int) -> int:
         return samples // (self.fixed or 1) * (self.fixed or 1)
 

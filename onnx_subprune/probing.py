@@ -18,7 +18,6 @@ from onnx_subprune.calibration.stream import Stream
 from onnx_subprune.graph.channels import ChannelGroup, Use
 from onnx_subprune.masking import scaled_rows
 from onnx_subprune.selection import ProbingSelector
-from onnx_subprune.sensitivity import replace_samples
 from onnx_subprune.task import Task
 
 Array = NDArray[np.generic]
@@ -41,7 +40,7 @@ def probed(task: Task, selector: ProbingSelector, sizes: Mapping[str, int]) -> d
     )
     scores = {}
     with Store(task.memory) as store:
-        stream = Stream(network, replace_samples(task.data, selector.samples), store, task.running)
+        stream = Stream(network, task.data.about(selector.samples), store, task.running)
         reference = list(stream.read(outputs))
         for done, group in enumerate(groups):
             stream.advance(_first(task, group))

@@ -159,7 +159,11 @@ class _Walk:
             after, network.producer[aim.tensor] + 1
         )  # what follows from the aim alone need not be held beside it
         self._models.advance_original(after, also=[aim.tensor])
-        return [half.moments() for half in self._models.collect(aimed(self._task, contraction, kernel, aim, alive))]
+        first = contraction.node in self._ways
+        return [
+            half.moments()
+            for half in self._models.collect(aimed(self._task, contraction, kernel, aim, alive, first=first))
+        ]
 
     def _chooses(self, contraction: Contraction) -> bool:
         """True if the channels of a group are to be chosen on this contraction's moments."""
@@ -230,8 +234,10 @@ class _Walk:
         known: Known,
     ) -> Fit:
         """Targets that differ from what the layer now puts out only where the activation behind sees it."""
+        first = contraction.node in self._ways
+        ask = aimed(self._task, contraction, kernel, aim, alive, renew=True, with_gram=False, first=first)
         for _ in range(rounds):
-            sums = self._models.collect(aimed(self._task, contraction, kernel, aim, alive, renew=True, with_gram=False))
+            sums = self._models.collect(ask)
             halves = [half.moments() for half in sums]
             found = fit(halves, found.weights, alive, free_bias=True, known=known, renewing=found)
             self._take(contraction, kernel, aim, found)

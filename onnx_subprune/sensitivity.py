@@ -5,7 +5,7 @@ those. Pass two, on fewer samples, runs what lies behind the group with each of 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -19,7 +19,6 @@ from onnx_subprune.calibration.equations import columns_of, problem_of
 from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.calibration.store import Held, Store
 from onnx_subprune.calibration.stream import Stream
-from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Use
 from onnx_subprune.selection import Choice
 from onnx_subprune.surgery import Plan
@@ -179,7 +178,7 @@ def _refitted(
 
 def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, GroupSensitivity]:
     network = task.network
-    few = replace_samples(task.data, SAMPLES)
+    few = task.data.about(SAMPLES)
     outputs = [name for name in network.outputs if name not in network.constants]
     stream = Stream(network, few, store, task.running)
     reference = list(stream.read(outputs))
@@ -217,9 +216,3 @@ def _judge(task: Task, trials: Sequence[_Trials], loss: Callable[[Plan], float])
         found[name] = trial.sensitivity(losses)
         task.watch("measuring sensitivities", done + 1, len(trials))
     return found
-
-
-def replace_samples(data: Calibration, samples: int) -> Calibration:
-    """Return the first whole chunks of `data` that hold about so many samples."""
-    whole = max(1, samples // data.chunk) * data.chunk
-    return replace(data, arrays={name: array[:whole] for name, array in data.arrays.items()})
