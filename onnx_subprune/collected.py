@@ -119,6 +119,8 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
         raise OptionError(f"{type(selector).__name__} runs the model on data: give --data instead of --statistics")
     if not isinstance(budget, (Macs, Params, Channels)):
         raise OptionError(f"{type(budget).__name__} needs models that run on data: give --data instead of --statistics")
+    if resources.trials or resources.shifts:
+        raise OptionError("--trials and --shifts run the model on data: give --data instead of --statistics")
     clock, start = time.perf_counter, time.perf_counter()
     network = load(model)
     graph = restricted(trace(network, rules=rules), network, only=only, exclude=exclude)

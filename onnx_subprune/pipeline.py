@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from onnx_subprune.allocation import Allocator, Channels, Macs, MarginalCost
 from onnx_subprune.augmentation import augmented
-from onnx_subprune.budgeting import Budget, MaxDrop, allocated, check_latency, latency_seconds, trials_of
+from onnx_subprune.budgeting import Budget, MaxDrop, allocated, check_latency, check_trials, latency_seconds, trials_of
 from onnx_subprune.calibration.fidelity import Runnable, fidelity
 from onnx_subprune.calibration.lockstep import Executor
 from onnx_subprune.data import Calibration, open_data
@@ -92,6 +92,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     a cluster. Nothing passed in is changed. Raises SubpruneError and its kinds.
     """
     clock, start = time.perf_counter, time.perf_counter()
+    check_trials(resources.trials, budget, allocator, round_to)
     network = load(model)
     whole = trace(network, rules=rules)
     calibration, rest = open_data(data, ports(network), samples=resources.samples)

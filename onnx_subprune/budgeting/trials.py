@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.allocation import MarginalCost, local_moves
+from onnx_subprune.allocation import Macs, MarginalCost, Params, local_moves
 from onnx_subprune.budgeting.drop import candidate
 from onnx_subprune.budgeting.ladder import Ladder
 from onnx_subprune.calibration.divergence import displacement
 from onnx_subprune.calibration.store import Store
 from onnx_subprune.calibration.stream import Stream
 from onnx_subprune.data import Calibration
+from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.model import Network
 from onnx_subprune.graph.site import Rule
 from onnx_subprune.reconstruction import reconstruct
@@ -51,6 +52,13 @@ def trials_of(
     if most < 2 or judged is None or fitted.samples < data.samples // 2:
         return None
     return Trials(most=most, cheap=cheap, fitted=augment(fitted), judged=augment(judged))
+
+
+def check_trials(trials: int | None, budget: object, allocator: object, round_to: int) -> None:
+    """OptionError if trials are asked for that would not be made."""
+    shared = isinstance(budget, (Macs, Params)) and isinstance(allocator, MarginalCost) and round_to == 1
+    if trials and not shared:
+        raise OptionError("--trials goes with --macs or --params, allocation by sensitivity and widths of any size")
 
 
 def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Mapping[str, Rule]) -> dict[str, int]:
