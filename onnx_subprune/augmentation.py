@@ -83,12 +83,12 @@ def shifted(data: Calibration, names: tuple[str, ...]) -> Calibration:
     return replace(data, arrays=arrays)
 
 
-def moved(images_: Array, down: int, right: int) -> Array:
+def moved(batch: Array, down: int, right: int) -> Array:
     """Return images (N, C, H, W) moved by so many pixels; what comes in repeats the border."""
-    height, width = images_.shape[2:]
+    height, width = batch.shape[2:]
     rows = np.clip(np.arange(height) - down, 0, height - 1)
     columns = np.clip(np.arange(width) - right, 0, width - 1)
-    return images_[:, :, rows[:, None], columns]
+    return batch[:, :, rows[:, None], columns]
 
 
 def _sizes(network: Network, graph: ChannelGraph, contraction: Contraction, samples: int) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration.equations import columns_of, problem_of
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.regression import Regression
-from onnx_subprune.calibration.stream import SEEN
+from onnx_subprune.calibration.running import SEEN
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction
 from onnx_subprune.selection import Choice, conditioning
 from onnx_subprune.selection.ridge import Weights

@@ -22,7 +22,7 @@ from onnx_subprune.allocation import (
 )
 from onnx_subprune.budgeting import Budget
 from onnx_subprune.calibration.equations import problem_of
-from onnx_subprune.calibration.stream import Running
+from onnx_subprune.calibration.running import Running
 from onnx_subprune.data import Calibration, open_shard
 from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.cost import Costs, costs, parameters

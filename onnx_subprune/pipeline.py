@@ -15,10 +15,11 @@ from threadpoolctl import threadpool_limits
 
 from onnx_subprune.allocation import Allocator, Channels, Macs, MarginalCost
 from onnx_subprune.augmentation import augmented
-from onnx_subprune.budgeting import Budget, MaxDrop, allocated, check_latency, check_trials, latency_seconds, trials_of
+from onnx_subprune.budgeting import Budget, MaxDrop, allocated, can_be_tried, check_latency, latency_seconds, trials_of
 from onnx_subprune.calibration.fidelity import Runnable, fidelity
 from onnx_subprune.calibration.lockstep import Executor
 from onnx_subprune.data import Calibration, open_data
+from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.cost import costs, parameters
 from onnx_subprune.graph.model import Network, load
 from onnx_subprune.graph.rules import RULES
@@ -92,7 +93,9 @@ def prune(  # noqa: PLR0913 - the interface's signature
     a cluster. Nothing passed in is changed. Raises SubpruneError and its kinds.
     """
     clock, start = time.perf_counter, time.perf_counter()
-    check_trials(resources.trials, budget, allocator, round_to)
+    triable = can_be_tried(budget, allocator, round_to)
+    if resources.trials and not triable:
+        raise OptionError("--trials goes with --macs or --params, allocation by sensitivity and widths of any size")
     network = load(model)
     whole = trace(network, rules=rules)
     calibration, rest = open_data(data, ports(network), samples=resources.samples)
@@ -128,7 +131,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     with threadpool_limits(1):
         rooms = rooms_of(graph, round_to=round_to, min_width=min_width)
         task = scored(task, rooms, budget.fraction if isinstance(budget, Channels) else 1.0)
-        trials = trials_of(calibration, macs, resources.trials, with_copies)
+        trials = trials_of(calibration, macs, len(rooms), resources.trials, with_copies) if triable else None
         found = allocated(task, rooms, budget, allocator, price, judged_by, rules, trials, round_to=round_to)
         settled_widths = clock()
         done = found.done or reconstruct(replace(task, widths=found.widths))

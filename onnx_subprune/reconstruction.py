@@ -7,7 +7,6 @@ model input and target come from.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +120,7 @@ class _Walk:
         if task.refit is not None and aim.flat is not None and isinstance(task.formulation, Asymmetric) and free_bias:
             del halves  # their grams take room that the rounds need
             renewed = self._renew(contraction, kernel, aim, found, alive, task.refit.rounds, known)
-        if task.refit is not None and contraction.node in self._ways:
+        if task.refit is not None and self._fitted_again(contraction):
             self._refit_jointly(contraction, kernel, aim, renewed, alive, task.refit.joint)
         self._refits.append(
             Refitted(
@@ -159,11 +158,12 @@ class _Walk:
             after, network.producer[aim.tensor] + 1
         )  # what follows from the aim alone need not be held beside it
         self._models.advance_original(after, also=[aim.tensor])
-        first = contraction.node in self._ways
-        return [
-            half.moments()
-            for half in self._models.collect(aimed(self._task, contraction, kernel, aim, alive, first=first))
-        ]
+        ask = aimed(self._task, contraction, kernel, aim, alive, first=self._fitted_again(contraction))
+        return [half.moments() for half in self._models.collect(ask)]
+
+    def _fitted_again(self, contraction: Contraction) -> bool:
+        """True if the contraction is to be refitted once more, together with the producer of its input."""
+        return contraction.node in self._ways
 
     def _chooses(self, contraction: Contraction) -> bool:
         """True if the channels of a group are to be chosen on this contraction's moments."""
@@ -234,7 +234,7 @@ class _Walk:
         known: Known,
     ) -> Fit:
         """Targets that differ from what the layer now puts out only where the activation behind sees it."""
-        first = contraction.node in self._ways
+        first = self._fitted_again(contraction)
         ask = aimed(self._task, contraction, kernel, aim, alive, renew=True, with_gram=False, first=first)
         for _ in range(rounds):
             sums = self._models.collect(ask)
@@ -285,7 +285,7 @@ class _Walk:
                 ),
                 producer=Producer(source, producer.weight, now, bias, shift),
                 alive=there.reshape(weights.shape[:2]),
-                share=drawn_share(source, prod(shape[2:]), positions),
+                share=drawn_share(source, output_count(source, shape), positions),
             ),
         )
         state = [found]

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from onnx_subprune.calibration.stream import Running
+from onnx_subprune.calibration.running import Running
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from onnx_subprune.calibration.ask import Ask
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.lockstep import Executor, Local, united
 from onnx_subprune.calibration.regression import Regression
-from onnx_subprune.calibration.stream import Running
+from onnx_subprune.calibration.running import Running
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction, Use
 from onnx_subprune.graph.model import Network
@@ -51,7 +51,7 @@ class Refit:
 
     residual: aim at the sum that the output runs into. everywhere: refit every contraction behind a change, not only those that lost
     inputs. rounds: how often the target is renewed with what the activation behind cannot tell apart. joint: how many steps a layer takes at most
-    together with the only reader of its output.
+    together with the only reader of its output; three times as many where it is dense.
     """
 
     residual: bool = True

@@ -12,8 +12,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnx_subprune.calibration.running import Running
 from onnx_subprune.calibration.store import Store
-from onnx_subprune.calibration.stream import Running, Stream
+from onnx_subprune.calibration.stream import Stream
 from onnx_subprune.data import Calibration
 from onnx_subprune.errors import ModelError, VerificationError
 from onnx_subprune.graph.channels import ChannelGraph, Contraction, IntArray, Use

@@ -6,6 +6,7 @@ import pytest
 from onnx_subprune import Channels, Params, Resources, prune, sensitivity
 from onnx_subprune.augmentation import MOVES, augmented, few_samples, moved, shifted
 from onnx_subprune.augmentation import images as images_of
+from onnx_subprune.budgeting import trials_of
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.model import load
 from onnx_subprune.graph.trace import trace
@@ -93,11 +94,27 @@ def test_pruning_says_whether_it_moved_images(images):
     assert with_copies.model.SerializeToString() != without.model.SerializeToString()
 
 
-def test_samples_that_the_trials_judge_by_are_not_fitted(images):
-    tried = prune(LENET, images[:64], budget=Params(0.4), resources=Resources(shifts=False, trials=4))
-    plain = prune(LENET, images[:64], budget=Params(0.4), resources=Resources(shifts=False, trials=0))
+def test_samples_that_the_trials_judge_by_are_not_fitted():
+    data = of(256, 32)
+    trials = trials_of(data, 1.0, 4, 6, lambda part: shifted(part, ("image",)))
+    fitted, judged = (set(part.arrays["other"].ravel().tolist()) for part in (trials.fitted, trials.judged))
+    assert fitted | judged == set(range(256))
+    assert not fitted & judged
+    assert (trials.most, trials.cheap) == (6, True)
+
+
+@pytest.mark.parametrize(
+    ("samples", "macs", "groups", "expected"),
+    [(512, 1e6, 12, 24), (512, 1e6, 13, 0), (512, 1e8, 4, 0), (255, 1e6, 4, 0)],
+)
+def test_widths_are_tried_unasked_where_that_is_quick_and_tells_something(samples, macs, groups, expected):
+    trials = trials_of(of(samples, 32), macs, groups, None, lambda part: part)
+    assert (trials.most if trials else 0) == expected
+
+
+def test_trials_find_widths_within_the_budget(images):
+    tried = prune(LENET, images[:64], budget=Params(0.4), resources=Resources(trials=4))
     assert tried.report.params.after <= 0.4 * tried.report.params.before
-    assert plain.report.params.after <= 0.4 * plain.report.params.before
 
 
 def test_sensitivities_are_those_of_the_same_samples(images):

@@ -67,24 +67,8 @@ def test_prune_writes_a_smaller_model_a_table_and_a_report(tmp_path, data, capsy
 @pytest.mark.parametrize("formulation", ["asymmetric", "sequential", "layerwise"])
 def test_every_formulation_and_budget_gives_a_verified_model(tmp_path, data, budget, formulation):
     out = tmp_path / "small.onnx"
-    assert (
-        run(
-            [
-                "prune",
-                str(LENET),
-                str(out),
-                "--data",
-                str(data),
-                *budget,
-                "--formulation",
-                formulation,
-                "--trials",
-                "0",
-                "--quiet",
-            ]
-        )
-        == 0
-    )
+    tokens = ["prune", LENET, out, "--data", data, *budget, "--formulation", formulation, "--quiet"]
+    assert run([str(token) for token in tokens]) == 0
     onnx.checker.check_model(out, full_check=True)
 
 
@@ -92,23 +76,8 @@ def test_equal_settings_give_equal_bytes_for_every_batch_size(tmp_path, data):
     written = []
     for size in (1, 7, 32):
         out = tmp_path / f"small{size}.onnx"
-        assert (
-            run(
-                [
-                    "prune",
-                    str(LENET),
-                    str(out),
-                    "--data",
-                    str(data),
-                    "--batch-size",
-                    str(size),
-                    "--trials",
-                    "3",
-                    "--quiet",
-                ]
-            )
-            == 0
-        )
+        tokens = ["prune", LENET, out, "--data", data, "--batch-size", size, "--trials", 3, "--quiet"]
+        assert run([str(token) for token in tokens]) == 0
         written.append(out.read_bytes())
     assert written[0] == written[1] == written[2]
 
@@ -245,7 +214,7 @@ def test_an_existing_output_is_not_touched_without_force(tmp_path, data, capsys)
     out.write_bytes(b"precious")
     assert "--force" in error_of(capsys, 2, ["prune", LENET, out, "--data", data])
     assert out.read_bytes() == b"precious"
-    assert run(["prune", str(LENET), str(out), "--data", str(data), "--force", "--quiet", "--trials", "0"]) == 0
+    assert run(["prune", str(LENET), str(out), "--data", str(data), "--force", "--quiet"]) == 0
     onnx.checker.check_model(out)
 
 
@@ -266,7 +235,7 @@ def test_nothing_of_the_users_is_changed(tmp_path, data):
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     out = tmp_path / "out"
     out.mkdir()
-    assert run(["prune", str(model), str(out / "small.onnx"), "--data", str(data), "--quiet", "--trials", "0"]) == 0
+    assert run(["prune", str(model), str(out / "small.onnx"), "--data", str(data), "--quiet"]) == 0
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
     assert [path.name for path in out.iterdir()] == ["small.onnx"]
 
@@ -276,9 +245,7 @@ def test_side_file_weights_leave_in_a_side_file(tmp_path, data):
     (tmp_path / "in").mkdir()
     onnx.save(model, tmp_path / "in" / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
     out = tmp_path / "small.onnx"
-    assert (
-        run(["prune", str(tmp_path / "in" / "m.onnx"), str(out), "--data", str(data), "--quiet", "--trials", "0"]) == 0
-    )
+    assert run(["prune", str(tmp_path / "in" / "m.onnx"), str(out), "--data", str(data), "--quiet"]) == 0
     assert (tmp_path / "small.onnx.data").exists()
     onnx.checker.check_model(str(out), full_check=True)
 

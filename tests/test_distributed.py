@@ -23,7 +23,7 @@ from onnx_subprune.integrations.cluster import Cluster
 from onnx_subprune.integrations.shipment import Mapped, Shipment
 
 LENET, RESNET = (MODELS / f"{name}_fashion.onnx" for name in ("lenet", "resnet"))
-ONE_THREAD = Resources(threads=1, trials=0)
+ONE_THREAD = Resources(threads=1)
 
 
 @pytest.fixture(scope="module")

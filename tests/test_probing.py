@@ -5,8 +5,9 @@ import pytest
 
 from onnx_subprune import Channels, LayerGreedyFS, Macs, Resources, Shapley, Taylor, prune, sensitivity
 from onnx_subprune.calibration.divergence import divergence
+from onnx_subprune.calibration.running import Running
 from onnx_subprune.calibration.store import Store
-from onnx_subprune.calibration.stream import Running, Stream
+from onnx_subprune.calibration.stream import Stream
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.model import load
 from onnx_subprune.graph.trace import trace

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune.calibration.equations import problem_of
-from onnx_subprune.calibration.stream import Running
+from onnx_subprune.calibration.running import Running
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.model import load
 from onnx_subprune.graph.trace import trace

@@ -44,7 +44,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def report(images):
-    return prune(LENET, images[:96], budget=Macs(0.5), resources=Resources(samples=64, trials=0)).report
+    return prune(LENET, images[:96], budget=Macs(0.5), resources=Resources(samples=64)).report
 
 
 def test_a_page_needs_nothing_but_itself(report):
@@ -97,7 +97,7 @@ def test_equal_reports_give_equal_pages(report):
 def test_both_commands_write_the_page(tmp_path, few):
     np.save(tmp_path / "x.npy", few)
     common = ["--data", str(tmp_path / "x.npy"), "--quiet", "--report"]
-    assert run(["prune", str(LENET), str(tmp_path / "s.onnx"), *common, str(tmp_path / "p.html"), "--trials", "0"]) == 0
+    assert run(["prune", str(LENET), str(tmp_path / "s.onnx"), *common, str(tmp_path / "p.html")]) == 0
     assert run(["sensitivity", str(LENET), *common, str(tmp_path / "s.html")]) == 0
     for name in ("p.html", "s.html"):
         assert not Page((tmp_path / name).read_text(encoding="utf-8")).open

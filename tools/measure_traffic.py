@@ -15,7 +15,7 @@ from onnx_subprune import Asymmetric, Channels, Layerwise, Resources, collect, p
 from onnx_subprune.calibration.ask import Ask
 from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.lockstep import Local, Lockstep, Streams
-from onnx_subprune.calibration.stream import Running
+from onnx_subprune.calibration.running import Running
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.model import Network
 

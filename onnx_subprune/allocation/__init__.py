@@ -5,7 +5,7 @@ from onnx_subprune.allocation.blocks import BlockAware, block_aware
 from onnx_subprune.allocation.budget import Channels, Latency, Macs, Params
 from onnx_subprune.allocation.cost import Factor, Multilinear, Term
 from onnx_subprune.allocation.marginal import MarginalCost
-from onnx_subprune.allocation.moves import local_moves
+from onnx_subprune.allocation.moves import Terrain, local_moves
 from onnx_subprune.allocation.threshold import Threshold
 from onnx_subprune.allocation.uniform import Uniform, proportional
 
@@ -22,6 +22,7 @@ __all__ = [
     "Params",
     "Room",
     "Term",
+    "Terrain",
     "Threshold",
     "Uniform",
     "block_aware",

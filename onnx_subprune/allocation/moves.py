@@ -4,7 +4,8 @@ Errors of groups that are cut together do not add up. Where trying is cheap, one
 narrower or wider by a common factor, so that the cost stays; what really comes out decides.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from onnx_subprune.allocation.allocator import Array, Room, filled
 from onnx_subprune.allocation.cost import Multilinear
@@ -17,36 +18,66 @@ HALVINGS = 24
 """Bisections of the common factor."""
 
 
-def local_moves(
-    rooms: Sequence[Room],
-    errors: Mapping[str, Array],
-    cost: Multilinear,
-    limit: float,
-    start: Mapping[str, int],
-    judge: Callable[[Mapping[str, int]], float],
-    trials: int,
-) -> dict[str, int]:
-    """Return the widths with the least loss of at most `trials` tried ones, which cost at most `limit`.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Terrain:
+    """Where moves lead: widths of `rooms` whose `cost` is at most `limit`. errors: (width + 1,) for each room, to share out what is left over."""
 
-    errors: (width + 1,) for each room, to share out what is left over. judge: the loss at some widths. Rooms that save most are moved first.
+    rooms: Sequence[Room]
+    errors: Mapping[str, Array]
+    cost: Multilinear
+    limit: float
+
+    def moves(self, widths: Mapping[str, int], room: Room, factor: float) -> Iterator[dict[str, int]]:
+        """Yield the widths with `room` wider and with it narrower by `factor`, where there are such choices within the limit."""
+        here = widths[room.name]
+        wider = [choice for choice in room.choices if choice > here]
+        narrower = [choice for choice in room.choices if choice < here]
+        for choices, aim in ((wider, here * factor), (narrower, here / factor)):
+            if choices:
+                found = self._balanced(widths, room, _nearest(choices, aim))
+                if found is not None:
+                    yield found
+
+    def _balanced(self, widths: Mapping[str, int], fixed: Room, width: int) -> dict[str, int] | None:
+        """Widths with room `fixed` at `width` and the others scaled to the limit, then filled; None if even the smallest cost more."""
+
+        def scaled(factor: float) -> dict[str, int]:
+            near = {room.name: _nearest(room.choices, widths[room.name] * factor) for room in self.rooms}
+            return {**near, fixed.name: width}
+
+        low, high = 0.0, 8.0
+        if self.cost(scaled(low)) > self.limit:
+            return None
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.cost(scaled(middle)) <= self.limit else (low, middle)
+        return filled(self.rooms, scaled(low), self.errors, self.cost, self.limit)
+
+
+def local_moves(
+    terrain: Terrain, start: Mapping[str, int], judge: Callable[[Mapping[str, int]], float], trials: int
+) -> dict[str, int]:
+    """Return the widths with the least loss of at most `trials` tried ones.
+
+    judge: the loss at some widths. Rooms that save most are moved first.
     """
-    best = {room.name: start[room.name] for room in rooms}
-    losses = {_key(best): judge(best)}
-    least = losses[_key(best)]
-    saves = {room.name: cost.change(cost.full, room.name, room.choices[0]) for room in rooms}
-    ordered = sorted(rooms, key=lambda room: saves[room.name])
+    best = {room.name: start[room.name] for room in terrain.rooms}
+    least = judge(best)
+    known = {_key(best)}
+    cost = terrain.cost
+    ordered = sorted(terrain.rooms, key=lambda room: cost.change(cost.full, room.name, room.choices[0]))
     for factor in FACTORS:
         moved = True
         while moved:
             moved = False
             for room in ordered:
-                for width in _moved(room, best[room.name], factor):
-                    found = _balanced(rooms, errors, cost, limit, best, room, width)
-                    if found is None or _key(found) in losses:
+                for found in terrain.moves(best, room, factor):
+                    if _key(found) in known:
                         continue
-                    if len(losses) >= trials:
+                    if len(known) >= trials:
                         return best
-                    loss = losses[_key(found)] = judge(found)
+                    known.add(_key(found))
+                    loss = judge(found)
                     if loss < least * (1.0 - GAIN):
                         best, least, moved = found, loss, True
     return best
@@ -56,37 +87,5 @@ def _key(widths: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(widths.values())
 
 
-def _moved(room: Room, width: int, factor: float) -> list[int]:
-    """The choices closest to the width times and over `factor`, but not the width itself."""
-    wider = [choice for choice in room.choices if choice > width]
-    narrower = [choice for choice in room.choices if choice < width]
-    return [
-        *([min(wider, key=lambda choice: abs(choice - width * factor))] if wider else []),
-        *([min(narrower, key=lambda choice: abs(choice - width / factor))] if narrower else []),
-    ]
-
-
-def _balanced(
-    rooms: Sequence[Room],
-    errors: Mapping[str, Array],
-    cost: Multilinear,
-    limit: float,
-    widths: Mapping[str, int],
-    fixed: Room,
-    width: int,
-) -> dict[str, int] | None:
-    """Widths with room `fixed` at `width` and the others scaled to `limit`, then filled; None if even the smallest cost more."""
-
-    def scaled(factor: float) -> dict[str, int]:
-        near = {
-            room.name: min(room.choices, key=lambda choice: abs(choice - widths[room.name] * factor)) for room in rooms
-        }
-        return {**near, fixed.name: width}
-
-    low, high = 0.0, 8.0
-    if cost(scaled(low)) > limit:
-        return None
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if cost(scaled(middle)) <= limit else (low, middle)
-    return filled(rooms, scaled(low), errors, cost, limit)
+def _nearest(choices: Sequence[int], aim: float) -> int:
+    return min(choices, key=lambda choice: abs(choice - aim))

@@ -7,14 +7,14 @@ of the multiply-accumulates.
 from onnx_subprune.budgeting.allocated import Budget, allocated
 from onnx_subprune.budgeting.drop import MaxDrop
 from onnx_subprune.budgeting.latency import check_latency, latency_seconds
-from onnx_subprune.budgeting.trials import check_trials, trials_of
+from onnx_subprune.budgeting.trials import can_be_tried, trials_of
 
 __all__ = [
     "Budget",
     "MaxDrop",
     "allocated",
+    "can_be_tried",
     "check_latency",
-    "check_trials",
     "latency_seconds",
     "trials_of",
 ]

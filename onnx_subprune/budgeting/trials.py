@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.allocation import Macs, MarginalCost, Params, local_moves
+from onnx_subprune.allocation import Macs, MarginalCost, Params, Terrain, local_moves
 from onnx_subprune.budgeting.drop import candidate
 from onnx_subprune.budgeting.ladder import Ladder
 from onnx_subprune.calibration.divergence import displacement
 from onnx_subprune.calibration.store import Store
 from onnx_subprune.calibration.stream import Stream
 from onnx_subprune.data import Calibration
-from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.model import Network
 from onnx_subprune.graph.site import Rule
 from onnx_subprune.reconstruction import reconstruct
@@ -25,6 +24,8 @@ TRIALS = 24
 """Widths that are tried unasked."""
 CHEAP = 5 * 10**9
 """Multiply-accumulates of a pass over all samples up to which that is done."""
+ENOUGH = 256
+"""Samples from which on that is done: a quarter of fewer tells two models hardly apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,27 +39,25 @@ class Trials:
 
 
 def trials_of(
-    data: Calibration, macs: float, most: int | None, augment: Callable[[Calibration], Calibration]
+    data: Calibration, macs: float, groups: int, most: int | None, augment: Callable[[Calibration], Calibration]
 ) -> Trials | None:
-    """Return what to try on; None for nothing: if `most` says so, or a pass is not short (None), or there are too few samples.
+    """Return what to try on; None for nothing.
 
-    macs: of one sample. augment: adds moved copies to samples.
+    macs: of one sample. most: trials that are asked for; None: where a pass is short, samples are enough, and every group can be moved both ways.
+    augment: adds moved copies to samples.
     """
-    whole = augment(data)
-    cheap = macs * whole.samples <= CHEAP
+    cheap = macs * augment(data).samples <= CHEAP
     if most is None:
-        most = TRIALS if cheap else 0
+        most = TRIALS if cheap and data.samples >= ENOUGH and 2 * groups <= TRIALS else 0
     fitted, judged = data.take(data.samples * 3 // 4), data.rest(data.samples * 3 // 4)
     if most < 2 or judged is None or fitted.samples < data.samples // 2:
         return None
     return Trials(most=most, cheap=cheap, fitted=augment(fitted), judged=augment(judged))
 
 
-def check_trials(trials: int | None, budget: object, allocator: object, round_to: int) -> None:
-    """OptionError if trials are asked for that would not be made."""
-    shared = isinstance(budget, (Macs, Params)) and isinstance(allocator, MarginalCost) and round_to == 1
-    if trials and not shared:
-        raise OptionError("--trials goes with --macs or --params, allocation by sensitivity and widths of any size")
+def can_be_tried(budget: object, allocator: object, round_to: int) -> bool:
+    """True if there are other widths of the same cost to try."""
+    return isinstance(budget, (Macs, Params)) and isinstance(allocator, MarginalCost) and round_to == 1
 
 
 def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Mapping[str, Rule]) -> dict[str, int]:
@@ -66,10 +65,12 @@ def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Ma
     assert isinstance(ladder.allocator, MarginalCost), "moves begin at widths of least marginal cost"
     loss = _loss(task, trials, rules)
     return local_moves(
-        ladder.rooms,
-        ladder.allocator.tempered(ladder.rooms, ladder.curves),
-        ladder.cost,
-        fraction * ladder.cost({}),
+        Terrain(
+            rooms=ladder.rooms,
+            errors=ladder.allocator.tempered(ladder.rooms, ladder.curves),
+            cost=ladder.cost,
+            limit=fraction * ladder.cost({}),
+        ),
         ladder.widths(fraction),
         loss,
         trials.most,

@@ -23,8 +23,9 @@ from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.energies import Energies
 from onnx_subprune.calibration.regression import Sums
 from onnx_subprune.calibration.rows import RowCollector
+from onnx_subprune.calibration.running import Running
 from onnx_subprune.calibration.store import Store
-from onnx_subprune.calibration.stream import Running, Stream
+from onnx_subprune.calibration.stream import Stream
 from onnx_subprune.calibration.terms import Answers, Pair
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import Use

@@ -6,43 +6,21 @@ how the pruned model runs before it exists, with zeros in the rows of dropped ch
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
-from onnx_subprune.calibration.alongside import alongside, cores_of, threads_each
+from onnx_subprune.calibration.alongside import alongside
+from onnx_subprune.calibration.running import Running
 from onnx_subprune.calibration.store import Held, Store
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import Network
 from onnx_subprune.graph.order import captured
-from onnx_subprune.runtime import Session
 
 Array = NDArray[np.generic]
-
-
-class Opener(Protocol):
-    """Makes sessions, or has one that is made already."""
-
-    def __call__(self, model: ModelProto, threads: int | None, folder: Path | None) -> Session:
-        """Return a session for `model`."""
-
-
-def new_session(model: ModelProto, threads: int | None, folder: Path | None) -> Session:
-    """Make a session; see `Opener`."""
-    return Session(model, threads=threads, folder=folder)
-
-
-ROWS = 128
-"""Rows of the unfolded input for each of its columns; on large maps there are many more, and they tell nothing more."""
-
-SEEN = 256
-"""So many samples are looked at for a fit, however large the maps are."""
 
 
 AT_WORK = 3
@@ -50,39 +28,6 @@ AT_WORK = 3
 PIECE = 8 << 20
 """Bytes of inputs of a run, if they are samples of more than that share: what comes out in between then stays in the caches, and is never
 gigabytes. A convolutional network on photographs takes half the time that it takes in batches of 32."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
-    """How models are run: at most `batch_size` samples at once, on `threads` threads (None: all), in sessions that `session` makes.
-
-    positions: at most so many output positions of a sample of a convolution count in its moments (None: enough for `ROWS`
-    rows a column).
-    """
-
-    batch_size: int = 32
-    threads: int | None = None
-    session: Opener = new_session
-    positions: int | None = None
-
-    def positions_of(self, samples: int, columns: int) -> int:
-        """Return how many output positions of each of `samples` count for a convolution with so many columns a group."""
-        return self.positions or -(-ROWS * columns // samples)
-
-    def every_of(self, samples: int, positions: int, columns: int) -> int:
-        """Return of how many samples one is enough for a convolution with so many output positions and columns a group."""
-        if self.positions is not None:
-            return 1
-        return max(1, min(samples // SEEN, samples * positions // (ROWS * columns)))
-
-    @property
-    def cores(self) -> int:
-        """How many threads there are in all."""
-        return cores_of(self.threads)
-
-    def open(self, model: ModelProto, side: int, folder: Path | None = None) -> Session:
-        """Return a session for `model`, which runs on so many chunks side by side."""
-        return self.session(model, threads_each(self.threads, side), folder)
 
 
 Read = Callable[[int], Mapping[str, Array]]

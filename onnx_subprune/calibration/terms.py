@@ -9,7 +9,8 @@ from onnx import ModelProto
 
 from onnx_subprune.calibration.adjoint import GRADIENT, OUTPUT, RESIDUAL
 from onnx_subprune.calibration.ask import Ask, What, drawn
-from onnx_subprune.calibration.stream import Running, Stream
+from onnx_subprune.calibration.running import Running
+from onnx_subprune.calibration.stream import Stream
 from onnx_subprune.calibration.unfold import at
 
 Array = NDArray[np.generic]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration.ask import Ask
 from onnx_subprune.calibration.lockstep import Lockstep
 from onnx_subprune.calibration.regression import Sums
-from onnx_subprune.calibration.stream import Running
+from onnx_subprune.calibration.running import Running
 from onnx_subprune.data import Calibration, shard_of
 from onnx_subprune.errors import ClusterError, ModelError
 from onnx_subprune.graph.channels import Use

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from onnx_subprune.calibration.ask import Ask
 from onnx_subprune.calibration.lockstep import Streams
 from onnx_subprune.calibration.regression import Sums
-from onnx_subprune.calibration.stream import Opener, Running
+from onnx_subprune.calibration.running import Opener, Running
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import Network
 from onnx_subprune.handover import LIMIT

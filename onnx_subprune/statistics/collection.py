@@ -14,8 +14,9 @@ from threadpoolctl import threadpool_limits
 
 from onnx_subprune._version import __version__
 from onnx_subprune.calibration.collector import Collector
+from onnx_subprune.calibration.running import Running
 from onnx_subprune.calibration.store import Store
-from onnx_subprune.calibration.stream import Running, Stream
+from onnx_subprune.calibration.stream import Stream
 from onnx_subprune.data import Shard
 from onnx_subprune.graph.channels import ChannelGraph, Contraction
 from onnx_subprune.graph.model import Network

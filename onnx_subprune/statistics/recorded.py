@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration.ask import Ask
 from onnx_subprune.calibration.lockstep import Lockstep
 from onnx_subprune.calibration.regression import Sums
-from onnx_subprune.calibration.stream import Running
+from onnx_subprune.calibration.running import Running
 from onnx_subprune.data import Calibration
 from onnx_subprune.errors import DataError
 from onnx_subprune.graph.channels import Use

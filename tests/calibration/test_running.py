@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnx_subprune.calibration.stream import ROWS, SEEN, Running
+from onnx_subprune.calibration.running import ROWS, SEEN, Running
 
 
 @pytest.mark.parametrize(
