@@ -31,8 +31,7 @@ def aimed(
     first: the fit is followed by another one, so large maps of many samples are looked at in part.
     """
     _, weights = kernel_of(task.network, contraction)
-    shape = task.graph.observation.shapes[contraction.output.tensor]
-    every = task.running.every_of(task.data.samples, output_count(kernel, shape), weights.shape[1]) if first else 1
+    every = drafted(task, contraction) if first else 1
     return Ask(
         node=contraction.node,
         kernel=kernel,
@@ -45,6 +44,13 @@ def aimed(
         channels=living_channels(kernel, alive),
         every=every,
     )
+
+
+def drafted(task: Task, contraction: Contraction) -> int:
+    """Return of how many samples one is enough for a fit that is followed by another one."""
+    kernel, weights = kernel_of(task.network, contraction)
+    shape = task.graph.observation.shapes[contraction.output.tensor]
+    return task.running.every_of(task.data.samples, output_count(kernel, shape), weights.shape[1])
 
 
 def input_of(contraction: Contraction, kernel: Kernel) -> Ask:

@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration.equations import columns_of, problem_of
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.regression import Regression
-from onnx_subprune.calibration.running import SEEN
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction
 from onnx_subprune.selection import Choice, conditioning
 from onnx_subprune.selection.ridge import Weights
 from onnx_subprune.task import Asymmetric, Task, kernel_of
 
 Mask = NDArray[np.bool_]
+
+SEEN = 256
+"""Samples that a choice for many layers looks at; with more of them it was no other."""
 
 
 def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice]:

@@ -1,6 +1,6 @@
 """Calibration data: whatever the user has, as chunks of feeds at fixed places.
 
-A *chunk* is a run of consecutive samples; its size depends only on the number of samples (or on the model's fixed batch), so
+A *chunk* is a run of consecutive samples; its size depends only on the number and the size of samples (or on the model's fixed batch), so
 that sums over chunks do not depend on how the data arrived.
 """
 
@@ -20,6 +20,8 @@ from onnx_subprune.sources import Source, count, listed, load, read
 
 Array = NDArray[np.generic]
 CHUNK = 32
+CHUNK_BYTES = 10 << 20
+"""Inputs of a chunk: what comes out in between is some times as large, and memory below 32 megabytes is taken again instead of anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,12 +79,23 @@ class Calibration:
 
     def _cut(self, start: int, stop: int) -> "Calibration":
         arrays = {name: array[start:stop] for name, array in self.arrays.items()}
-        return replace(self, arrays=arrays, chunk=chunk_size(stop - start, self.fixed))
+        return replace(self, arrays=arrays, chunk=chunk_size(stop - start, self.fixed, _bytes_of(arrays)))
 
 
-def chunk_size(samples: int, fixed: int | None) -> int:
-    """Return how many samples a chunk has: the model's fixed batch, else 32, or less so that there are at least four."""
-    return fixed or min(CHUNK, max(1, samples // 4))
+def chunk_size(samples: int, fixed: int | None, each: int = 0) -> int:
+    """Return how many samples a chunk has: the model's fixed batch, else 32, or less so that there are at least four.
+
+    each: bytes of a sample; with many, chunks are a half, a quarter ... of 32.
+    """
+    most = CHUNK
+    while most > 1 and most * each > CHUNK_BYTES:
+        most //= 2
+    return fixed or min(most, max(1, samples // 4))
+
+
+def _bytes_of(arrays: Mapping[str, Array]) -> int:
+    """Bytes of a sample."""
+    return sum(array.nbytes // max(len(array), 1) for array in arrays.values())
 
 
 def open_data(
@@ -111,7 +124,7 @@ def _opened(source: Source, inputs: Sequence[Port], samples: int | None) -> tupl
             f"{where}: {used} samples, but the model takes batches of exactly {fixed}: give at least {fixed}, "
             "or export the model with a batch of any size"
         )
-    return where, Calibration(arrays=arrays, chunk=chunk_size(total, fixed), fixed=fixed), used
+    return where, Calibration(arrays=arrays, chunk=chunk_size(total, fixed, _bytes_of(arrays)), fixed=fixed), used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

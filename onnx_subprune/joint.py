@@ -34,7 +34,7 @@ WORTH = 0.1
 """Another step follows one that took away this share of the residual's energy."""
 LASTING = 3
 """A dense layer, whose steps cost next to nothing, takes so many times as many, for a share so many times smaller."""
-ROWS = 64
+ROWS = 32
 """A step needs so many output positions for each column of the producer."""
 SPARED = 8
 """At least one in so many samples is looked at for a step, however large the maps are."""
@@ -84,12 +84,16 @@ class Producer:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pruned:
-    """The pruned model as far as it is made: it waits at `position`, with `weights` in place of the network's constants."""
+    """The pruned model as far as it is made: it waits at `position`, with `weights` in place of the network's constants.
+
+    held: later tensors that are worth holding while its constants stay as they are.
+    """
 
     network: Network
     models: Lockstep
     weights: MutableMapping[Use, Array]
     position: int
+    held: tuple[str, ...]
 
     def put(self, values: Mapping[Use, Array]) -> None:
         """Give it other constants; what is held of the tensors behind is forgotten."""
@@ -153,7 +157,7 @@ class Joint:
 
     def _settle(self, values: Mapping[Use, Array]) -> None:
         self._pruned.put(values)
-        self._models.advance(self._pruned.position, [self._ask.input])
+        self._models.advance(self._pruned.position, self._pruned.held)
 
     def _gradients(self) -> tuple[Moments, Float64] | None:
         """Moments of the producer whose target is the gradient, and the curvature; None where there are rows in place of moments.

@@ -11,8 +11,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.asking import aimed, input_of, living_channels, output_count
-from onnx_subprune.calibration.ask import drawn_share
+from onnx_subprune.asking import aimed, drafted, input_of, living_channels, output_count
+from onnx_subprune.calibration.alongside import alongside
+from onnx_subprune.calibration.ask import Ask, drawn_share
 from onnx_subprune.calibration.bias import Bias, bias_of
 from onnx_subprune.calibration.equations import Fit, Known, fit, living, plain, problem_of, spread
 from onnx_subprune.calibration.kernel import Kernel
@@ -56,7 +57,8 @@ class _Walk:
         self._refits: list[Refitted] = []
         self._order = sorted(task.graph.contractions, key=lambda item: task.network.position[item.node])
         wanted = task.refit is not None and task.refit.joint and isinstance(task.formulation, Asymmetric)
-        self._ways = ways(task.network, self._order) if wanted else {}
+        found = ways(task.network, self._order) if wanted else {}
+        self._ways = {reader: way for reader, way in found.items() if not self._oversized(way.producer)}
 
     def run(self) -> Reconstruction:
         for place, contraction in enumerate(self._order):
@@ -87,7 +89,8 @@ class _Walk:
         task, clock = self._task, self._task.clock
         start = clock()
         kernel, weights = kernel_of(task.network, contraction)
-        self._models.advance(self._anchor(contraction), [contraction.input.tensor])
+        drafts = self._drafts(contraction)
+        self._models.advance(self._anchor(contraction), [] if drafts else [contraction.input.tensor])
         later = self._order[place + 1 :]
         rank = len(task.graph.observation.shapes[contraction.output.tensor])
         residual = task.refit is not None and task.refit.residual
@@ -116,19 +119,19 @@ class _Walk:
                 halves = [living(half, alive) for half in halves]
             found = fit(halves, weights, alive, free_bias=free_bias, known=known)
         self._take(contraction, kernel, aim, found)
-        renewed = found
+        del halves  # their grams take room that more fits need
+        settled = found
         if task.refit is not None and aim.flat is not None and isinstance(task.formulation, Asymmetric) and free_bias:
-            del halves  # their grams take room that the rounds need
-            renewed = self._renew(contraction, kernel, aim, found, alive, task.refit.rounds, known)
+            settled = self._renew(contraction, kernel, aim, found, alive, task.refit.rounds, known)
         if task.refit is not None and self._fitted_again(contraction):
-            self._refit_jointly(contraction, kernel, aim, renewed, alive, task.refit.joint)
+            settled = self._refit_jointly(contraction, kernel, aim, settled, alive, task.refit.joint)
         self._refits.append(
             Refitted(
                 node=contraction.node,
                 fitted_error=found.fitted_error or 0.0,
                 heldout_error=found.heldout_error,
                 plain_error=found.plain_error,
-                refitted=found.refitted or renewed.refitted,
+                refitted=found.refitted or settled.refitted,
             )
         )
         ended = clock()
@@ -159,11 +162,23 @@ class _Walk:
         )  # what follows from the aim alone need not be held beside it
         self._models.advance_original(after, also=[aim.tensor])
         ask = aimed(self._task, contraction, kernel, aim, alive, first=self._fitted_again(contraction))
-        return [half.moments() for half in self._models.collect(ask)]
+        return self._collected(ask)
+
+    def _collected(self, ask: Ask) -> list[Regression]:
+        """Moments of the even and of the odd chunks."""
+        return [
+            *alongside(
+                lambda half: half.moments(), ((half,) for half in self._models.collect(ask)), self._task.running.cores
+            )
+        ]
 
     def _fitted_again(self, contraction: Contraction) -> bool:
         """True if the contraction is to be refitted once more, together with the producer of its input."""
         return contraction.node in self._ways
+
+    def _drafts(self, contraction: Contraction) -> bool:
+        """True if fits before the last look at some of the samples only."""
+        return self._fitted_again(contraction) and drafted(self._task, contraction) > 1
 
     def _chooses(self, contraction: Contraction) -> bool:
         """True if the channels of a group are to be chosen on this contraction's moments."""
@@ -237,8 +252,7 @@ class _Walk:
         first = self._fitted_again(contraction)
         ask = aimed(self._task, contraction, kernel, aim, alive, renew=True, with_gram=False, first=first)
         for _ in range(rounds):
-            sums = self._models.collect(ask)
-            halves = [half.moments() for half in sums]
+            halves = self._collected(ask)
             found = fit(halves, found.weights, alive, free_bias=True, known=known, renewing=found)
             self._take(contraction, kernel, aim, found)
         return found
@@ -250,13 +264,9 @@ class _Walk:
         waiting = (at[way.producer.node] for reader, way in self._ways.items() if at[reader] >= here)
         return min((here, *waiting))
 
-    def _refit_jointly(
-        self, reader: Contraction, kernel: Kernel, aim: Aim, found: Fit, alive: Mask, steps: int
-    ) -> None:
+    def _refit_jointly(self, reader: Contraction, kernel: Kernel, aim: Aim, found: Fit, alive: Mask, steps: int) -> Fit:
         """Refit a contraction together with the producer of its input; see `joint`."""
         task, producer = self._task, self._ways[reader.node].producer
-        if self._oversized(producer):
-            return
         source, weights = kernel_of(task.network, producer)
         bias = self._bias(producer, source)
         shift = None if bias is None else self._now(bias.use, np.zeros(len(bias.scale), bias.dtype))
@@ -268,10 +278,17 @@ class _Walk:
         observed = task.graph.observation.shapes
         if any(array.shape[1:] != observed[name][1:] for name, array in task.data.arrays.items() if name in observed):
             positions = None  # the data have other sizes than the model was traced with, so the share would be another
-        ask = aimed(task, reader, kernel, aim, alive, renew=aim.flat is not None, with_gram=True)
+        drafts, renew = self._drafts(reader), aim.flat is not None
+        ask = aimed(task, reader, kernel, aim, alive, renew=renew, first=drafts)
         now = self._now(producer.weight, task.network.array(producer.weight_tensor))
         joint = Joint(
-            Pruned(network=task.network, models=self._models, weights=self._weights, position=self._anchor(reader)),
+            Pruned(
+                network=task.network,
+                models=self._models,
+                weights=self._weights,
+                position=self._anchor(reader),
+                held=() if drafts else (ask.input,),
+            ),
             self._ways[reader.node],
             ask,
             Source(
@@ -290,17 +307,22 @@ class _Walk:
         )
         state = [found]
 
-        def refit() -> None:
-            halves = [half.moments() for half in self._models.collect(ask)]
+        def refit(ask: Ask = ask, renewing: bool = True) -> None:
+            halves = self._collected(ask)
             free = self._bias(reader, kernel) is not None
             before, known = state[-1], Known(threads=task.running.cores)  # other inputs, but the ridge stays
-            state.append(fit(halves, before.weights, alive, free_bias=free, known=known, renewing=before))
+            state.append(
+                fit(halves, before.weights, alive, free_bias=free, known=known, renewing=before if renewing else None)
+            )
             self._take(reader, kernel, aim, state[-1])
 
         times = lasting(source, output_count(source, shape))
         for _ in range(times * steps):
             if joint.step(refit) < WORTH / times:
-                return
+                break
+        if drafts:
+            refit(aimed(task, reader, kernel, aim, alive, renew=renew), renewing=False)
+        return state[-1]
 
     def _now(self, use: Use, otherwise: Array) -> Array:
         """The constant in a slot of the pruned model."""

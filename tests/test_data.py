@@ -197,6 +197,12 @@ def test_there_are_at_least_four_chunks_and_none_is_larger_than_the_standard_siz
     assert chunk_size(samples, 7) == 7
 
 
+@pytest.mark.parametrize(("each", "expected"), [(3072, 32), (3 * 224 * 224 * 4, 16), (1 << 20, 8), (1 << 26, 1)])
+def test_chunks_of_large_samples_are_smaller(each, expected):
+    assert chunk_size(4096, None, each) == expected
+    assert chunk_size(4096, 7, each) == 7
+
+
 @settings(max_examples=50, deadline=None)
 @given(total=st.integers(1, 200), fixed=st.none() | st.integers(1, 20), samples=st.integers(1, 250))
 def test_what_is_taken_and_the_rest_are_the_data_in_order(total, fixed, samples):

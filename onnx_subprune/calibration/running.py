@@ -25,8 +25,8 @@ def new_session(model: ModelProto, threads: int | None, folder: Path | None) -> 
 ROWS = 128
 """Rows of the unfolded input for each of its columns; on large maps there are many more, and they tell nothing more."""
 
-SEEN = 256
-"""So many samples are looked at for a fit, however large the maps are."""
+DRAFT_ROWS, DRAFTED = 32, 64
+"""The same for a fit that is followed by another one; so many samples are looked at, however large the maps are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +47,10 @@ class Running:
         return self.positions or -(-ROWS * columns // samples)
 
     def every_of(self, samples: int, positions: int, columns: int) -> int:
-        """Return of how many samples one is enough for a convolution with so many output positions and columns a group."""
+        """Return of how many samples one is enough for a fit that is followed by another one, with so many output positions and columns a group."""
         if self.positions is not None:
             return 1
-        return max(1, min(samples // SEEN, samples * positions // (ROWS * columns)))
+        return max(1, min(samples // DRAFTED, samples * positions // (DRAFT_ROWS * columns)))
 
     @property
     def cores(self) -> int:

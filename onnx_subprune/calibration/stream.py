@@ -16,6 +16,7 @@ from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.running import Running
 from onnx_subprune.calibration.store import Held, Store
 from onnx_subprune.data import Calibration
+from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import Network
 from onnx_subprune.graph.order import captured
@@ -30,6 +31,9 @@ PIECE = 8 << 20
 gigabytes. A convolutional network on photographs takes half the time that it takes in batches of 32."""
 
 
+PLAIN = frozenset(np.dtype(name) for name in ("float16", "float32", "float64", "int32", "int64", "bool"))
+"""Element types that may be written in place."""
+
 Read = Callable[[int], Mapping[str, Array]]
 """From the number of a chunk to tensors of it; may be called from several threads."""
 
@@ -41,6 +45,7 @@ class Stream:
         self._network, self._store, self._running = network, store, running
         self._overrides: dict[Use, Array] = {}
         self._held: dict[str, list[Held]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self.position = 0
         names = [value.name for value in network.inputs if value.name in network.readers]
         self.chunks = 0
@@ -104,8 +109,10 @@ class Stream:
         return int(onnx.helper.np_dtype_to_tensor_dtype(self._network.array(name).dtype))
 
     def shape_of(self, name: str) -> tuple[int, ...]:
-        """Return the shape of the first chunk of a tensor that is held."""
-        return self._held[name][0].get().shape
+        """Return the shape of the first chunk of a tensor; weights do not change it."""
+        if name not in self._shapes:
+            self._shapes[name] = next(self.read([name], [0]))[name].shape
+        return self._shapes[name]
 
     def close(self) -> None:
         """Let go of everything that is held."""
@@ -154,14 +161,21 @@ class _Runner:
         size = min(self._stream._running.batch_size, max(1, PIECE // max(each, 1)))
         if samples <= size:
             return None
-        parts: list[Mapping[str, Array]] = []
-        for start in range(0, samples, size):
-            part = {name: array[start : start + size] for name, array in feeds.items()}
-            found = self._session.run({**part, **fixed}, self._names)
-            if any(array.shape[:1] != (min(size, samples - start),) for array in found.values()):
+        first = self._session.run({**{name: array[:size] for name, array in feeds.items()}, **fixed}, self._names)
+        if any(array.shape[:1] != (size,) or array.dtype not in PLAIN for array in first.values()):
+            return None
+        whole = {name: np.empty((samples, *array.shape[1:]), array.dtype) for name, array in first.items()}
+        for name, array in first.items():
+            whole[name][:size] = array
+        fixed = {name: np.ascontiguousarray(array) for name, array in fixed.items()}
+        for start in range(size, samples, size):
+            part = {name: np.ascontiguousarray(array[start : start + size]) for name, array in feeds.items()}
+            into = {name: array[start : start + size] for name, array in whole.items()}
+            try:
+                self._session.fill({**part, **fixed}, into)
+            except ModelError:  # there is something else on the first axis of an output
                 return None
-            parts.append(found)
-        return {name: np.concatenate([part[name] for part in parts]) for name in self._names}
+        return whole
 
     def _model(self, chosen: Sequence[int], needed: set[str]) -> ModelProto:
         network, overrides = self._stream._network, self._stream._overrides

@@ -124,4 +124,5 @@ def _residual(ask: Ask, have: Mapping[str, Array], wanted: Mapping[str, Array]) 
 
 def _signs(shape: Sequence[int], chunk: int) -> Array:
     """Random signs, the same for a chunk whenever they are asked for."""
-    return np.random.default_rng([*shape, chunk]).choice(np.array((-1, 1), np.float32), shape)
+    signs = np.random.default_rng([*shape, chunk]).integers(0, 2, shape, np.int8)
+    return np.asarray(2.0 * signs.astype(np.float32) - np.float32(1.0), np.float32)

@@ -12,6 +12,8 @@ import numpy as np
 import scipy.linalg.blas
 from numpy.typing import NDArray
 
+from onnx_subprune.selection.panel import Panel
+
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
@@ -28,8 +30,7 @@ class Cross:
         self._matrix, self._block = np.ascontiguousarray(matrix), block
         self._energies = _energies(self._matrix) if block == 1 else np.zeros(0)
         self._fresh = self._energies.copy()
-        self._u: list[Array] = []
-        self._v: list[Array] = []
+        self._clear()
 
     def energies(self) -> Array:
         """Return the squared norm of every row, (w,); channels of one column."""
@@ -49,17 +50,12 @@ class Cross:
         if not len(update):  # a dependent column is no direction
             self._forget(own)
             return
-        u = update[0]
-        v = self._matrix[own.start].copy()
-        for other, direction in zip(self._u, self._v, strict=True):
-            v -= other[own.start] * direction
-        v *= root[0, 0]
-        shared = self._matrix @ v
-        for other, direction in zip(self._u, self._v, strict=True):
-            shared -= (direction @ v) * other
+        u, others, directions = update[0], self._u.rows, self._v.rows
+        v = (self._matrix[own.start] - others[:, own.start] @ directions) * root[0, 0]
+        shared = self._matrix @ v - (directions @ v) @ others
         self._energies = np.maximum(self._energies - 2.0 * u * shared + u**2 * (v @ v), 0.0)
-        self._u.append(u.copy())
-        self._v.append(v)
+        self._u.append(u[None])
+        self._v.append(v[None])
         self._forget(own)
         if len(self._u) >= WAITING or np.any(self._energies < FALLEN * self._fresh):
             self._settle()
@@ -68,6 +64,7 @@ class Cross:
         """Keep these rows only."""
         self._settle()
         self._matrix = self._matrix[rows]
+        self._clear()
         if self._block == 1:
             self._energies, self._fresh = self._energies[rows], self._fresh[rows]
 
@@ -75,15 +72,17 @@ class Cross:
         """The row is zero from now on, what waits for it too."""
         self._matrix[own] = 0.0
         self._energies[own] = self._fresh[own] = 0.0
-        for other in self._u:
-            other[own] = 0.0
+        self._u.rows[:, own] = 0.0
 
     def _settle(self) -> None:
-        if self._u:
-            self._subtract(np.stack(self._u), np.stack(self._v))
+        if len(self._u):
+            self._subtract(self._u.rows, self._v.rows)
             self._energies = _energies(self._matrix)
             self._fresh = self._energies.copy()
-            self._u, self._v = [], []
+            self._clear()
+
+    def _clear(self) -> None:
+        self._u, self._v = (Panel(size) for size in self._matrix.shape)
 
     def _subtract(self, u: Array, v: Array) -> None:
         """C -= U'V, in place."""

@@ -90,4 +90,7 @@ Gram = Array | LowRank
 
 def taken(gram: Gram, columns: IntArray) -> Gram:
     """Return the rows and columns `columns` of a gram, as a new one."""
-    return gram.take(columns) if isinstance(gram, LowRank) else gram[np.ix_(columns, columns)]
+    if isinstance(gram, LowRank):
+        return gram.take(columns)
+    whole = len(columns) == len(gram) and bool(np.all(columns == np.arange(len(gram))))
+    return gram.copy() if whole else gram[np.ix_(columns, columns)]

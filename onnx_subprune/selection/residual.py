@@ -5,15 +5,18 @@ from typing import Protocol
 import numpy as np
 
 from onnx_subprune.selection.lowrank import Array, Gram, IntArray, LowRank
+from onnx_subprune.selection.panel import Panel
 
 CHUNK = 512
 """Rows of G that are updated at once, so that no second G is needed."""
 
 
 class Residual(Protocol):
-    """G as far as it has been eliminated; `waiting` counts eliminated columns that still take room."""
+    """G as far as it has been eliminated."""
 
-    waiting: int
+    @property
+    def waiting(self) -> int:
+        """How many eliminated columns still take room."""
 
     def row(self, own: slice) -> Array:
         """Return the rows of the columns `own`, (b, p); their own block may be stale."""
@@ -52,21 +55,23 @@ class _Panelled:
 
     def __init__(self, gram: Array) -> None:
         self._gram = gram
-        self._panel: list[Array] = []
-        self.waiting = 0
+        self._panel = Panel(len(gram))
+
+    @property
+    def waiting(self) -> int:
+        return len(self._panel)
 
     def row(self, own: slice) -> Array:
         row = np.hstack([self._gram[: own.start, own].T, self._gram[own, own.start :]])
-        for u in self._panel:
-            row -= u[:, own].T @ u
+        u = self._panel.rows
+        row -= u[:, own].T @ u
         return row
 
     def eliminate(self, own: slice, root: Array, update: Array) -> None:
         self._panel.append(update)
-        self.waiting += len(update)
 
     def shrink(self, columns: IntArray) -> None:
-        panel = np.concatenate(self._panel)[:, columns]
+        panel = self._panel.rows[:, columns]
         left = len(columns)
         for start in range(0, left, CHUNK):  # rows move up only, so none is written before it was read
             stop = min(start + CHUNK, left)
@@ -74,7 +79,7 @@ class _Panelled:
             part -= panel[:, start:stop].T @ panel[:, start:]
             self._gram[start:stop, start:left] = part
         self._gram = self._gram[:left, :left]
-        self._panel, self.waiting = [], 0
+        self._panel = Panel(left)
 
 
 class _Rows:
@@ -82,7 +87,11 @@ class _Rows:
 
     def __init__(self, gram: LowRank) -> None:
         self._rows, self._sign = gram.rows, gram.sign
-        self.waiting = 0
+        self._waiting = 0
+
+    @property
+    def waiting(self) -> int:
+        return self._waiting
 
     def row(self, own: slice) -> Array:
         return np.asarray(self._sign * (self._rows[:, own].T @ self._rows))
@@ -93,8 +102,8 @@ class _Rows:
         basis = basis @ vectors
         less = 1.0 - np.sqrt(np.maximum(1.0 - self._sign * values**2, 0.0))
         self._rows -= (basis * less) @ (basis.T @ self._rows)
-        self.waiting += len(update)
+        self._waiting += len(update)
 
     def shrink(self, columns: IntArray) -> None:
         self._rows = np.ascontiguousarray(self._rows[:, columns])
-        self.waiting = 0
+        self._waiting = 0

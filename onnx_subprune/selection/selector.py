@@ -37,7 +37,7 @@ def mean_error(problems: Sequence[Problem], support: Sequence[int]) -> float:
     return sum(problem.weight * problem.error(support) for problem in problems) / total
 
 
-LARGE = 1500
+LARGE = 800
 """Columns above which the eigenvalues of a Gram are not computed."""
 
 

@@ -1,0 +1,50 @@
+"""Fits that others follow look at some of the samples, the last of every layer at all."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from onnx_subprune import Channels, Resources, prune
+from onnx_subprune.calibration.ask import What
+from onnx_subprune.calibration.lockstep import Local
+from tests.conftest import MODELS
+
+
+@dataclass
+class Noting:
+    """Runs models in this process, and notes what is asked."""
+
+    asks: list = field(default_factory=list)
+
+    def begin(self, network, data, running, memory, *, paired):
+        run = Local().begin(network, data, running, memory, paired=paired)
+        collect = run.collect
+
+        def noted(ask):
+            self.asks.append(ask)
+            return collect(ask)
+
+        run.collect = noted
+        return run
+
+
+@pytest.fixture(scope="module")
+def asks(images):
+    noting = Noting()
+    prune(MODELS / "resnet_fashion.onnx", images, budget=Channels(0.5), resources=Resources(), executor=noting)
+    return [ask for ask in noting.asks if ask.what is What.MOMENTS and ask.aim is not None]
+
+
+def test_the_last_fit_of_every_layer_looks_at_all_samples(asks):
+    last = {ask.node: ask for ask in asks if ask.back is None}
+    assert len(last) > 5
+    assert all(ask.every == 1 for ask in last.values())
+
+
+def test_drafts_look_at_fewer(asks):
+    drafted = {ask.node for ask in asks if ask.back is None and ask.every > 1}
+    assert drafted
+    first = {}
+    for ask in asks:
+        first.setdefault(ask.node, ask)
+    assert all(first[node].every > 1 for node in drafted)
