@@ -25,8 +25,10 @@ def new_session(model: ModelProto, threads: int | None, folder: Path | None) -> 
 ROWS = 128
 """Rows of the unfolded input for each of its columns; on large maps there are many more, and they tell nothing more."""
 
-DRAFT_ROWS, DRAFTED = 32, 64
-"""The same for a fit that is followed by another one; so many samples are looked at, however large the maps are."""
+DRAFT_ROWS = 32
+"""The same for a fit that is followed by another one."""
+DRAFTED, DRAFT_POSITIONS = 64, 1 << 15
+"""Samples and output positions in all that such a fit looks at, however few columns there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,8 @@ class Running:
         """Return of how many samples one is enough for a fit that is followed by another one, with so many output positions and columns a group."""
         if self.positions is not None:
             return 1
-        return max(1, min(samples // DRAFTED, samples * positions // (DRAFT_ROWS * columns)))
+        least = max(DRAFTED, DRAFT_POSITIONS // positions, DRAFT_ROWS * columns // positions)
+        return max(1, samples // max(least, 1))
 
     @property
     def cores(self) -> int:

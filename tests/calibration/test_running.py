@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnx_subprune.calibration.running import DRAFT_ROWS, DRAFTED, Running
+from onnx_subprune.calibration.running import DRAFT_POSITIONS, DRAFT_ROWS, DRAFTED, Running
 
 
 @pytest.mark.parametrize(
@@ -13,13 +13,14 @@ from onnx_subprune.calibration.running import DRAFT_ROWS, DRAFTED, Running
         (256, 3136, 576, 4),
         (256, 196, 2304, 1),
         (1024, 1, 64, 1),
-        (4096, 196, 256, 64),
+        (2560, 64, 180, 5),
+        (4096, 196, 256, 24),
     ],
 )
 def test_drafts_look_at_large_maps_of_many_samples_in_part(samples, positions, columns, every):
     assert Running().every_of(samples, positions, columns) == every
     assert samples // every >= DRAFTED
-    assert every == 1 or samples // every * positions >= DRAFT_ROWS * columns
+    assert every == 1 or samples // every * positions >= max(DRAFT_ROWS * columns, DRAFT_POSITIONS)
 
 
 def test_whoever_asks_for_positions_gets_them_of_all_samples():
