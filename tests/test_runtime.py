@@ -52,6 +52,19 @@ def test_settings_do_not_change_what_is_computed(optimize, threads):
     np.testing.assert_allclose(found, -np.maximum(X @ WEIGHT, 0), atol=1e-5)
 
 
+def test_outputs_are_written_where_they_are_to_lie():
+    session = Session(small())
+    whole = np.full((len(X) + 2, 3), 7.0, np.float32)
+    session.fill({"x": X}, {"y": whole[1:-1]})
+    assert np.array_equal(whole[1:-1], session.run({"x": X})["y"])
+    assert np.all(whole[[0, -1]] == 7.0)
+
+
+def test_outputs_of_another_shape_are_refused():
+    with pytest.raises(ModelError):
+        Session(small()).fill({"x": X}, {"y": np.zeros((len(X) + 1, 3), np.float32)})
+
+
 def test_a_model_runs_from_memory_from_a_path_and_from_bytes_alike(tmp_path):
     onnx.save(small(), tmp_path / "m.onnx")
     models = (small(), tmp_path / "m.onnx", small().SerializeToString())

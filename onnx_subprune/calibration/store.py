@@ -40,7 +40,7 @@ class Held:
 
 
 PILE = 256 << 20
-"""Bytes that are freed, or four times what may be held, before they go back to the system: that takes time, and getting them again more."""
+"""Bytes that are freed, or half of what may be held, before they go back to the system: that takes time, and getting them again more."""
 
 
 class Store:
@@ -80,7 +80,7 @@ class Store:
 
     def give_back(self) -> None:
         """Return freed memory to the system, where the C library can: it keeps pieces of the size of activations for long."""
-        if self._freed >= max(PILE, 4 * self.budget):
+        if self._freed >= max(PILE, self.budget // 2):
             self._freed = 0
             with contextlib.suppress(OSError, AttributeError):
                 ctypes.CDLL(None).malloc_trim(0)
