@@ -35,7 +35,7 @@ Array = NDArray[np.generic]
 Part = TypeVar("Part", Collector, RowCollector, Energies)
 
 
-SHARE = 1 / 3
+SHARE = 1 / 5
 """The part of the memory that activations may hold: moments, factorizations and what is worked on take the rest."""
 
 
