@@ -318,7 +318,11 @@ class _Walk:
 
         times = lasting(source, output_count(source, shape))
         for _ in range(times * steps):
-            if joint.step(refit) < WORTH / times:
+            kept = len(state)
+            fall = joint.step(refit)
+            if fall <= 0.0:
+                del state[kept:]  # all stays as it was
+            if fall < WORTH / times:
                 break
         if drafts:
             refit(aimed(task, reader, kernel, aim, alive, renew=renew), renewing=False)
