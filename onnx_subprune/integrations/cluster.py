@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -190,13 +191,13 @@ class _Run:
         return level[0]
 
     def _waited(self, root: Future) -> tuple[int, ...]:
-        """Wait for the answer; return early with the shards whose workers are gone, if there are such."""
+        """Wait for the answer; return the shards whose workers are gone, if there are such and it cannot come any more."""
         done = threading.Event()
         root.add_done_callback(lambda _: done.set())
         while not done.wait(POLL):
             if gone := self._gone():
                 return gone
-        return ()
+        return self._gone() if root.cancelled() else ()  # a question that lay with a worker is lost with it
 
     def _gone(self) -> tuple[int, ...]:
         living = self._cluster.client.nthreads()
@@ -218,6 +219,8 @@ class _Run:
             raise ClusterError(
                 "workers die again and again on the same shard: give them more memory, or use more of them"
             ) from error
+        except CancelledError as error:
+            raise ClusterError(f"the cluster gave up a question: {error}; look at the scheduler's log") from error
         return found
 
     def __enter__(self) -> Self:
