@@ -17,7 +17,7 @@ from onnx_subprune.task import Asymmetric, Task, kernel_of
 Mask = NDArray[np.bool_]
 
 SEEN = 256
-"""Samples that a choice for many layers looks at; with more of them it was no other."""
+"""Samples that a choice for many layers looks at."""
 
 
 def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice]:

@@ -60,6 +60,23 @@ def test_outputs_are_written_where_they_are_to_lie():
     assert np.all(whole[[0, -1]] == 7.0)
 
 
+@pytest.mark.parametrize("nodes", [("Identity", "x"), ("Flatten", "x"), ("Identity", "w"), ("Dropout", "x")])
+def test_what_onnxruntime_need_not_compute_is_written_too(nodes):
+    op, source = nodes
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(op, [source], ["y"])],
+        "passed on",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 4])],
+        [onnx.ValueInfoProto(name="y")],
+        [onnx.numpy_helper.from_array(WEIGHT, "w")],
+    )
+    session = Session(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8))
+    wanted = session.run({"x": X})["y"]
+    found = np.full(wanted.shape, 7.0, np.float32)
+    session.fill({"x": X}, {"y": found})
+    assert np.array_equal(found, wanted)
+
+
 def test_outputs_of_another_shape_are_refused():
     with pytest.raises(ModelError):
         Session(small()).fill({"x": X}, {"y": np.zeros((len(X) + 1, 3), np.float32)})

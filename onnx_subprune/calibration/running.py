@@ -52,8 +52,8 @@ class Running:
         """Return of how many samples one is enough for a fit that is followed by another one, with so many output positions and columns a group."""
         if self.positions is not None:
             return 1
-        least = max(DRAFTED, DRAFT_POSITIONS // positions, DRAFT_ROWS * columns // positions)
-        return max(1, samples // max(least, 1))
+        least = max(DRAFTED, max(DRAFT_POSITIONS, DRAFT_ROWS * columns) // max(positions, 1))
+        return max(1, samples // least)
 
     @property
     def cores(self) -> int:

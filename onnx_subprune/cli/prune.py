@@ -133,7 +133,9 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     ] = None,
     memory: Annotated[
         str | None,
-        Parameter(help="Activations to hold before they go to disk, for example 4G (a quarter of the machine)."),
+        Parameter(
+            help="Memory to aim at, for example 4G (a quarter of the machine): activations beyond a fifth of it go to disk."
+        ),
     ] = None,
     positions: Annotated[
         int | None,

@@ -13,6 +13,7 @@ from onnx_subprune.calibration.running import DRAFT_POSITIONS, DRAFT_ROWS, DRAFT
         (256, 3136, 576, 4),
         (256, 196, 2304, 1),
         (1024, 1, 64, 1),
+        (1024, 0, 64, 1),
         (2560, 64, 180, 5),
         (4096, 196, 256, 24),
     ],
