@@ -15,7 +15,7 @@ from onnx_subprune.asking import aimed, drafted, input_of, living_channels, outp
 from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.ask import Ask, drawn_share
 from onnx_subprune.calibration.bias import Bias, bias_of
-from onnx_subprune.calibration.equations import Fit, Known, fit, living, plain, problem_of, spread
+from onnx_subprune.calibration.equations import Fit, Known, fit, fit_again, living, plain, problem_of, spread
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.lockstep import Lockstep, united
 from onnx_subprune.calibration.regression import Regression
@@ -172,6 +172,10 @@ class _Walk:
             )
         ]
 
+    def _whole(self, ask: Ask) -> Regression:
+        """Moments of all chunks."""
+        return united(self._models.collect(ask)).moments()
+
     def _fitted_again(self, contraction: Contraction) -> bool:
         """True if the contraction is to be refitted once more, together with the producer of its input."""
         return contraction.node in self._ways
@@ -252,8 +256,7 @@ class _Walk:
         first = self._fitted_again(contraction)
         ask = aimed(self._task, contraction, kernel, aim, alive, renew=True, with_gram=False, first=first)
         for _ in range(rounds):
-            halves = self._collected(ask)
-            found = fit(halves, found.weights, alive, free_bias=True, known=known, renewing=found)
+            found = fit_again(self._whole(ask), found, alive, known)
             self._take(contraction, kernel, aim, found)
         return found
 
@@ -307,13 +310,8 @@ class _Walk:
         )
         state = [found]
 
-        def refit(ask: Ask = ask, renewing: bool = True) -> None:
-            halves = self._collected(ask)
-            free = self._bias(reader, kernel) is not None
-            before, known = state[-1], Known(threads=task.running.cores)  # other inputs, but the ridge stays
-            state.append(
-                fit(halves, before.weights, alive, free_bias=free, known=known, renewing=before if renewing else None)
-            )
+        def refit() -> None:
+            state.append(fit_again(self._whole(ask), state[-1], alive, Known()))  # other inputs, but the ridge stays
             self._take(reader, kernel, aim, state[-1])
 
         times = lasting(source, output_count(source, shape))
@@ -324,9 +322,13 @@ class _Walk:
                 del state[kept:]  # all stays as it was
             if fall < WORTH / times:
                 break
-        if drafts:
-            refit(aimed(task, reader, kernel, aim, alive, renew=renew), renewing=False)
-        return state[-1]
+        if not drafts:
+            return state[-1]
+        halves = self._collected(aimed(task, reader, kernel, aim, alive, renew=renew))
+        known, free = Known(threads=task.running.cores), self._bias(reader, kernel) is not None
+        last = fit(halves, state[-1].weights, alive, free_bias=free, known=known)
+        self._take(reader, kernel, aim, last)
+        return last
 
     def _now(self, use: Use, otherwise: Array) -> Array:
         """The constant in a slot of the pruned model."""

@@ -57,12 +57,13 @@ class Fit:
 class Known:
     """What fits of one contraction share while its inputs and live columns stay the same, and only targets are renewed.
 
-    Factorizations within `limit` bytes, worked on by `threads`; from the first fit on the regressions of both halves and of their union.
+    whole: the regression on all samples, from the first fit on. factors: its factorizations within `limit` bytes.
+    threads: 2 or more fit both halves side by side.
     """
 
     def __init__(self, limit: int = 0, threads: int = 1) -> None:
-        self.factors = Factors(limit, threads)
-        self.regressions: list[Regression] = []
+        self.factors, self.threads = Factors(limit), threads
+        self.whole: Regression | None = None
 
 
 def fit(
@@ -73,49 +74,84 @@ def fit(
     free_bias: bool,
     strengths: Sequence[float] = STRENGTHS,
     known: Known | None = None,
-    renewing: Fit | None = None,
 ) -> Fit:
     """Refit a contraction on the moments of two halves of the samples, pulled towards `prior` (g, p, m).
 
     The halves may be of the living columns alone, if there is one convolution group.
     The refit is taken where it beats the plain slice on held-out halves. With `free_bias` the regression is about the means.
-    renewing: the fit before, where only the targets are new: its strengths stay, and what `known` has of the inputs.
     """
     if len(prior) == 1 and not alive.all():
-        return _on_the_living(halves, prior, alive, free_bias, strengths, known, renewing)
+        found = fit(
+            [living(half, alive) for half in halves],
+            prior[:, alive],
+            np.ones(int(alive.sum()), bool),
+            free_bias=free_bias,
+            strengths=strengths,
+            known=known,
+        )
+        return _among(found, alive)
     total = halves[0] + halves[1] if len(halves) == 2 else halves[0]
     known = known if known is not None else Known()
-    if renewing is not None and known.regressions:
-        use = [base.retargeted(item) for base, item in zip(known.regressions, (*halves, total), strict=True)]
-    else:
-        use = [half.centered() if free_bias else half for half in (*halves, total)]
-        known.regressions = use
+    use = [half.centered() if free_bias else half for half in (*halves, total)]
+    known.whole = use[-1]
     groups, p, _ = prior.shape
     masks = alive.reshape(groups, p)
     parts = []
     for g, mask in enumerate(masks):
         left = np.flatnonzero(mask)
-        normals = [item.normal(g, left, known.factors.of(i, g)) for i, item in enumerate(use)]
-        tried = strengths if renewing is None else renewing.strengths[g : g + 1]
-        parts.append(_fit_group(normals, _rows(prior[g], mask), tried))
-    energy = max(float(use[-1].energy.sum()), 1e-300)
+        factored = [*(None for _ in halves), known.factors.of(g)]
+        normals = [item.normal(g, left, factor) for item, factor in zip(use, factored, strict=True)]
+        parts.append(_fit_group(normals, _rows(prior[g], mask), strengths, known.threads))
+    energy = max(float(known.whole.energy.sum()), 1e-300)
     held, plain = (float(sum(part[i] for part in parts)) / energy for i in (1, 2))
     refitted = held < plain
     weights = np.zeros_like(prior)
     for g, part in enumerate(parts):
         weights[g][masks[g]] = part[0] if refitted else prior[g][masks[g]]
-    bias = None
-    if free_bias:
-        bias = (total.sum_target - total.sum_output(weights)) / total.count
     return Fit(
         weights=weights,
-        bias=bias,
-        fitted_error=max(0.0, use[-1].error(weights)) if renewing is None else None,
+        bias=_means(total, weights) if free_bias else None,
+        fitted_error=max(0.0, known.whole.error(weights)),
         heldout_error=float(held if refitted else plain),
         plain_error=float(plain),
         refitted=refitted,
         strengths=tuple(part[3] for part in parts),
     )
+
+
+def fit_again(whole: Regression, before: Fit, alive: Mask, known: Known) -> Fit:
+    """Refit a contraction that `fit` has fitted, for other targets or inputs; its decision and the strengths of the ridge stay.
+
+    whole: all samples, of the living columns alone if there is one convolution group, as in `fit`. The errors stay those of the fit before.
+    """
+    if len(before.weights) == 1 and not alive.all():
+        narrow = replace(before, weights=before.weights[:, alive])
+        found = fit_again(living(whole, alive), narrow, np.ones(int(alive.sum()), bool), known)
+        return _among(found, alive)
+    free_bias = before.bias is not None
+    if known.whole is not None:
+        known.whole = known.whole.retargeted(whole)
+    else:
+        known.whole = whole.centered() if free_bias else whole
+    groups, p, _ = before.weights.shape
+    weights = before.weights.copy()
+    for g, mask in enumerate(alive.reshape(groups, p) if before.refitted else ()):
+        if mask.any():
+            normal = known.whole.normal(g, np.flatnonzero(mask), known.factors.of(g))
+            weights[g][mask] = normal.ridged(_rows(before.weights[g], mask), before.strengths[g])
+    return replace(before, weights=weights, bias=_means(whole, weights) if free_bias else None)
+
+
+def _among(found: Fit, alive: Mask) -> Fit:
+    """Put the columns of `alive` back among the dead ones of the only convolution group."""
+    weights = np.zeros((1, len(alive), found.weights.shape[2]), found.weights.dtype)
+    weights[:, alive] = found.weights
+    return replace(found, weights=weights)
+
+
+def _means(total: Regression, weights: Weights) -> Float64:
+    """Return the bias (g, m) with which `weights` meet the mean of the target."""
+    return np.asarray((total.sum_target - total.sum_output(weights)) / total.count)
 
 
 def living(half: Regression, alive: Mask) -> Regression:
@@ -127,30 +163,6 @@ def living(half: Regression, alive: Mask) -> Regression:
 def spread(half: Regression, alive: Mask) -> Regression:
     """Undo `living`."""
     return half.spread(np.flatnonzero(alive), len(alive)) if half.columns < len(alive) and not alive.all() else half
-
-
-def _on_the_living(
-    halves: Sequence[Regression],
-    prior: Weights,
-    alive: Mask,
-    free_bias: bool,
-    strengths: Sequence[float],
-    known: Known | None,
-    renewing: Fit | None,
-) -> Fit:
-    """`fit` without the dead columns of the only convolution group."""
-    found = fit(
-        [living(half, alive) for half in halves],
-        prior[:, alive],
-        np.ones(int(alive.sum()), bool),
-        free_bias=free_bias,
-        strengths=strengths,
-        known=known,
-        renewing=renewing,
-    )
-    weights = np.zeros_like(prior)
-    weights[:, alive] = found.weights
-    return replace(found, weights=weights)
 
 
 def plain(moments: Regression, prior: Weights, alive: Mask) -> Fit:
@@ -165,7 +177,7 @@ def _rows(weights: Weights, mask: Mask) -> Weights:
 
 
 def _fit_group(
-    normals: Sequence[Equations], prior: Weights, strengths: Sequence[float]
+    normals: Sequence[Equations], prior: Weights, strengths: Sequence[float], threads: int
 ) -> tuple[Weights, float, float, float]:
     """Weights, held-out loss and the loss of the prior, both plus the energy of the target, and the strength of the ridge."""
     whole = normals[-1]
@@ -173,6 +185,6 @@ def _fit_group(
         return prior, whole.energy, whole.energy, strengths[0]
     if len(normals) < 3:
         return prior, whole.energy, 0.0, strengths[0]
-    found = normals[0].validated(normals[1], prior, strengths)
+    found = normals[0].validated(normals[1], prior, strengths, threads)
     energy = normals[0].energy + normals[1].energy
     return whole.ridged(prior, found.strength), found.error * energy, found.prior_error * energy, found.strength

@@ -95,7 +95,7 @@ class Streams:
         total: int | None = None,
     ) -> None:
         self._open = ExitStack()
-        store = self._open.enter_context(Store(int(SHARE * memory)))
+        store = self._open.enter_context(Store(int(SHARE * memory), ceiling=memory // 2))
         self._current = Stream(network, data, store, running)
         self._original = Stream(network, data, store, running) if paired else None
         self._running = running
@@ -176,8 +176,8 @@ class Streams:
 
 
 def united(halves: Sequence[Sums]) -> Sums:
-    """Return the sums over all chunks."""
-    whole = halves[0].empty()
-    for half in halves:
+    """Return the sums over all chunks, which the first of `halves` becomes."""
+    whole = halves[0]
+    for half in halves[1:]:
         whole.merge(half)
     return whole

@@ -103,10 +103,10 @@ class Moments:
 
     def normal(self, group: int, left: IntArray, factored: Factored | None = None) -> Normal:
         """Return the normal equations of the columns `left` of a convolution group."""
-        gram, cross, energy = self.gram[group], self.cross[group], float(self.energy[group].sum())
+        gram, cross = self.gram[group], self.cross[group]
         if len(left) < len(gram):
             gram, cross = gram[np.ix_(left, left)], cross[left]
-        return Normal(gram=gram, cross=cross, energy=energy, factored=factored)
+        return Normal(gram=gram, cross=cross, energies=self.energy[group], factored=factored)
 
     def sum_output(self, weights: Weights) -> Float64:
         """Return the column sums of the input times weights (g, p, m), (g, m)."""

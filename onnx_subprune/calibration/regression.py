@@ -21,8 +21,8 @@ class Equations(Protocol):
     def energy(self) -> float:
         """Energy of the target."""
 
-    def validated(self, other: Self, prior: Weights, strengths: Sequence[float]) -> Validation:
-        """Return the best of `strengths`, each fitted on one of the two and judged on the other."""
+    def validated(self, other: Self, prior: Weights, strengths: Sequence[float], threads: int = 1) -> Validation:
+        """Return the best of `strengths`, each fitted on one of the two and judged on the other; with 2 `threads`, side by side."""
 
     def ridged(self, prior: Weights, strength: float) -> Weights:
         """Return the weights (p, m) that fit best, pulled towards `prior`."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import shutil
 import tempfile
 import weakref
@@ -43,11 +44,23 @@ PILE = 256 << 20
 """Bytes that are freed, or half of what may be held, before they go back to the system: that takes time, and getting them again more."""
 
 
-class Store:
-    """Holds arrays within `budget` bytes of memory; the rest goes to disk. Leaving it as a context removes the files, and so does its end."""
+def resident() -> float:
+    """Return the bytes of memory that this process takes; infinity where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return float("inf")
 
-    def __init__(self, budget: int) -> None:
+
+class Store:
+    """Holds arrays within `budget` bytes of memory; the rest goes to disk. Leaving it as a context removes the files, and so does its end.
+
+    ceiling: while the process takes less than so many bytes, it keeps what is freed (None: less than `budget`).
+    """
+
+    def __init__(self, budget: int, ceiling: int | None = None) -> None:
         self.budget = budget
+        self._ceiling = budget if ceiling is None else ceiling
         self._used = 0
         self._number = 0
         self._freed = 0
@@ -80,7 +93,7 @@ class Store:
 
     def give_back(self) -> None:
         """Return freed memory to the system, where the C library can: it keeps pieces of the size of activations for long."""
-        if self._freed >= max(PILE, self.budget // 2):
+        if self._freed >= max(PILE, self.budget // 2) and resident() > self._ceiling:
             self._freed = 0
             with contextlib.suppress(OSError, AttributeError):
                 ctypes.CDLL(None).malloc_trim(0)

@@ -43,7 +43,7 @@ class Dual:
         """Return the squared error of `weights` less the energy of the target."""
         return float(np.sum((self.target - product(self.input, weights)) ** 2)) - self.energy
 
-    def validated(self, other: "Dual", prior: Weights, strengths: Sequence[float]) -> Validation:
+    def validated(self, other: "Dual", prior: Weights, strengths: Sequence[float], threads: int = 1) -> Validation:
         """Return the best of `strengths`, each fitted on these or the other rows and judged on the rest."""
         energy = self.energy + other.energy
         if energy <= 0.0:

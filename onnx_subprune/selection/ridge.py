@@ -22,7 +22,7 @@ Solver = Callable[[Array], Array]
 
 STRENGTHS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 TARGETS = 128
-"""About so many targets are fitted to find the best strength: it is one for all of them."""
+"""About so many targets, of more, are fitted and judged to find the best strength: it is one for all of them."""
 DEPENDENT = 1e-9
 """Of columns with energies scaled to about 1, directions with less than this share of the largest count as linearly dependent."""
 
@@ -30,16 +30,14 @@ DEPENDENT = 1e-9
 class Factors:
     """Factorizations of the ridged grams of one contraction, within `limit` bytes: only targets change when they are renewed.
 
-    threads: 2 or more fit both halves side by side.
-
     `of` gives those of one gram, under a name that stands for it.
     """
 
-    def __init__(self, limit: int, threads: int = 1) -> None:
-        self.left, self.threads = limit, threads
-        self._known: dict[tuple[int, ...], Factored] = {}
+    def __init__(self, limit: int) -> None:
+        self.left = limit
+        self._known: dict[int, Factored] = {}
 
-    def of(self, *name: int) -> "Factored":
+    def of(self, name: int) -> "Factored":
         """Return what is known of the gram called `name`."""
         return self._known.setdefault(name, Factored(self))
 
@@ -50,11 +48,6 @@ class Factored:
     def __init__(self, kept: Factors) -> None:
         self._kept = kept
         self._solvers: dict[float, Solver] = {}
-
-    @property
-    def threads(self) -> int:
-        """How many threads may work on it and its like."""
-        return self._kept.threads
 
     def solver(self, strength: float, ridged: Callable[[], Array]) -> "Solver":
         """Return the solver at `strength`, made of `ridged()` if it is not known."""
@@ -71,7 +64,7 @@ class Factored:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What cross-validation found: the best strength, its held-out relative error, and that of the prior weights."""
+    """What cross-validation found: the best strength, its held-out error and that of the prior weights, relative to the energy judged."""
 
     strength: float
     error: float
@@ -80,20 +73,29 @@ class Validation:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Normal:
-    """The normal equations of some samples: gram (p, p), cross (p, m), energy of the target; `factored`: what is known of the gram."""
+    """The normal equations of some samples: gram (p, p), cross (p, m), energies (m,) of the targets; `factored`: what is known of the gram."""
 
     gram: Array
     cross: Array
-    energy: float
+    energies: Array
     factored: Factored | None = None
+
+    @property
+    def energy(self) -> float:
+        """Energy of all targets."""
+        return float(self.energies.sum())
+
+    def every(self, apart: int) -> "Normal":
+        """Return the equations of one target in so many."""
+        return replace(self, cross=self.cross[:, ::apart], energies=self.energies[::apart])
 
     def loss(self, weights: Weights) -> float:
         """Return the squared error of `weights` less the energy of the target."""
-        return _loss(self, weights)
+        return float(np.sum(weights * (self.gram @ weights)) - 2.0 * np.sum(weights * self.cross))
 
-    def validated(self, other: "Normal", prior: Weights, strengths: Sequence[float]) -> Validation:
-        """Return the best of `strengths`, each fitted on one of the two and judged on the other."""
-        return cross_validated(self, other, prior, strengths)
+    def validated(self, other: "Normal", prior: Weights, strengths: Sequence[float], threads: int = 1) -> Validation:
+        """Return the best of `strengths`, each fitted on one of the two and judged on the other; with 2 `threads`, side by side."""
+        return cross_validated(self, other, prior, strengths, threads)
 
     def ridged(self, prior: Weights, strength: float) -> Weights:
         """Return the weights X of the module's formula, (p, m)."""
@@ -151,34 +153,31 @@ def ridge(gram: Array, cross: Array, prior: Weights, strength: float, factored: 
 
 
 def cross_validated(
-    first: Normal, second: Normal, prior: Weights, strengths: Sequence[float] = STRENGTHS
+    first: Normal, second: Normal, prior: Weights, strengths: Sequence[float] = STRENGTHS, threads: int = 1
 ) -> Validation:
-    """Return the best of `strengths`, each fitted on one half and judged on the other, both ways."""
+    """Return the best of `strengths`, each fitted on one half and judged on the other, both ways; on about `TARGETS` of the targets."""
+    apart = max(1, prior.shape[1] // TARGETS)
+    first, second, prior = first.every(apart), second.every(apart), prior[:, ::apart]
     energy = first.energy + second.energy
     if energy <= 0.0:
         return Validation(strengths[-1], 0.0, 0.0)
 
-    def side_by_side(loss: Callable[[Normal, Normal], float]) -> float:
-        if first.factored is None or first.factored.threads < 2:
+    def both_ways(loss: Callable[[Normal, Normal], float]) -> float:
+        if threads < 2:
             return loss(first, second) + loss(second, first)
         with ThreadPoolExecutor(1) as pool:
             there = pool.submit(loss, first, second)
             back = loss(second, first)
             return there.result() + back
 
-    def fitted(place: int, apart: int) -> float:
+    def fitted(place: int) -> float:
         def one_way(half: Normal, other: Normal) -> float:
-            cross = half.cross[:, ::apart]
-            weights = ridge(half.gram, cross, prior[:, ::apart], strengths[place], half.factored)
-            return _loss(replace(other, cross=other.cross[:, ::apart]), weights)
+            return other.loss(ridge(half.gram, half.cross, prior, strengths[place]))
 
-        return side_by_side(one_way)
+        return both_ways(one_way)
 
-    apart = max(1, prior.shape[1] // TARGETS)
-    best, least = downhill(lambda place: fitted(place, apart), len(strengths)) if len(strengths) > 1 else (0, 0.0)
-    if apart > 1 or len(strengths) == 1:
-        least = fitted(best, 1)
-    plain = side_by_side(lambda _, other: _loss(other, prior))
+    best, least = downhill(fitted, len(strengths)) if len(strengths) > 1 else (0, fitted(0))
+    plain = both_ways(lambda _, other: other.loss(prior))
     return Validation(strengths[best], 1.0 + least / energy, 1.0 + plain / energy)
 
 
@@ -197,7 +196,3 @@ def downhill(loss: Callable[[int], float], count: int) -> tuple[int, float]:
     while known(better := min((best - 1, best + 1), key=known)) < known(best):
         best = better
     return best, known(best)
-
-
-def _loss(normal: Normal, weights: Weights) -> float:
-    return float(np.sum(weights * (normal.gram @ weights)) - 2.0 * np.sum(weights * normal.cross))
