@@ -36,7 +36,11 @@ Part = TypeVar("Part", Collector, RowCollector, Energies)
 
 
 SHARE = 1 / 5
-"""The part of the memory that activations may hold: moments, factorizations and what is worked on take the rest."""
+"""The part of the memory that activations may always hold: moments, factorizations and what is worked on take the rest."""
+SPARE = 5 / 8
+"""They may hold more while the process takes less than this part."""
+CEILING = 3 / 4
+"""Above this part, memory that is free goes back to the system: getting it again takes as long as computing what lies in it."""
 
 
 class Lockstep(Protocol):
@@ -95,7 +99,8 @@ class Streams:
         total: int | None = None,
     ) -> None:
         self._open = ExitStack()
-        store = self._open.enter_context(Store(int(SHARE * memory), ceiling=memory // 2))
+        limits = (int(part * memory) for part in (SHARE, SPARE, CEILING))
+        store = self._open.enter_context(Store(*limits))
         self._current = Stream(network, data, store, running)
         self._original = Stream(network, data, store, running) if paired else None
         self._running = running

@@ -55,12 +55,12 @@ def resident() -> float:
 class Store:
     """Holds arrays within `budget` bytes of memory; the rest goes to disk. Leaving it as a context removes the files, and so does its end.
 
-    ceiling: while the process takes less than so many bytes, it keeps what is freed (None: less than `budget`).
+    spare: while the process takes less than so many bytes, it holds more. ceiling: above so many, what is freed goes back to the system.
     """
 
-    def __init__(self, budget: int, ceiling: int | None = None) -> None:
+    def __init__(self, budget: int, spare: int = 0, ceiling: int = 0) -> None:
         self.budget = budget
-        self._ceiling = budget if ceiling is None else ceiling
+        self._spare, self._ceiling = spare, ceiling
         self._used = 0
         self._number = 0
         self._freed = 0
@@ -69,7 +69,7 @@ class Store:
 
     def put(self, array: Array) -> Held:
         """Take `array` in, which nobody may change from now on."""
-        if self._used + array.nbytes <= self.budget:
+        if self._used + array.nbytes <= self.budget or resident() + array.nbytes <= self._spare:
             self._used += array.nbytes
             return Held(self, array, None, array.nbytes)
         if self._folder is None:

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from onnx_subprune.calibration.alongside import alongside
+from onnx_subprune.calibration.narrow import channels_read
 from onnx_subprune.calibration.running import Running
 from onnx_subprune.calibration.store import Held, Store
 from onnx_subprune.data import Calibration
 from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.channels import Use
-from onnx_subprune.graph.model import Network
+from onnx_subprune.graph.model import Network, attribute
 from onnx_subprune.graph.order import captured
 
 Array = NDArray[np.generic]
@@ -194,7 +195,7 @@ class _Runner:
                         kind = self._stream.element_type(use)
                         graph.input.append(onnx.helper.make_tensor_value_info(_slot_name(use), kind, None))
                     else:
-                        graph.initializer.append(numpy_helper.from_array(overrides[use], _slot_name(use)))
+                        _give(graph, copy, use, overrides[use])
                 node = copy
             graph.node.append(node)
         read = {name for node in graph.node for name in (*node.input, *captured(node))} | set(self._names)
@@ -206,6 +207,19 @@ class _Runner:
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._names)
         proto = network.proto
         return onnx.helper.make_model(graph, opset_imports=proto.opset_import, ir_version=max(4, proto.ir_version))
+
+
+def _give(graph: GraphProto, node: NodeProto, use: Use, value: Array) -> None:
+    """Give `node` the constant `value` in the slot of `use`; channels that a weight has no use for are not read."""
+    name = _slot_name(use)
+    read = channels_read(node.op_type, value, attribute(node, "group", 1)) if use.slot == 1 else None
+    if read is not None:
+        chosen, narrow = f"{name}/channels", f"{name}/input"
+        graph.initializer.append(numpy_helper.from_array(read, chosen))
+        graph.node.append(onnx.helper.make_node("Gather", [node.input[0], chosen], [narrow], axis=1))
+        node.input[0] = narrow
+        value = value[:, read]
+    graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
 
 
 def _slot_name(use: Use) -> str:

@@ -19,7 +19,7 @@ def share_one_heap() -> None:
         for parameter, value in (
             (ARENA_MAX, 1),
             (MMAP_MAX, 0),
-            (TRIM_THRESHOLD, 1 << 30),
+            (TRIM_THRESHOLD, (1 << 31) - 1),
             (TOP_PAD, 64 << 20),
         ):
             mallopt(parameter, value)
