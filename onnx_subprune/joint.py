@@ -126,10 +126,10 @@ class Joint:
         self._grams: list[Float64] | None = None
         self._energies: list[float] = []
 
-    def energies(self) -> list[float]:
-        """Return what the reader puts out wrong, on each half."""
-        ask = replace(self._ask, what=What.RESIDUAL, every=self._source.ask.every, channels=None)
-        return _energies(self._models.collect(ask))
+    def _left(self) -> float:
+        """Return what the reader puts out wrong, on the first half: enough to see whether it falls."""
+        ask = replace(self._ask, what=What.RESIDUAL, every=self._source.ask.every, one_half=True, channels=None)
+        return _energies(self._models.collect(ask)[:1])[0]
 
     def step(self, refit: Callable[[], None]) -> float:
         """Move the producer and refit the reader; return the share of the residual's energy that this took away.
@@ -137,20 +137,20 @@ class Joint:
         0 if it would have made nothing better: then both stay as they were.
         """
         found = self._gradients()
-        if found is None or sum(self._energies) <= 0.0:
+        whole, first = sum(self._energies), next(iter(self._energies), 0.0)
+        if found is None or first <= 0.0:
             return 0.0
         before = {use: value for use, value in self._pruned.weights.items() if use.node == self._way.reader.node}
         step = direction(*found, self._source.alive, free_bias=self._producer.biased)
         self._pruned.put(self._producer.moved(step, 1.0).values)
-        far = reach(sum(self._energies), step.slope / self._source.share, sum(self.energies()))
+        far = reach(whole, step.slope / self._source.share, whole * self._left() / first)
         if far > 0.0:
             moved = self._producer.moved(step, far)
             self._settle(moved.values)
             refit()
-            energies = self.energies()
-            fall = 1.0 - sum(energies) / sum(self._energies)
+            fall = 1.0 - self._left() / first
             if fall > 0.0:
-                self._producer, self._energies = moved, energies
+                self._producer = moved
                 return fall
         self._settle({**before, **self._producer.values})
         return 0.0

@@ -35,8 +35,9 @@ class Ask:
     moments of the input alone. axis: the channel axis of its output. renew: take from the original only what the activation behind can
     tell apart. with_gram: False where the gram is known already. positions: about so many output positions of a sample of a convolution,
     drawn anew for every chunk; None for all. channels: those of the input that count; the moments are of them alone. None for all.
-    every: take one chunk of each half of so many, as long as there is one. what: moments, or less. back: with this, the target is what the
-    residual of a reader asks of the contraction; node, aim and axis are that reader's, kernel and input the contraction's. See `adjoint`.
+    every: take one chunk of each half of so many, as long as there is one. one_half: of the first half alone. what: moments, or less.
+    back: with this, the target is what the residual of a reader asks of the contraction; node, aim and axis are that reader's, kernel and
+    input the contraction's. See `adjoint`.
     """
 
     node: str
@@ -49,6 +50,7 @@ class Ask:
     positions: int | None = None
     channels: Int64 | None = None
     every: int = 1
+    one_half: bool = False
     what: What = What.MOMENTS
     back: Adjoint | None = None
 

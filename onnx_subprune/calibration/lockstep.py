@@ -165,7 +165,8 @@ class Streams:
         """Which of the chunks here count."""
         every = self._total // 2 if ask.what is What.PROBE else min(ask.every, self._total // 2)
         numbers = range(self._first, self._first + self._current.chunks)
-        return [number - self._first for number in numbers if number // 2 % max(1, every) == 0]
+        chosen = (number for number in numbers if number // 2 % max(1, every) == 0)
+        return [number - self._first for number in chosen if not ask.one_half or number % self._halves == 0]
 
     def __enter__(self) -> Self:
         return self
