@@ -11,8 +11,8 @@ class Resources:
     """How much of the data and of the machine may be used.
 
     samples: the first so many for calibration (None: all; fidelity is measured on the rest where there is one). batch_size: at most
-    so many samples in one run. threads: None for all cores. memory: bytes to aim at; activations beyond a fifth of them go to disk
-    (None: a quarter of the machine's). positions: so many output positions of a sample are drawn where a convolution has at least three times as many
+    so many samples in one run. threads: None for all cores. memory: bytes to aim at; activations that have no room there go to
+    disk (None: a quarter of the machine's). positions: so many output positions of a sample are drawn where a convolution has at least three times as many
     (None: enough for 128 rows a column). shifts: add copies of all images, moved by a pixel (None: where most weights lie in layers with few
     rows a column, and a pass stays short; see `augmentation`). trials: widths to try on a quarter of the samples after fitting on the others
     (None: 24 where a pass is short, else none; see `budgeting.trials`).

@@ -1,6 +1,6 @@
 """Fits that others follow look at some of the samples, the last of every layer at all."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -12,9 +12,10 @@ from tests.conftest import MODELS
 
 @dataclass
 class Noting:
-    """Runs models in this process, and notes what is asked."""
+    """Runs models in this process, and notes what is asked, and the answers where it is a residual's energy."""
 
     asks: list = field(default_factory=list)
+    energies: list = field(default_factory=list)
 
     def begin(self, network, data, running, memory, *, paired):
         run = Local().begin(network, data, running, memory, paired=paired)
@@ -22,6 +23,9 @@ class Noting:
 
         def noted(ask):
             self.asks.append(ask)
+            if ask.what is What.RESIDUAL:
+                halves = [collect(replace(ask, one_half=first))[0].moments().energy for first in (True, False)]
+                self.energies.append(halves)
             return collect(ask)
 
         run.collect = noted
@@ -29,10 +33,21 @@ class Noting:
 
 
 @pytest.fixture(scope="module")
-def asks(images):
+def noted(images):
     noting = Noting()
     prune(MODELS / "resnet_fashion.onnx", images, budget=Channels(0.5), resources=Resources(), executor=noting)
-    return [ask for ask in noting.asks if ask.what is What.MOMENTS and ask.aim is not None]
+    return noting
+
+
+@pytest.fixture(scope="module")
+def asks(noted):
+    return [ask for ask in noted.asks if ask.what is What.MOMENTS and ask.aim is not None]
+
+
+def test_whether_a_joint_step_pays_is_seen_on_one_half(noted):
+    assert noted.energies
+    assert all(ask.one_half for ask in noted.asks if ask.what is What.RESIDUAL)
+    assert all(alone == beside_the_other > 0.0 for alone, beside_the_other in noted.energies)
 
 
 def test_the_last_fit_of_every_layer_looks_at_all_samples(asks):

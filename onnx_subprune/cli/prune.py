@@ -134,7 +134,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     memory: Annotated[
         str | None,
         Parameter(
-            help="Memory to aim at, for example 4G (a quarter of the machine): activations beyond a fifth of it go to disk."
+            help="Memory to aim at, for example 4G (a quarter of the machine): activations that do not fit go to disk."
         ),
     ] = None,
     positions: Annotated[

@@ -29,7 +29,7 @@ JITTER = 1e-9
 """Added to each diagonal block, columns scaled to an energy of about 1: dependent columns are worth nothing."""
 NOTHING = 1e-14
 """Shares of the energy that differ by less are equal: what is left of dependent channels is rounding."""
-PANEL = 128
+PANEL = 384
 """Rows of U that wait before G is updated."""
 
 
