@@ -26,7 +26,7 @@ class Refined:
 
     exchanges: int = 8
     columns: int = 1200
-    widest: int = 1200
+    widest: int = 2400
     threads: int = field(default=1, repr=False)
 
     def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
