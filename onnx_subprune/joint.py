@@ -124,7 +124,6 @@ class Joint:
         self._pruned, self._models, self._way = pruned, pruned.models, way
         self._ask, self._source, self._producer = ask, source, source.producer
         self._grams: list[Float64] | None = None
-        self._energies: list[float] = []
 
     def _left(self) -> float:
         """Return what the reader puts out wrong, on the first half: enough to see whether it falls."""
@@ -136,8 +135,8 @@ class Joint:
 
         0 if it would have made nothing better: then both stay as they were.
         """
-        found = self._gradients()
-        whole, first = sum(self._energies), next(iter(self._energies), 0.0)
+        found, energies = self._gradients()
+        whole, first = sum(energies), energies[0]
         if found is None or first <= 0.0:
             return 0.0
         before = {use: value for use, value in self._pruned.weights.items() if use.node == self._way.reader.node}
@@ -159,28 +158,28 @@ class Joint:
         self._pruned.put(values)
         self._models.advance(self._pruned.position, self._pruned.held)
 
-    def _gradients(self) -> tuple[Moments, Float64] | None:
+    def _gradients(self) -> tuple[tuple[Moments, Float64] | None, list[float]]:
         """Moments of the producer whose target is the gradient, and the curvature; None where there are rows in place of moments.
 
-        What the reader puts out wrong is known from then on.
+        Beside it what the reader puts out wrong, on each half.
         """
         back = adjoint(self._pruned.network, self._way, self._pruned.weights)
         ask = replace(self._source.ask, back=back, with_gram=self._grams is None)
         found = self._models.collect(ask)
         sums, residuals = found[: len(found) // 2], found[len(found) // 2 :]
-        self._energies = _energies(residuals)
+        energies = _energies(residuals)
         grams: Sequence[Float64 | None] = self._grams or [None] * len(sums)
         halves = [half.moments(gram) for half, gram in zip(sums, grams, strict=True)]
         plain = [half for half in halves if isinstance(half, Moments)]
         if len(plain) < len(halves):
-            return None
+            return None, energies
         self._grams = [half.gram for half in plain]
         probe = replace(
             ask, what=What.PROBE, kernel=_positionwise(ask.kernel), with_gram=True, positions=None, channels=None
         )
         felt = united(self._models.collect(probe)).moments()
         assert felt.gram is not None
-        return sum(plain[1:], plain[0]), felt.gram[0] / felt.count
+        return (sum(plain[1:], plain[0]), felt.gram[0] / felt.count), energies
 
 
 def _energies(sums: Sequence[Sums]) -> list[float]:

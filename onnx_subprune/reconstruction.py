@@ -128,7 +128,7 @@ class _Walk:
         self._refits.append(
             Refitted(
                 node=contraction.node,
-                fitted_error=found.fitted_error or 0.0,
+                fitted_error=found.fitted_error,
                 heldout_error=found.heldout_error,
                 plain_error=found.plain_error,
                 refitted=found.refitted or settled.refitted,

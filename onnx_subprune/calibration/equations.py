@@ -42,12 +42,12 @@ class Fit:
 
     weights: (g, p, m), zero where columns are dead. bias: (g, m) or None where it is not free. The errors are relative to the energy
     of the target; plain_error is that of the old weights, sliced; refitted is False where those were kept.
-    strengths: of the ridge, one a convolution group. fitted_error: None if it was not asked for.
+    strengths: of the ridge, one a convolution group.
     """
 
     weights: Weights
     bias: Float64 | None
-    fitted_error: float | None
+    fitted_error: float
     heldout_error: float
     plain_error: float
     refitted: bool

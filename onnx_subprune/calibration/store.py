@@ -1,5 +1,6 @@
 """Where activations wait between two steps of the walk: in memory up to a budget, beyond it in files of a temporary folder."""
 
+import bisect
 import contextlib
 import ctypes
 import os
@@ -8,6 +9,7 @@ import tempfile
 import weakref
 from collections.abc import Hashable, Iterator, MutableMapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -65,6 +67,7 @@ class Store:
         self._number = 0
         self._freed = 0
         self._folder: Path | None = None
+        self._spare_files: list[tuple[int, Path]] = []
         self.spilled = 0
 
     def put(self, array: Array) -> Held:
@@ -72,14 +75,24 @@ class Store:
         if self._used + array.nbytes <= self.budget or resident() + array.nbytes <= self._spare:
             self._used += array.nbytes
             return Held(self, array, None, array.nbytes)
+        path = self._file(array.nbytes)
+        with path.open("r+b") as file:
+            np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+        self.spilled += array.nbytes
+        return Held(self, None, path, array.nbytes)
+
+    def _file(self, size: int) -> Path:
+        """Return a file for so many bytes: one that is free, for what it holds in memory is cheaper to write over than to get anew."""
+        if self._spare_files:
+            place = bisect.bisect_left(self._spare_files, size, key=itemgetter(0))
+            return self._spare_files.pop(min(place, len(self._spare_files) - 1))[1]
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="onnx-subprune-"))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._number += 1
         path = self._folder / f"{self._number}.npy"
-        np.save(path, array, allow_pickle=False)
-        self.spilled += array.nbytes
-        return Held(self, None, path, array.nbytes)
+        path.touch()
+        return path
 
     def release(self, held: Held) -> None:
         """Forget `held`."""
@@ -88,7 +101,8 @@ class Store:
             self._freed += held.size
             held.array = None
         elif held.path is not None:
-            held.path.unlink(missing_ok=True)
+            if held.path.exists():  # not after the end of the store
+                bisect.insort(self._spare_files, (held.path.stat().st_size, held.path))
             held.path = None
 
     def give_back(self) -> None:

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
+import scipy.linalg.lapack
 
 from onnx_subprune.selection.elimination import Elimination, level, pick
 from onnx_subprune.selection.lowrank import Gram, LowRank
 from onnx_subprune.selection.problem import Array, IntArray, Problem
 from onnx_subprune.selection.ridge import scales
 from onnx_subprune.selection.selector import Choice, mean_error
+
+CHUNK = 512
+"""Rows that are mirrored at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,14 @@ def _inverse(gram: Gram, strength: float) -> Gram:
         damped = gram.copy()
         damped[np.diag_indices(len(gram))] += pull
         try:
-            factor = scipy.linalg.cho_factor(damped, lower=True, overwrite_a=True)
+            factor, _ = scipy.linalg.cho_factor(damped.T, lower=True, overwrite_a=True)
         except np.linalg.LinAlgError:
             pull *= 10
             continue
-        return np.asarray(scipy.linalg.cho_solve(factor, np.eye(len(gram)), overwrite_b=True))
+        inverse = scipy.linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)[0].T
+        for start in range(0, len(inverse), CHUNK):  # what is right of the diagonal is done
+            stop = start + CHUNK
+            inverse[start:stop, :start] = inverse[:start, start:stop].T
+            block = inverse[start:stop, start:stop]
+            block[...] = np.triu(block) + np.triu(block, 1).T
+        return np.asarray(inverse)
