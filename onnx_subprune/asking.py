@@ -10,15 +10,15 @@ from onnx_subprune.calibration.ask import Ask
 from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
 from onnx_subprune.calibration.targets import Aim
 from onnx_subprune.graph.channels import Contraction
-from onnx_subprune.task import Task, kernel_of
+from onnx_subprune.layer import Layer
+from onnx_subprune.task import Task
 
 Mask = NDArray[np.bool_]
 
 
 def aimed(
     task: Task,
-    contraction: Contraction,
-    kernel: Kernel,
+    layer: Layer,
     aim: Aim,
     alive: Mask,
     *,
@@ -30,27 +30,26 @@ def aimed(
 
     first: the fit is followed by another one, so large maps of many samples are looked at in part.
     """
-    _, weights = kernel_of(task.network, contraction)
-    every = drafted(task, contraction) if first else 1
+    every = drafted(task, layer) if first else 1
     return Ask(
-        node=contraction.node,
-        kernel=kernel,
-        input=contraction.input.tensor,
-        aim=aim,
-        axis=contraction.output.index,
+        node=layer.node,
+        kernel=layer.kernel,
+        input=layer.contraction.input.tensor,
+        aim=aim.on(layer.outputs),
+        axis=layer.contraction.output.index,
         renew=renew,
         with_gram=with_gram,
-        positions=task.running.positions_of(-(-task.data.samples // every), weights.shape[1]),
-        channels=living_channels(kernel, alive),
+        positions=task.running.positions_of(-(-task.data.samples // every), layer.weights.shape[1]),
+        channels=living_channels(layer.kernel, alive),
+        outputs=layer.outputs,
         every=every,
     )
 
 
-def drafted(task: Task, contraction: Contraction) -> int:
+def drafted(task: Task, layer: Layer) -> int:
     """Return of how many samples one is enough for a fit that is followed by another one."""
-    kernel, weights = kernel_of(task.network, contraction)
-    shape = task.graph.observation.shapes[contraction.output.tensor]
-    return task.running.every_of(task.data.samples, output_count(kernel, shape), weights.shape[1])
+    shape = task.graph.observation.shapes[layer.contraction.output.tensor]
+    return task.running.every_of(task.data.samples, output_count(layer.kernel, shape), layer.weights.shape[1])
 
 
 def input_of(contraction: Contraction, kernel: Kernel) -> Ask:

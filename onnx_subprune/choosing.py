@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration.equations import columns_of, problem_of
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.regression import Regression
-from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction
+from onnx_subprune.graph.channels import Axis, ChannelGraph, ChannelGroup, Contraction
 from onnx_subprune.selection import Choice, conditioning
 from onnx_subprune.selection.ridge import Weights
 from onnx_subprune.task import Asymmetric, Task, kernel_of
@@ -50,13 +50,18 @@ def alive_columns(
 ) -> Mask:
     """Mask (g * p,) of the columns whose channels have not been dropped."""
     alive = np.ones(weights.shape[0] * weights.shape[1], bool)
+    alive[columns_of(dropped_channels(graph, choices, contraction.rows), kernel.taps)] = False
+    return alive
+
+
+def dropped_channels(graph: ChannelGraph, choices: Mapping[str, Choice], axis: Axis) -> NDArray[np.int64]:
+    """Return the positions on `axis` that have been dropped."""
+    found = [np.zeros(0, np.int64)]
     for group in graph.groups:
         if group.name in choices:
-            for part in group.slices:
-                if part.axis == contraction.rows:
-                    dropped = np.setdiff1d(np.arange(group.width), np.array(choices[group.name].support, np.int64))
-                    alive[columns_of(part.positions[dropped].ravel(), kernel.taps)] = False
-    return alive
+            gone = np.setdiff1d(np.arange(group.width), np.array(choices[group.name].support, np.int64))
+            found += [part.positions[gone].ravel() for part in group.slices if part.axis == axis]
+    return np.concatenate(found)
 
 
 def far_apart(group: ChannelGroup) -> bool:

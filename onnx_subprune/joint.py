@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from onnx_subprune.calibration.adjoint import adjoint
 from onnx_subprune.calibration.ask import Ask, What
-from onnx_subprune.calibration.bias import Bias
 from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel, Kind
 from onnx_subprune.calibration.lockstep import Lockstep, united
 from onnx_subprune.calibration.moments import Moments
@@ -23,10 +22,12 @@ from onnx_subprune.calibration.regression import Sums
 from onnx_subprune.calibration.ways import Way
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import Network
+from onnx_subprune.layer import Layer
 from onnx_subprune.selection.ridge import Weights
 
 Array = NDArray[np.generic]
 Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
@@ -53,10 +54,9 @@ def lasting(kernel: Kernel, positions: int) -> int:
 class Producer:
     """The producer's weight and bias as they are now, in the pruned model; `put` changes that."""
 
-    def __init__(self, kernel: Kernel, use: Use, weight: Array, bias: Bias | None, shift: Array | None) -> None:
-        self._kernel, self._use, self._weight = kernel, use, weight
-        self._bias, self._shift = bias, shift
-        self._matrix: Weights = kernel.to_matrix(weight)
+    def __init__(self, layer: Layer, weight: Array, shift: Array | None) -> None:
+        self._layer, self._weight, self._shift = layer, weight, shift
+        self._matrix: Weights = layer.kernel.to_matrix(weight)
 
     @property
     def biased(self) -> bool:
@@ -66,20 +66,20 @@ class Producer:
     @property
     def values(self) -> dict[Use, Array]:
         """Its constants."""
-        values = {self._use: self._weight}
-        if self._bias is not None and self._shift is not None:
-            values[self._bias.use] = self._shift
+        values = {self._layer.contraction.weight: self._weight}
+        if self._layer.bias is not None and self._shift is not None:
+            values[self._layer.bias.use] = self._shift
         return values
 
     def moved(self, step: Step, far: float) -> "Producer":
-        """Return the producer `far` along `step`."""
-        matrix = self._matrix + far * step.weights
-        weight = self._kernel.from_matrix(matrix, self._weight.dtype, self._weight.shape)
-        shift = self._shift
-        if self._bias is not None and shift is not None and step.bias is not None:
-            change = far * step.bias.ravel() * self._bias.scale
+        """Return the producer `far` along `step`, which is of those of its outputs that are not dropped."""
+        layer, shift = self._layer, self._shift
+        matrix = self._matrix + layer.whole(far * step.weights)
+        weight = layer.kernel.from_matrix(matrix, self._weight.dtype, self._weight.shape)
+        if layer.bias is not None and shift is not None and step.bias is not None:
+            change = layer.whole(far * step.bias).ravel() * layer.bias.scale
             shift = (shift.astype(np.float64) + change.reshape(shift.shape)).astype(shift.dtype)
-        return Producer(self._kernel, self._use, weight, self._bias, shift)
+        return Producer(layer, weight, shift)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -108,13 +108,16 @@ class Source:
     """How to move a producer.
 
     ask: for moments of its inputs; aim and axis are its reader's. alive: (g, p), its inputs that have not been dropped.
-    share: of its output positions, those that count in its moments.
+    outputs: those of its outputs that have not, None for all. share: of its output positions, those that count in its moments.
+    lasting: how much longer than others it goes on.
     """
 
     ask: Ask
     producer: Producer
     alive: Mask
+    outputs: Int64 | None
     share: float
+    lasting: int = 1
 
 
 class Joint:
@@ -163,7 +166,8 @@ class Joint:
 
         Beside it what the reader puts out wrong, on each half.
         """
-        back = adjoint(self._pruned.network, self._way, self._pruned.weights)
+        outputs, channels = self._ask.outputs, self._source.outputs
+        back = adjoint(self._pruned.network, self._way, self._pruned.weights, outputs, channels)
         ask = replace(self._source.ask, back=back, with_gram=self._grams is None)
         found = self._models.collect(ask)
         sums, residuals = found[: len(found) // 2], found[len(found) // 2 :]

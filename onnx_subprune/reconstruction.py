@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from onnx_subprune.asking import aimed, drafted, input_of, living_channels, output_count
 from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.ask import Ask, drawn_share
-from onnx_subprune.calibration.bias import Bias, bias_of
 from onnx_subprune.calibration.equations import Fit, Known, fit, fit_again, living, plain, problem_of, spread
-from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.lockstep import Lockstep, united
 from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.calibration.store import Shelf
@@ -25,9 +23,9 @@ from onnx_subprune.calibration.ways import ways
 from onnx_subprune.choosing import alive_columns, choose_apart, far_apart
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Contraction, Use
 from onnx_subprune.joint import WORTH, Joint, Producer, Pruned, Source, lasting, spared
+from onnx_subprune.layer import Layer, layer_of
 from onnx_subprune.restriction import oversized
 from onnx_subprune.selection import Choice, Problem, conditioning
-from onnx_subprune.selection.ridge import Weights
 from onnx_subprune.task import Asymmetric, Layerwise, Reconstruction, Refitted, Task, kernel_of
 
 Array = NDArray[np.generic]
@@ -88,43 +86,42 @@ class _Walk:
     def _step(self, place: int, contraction: Contraction) -> None:
         task, clock = self._task, self._task.clock
         start = clock()
-        kernel, weights = kernel_of(task.network, contraction)
-        drafts = self._drafts(contraction)
+        layer = self._layer(contraction)
+        drafts = self._drafts(layer)
         self._models.advance(self._anchor(contraction), [] if drafts else [contraction.input.tensor])
         later = self._order[place + 1 :]
         rank = len(task.graph.observation.shapes[contraction.output.tensor])
         residual = task.refit is not None and task.refit.residual
         aim = aim_of(task.network, contraction, later, rank, residual=residual)
-        bias = self._bias(contraction, kernel)
-        free_bias = bias is not None
-        alive = alive_columns(task.graph, self._choices, contraction, kernel, weights)
-        halves = self._moments(contraction, kernel, weights, aim, place, alive)
+        alive = self._alive(layer)
+        halves = self._moments(layer, aim, place, alive)
         calibrated = clock()
         about = None
         if self._chooses(contraction) or task.refit is None:
-            if kernel.groups == 1:
+            if layer.kernel.groups == 1:
                 halves = [spread(half, alive) for half in halves]
             about = halves[0] + halves[1] if len(halves) == 2 else halves[0]
-            about = about.centered() if free_bias else about
-            self._choose(contraction, kernel, about, weights)
-            alive = alive_columns(task.graph, self._choices, contraction, kernel, weights)
+            about = about.centered() if layer.bias is not None else about
+            self._choose(layer, about)
+            alive = self._alive(layer)
         selected = clock()
         known = Known(task.memory // 8, task.running.cores)
         if task.refit is None:
             assert about is not None
-            found = plain(about, weights, alive)
+            found = plain(about, layer.prior, alive)
         else:
             about = None
-            if kernel.groups == 1:
+            if layer.kernel.groups == 1:
                 halves = [living(half, alive) for half in halves]
-            found = fit(halves, weights, alive, free_bias=free_bias, known=known)
-        self._take(contraction, kernel, aim, found)
+            found = fit(halves, layer.prior, alive, free_bias=layer.bias is not None, known=known)
+        self._take(layer, found)
         del halves  # their grams take room that more fits need
         settled = found
-        if task.refit is not None and aim.flat is not None and isinstance(task.formulation, Asymmetric) and free_bias:
-            settled = self._renew(contraction, kernel, aim, found, alive, task.refit.rounds, known)
+        asymmetric = isinstance(task.formulation, Asymmetric)
+        if task.refit is not None and aim.flat is not None and asymmetric and layer.bias is not None:
+            settled = self._renew(layer, aim, found, alive, task.refit.rounds, known)
         if task.refit is not None and self._fitted_again(contraction):
-            settled = self._refit_jointly(contraction, kernel, aim, settled, alive, task.refit.joint)
+            settled = self._refit_jointly(layer, aim, settled, alive, task.refit.joint)
         self._refits.append(
             Refitted(
                 node=contraction.node,
@@ -142,27 +139,32 @@ class _Walk:
         ):
             self._seconds[name] += seconds
 
-    def _moments(
-        self, contraction: Contraction, kernel: Kernel, weights: Weights, aim: Aim, place: int, alive: Mask
-    ) -> list[Regression]:
+    def _layer(self, contraction: Contraction) -> Layer:
+        """The contraction as it is by now; where targets are those of the original weights, dropped outputs count as the others do."""
+        task = self._task
+        choices = self._choices if isinstance(task.formulation, Asymmetric) else {}
+        return layer_of(task.network, task.graph, contraction, choices)
+
+    def _alive(self, layer: Layer) -> Mask:
+        return alive_columns(self._task.graph, self._choices, layer.contraction, layer.kernel, layer.weights)
+
+    def _moments(self, layer: Layer, aim: Aim, place: int, alive: Mask) -> list[Regression]:
         """Moments of the even and of the odd chunks; of the columns `alive` alone, where there is one convolution group."""
-        network = self._task.network
+        network, weights = self._task.network, layer.weights
         if not isinstance(self._task.formulation, Asymmetric):
-            bias = self._bias(contraction, kernel)
             inside = (
-                bias.inside((weights.shape[0], weights.shape[2]))
-                if bias is not None
+                layer.bias.inside((weights.shape[0], weights.shape[2]))
+                if layer.bias is not None
                 else np.zeros_like(weights[:, 0], np.float64)
             )
-            halves = self._models.collect(input_of(contraction, kernel))
+            halves = self._models.collect(input_of(layer.contraction, layer.kernel))
             return [half.moments().with_target(weights).shifted(inside) for half in halves]
         after = network.position[self._order[place + 1].node] if place + 1 < len(self._order) else len(network.nodes)
         after = min(
             after, network.producer[aim.tensor] + 1
         )  # what follows from the aim alone need not be held beside it
         self._models.advance_original(after, also=[aim.tensor])
-        ask = aimed(self._task, contraction, kernel, aim, alive, first=self._fitted_again(contraction))
-        return self._collected(ask)
+        return self._collected(aimed(self._task, layer, aim, alive, first=self._fitted_again(layer.contraction)))
 
     def _collected(self, ask: Ask) -> list[Regression]:
         """Moments of the even and of the odd chunks."""
@@ -180,9 +182,9 @@ class _Walk:
         """True if the contraction is to be refitted once more, together with the producer of its input."""
         return contraction.node in self._ways
 
-    def _drafts(self, contraction: Contraction) -> bool:
+    def _drafts(self, layer: Layer) -> bool:
         """True if fits before the last look at some of the samples only."""
-        return self._fitted_again(contraction) and drafted(self._task, contraction) > 1
+        return self._fitted_again(layer.contraction) and drafted(self._task, layer) > 1
 
     def _chooses(self, contraction: Contraction) -> bool:
         """True if the channels of a group are to be chosen on this contraction's moments."""
@@ -192,25 +194,16 @@ class _Walk:
             for consumer in group.consumers
         )
 
-    def _choose(self, contraction: Contraction, kernel: Kernel, moments: Regression, weights: Weights) -> None:
+    def _choose(self, layer: Layer, moments: Regression) -> None:
         for group in self._groups:
-            mine = [consumer for consumer in group.consumers if consumer.node == contraction.node]
+            mine = [consumer for consumer in group.consumers if consumer.node == layer.node]
             if mine and group.name not in self._choices:
-                self._choices[group.name] = self._chosen(group, mine[0], contraction, kernel, moments, weights)
+                self._choices[group.name] = self._chosen(group, mine[0], layer, moments)
 
-    def _chosen(
-        self,
-        group: ChannelGroup,
-        consumer: Consumer,
-        contraction: Contraction,
-        kernel: Kernel,
-        moments: Regression,
-        weights: Weights,
-    ) -> Choice:
+    def _chosen(self, group: ChannelGroup, consumer: Consumer, layer: Layer, moments: Regression) -> Choice:
         task = self._task
-        alive = alive_columns(task.graph, self._choices, contraction, kernel, weights)
-        problems = [problem_of(consumer, kernel, moments, weights, alive)]  # the others read the same tensor
-        problems += [self._neighbour(other) for other in group.consumers if other is not consumer]
+        problems = [problem_of(consumer, layer.kernel, moments, layer.prior, self._alive(layer))]
+        problems += [self._neighbour(other) for other in group.consumers if other is not consumer]  # of the same tensor
         choice = task.choose(group, problems, [task.widths[group.name]])[0]
         return replace(choice, conditioning=conditioning(problems, choice.support))
 
@@ -222,42 +215,23 @@ class _Walk:
         alive = alive_columns(self._task.graph, self._choices, contraction, kernel, weights)
         return problem_of(consumer, kernel, moments, weights, alive)
 
-    def _bias(self, contraction: Contraction, kernel: Kernel) -> Bias | None:
-        channels = self._task.graph.observation.shapes[contraction.output.tensor][contraction.output.index]
-        return bias_of(self._task.network, contraction, kernel, channels)
-
-    def _take(self, contraction: Contraction, kernel: Kernel, aim: Aim, found: Fit) -> None:
+    def _take(self, layer: Layer, found: Fit) -> None:
         """Put new weights and bias into the pruned model."""
-        network = self._task.network
-        dtype = network.array(contraction.weight_tensor).dtype
-        self._put(
-            contraction.weight, kernel.from_matrix(found.weights, dtype, network.array(contraction.weight_tensor).shape)
-        )
-        bias = self._bias(contraction, kernel)
-        if found.bias is not None and bias is not None:
-            self._put(bias.use, bias.replaced(found.bias))
+        for use, value in layer.constants(found, self._task.network).items():
+            self._put(use, value)
 
     def _put(self, use: Use, value: Array) -> None:
         self._weights[use] = value
         if not isinstance(self._task.formulation, Layerwise):
             self._models.override(use, value)
 
-    def _renew(
-        self,
-        contraction: Contraction,
-        kernel: Kernel,
-        aim: Aim,
-        found: Fit,
-        alive: Mask,
-        rounds: int,
-        known: Known,
-    ) -> Fit:
+    def _renew(self, layer: Layer, aim: Aim, found: Fit, alive: Mask, rounds: int, known: Known) -> Fit:
         """Targets that differ from what the layer now puts out only where the activation behind sees it."""
-        first = self._fitted_again(contraction)
-        ask = aimed(self._task, contraction, kernel, aim, alive, renew=True, with_gram=False, first=first)
+        first = self._fitted_again(layer.contraction)
+        ask = aimed(self._task, layer, aim, alive, renew=True, with_gram=False, first=first)
         for _ in range(rounds):
             found = fit_again(self._whole(ask), found, alive, known)
-            self._take(contraction, kernel, aim, found)
+            self._take(layer, found)
         return found
 
     def _anchor(self, contraction: Contraction) -> int:
@@ -267,68 +241,68 @@ class _Walk:
         waiting = (at[way.producer.node] for reader, way in self._ways.items() if at[reader] >= here)
         return min((here, *waiting))
 
-    def _refit_jointly(self, reader: Contraction, kernel: Kernel, aim: Aim, found: Fit, alive: Mask, steps: int) -> Fit:
+    def _refit_jointly(self, reader: Layer, aim: Aim, found: Fit, alive: Mask, steps: int) -> Fit:
         """Refit a contraction together with the producer of its input; see `joint`."""
-        task, producer = self._task, self._ways[reader.node].producer
-        source, weights = kernel_of(task.network, producer)
-        bias = self._bias(producer, source)
-        shift = None if bias is None else self._now(bias.use, np.zeros(len(bias.scale), bias.dtype))
-        shape = task.graph.observation.shapes[producer.output.tensor]
-        there = alive_columns(task.graph, self._choices, producer, source, weights)
-        columns = max(1, int(there.sum()) // weights.shape[0])
-        every = spared(task.data.samples, output_count(source, shape), columns)
-        positions: int | None = task.running.positions_of(-(-task.data.samples // every), columns)
-        observed = task.graph.observation.shapes
-        if any(array.shape[1:] != observed[name][1:] for name, array in task.data.arrays.items() if name in observed):
-            positions = None  # the data have other sizes than the model was traced with, so the share would be another
-        drafts, renew = self._drafts(reader), aim.flat is not None
-        ask = aimed(task, reader, kernel, aim, alive, renew=renew, first=drafts)
-        now = self._now(producer.weight, task.network.array(producer.weight_tensor))
-        joint = Joint(
-            Pruned(
-                network=task.network,
-                models=self._models,
-                weights=self._weights,
-                position=self._anchor(reader),
-                held=() if drafts else (ask.input,),
-            ),
-            self._ways[reader.node],
-            ask,
-            Source(
-                ask=replace(
-                    ask,
-                    kernel=source,
-                    input=producer.input.tensor,
-                    positions=positions,
-                    every=every,
-                    channels=living_channels(source, there),
-                ),
-                producer=Producer(source, producer.weight, now, bias, shift),
-                alive=there.reshape(weights.shape[:2]),
-                share=drawn_share(source, output_count(source, shape), positions),
-            ),
+        task, drafts, renew = self._task, self._drafts(reader), aim.flat is not None
+        ask = aimed(task, reader, aim, alive, renew=renew, first=drafts)
+        source = self._source(self._layer(self._ways[reader.node].producer), ask)
+        pruned = Pruned(
+            network=task.network,
+            models=self._models,
+            weights=self._weights,
+            position=self._anchor(reader.contraction),
+            held=() if drafts else (ask.input,),
         )
-        state = [found]
+        joint, state = Joint(pruned, self._ways[reader.node], ask, source), [found]
 
         def refit() -> None:
             state.append(fit_again(self._whole(ask), state[-1], alive, Known()))  # other inputs, but the ridge stays
-            self._take(reader, kernel, aim, state[-1])
+            self._take(reader, state[-1])
 
-        times = lasting(source, output_count(source, shape))
-        for _ in range(times * steps):
+        for _ in range(source.lasting * steps):
             kept = len(state)
             fall = joint.step(refit)
             if fall <= 0.0:
                 del state[kept:]  # all stays as it was
-            if fall < WORTH / times:
+            if fall < WORTH / source.lasting:
                 break
         if not drafts:
             return state[-1]
-        halves = self._collected(aimed(task, reader, kernel, aim, alive, renew=renew))
-        known, free = Known(threads=task.running.cores), self._bias(reader, kernel) is not None
-        last = fit(halves, state[-1].weights, alive, free_bias=free, known=known)
-        self._take(reader, kernel, aim, last)
+        halves, known = self._collected(aimed(task, reader, aim, alive, renew=renew)), Known(threads=task.running.cores)
+        last = fit(halves, state[-1].weights, alive, free_bias=reader.bias is not None, known=known)
+        self._take(reader, last)
         return last
+
+    def _source(self, layer: Layer, ask: Ask) -> Source:
+        """The producer of what a reader that is asked about by `ask` reads."""
+        task, alive = self._task, self._alive(layer)
+        contraction, bias = layer.contraction, layer.bias
+        count = output_count(layer.kernel, task.graph.observation.shapes[contraction.output.tensor])
+        columns = max(1, int(alive.sum()) // layer.weights.shape[0])
+        every = spared(task.data.samples, count, columns)
+        positions: int | None = task.running.positions_of(-(-task.data.samples // every), columns)
+        observed = task.graph.observation.shapes
+        if any(array.shape[1:] != observed[name][1:] for name, array in task.data.arrays.items() if name in observed):
+            positions = None  # the data have other sizes than the model was traced with, so the share would be another
+        return Source(
+            ask=replace(
+                ask,
+                kernel=layer.kernel,
+                input=contraction.input.tensor,
+                positions=positions,
+                every=every,
+                channels=living_channels(layer.kernel, alive),
+            ),
+            producer=Producer(
+                layer,
+                self._now(contraction.weight, task.network.array(contraction.weight_tensor)),
+                None if bias is None else self._now(bias.use, np.zeros(len(bias.scale), bias.dtype)),
+            ),
+            alive=alive.reshape(layer.weights.shape[:2]),
+            outputs=layer.outputs,
+            share=drawn_share(layer.kernel, count, positions),
+            lasting=lasting(layer.kernel, count),
+        )
 
     def _now(self, use: Use, otherwise: Array) -> Array:
         """The constant in a slot of the pruned model."""

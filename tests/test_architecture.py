@@ -18,6 +18,7 @@ LAYERS = {
             "asking",
             "choosing",
             "joint",
+            "layer",
             "reconstruction",
             "sensitivity",
             "metric",

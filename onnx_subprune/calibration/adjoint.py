@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_subprune.calibration.kernel import Kernel
-from onnx_subprune.calibration.ways import Link, Way, whole_numbers
+from onnx_subprune.calibration.ways import JOINING, POOLING, SMOOTH, Link, Way, whole_numbers
 from onnx_subprune.graph.channels import Contraction, Use
 from onnx_subprune.graph.model import Network, attribute
 
 Array = NDArray[np.generic]
+Int64 = NDArray[np.int64]
 
 RELATIVE, ABSOLUTE = 2.0**-9, 2.0**-12
 """Half the step of the differences, as a share of the value, and what is added to that."""
@@ -28,15 +29,28 @@ OUTPUT, RESIDUAL, GRADIENT = "producer output", "reader residual", "gradient"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Adjoint:
-    """See the module. output: name of the producer's output. model: reads OUTPUT and RESIDUAL, computes GRADIENT; serialized."""
+    """See the module. output: name of the producer's output. model: reads OUTPUT and RESIDUAL, computes GRADIENT; serialized.
+
+    RESIDUAL and GRADIENT may be of some of the reader's outputs, and of the producer's, alone.
+    """
 
     output: str
     model: bytes
 
 
-def adjoint(network: Network, way: Way, weights: Mapping[Use, Array]) -> Adjoint:
-    """Return the adjoint of `way` with the constants `weights` in place of the network's."""
-    model = _Writer(network, weights, way).write()
+def adjoint(
+    network: Network,
+    way: Way,
+    weights: Mapping[Use, Array],
+    outputs: Int64 | None = None,
+    channels: Int64 | None = None,
+) -> Adjoint:
+    """Return the adjoint of `way` with the constants `weights` in place of the network's.
+
+    outputs, channels: those of the reader's output that the residual has, and of the producer's that the gradient has; None for all. There is one
+    convolution group where there are some.
+    """
+    model = _Writer(network, weights, way, outputs, channels).write()
     return Adjoint(output=way.producer.output.tensor, model=model.SerializeToString(deterministic=True))
 
 
@@ -53,20 +67,31 @@ class _Passed:
 class _Writer:
     """Writes the model: forwards through the links, then backwards through the reader and the links."""
 
-    def __init__(self, network: Network, weights: Mapping[Use, Array], way: Way) -> None:
+    def __init__(
+        self,
+        network: Network,
+        weights: Mapping[Use, Array],
+        way: Way,
+        outputs: Int64 | None,
+        channels: Int64 | None,
+    ) -> None:
         self._network, self._weights, self._way = network, weights, way
+        self._outputs, self._channels = outputs, channels
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, Array] = {}
+        self._narrow = channels is not None and self._separate()
 
     def write(self) -> ModelProto:
         """Return the model; see the module."""
-        here, passed = OUTPUT, list[_Passed]()
+        here, passed = self._chosen(OUTPUT) if self._narrow else OUTPUT, list[_Passed]()
         for link in self._way.links:
             passed.append(self._forwards(link, here))
             here = passed[-1].outside
         gradient = self._through_reader(self._way.reader, here)
         for item in reversed(passed):
             gradient = self._backwards(item, gradient)
+        if self._channels is not None and not self._narrow:
+            gradient = self._chosen(gradient)
         self._nodes.append(helper.make_node("Identity", [gradient], [GRADIENT]))
         graph = helper.make_graph(
             self._nodes,
@@ -77,6 +102,26 @@ class _Writer:
         )
         proto = self._network.proto
         return helper.make_model(graph, opset_imports=proto.opset_import, ir_version=max(4, proto.ir_version))
+
+    def _separate(self) -> bool:
+        """True if every channel goes its own way, in its own place, and no constant but those of a BatchNormalization tells them apart."""
+        if self._way.reader.groups > 1:
+            return False
+        for index in (index for link in self._way.links for index in link.nodes):
+            node = self._network.nodes[index]
+            if node.op_type == "BatchNormalization" and self._way.producer.output.index == 1:
+                continue
+            known = [name for name in node.input if name in self._network.constants]
+            if node.op_type not in SMOOTH | JOINING | POOLING or any(
+                self._network.array(name).size > 1 for name in known
+            ):
+                return False
+        return True
+
+    def _chosen(self, tensor: str) -> str:
+        """The channels that count, of a tensor laid out as the producer's output."""
+        assert self._channels is not None, "all channels count"
+        return self._add("Gather", tensor, self._constant(self._channels), axis=self._way.producer.output.index)
 
     def _add(self, op: str, *inputs: str, **attributes: Sequence[int] | int) -> str:
         made = f"{op}_{len(self._nodes)}"
@@ -96,11 +141,12 @@ class _Writer:
         return name
 
     def _now(self, index: int, slot: int) -> Array:
-        """The constant in a slot, as it is in the pruned model."""
-        use = Use(self._network.labels[index], slot)
-        return (
-            self._weights[use] if use in self._weights else self._network.array(self._network.nodes[index].input[slot])
-        )
+        """The constant in a slot, as it is in the pruned model; of the channels that count."""
+        use, node = Use(self._network.labels[index], slot), self._network.nodes[index]
+        value = self._weights[use] if use in self._weights else self._network.array(node.input[slot])
+        if node.op_type == "BatchNormalization" and self._narrow:
+            return value[self._channels]
+        return value
 
     def _copied(self, index: int, known: Mapping[str, str], outputs: int = 1) -> list[str]:
         """Add node `index`, which reads the tensors `known` under new names."""
@@ -161,14 +207,17 @@ class _Writer:
                 return self._add("Expand", self._add("Mul", gradient, self._add("Div", few, many)), shape)
             case "AveragePool":
                 window = whole_numbers(node, "kernel_shape")
-                count = self._channels()
+                count = self._count()
                 weight = np.full((count, 1, *window), 1.0 / np.prod(window), np.float32)
                 return self._spread(gradient, weight, shape, group=count, strides=window)
             case "Conv":
                 return self._transposed(index, gradient, shape)
         return self._add("Reshape", gradient, shape)
 
-    def _channels(self) -> int:
+    def _count(self) -> int:
+        """How many channels there are on the way."""
+        if self._narrow and self._channels is not None:
+            return len(self._channels)
         producer = self._way.producer
         size = int(self._network.array(producer.weight_tensor).shape[producer.columns.index])
         return size * producer.groups if producer.op == "ConvTranspose" else size
@@ -188,15 +237,21 @@ class _Writer:
         index = self._network.position[reader.node]
         node = self._network.nodes[index]
         if node.op_type == "Conv":
-            return self._transposed(index, RESIDUAL, self._add("Shape", inside))
-        weight = self._now(index, 1).astype(np.float32, copy=False)
-        back = weight if attribute(node, "transB", 0) else weight.T
+            return self._transposed(index, RESIDUAL, self._add("Shape", inside), counting=True)
+        weight = self._now(index, 1)
         alpha = Kernel.from_node(node, weight.shape).alpha
+        back = self._counting(weight if attribute(node, "transB", 0) else weight.T).astype(np.float32, copy=False)
         return self._add("MatMul", RESIDUAL, self._constant(back * np.float32(alpha) if alpha != 1.0 else back))
 
-    def _transposed(self, index: int, gradient: str, shape: str) -> str:
+    def _counting(self, weight: Array) -> Array:
+        """The reader's weight, (m, c, ...), for those of its outputs and inputs that count."""
+        weight = weight if self._outputs is None else weight[self._outputs]
+        return weight[:, self._channels] if self._narrow else weight
+
+    def _transposed(self, index: int, gradient: str, shape: str, *, counting: bool = False) -> str:
         weight = self._now(index, 1)
         kernel = Kernel.from_node(self._network.nodes[index], weight.shape)
+        weight = self._counting(weight) if counting else weight
         more = {"pads": kernel.pads, "dilations": kernel.dilations}
         return self._spread(gradient, weight, shape, group=kernel.groups, strides=kernel.strides, **more)
 

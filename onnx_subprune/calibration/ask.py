@@ -34,7 +34,8 @@ class Ask:
     node: its label. input: the tensor that it reads in the pruned model. aim: what it should reproduce of the original model, None for the
     moments of the input alone. axis: the channel axis of its output. renew: take from the original only what the activation behind can
     tell apart. with_gram: False where the gram is known already. positions: about so many output positions of a sample of a convolution,
-    drawn anew for every chunk; None for all. channels: those of the input that count; the moments are of them alone. None for all.
+    drawn anew for every chunk; None for all. channels, outputs: those of the input and of the output that count; the moments, and the aim,
+    are of them alone. None for all.
     every: take one chunk of each half of so many, as long as there is one. one_half: of the first half alone. what: moments, or less.
     back: with this, the target is what the residual of a reader asks of the contraction; node, aim and axis are that reader's, kernel and
     input the contraction's. See `adjoint`.
@@ -49,6 +50,7 @@ class Ask:
     with_gram: bool = True
     positions: int | None = None
     channels: Int64 | None = None
+    outputs: Int64 | None = None
     every: int = 1
     one_half: bool = False
     what: What = What.MOMENTS
@@ -57,6 +59,10 @@ class Ask:
     def source(self, x: Array) -> Array:
         """Return the channels of the input that count."""
         return x if self.channels is None else x.take(self.channels, axis=self.kernel.input_axis)
+
+    def output(self, y: Array) -> Array:
+        """Return the channels of the aim's tensor, or of one of its shape, that count."""
+        return y if self.outputs is None else y.take(self.outputs, axis=self.axis)
 
 
 def drawn(ask: Ask, input_shape: Sequence[int], chunk: int) -> Int64 | None:

@@ -106,7 +106,7 @@ class Moments:
         gram, cross = self.gram[group], self.cross[group]
         if len(left) < len(gram):
             gram, cross = gram[np.ix_(left, left)], cross[left]
-        return Normal(gram=gram, cross=cross, energies=self.energy[group], factored=factored)
+        return Normal(gram=gram, cross=cross, energies=self.energy[group], rows=self.count, factored=factored)
 
     def sum_output(self, weights: Weights) -> Float64:
         """Return the column sums of the input times weights (g, p, m), (g, m)."""

@@ -7,7 +7,7 @@ right (algorithms.md, section 5).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,10 @@ class Aim:
     shift: Float64
     other: str | None
     flat: tuple[float, float] | None
+
+    def on(self, channels: NDArray[np.int64] | None) -> "Aim":
+        """Return the aim of these channels alone; None for all."""
+        return self if channels is None else replace(self, scale=self.scale[channels], shift=self.shift[channels])
 
     def target(self, wanted: Array, other: Array | None, axis: int) -> Array:
         """Return the output that makes `tensor` equal to `wanted`; `axis` holds the channels."""

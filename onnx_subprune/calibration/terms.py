@@ -59,7 +59,7 @@ class Answers:
             return Terms(input=_residual(ask, have, wanted))
         if ask.what is What.PROBE:
             assert ask.aim is not None, "what is sent back is short of an aim"
-            return Terms(input=self._sent_back(have, _signs(wanted[ask.aim.tensor].shape, number)))
+            return Terms(input=self._sent_back(have, _signs(ask.output(wanted[ask.aim.tensor]).shape, number)))
         positions, source = drawn(ask, self._shape, number), ask.source(have[ask.input])
         if ask.back is None:
             return Terms(input=source, target=_target(ask, have, wanted, positions), positions=positions)
@@ -99,7 +99,7 @@ def _target(ask: Ask, have: Mapping[str, Array], wanted: Mapping[str, Array], po
         return None
 
     def rows_of(tensor: Array) -> Array:
-        return tensor if positions is None else at(tensor, positions)
+        return ask.output(tensor if positions is None else at(tensor, positions))
 
     value = rows_of(wanted[aim.tensor])
     if ask.renew:
@@ -111,8 +111,8 @@ def _residual(ask: Ask, have: Mapping[str, Array], wanted: Mapping[str, Array]) 
     """What the contraction puts out short of its aim, as far as the activation behind can tell."""
     aim = ask.aim
     assert aim is not None, "a residual is short of an aim"
-    current: Float32 = have[aim.tensor].astype(np.float32, copy=False)
-    wish: Float32 = wanted[aim.tensor].astype(np.float32, copy=False)
+    current: Float32 = ask.output(have[aim.tensor]).astype(np.float32, copy=False)
+    wish: Float32 = ask.output(wanted[aim.tensor]).astype(np.float32, copy=False)
     if aim.flat is not None:
         wish = aim.seen(wish, current)
     residual: Float32 = wish - current

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from onnx_subprune.selection.ridge import Array, Validation, Weights, downhill
+from onnx_subprune.selection.ridge import Array, Validation, Weights, downhill, likely
 
 STRIP = 256
 """Columns of W that are float64 at once."""
@@ -55,7 +55,8 @@ class Dual:
             one, two = (item._solved(rest, strengths[place]) for item, rest in zip((self, other), left, strict=True))
             return float(np.sum((left[1] - between.T @ one) ** 2) + np.sum((left[0] - between @ two) ** 2))
 
-        best, error = downhill(loss, len(strengths))
+        start = likely(strengths, self.input.shape[1], len(self.input))
+        best, error = downhill(loss, len(strengths), start)
         return Validation(strengths[best], error / energy, float(sum(np.sum(rest**2) for rest in left)) / energy)
 
     def ridged(self, prior: Weights, strength: float) -> Weights:

@@ -23,6 +23,8 @@ Solver = Callable[[Array], Array]
 STRENGTHS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 TARGETS = 128
 """About so many targets, of more, are fitted and judged to find the best strength: it is one for all of them."""
+LIKELY = 1 / 3
+"""The best strength is most often near this many times the number of columns for a row; the search begins there."""
 DEPENDENT = 1e-9
 """Of columns with energies scaled to about 1, directions with less than this share of the largest count as linearly dependent."""
 
@@ -73,11 +75,12 @@ class Validation:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Normal:
-    """The normal equations of some samples: gram (p, p), cross (p, m), energies (m,) of the targets; `factored`: what is known of the gram."""
+    """The normal equations of so many rows: gram (p, p), cross (p, m), energies (m,) of the targets; `factored`: what is known of the gram."""
 
     gram: Array
     cross: Array
     energies: Array
+    rows: float
     factored: Factored | None = None
 
     @property
@@ -176,13 +179,19 @@ def cross_validated(
 
         return both_ways(one_way)
 
-    best, least = downhill(fitted, len(strengths)) if len(strengths) > 1 else (0, fitted(0))
+    best, least = downhill(fitted, len(strengths), likely(strengths, len(prior), first.rows))
     plain = both_ways(lambda _, other: other.loss(prior))
     return Validation(strengths[best], 1.0 + least / energy, 1.0 + plain / energy)
 
 
-def downhill(loss: Callable[[int], float], count: int) -> tuple[int, float]:
-    """Return the place below `count` with the least loss downhill from the middle, and that loss: a handful of fits instead of all."""
+def likely(strengths: Sequence[float], columns: int, rows: float) -> int:
+    """Return which of `strengths`, which rise, is most likely the best for so many columns and rows."""
+    guess = np.log(max(LIKELY * columns / rows, 1e-300))
+    return int(np.argmin(np.abs(np.log(np.maximum(strengths, 1e-300)) - guess)))
+
+
+def downhill(loss: Callable[[int], float], count: int, start: int) -> tuple[int, float]:
+    """Return the place below `count` with the least loss downhill from `start`, and that loss: a handful of fits instead of all."""
     losses: dict[int, float] = {}
 
     def known(place: int) -> float:
@@ -192,7 +201,7 @@ def downhill(loss: Callable[[int], float], count: int) -> tuple[int, float]:
             losses[place] = loss(place)
         return losses[place]
 
-    best = count // 2
+    best = start
     while known(better := min((best - 1, best + 1), key=known)) < known(best):
         best = better
     return best, known(best)

@@ -124,3 +124,28 @@ def test_there_is_no_way_through_what_cannot_be_followed_back(between):
     network = network_of(between, READERS["convolution"])
     contractions = sorted(trace(network).contractions, key=lambda item: network.position[item.node])
     assert not any(way.producer is contractions[0] for way in ways(network, contractions).values())
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("reader", READERS)
+def test_the_gradient_of_some_channels_is_that_of_a_residual_which_is_zero_in_the_others(between, reader):
+    network = network_of(BETWEEN[between], READERS[reader])
+    contractions = sorted(trace(network).contractions, key=lambda item: network.position[item.node])
+    way = ways(network, contractions)[contractions[-1].node]
+    generator = np.random.default_rng(0)
+    value = generator.standard_normal((2, 6, 9, 9)).astype(np.float32)
+    residual = generator.standard_normal(part(network, way, {})(value).shape).astype(np.float32)
+    outputs = None if way.reader.groups > 1 else np.array([0, 3])
+    if outputs is not None:
+        residual[:, np.setdiff1d(np.arange(residual.shape[1]), outputs)] = 0.0
+    channels = np.array([1, 2, 5])
+
+    def sent(model, given):
+        return Session(onnx.ModelProto.FromString(model)).run({OUTPUT: value, RESIDUAL: given}, [GRADIENT])[GRADIENT]
+
+    whole = sent(adjoint(network, way, {}).model, residual)
+    some = sent(
+        adjoint(network, way, {}, outputs, channels).model, residual if outputs is None else residual[:, outputs]
+    )
+    assert np.any(some)
+    np.testing.assert_allclose(some, whole[:, channels], rtol=1e-4, atol=1e-5 * np.abs(whole).max())

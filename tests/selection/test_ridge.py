@@ -8,7 +8,8 @@ from onnx_subprune.selection.ridge import Factors
 
 
 def normal(inputs, outputs):
-    return Normal(gram=inputs.T @ inputs, cross=inputs.T @ outputs, energies=(outputs**2).sum(axis=0))
+    energies = (outputs**2).sum(axis=0)
+    return Normal(gram=inputs.T @ inputs, cross=inputs.T @ outputs, energies=energies, rows=float(len(inputs)))
 
 
 def test_without_strength_it_is_least_squares_and_with_much_it_is_the_prior():
