@@ -116,12 +116,12 @@ class _Walk:
             found = fit(halves, layer.prior, alive, free_bias=layer.bias is not None, known=known)
         self._take(layer, found)
         del halves  # their grams take room that more fits need
-        settled = found
-        asymmetric = isinstance(task.formulation, Asymmetric)
-        if task.refit is not None and aim.flat is not None and asymmetric and layer.bias is not None:
-            settled = self._renew(layer, aim, found, alive, task.refit.rounds, known)
+        settled, rounds = found, self._rounds(layer, aim)
         if task.refit is not None and self._fitted_again(contraction):
+            settled = self._renew(layer, aim, found, alive, rounds - 1, known)
             settled = self._refit_jointly(layer, aim, settled, alive, task.refit.joint)
+            rounds = 1 if rounds and settled is found else 0  # the refits with a producer were renewed ones
+        settled = self._renew(layer, aim, settled, alive, rounds, known)
         self._refits.append(
             Refitted(
                 node=contraction.node,
@@ -224,6 +224,12 @@ class _Walk:
         self._weights[use] = value
         if not isinstance(self._task.formulation, Layerwise):
             self._models.override(use, value)
+
+    def _rounds(self, layer: Layer, aim: Aim) -> int:
+        """How often the target is to be renewed."""
+        task = self._task
+        tells = aim.flat is not None and layer.bias is not None and isinstance(task.formulation, Asymmetric)
+        return task.refit.rounds if tells and task.refit is not None else 0
 
     def _renew(self, layer: Layer, aim: Aim, found: Fit, alive: Mask, rounds: int, known: Known) -> Fit:
         """Targets that differ from what the layer now puts out only where the activation behind sees it."""

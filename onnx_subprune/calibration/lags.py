@@ -30,6 +30,8 @@ Interval = tuple[int, int] | None
 """Pixels of one axis, [start, stop); None for all."""
 Term = tuple[int, int]
 """Sign and index of a box."""
+CHANNELS = 32
+"""A gram is put together in strips of so many channels, which stay in the cache: its taps lie side by side, those of the products apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +148,25 @@ class LagPlan:
 
     def gram(self, parts: Float64) -> Float64:
         """Put the gram (groups, c * taps, c * taps) together from the products (boxes, groups, c, c)."""
-        groups, channels = parts.shape[1:3]
-        gram = np.zeros((groups, channels, len(self.taps), channels, len(self.taps)))
-        for (i, j), terms in self._planned[1].items():
-            block = np.zeros(parts.shape[1:])
-            for sign, box in terms:
-                block += sign * parts[box]
-            gram[:, :, i, :, j] = block
-            if i != j:
-                gram[:, :, j, :, i] = block.transpose(0, 2, 1)
-        return gram.reshape(groups, channels * len(self.taps), -1)
+        groups, channels, taps = *parts.shape[1:3], len(self.taps)
+        gram = np.empty((groups, channels, taps, channels, taps))
+        for start in range(0, channels, CHANNELS):
+            own = slice(start, start + CHANNELS)
+            strip = np.empty_like(gram[:, own])
+            for (i, j), terms in self._planned[1].items():
+                strip[:, :, i, :, j] = _sum(terms, parts[:, :, own])
+                if i != j:
+                    strip[:, :, j, :, i] = _sum(terms, parts[:, :, :, own]).transpose(0, 2, 1)
+            gram[:, own] = strip
+        return gram.reshape(groups, channels * taps, -1)
+
+
+def _sum(terms: Sequence[Term], parts: Float64) -> Float64:
+    """The sum of some parts, each with its sign."""
+    found = np.zeros(parts.shape[1:])
+    for sign, box in terms:
+        found += sign * parts[box]
+    return found
 
 
 def usable(windows: Sequence[Window]) -> bool:
