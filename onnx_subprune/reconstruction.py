@@ -16,6 +16,7 @@ from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.ask import Ask, drawn_share
 from onnx_subprune.calibration.equations import Fit, Known, fit, fit_again, living, plain, problem_of, spread
 from onnx_subprune.calibration.lockstep import Lockstep, united
+from onnx_subprune.calibration.original import Original
 from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.calibration.store import Shelf
 from onnx_subprune.calibration.targets import Aim, aim_of
@@ -24,6 +25,7 @@ from onnx_subprune.choosing import alive_columns, choose_apart, far_apart
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Contraction, Use
 from onnx_subprune.joint import WORTH, Joint, Producer, Pruned, Source, lasting, spared
 from onnx_subprune.layer import Layer, layer_of
+from onnx_subprune.presliced import presliced
 from onnx_subprune.restriction import oversized
 from onnx_subprune.selection import Choice, Problem, conditioning
 from onnx_subprune.task import Asymmetric, Layerwise, Reconstruction, Refitted, Task, kernel_of
@@ -36,21 +38,45 @@ Mask = NDArray[np.bool_]
 def reconstruct(task: Task) -> Reconstruction:
     """Walk through the model once; see the module."""
     groups = [group for group in task.graph.groups if task.widths.get(group.name, group.width) < group.width]
-    paired = isinstance(task.formulation, Asymmetric)
-    with task.executor.begin(task.network, task.data, task.running, task.memory, paired=paired) as models:
-        return _Walk(task, groups, models).run()
+    start = task.clock()
+    apart = [group for group in groups if far_apart(group) and group.name not in task.choices]
+    choices = choose_apart(task, apart) if apart else task.choices
+    chosen = task.clock() - start
+    found = _walked(replace(task, choices=choices), groups)
+    return replace(found, seconds={**found.seconds, "calibrate": found.seconds["calibrate"] + chosen})
+
+
+def _walked(task: Task, groups: Sequence[ChannelGroup]) -> Reconstruction:
+    """Walk on what is left of the model after what has been chosen already."""
+    original = Original(network=task.network) if isinstance(task.formulation, Asymmetric) else None
+    supports = {group.name: task.choices[group.name].support for group in groups if group.name in task.choices}
+    sliced = presliced(task.network, task.graph, supports) if original is not None else None
+    if sliced is None:
+        with task.executor.begin(task.network, task.data, task.running, task.memory, original=original) as models:
+            return _Walk(task, groups, models).run()
+    left = [group for group in sliced.graph.groups if task.widths.get(group.name, group.width) < group.width]
+    smaller = replace(task, network=sliced.network, graph=sliced.graph, choices={})
+    with task.executor.begin(sliced.network, task.data, task.running, task.memory, original=sliced.original) as models:
+        found = _Walk(smaller, left, models, sliced.lost).run()
+    weights = Shelf[Use](task.memory // 8)
+    for use, value in found.weights.items():
+        weights[use] = sliced.whole(use, value)
+    return replace(found, choices={**task.choices, **found.choices}, weights=weights)
 
 
 class _Walk:
-    """One pass. `_choices` and `_weights` grow as it goes."""
+    """One pass. `_choices` and `_weights` grow as it goes. lost: labels of contractions that lost inputs before it."""
 
-    def __init__(self, task: Task, groups: Sequence[ChannelGroup], models: Lockstep) -> None:
-        self._task, self._groups, self._models = task, groups, models
+    def __init__(
+        self,
+        task: Task,
+        groups: Sequence[ChannelGroup],
+        models: Lockstep,
+        lost: frozenset[str] = frozenset(),
+    ) -> None:
+        self._task, self._groups, self._models, self._lost = task, groups, models, lost
         self._seconds = {"calibrate": 0.0, "select": 0.0, "refit": 0.0}
-        start = task.clock()
-        apart = [group for group in groups if far_apart(group) and group.name not in task.choices]
-        self._choices = choose_apart(task, apart) if apart else dict(task.choices)
-        self._seconds["calibrate"] += task.clock() - start
+        self._choices = dict(task.choices)
         self._weights = Shelf[Use](task.memory // 8)
         self._refits: list[Refitted] = []
         self._order = sorted(task.graph.contractions, key=lambda item: task.network.position[item.node])
@@ -69,7 +95,9 @@ class _Walk:
 
     def _concerned(self, contraction: Contraction) -> bool:
         """True if the contraction loses inputs, or stands behind a change."""
-        loses = any(part.axis == contraction.rows for group in self._groups for part in group.slices)
+        loses = contraction.node in self._lost or any(
+            part.axis == contraction.rows for group in self._groups for part in group.slices
+        )
         refit = self._task.refit
         everywhere = refit is not None and refit.everywhere and isinstance(self._task.formulation, Asymmetric)
         behind = everywhere and bool(self._weights) and self._behind(contraction)

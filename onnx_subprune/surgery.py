@@ -77,6 +77,22 @@ def slice_weight(weight: Array, contraction: Contraction, rows: IntArray | None,
     return np.concatenate(parts)
 
 
+def slice_constant(
+    value: Array, use: Use, name: str, contraction: Contraction | None, kept: Mapping[Axis, IntArray]
+) -> Array:
+    """Return what is left of a constant `name` as `use` sees it; contraction: whose weight it is, or, without a name, whose new bias."""
+    if contraction is not None and name:
+        value = slice_weight(value, contraction, kept.get(contraction.rows), kept.get(contraction.columns))
+    elif contraction is not None:
+        cut = kept.get(contraction.output)
+        value = value if cut is None else value[cut]
+    else:
+        for axis in range(value.ndim):
+            cut = kept.get(Axis(name, axis, use))
+            value = value if cut is None else np.take(value, cut, axis=axis)
+    return np.ascontiguousarray(value)
+
+
 def _local(kept: IntArray | None, group: int, size: int) -> IntArray:
     if kept is None:
         return np.arange(size)
@@ -160,22 +176,12 @@ class _Surgery:
         value = self._plan.weights.get(use, original)
         assert value.shape == original.shape, f"{use} has shape {original.shape}, its new value {value.shape}"
         value = value.astype(original.dtype, copy=False)
-        contraction = self._contractions.get(use)
-        if contraction is not None:
-            value = slice_weight(
-                value, contraction, self._kept.get(contraction.rows), self._kept.get(contraction.columns)
-            )
-            return np.ascontiguousarray(value)
-        for axis in range(value.ndim):
-            cut = self._kept.get(Axis(name, axis, use))
-            value = value if cut is None else np.take(value, cut, axis=axis)
-        return np.ascontiguousarray(value)
+        return slice_constant(value, use, name, self._contractions.get(use), self._kept)
 
     def _sliced_bias(self, use: Use, value: Array) -> Array:
         contraction = self._contractions[Use(use.node, 1)]
-        cut = self._kept.get(contraction.output)
         dtype = self._network.array(contraction.weight_tensor).dtype
-        return (value if cut is None else value[cut]).astype(dtype)
+        return slice_constant(value, use, "", contraction, self._kept).astype(dtype)
 
     def _rewrite(self, index: int, node: NodeProto, renamed: Mapping[Use, str]) -> list[NodeProto]:
         label = self._network.labels[index]

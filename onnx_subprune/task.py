@@ -162,7 +162,7 @@ def survey(
 
     times: of drawn output positions, so many times as many as `running` says; None for all.
     """
-    with executor.begin(network, data, running, memory, paired=False) as run:
+    with executor.begin(network, data, running, memory, original=None) as run:
         for contraction in sorted(contractions, key=lambda item: network.position[item.node]):
             run.advance(network.position[contraction.node])
             kernel, weights = kernel_of(network, contraction)

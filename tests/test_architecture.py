@@ -19,6 +19,7 @@ LAYERS = {
             "choosing",
             "joint",
             "layer",
+            "presliced",
             "reconstruction",
             "sensitivity",
             "metric",

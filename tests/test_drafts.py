@@ -17,8 +17,8 @@ class Noting:
     asks: list = field(default_factory=list)
     energies: list = field(default_factory=list)
 
-    def begin(self, network, data, running, memory, *, paired):
-        run = Local().begin(network, data, running, memory, paired=paired)
+    def begin(self, network, data, running, memory, *, original):
+        run = Local().begin(network, data, running, memory, original=original)
         collect = run.collect
 
         def noted(ask):

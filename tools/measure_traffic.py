@@ -15,6 +15,7 @@ from onnx_subprune import Asymmetric, Channels, Layerwise, Resources, collect, p
 from onnx_subprune.calibration.ask import Ask
 from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.lockstep import Local, Lockstep, Streams
+from onnx_subprune.calibration.original import Original
 from onnx_subprune.calibration.running import Running
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.model import Network
@@ -26,8 +27,10 @@ class Counting:
     def __init__(self) -> None:
         self.answers: list[int] = []
 
-    def begin(self, network: Network, data: Calibration, running: Running, memory: int, *, paired: bool) -> Lockstep:
-        found = Local().begin(network, data, running, memory, paired=paired)
+    def begin(
+        self, network: Network, data: Calibration, running: Running, memory: int, *, original: Original | None
+    ) -> Lockstep:
+        found = Local().begin(network, data, running, memory, original=original)
         assert isinstance(found, Streams)
         plain = found.collect
 

@@ -21,12 +21,13 @@ from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.ask import Ask, What, drawn
 from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.energies import Energies
+from onnx_subprune.calibration.original import Original
 from onnx_subprune.calibration.regression import Sums
 from onnx_subprune.calibration.rows import RowCollector
 from onnx_subprune.calibration.running import Running
 from onnx_subprune.calibration.store import Store
 from onnx_subprune.calibration.stream import Stream
-from onnx_subprune.calibration.terms import Answers, Pair
+from onnx_subprune.calibration.terms import Answers, Beside, Pair
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import Network
@@ -71,17 +72,21 @@ class Lockstep(Protocol):
 class Executor(Protocol):
     """Runs models on data."""
 
-    def begin(self, network: Network, data: Calibration, running: Running, memory: int, *, paired: bool) -> Lockstep:
-        """Start at the inputs of `network`; `paired`: with the original model alongside. memory: bytes of activations to hold."""
+    def begin(
+        self, network: Network, data: Calibration, running: Running, memory: int, *, original: Original | None
+    ) -> Lockstep:
+        """Start at the inputs of `network`, which is to be pruned, with `original` alongside. memory: bytes to keep to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Local:
     """This process."""
 
-    def begin(self, network: Network, data: Calibration, running: Running, memory: int, *, paired: bool) -> Lockstep:
+    def begin(
+        self, network: Network, data: Calibration, running: Running, memory: int, *, original: Original | None
+    ) -> Lockstep:
         """See `Executor`."""
-        return Streams(network, data, running, memory, paired=paired)
+        return Streams(network, data, running, memory, original=original)
 
 
 class Streams:
@@ -94,7 +99,7 @@ class Streams:
         running: Running,
         memory: int,
         *,
-        paired: bool,
+        original: Original | None,
         first: int = 0,
         total: int | None = None,
     ) -> None:
@@ -102,7 +107,7 @@ class Streams:
         limits = (int(part * memory) for part in (SHARE, SPARE, CEILING))
         store = self._open.enter_context(Store(*limits))
         self._current = Stream(network, data, store, running)
-        self._original = Stream(network, data, store, running) if paired else None
+        self._original = None if original is None else Beside(original, Stream(original.network, data, store, running))
         self._running = running
         self._first = first
         self._total = self._current.chunks if total is None else total
@@ -115,7 +120,7 @@ class Streams:
     def advance_original(self, position: int, also: Sequence[str]) -> None:
         """See `Lockstep`."""
         assert self._original is not None, "the original model does not run alongside"
-        self._original.advance(position, also)
+        self._original.stream.advance(self._original.model.place(position), also)
 
     def override(self, use: Use, value: Array) -> None:
         """See `Lockstep`."""

@@ -9,8 +9,9 @@ from onnx import ModelProto
 
 from onnx_subprune.calibration.adjoint import GRADIENT, OUTPUT, RESIDUAL
 from onnx_subprune.calibration.ask import Ask, What, drawn
+from onnx_subprune.calibration.original import Original
 from onnx_subprune.calibration.running import Running
-from onnx_subprune.calibration.stream import Stream
+from onnx_subprune.calibration.stream import Read, Stream
 from onnx_subprune.calibration.unfold import at
 
 Array = NDArray[np.generic]
@@ -28,12 +29,25 @@ class Terms:
     residual: Array | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """The original where it runs alongside."""
+
+    model: Original
+    stream: Stream
+
+    def reader(self, names: Sequence[str], side: int) -> Read:
+        """Return what reads tensors of a chunk as they should be in the pruned model; see `Stream.reader`."""
+        read = self.stream.reader(names, side)
+        return lambda chunk: {name: self.model.narrowed(name, array) for name, array in read(chunk).items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pair:
-    """The pruned model, and the original where it runs alongside, in front of the contraction that is asked about."""
+    """The pruned model, and the original, in front of the contraction that is asked about."""
 
     current: Stream
-    original: Stream | None
+    original: Beside | None
     running: Running
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.calibration.ask import Ask
 from onnx_subprune.calibration.lockstep import Lockstep
+from onnx_subprune.calibration.original import Original
 from onnx_subprune.calibration.regression import Sums
 from onnx_subprune.calibration.running import Running
 from onnx_subprune.data import Calibration, shard_of
@@ -66,16 +67,20 @@ class Cluster:
         with contextlib.suppress(OSError, ValueError, TimeoutError):
             self.client.unregister_worker_plugin(self.plugin)
 
-    def begin(self, network: Network, data: Calibration, running: Running, memory: int, *, paired: bool) -> Lockstep:
+    def begin(
+        self, network: Network, data: Calibration, running: Running, memory: int, *, original: Original | None
+    ) -> Lockstep:
         """See `Executor`."""
         places = self.places()
         count = min(len(places), -(-data.samples // data.chunk))
         homes = places[:count]
-        if network.proto.ByteSize() > LIMIT:
+        whole = network if original is None else original.network
+        if whole.proto.ByteSize() > LIMIT:
             raise ModelError(
                 "the model holds more than 2 GB of weights in memory: save it with its weights in a side file"
             )
         model = network.proto.SerializeToString()
+        beside = b"" if whole is network else whole.proto.SerializeToString()
         neighbours = max(sum(_host(other) == _host(home) for other in homes) for home in homes)
         opens = []
         for number in range(count):
@@ -88,7 +93,9 @@ class Cluster:
                     batch_size=running.batch_size,
                     threads=running.threads or 1,
                     memory=memory // neighbours,
-                    paired=paired,
+                    original=None if original is None else beside,
+                    left={} if original is None else original.left,
+                    places=() if original is None else original.places,
                     first=shard.first,
                     total=shard.chunks,
                 )

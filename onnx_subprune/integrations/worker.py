@@ -7,7 +7,7 @@ driver sends all commands again: that is how a shard moves to another worker whe
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from onnx_subprune.calibration.ask import Ask
 from onnx_subprune.calibration.lockstep import Streams
+from onnx_subprune.calibration.original import Left, Original
 from onnx_subprune.calibration.regression import Sums
 from onnx_subprune.calibration.running import Opener, Running
 from onnx_subprune.graph.channels import Use
@@ -34,15 +35,20 @@ SESSIONS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Open:
-    """Start the models on one shard: chunks from number `first` on, of `total` in all."""
+    """Start the models on one shard: chunks from number `first` on, of `total` in all.
+
+    original: the model alongside, None for none; empty where it is the same. left, places: see `Original`.
+    """
 
     model: bytes
+    original: bytes | None
+    left: Mapping[str, Left]
+    places: tuple[int, ...]
     folder: Path | None
     data: Shipment
     batch_size: int
     threads: int
     memory: int
-    paired: bool
     first: int
     total: int
 
@@ -170,12 +176,18 @@ class _State:
         self.done += 1
 
     def _opened(self, command: Open) -> Streams:
+        network = Network(ModelProto.FromString(command.model), command.folder)
+        original = None
+        if command.original is not None:
+            text = command.original
+            beside = Network(ModelProto.FromString(text), command.folder) if text else network
+            original = Original(network=beside, left=command.left, places=command.places)
         return Streams(
-            Network(ModelProto.FromString(command.model), command.folder),
+            network,
             command.data.open(),
             Running(batch_size=command.batch_size, threads=command.threads, session=self._session),
             command.memory,
-            paired=command.paired,
+            original=original,
             first=command.first,
             total=command.total,
         )

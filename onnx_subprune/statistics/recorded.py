@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.calibration.ask import Ask
 from onnx_subprune.calibration.lockstep import Lockstep
+from onnx_subprune.calibration.original import Original
 from onnx_subprune.calibration.regression import Sums
 from onnx_subprune.calibration.running import Running
 from onnx_subprune.data import Calibration
@@ -39,9 +40,11 @@ class Recorded:
             )
         return cls(file)
 
-    def begin(self, network: Network, data: Calibration, running: Running, memory: int, *, paired: bool) -> Lockstep:
+    def begin(
+        self, network: Network, data: Calibration, running: Running, memory: int, *, original: Original | None
+    ) -> Lockstep:
         """See `Executor`."""
-        assert not paired, "moments of the original model serve the layerwise formulation only"
+        assert original is None, "moments of the original model serve the layerwise formulation only"
         return _Answers(self.file)
 
 

@@ -1,0 +1,31 @@
+"""The model that the pruned one is compared with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.graph.model import Network
+
+Array = NDArray[np.generic]
+Left = tuple[int, NDArray[np.int64]]
+"""An axis, and the positions on it that are left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Original:
+    """left: of tensors that are smaller in the pruned model. places: the position here for each position there; empty where they are the same."""
+
+    network: Network
+    left: Mapping[str, Left] = field(default_factory=dict)
+    places: tuple[int, ...] = ()
+
+    def place(self, position: int) -> int:
+        """Return where the original is when the pruned model is at `position`."""
+        return self.places[position] if self.places else position
+
+    def narrowed(self, name: str, array: Array) -> Array:
+        """Return what the pruned model has of a tensor."""
+        left = self.left.get(name)
+        return array if left is None else array.take(left[1], axis=left[0])
