@@ -20,6 +20,7 @@ LAYERS = {
             "joint",
             "layer",
             "presliced",
+            "walk",
             "reconstruction",
             "sensitivity",
             "metric",
