@@ -17,6 +17,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.errors import OutputError
+
 Array = NDArray[np.generic]
 Key = TypeVar("Key", bound=Hashable)
 
@@ -71,13 +73,19 @@ class Store:
         self.spilled = 0
 
     def put(self, array: Array) -> Held:
-        """Take `array` in, which nobody may change from now on."""
+        """Take `array` in, which nobody may change from now on; OutputError if there is no room for it on disk."""
         if self._used + array.nbytes <= self.budget or resident() + array.nbytes <= self._spare:
             self._used += array.nbytes
             return Held(self, array, None, array.nbytes)
-        path = self._file(array.nbytes)
-        with path.open("r+b") as file:
-            np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+        try:
+            path = self._file(array.nbytes)
+            with path.open("r+b") as file:
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+        except OSError as error:
+            raise OutputError(
+                f"activations that exceed --memory cannot be written to {tempfile.gettempdir()} ({error.strerror or error}): "
+                "set TMPDIR to a folder with more room, or use more --memory or fewer --samples"
+            ) from error
         self.spilled += array.nbytes
         return Held(self, None, path, array.nbytes)
 

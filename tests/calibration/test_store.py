@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune.calibration.store import Shelf, Store, resident
+from onnx_subprune.errors import OutputError
 
 
 def array(seed, size=1000):
@@ -68,6 +69,19 @@ def test_the_files_go_with_the_store():
     del store
     gc.collect()
     assert not folder.exists()
+
+
+def test_a_full_disk_is_one_line():
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Store(0) as store:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+        try:
+            with pytest.raises(OutputError, match="set TMPDIR"):
+                store.put(array(0))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        np.testing.assert_array_equal(store.put(array(1)).get(), array(1))
 
 
 def test_room_that_is_given_back_is_used_again():
