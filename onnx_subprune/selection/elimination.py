@@ -9,9 +9,7 @@ and tr(C_I' G_II^-1 C_I) is what it is worth. On the moments (G, C) that is the 
 
 Worths do not depend on the scale of a column, so all are scaled to an energy of about 1: a channel may be small without
 being superfluous. Updates of G wait in a panel of U until there are enough for one large product; channels that are
-done leave the arrays then (`residual`). Only the diagonal blocks of G, which the worths need, are kept current. Where a
-channel is a single column, of C too only the energy of each row is kept current: an update of C is as much memory to read
-and write four times as what is read here once.
+done leave the arrays then (`residual`). Only the diagonal blocks of G and of C C', which the worths need, are kept current (`cross`).
 """
 
 import numpy as np
@@ -49,7 +47,7 @@ class Elimination:
         """Return what each channel is worth, (w,); those already eliminated are worth nothing."""
         damped = self._diagonal + JITTER * np.eye(self._block)
         if self._block == 1:
-            values = self._cross.energies() / np.maximum(damped[:, 0, 0], JITTER)
+            values = self._cross.outer()[:, 0, 0] / np.maximum(damped[:, 0, 0], JITTER)
         else:
             values = np.einsum("wij,wji->w", np.linalg.inv(_positive(damped)), self._cross.outer())
         all_values = np.zeros(len(self._done))
