@@ -82,7 +82,7 @@ class Collector:
         groups, p = found["sum_input"].shape
         m = found["cross"].shape[2] if "cross" in found else 0
         if gram is None:
-            gram = self._route.gram(found["gram"]) if "gram" in found else np.zeros((groups, 0, 0))
+            gram = self._route.gram(found["gram"], p) if "gram" in found else np.zeros((groups, 0, 0))
         return Moments(
             count=float(self._count),
             gram=gram,

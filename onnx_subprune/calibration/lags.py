@@ -12,7 +12,7 @@ The images lie channel first with zeros between rows, (channels, axis 1, samples
 the flattened array, and both factors of a product are views.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -114,11 +114,12 @@ class LagPlan:
         rest = self.grid[1:]
         return (samples * prod(rest), *(prod(rest[axis + 1 :]) for axis in range(len(rest))))
 
-    def products(self, laid: Float32) -> Iterator[Float32]:
-        """Yield the product of every box, (groups, channels, channels) float32, for the output of `lay`."""
+    def products(self, laid: Float32) -> Float32:
+        """Return the product of every box, (boxes, groups, channels, channels), for the output of `lay`."""
         flat = laid.reshape(*laid.shape[:2], -1)
         strides = self._strides(laid.shape[3])
-        for box in self.boxes:
+        found = np.empty((len(self.boxes), *laid.shape[:2], laid.shape[1]), np.float32)
+        for box, out in zip(self.boxes, found, strict=True):
             shift = sum(lag * stride for lag, stride in zip(box.lag, strides, strict=True))
             if all(interval is None for interval in box.intervals[1:]):
                 start, stop = box.intervals[0] or (0, self.grid[0])
@@ -126,7 +127,8 @@ class LagPlan:
                 here, there = flat[:, :, begin:end], flat[:, :, begin + shift : end + shift]
             else:
                 here, there = (self._strip(laid, box, lag) for lag in ((0,) * len(box.lag), box.lag))
-            yield here @ (here if shift == 0 else there).transpose(0, 2, 1)
+            np.matmul(here, (here if shift == 0 else there).transpose(0, 2, 1), out=out)
+        return found
 
     def _strip(self, laid: Float32, box: Box, lag: Lag) -> Float32:
         """Copy the pixels of a box, moved by `lag`."""
@@ -136,15 +138,17 @@ class LagPlan:
             ranges.append(slice(start + moved, stop + moved))
         return laid[:, :, ranges[0], :, *ranges[1:]].reshape(*laid.shape[:2], -1)
 
-    def crosses(self, laid: Float32, target: Float32) -> Iterator[Float32]:
-        """Yield, tap by tap, input times target, (groups, channels, m) float32; both arguments come from `lay`."""
+    def crosses(self, laid: Float32, target: Float32) -> Float32:
+        """Return, tap by tap, input times target, (taps, groups, channels, m); both arguments come from `lay`."""
         x, t = laid.reshape(*laid.shape[:2], -1), target.reshape(*target.shape[:2], -1)
         strides = self._strides(laid.shape[3])
-        for tap in self.taps:
+        found = np.empty((len(self.taps), *x.shape[:2], t.shape[1]), np.float32)
+        for tap, out in zip(self.taps, found, strict=True):
             shift = sum(w.offsets[i] * stride for w, i, stride in zip(self.windows, tap, strides, strict=True))
             length = max(0, x.shape[2] - abs(shift))
             here = x[:, :, max(0, shift) : max(0, shift) + length]
-            yield here @ t[:, :, max(0, -shift) : max(0, -shift) + length].transpose(0, 2, 1)
+            np.matmul(here, t[:, :, max(0, -shift) : max(0, -shift) + length].transpose(0, 2, 1), out=out)
+        return found
 
     def gram(self, parts: Float64) -> Float64:
         """Put the gram (groups, c * taps, c * taps) together from the products (boxes, groups, c, c)."""

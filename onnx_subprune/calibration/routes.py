@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration.compensated import Summand
 from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
 from onnx_subprune.calibration.lags import LagPlan, usable
+from onnx_subprune.calibration.triangle import square, triangle
 from onnx_subprune.calibration.unfold import blocks, image_sums
 from onnx_subprune.calibration.windows import Window, windows
 
@@ -58,8 +59,8 @@ class Route(Protocol):
     def products(self, x: Array, target: Array | None, *, with_gram: bool) -> Products:
         """Return the products of a chunk; `target` has the layout of the output."""
 
-    def gram(self, parts: Float64) -> Float64:
-        """Return the gram (g, p, p) from the sum of the parts."""
+    def gram(self, parts: Float64, columns: int) -> Float64:
+        """Return the gram (g, p, p) of so many columns from the sum of the parts."""
 
 
 def route(contraction: Kernel, input_shape: Sequence[int]) -> Route:
@@ -127,15 +128,15 @@ class Unfolding:
             if not image:
                 sums.add("sum_input", b.sum(axis=2))
             if with_gram:
-                sums.add("gram", b @ b.transpose(0, 2, 1))
+                sums.add("gram", triangle(b))
             if t is not None:
                 sums.add("cross", b @ t.transpose(0, 2, 1))
                 sums.add_target(t)
         return sums.products()
 
-    def gram(self, parts: Float64) -> Float64:
+    def gram(self, parts: Float64, columns: int) -> Float64:
         """See `Route`."""
-        return parts
+        return square(parts, columns)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,17 +156,17 @@ class Lagging:
             laid = plan.lay(images, groups)
             sums.count += len(images) * prod(w.out for w in plan.windows)
             if with_gram:
-                sums.add("gram", np.stack(list(plan.products(laid))))
+                sums.add("gram", plan.products(laid))
             if target is not None:
                 aim = plan.lay(target[start : start + many].astype(np.float32, copy=False), groups)
-                sums.add("cross", np.stack(list(plan.crosses(laid, aim))))
+                sums.add("cross", plan.crosses(laid, aim))
                 sums.add_target(aim.reshape(*aim.shape[:2], -1))
         if "cross" in sums.found:  # (taps, g, c, m)
             cross = sums.found["cross"].transpose(1, 2, 0, 3)
             sums.found["cross"] = cross.reshape(groups, -1, cross.shape[3])
         return sums.products()
 
-    def gram(self, parts: Float64) -> Float64:
+    def gram(self, parts: Float64, columns: int) -> Float64:
         """See `Route`."""
         return self.plan.gram(parts)
 

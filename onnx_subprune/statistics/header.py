@@ -16,7 +16,7 @@ from onnx.external_data_helper import uses_external_data
 from onnx_subprune.graph.model import Network, tensor_array
 
 FORMAT = "onnx-subprune statistics"
-SCHEMA = 1
+SCHEMA = 2
 MODULUS = 1 << 256
 
 

@@ -33,7 +33,9 @@ def test_every_route_gives_the_products_of_the_unfolded_input(case: Case) -> Non
         found = way.products(x, y, with_gram=True)
         assert found.count == B.shape[1]
         assert found.gram is not None
-        np.testing.assert_allclose(way.gram(found.gram), np.einsum("gnp,gnq->gpq", B, B), atol=1e-4)
+        np.testing.assert_allclose(
+            way.gram(found.gram, B.shape[2]), np.einsum("gnp,gnq->gpq", B, B), rtol=1e-6, atol=1e-4
+        )
         np.testing.assert_allclose(found.cross, np.einsum("gnp,gnm->gpm", B, T), atol=1e-3)
         np.testing.assert_allclose(found.energy, (T**2).sum(axis=1), rtol=1e-5)
         np.testing.assert_allclose(found.sum_input, B.sum(axis=1), atol=1e-4)
