@@ -63,5 +63,7 @@ def output_count(kernel: Kernel, shape: Sequence[int]) -> int:
 
 
 def living_channels(kernel: Kernel, alive: Mask) -> NDArray[np.int64] | None:
-    """Return the channels of the input that are not dropped, None for all; where there is one convolution group."""
-    return np.flatnonzero(alive[:: kernel.taps]) if kernel.groups == 1 and not alive.all() else None
+    """Return the channels of the input that are not dropped, None for all; where there is one convolution group. One of no use if none is left."""
+    if kernel.groups > 1 or alive.all():
+        return None
+    return np.flatnonzero(alive[:: kernel.taps]) if alive.any() else np.zeros(1, np.int64)

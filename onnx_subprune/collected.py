@@ -25,6 +25,7 @@ from onnx_subprune.calibration.equations import problem_of
 from onnx_subprune.calibration.running import Running
 from onnx_subprune.data import Calibration, open_shard
 from onnx_subprune.errors import OptionError
+from onnx_subprune.graph.branches import dispensable
 from onnx_subprune.graph.cost import Costs, costs, parameters
 from onnx_subprune.graph.model import Network, load
 from onnx_subprune.graph.observation import made_up
@@ -38,7 +39,7 @@ from onnx_subprune.reconstruction import reconstruct
 from onnx_subprune.report.assembly import group_reports
 from onnx_subprune.report.model import Change, Report
 from onnx_subprune.resources import Resources, memory_of
-from onnx_subprune.restriction import restricted, rooms_of
+from onnx_subprune.restriction import least_width, restricted, rooms_of
 from onnx_subprune.runtime import environment
 from onnx_subprune.selection import ProbingSelector, Refined, Selector
 from onnx_subprune.sensitivity import GroupSensitivity, trial_widths
@@ -104,7 +105,7 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
     round_to: int = 1,
-    min_width: int = 1,
+    min_width: int | None = None,
     refit: Refit | None = Refit(),
     rules: Mapping[str, Rule] = RULES,
     resources: Resources = Resources(),
@@ -144,7 +145,8 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
             executor=Recorded.open(file, network, str(named)),
         )
         traced = clock()
-        rooms = rooms_of(graph, round_to=round_to, min_width=min_width)
+        least = least_width(min_width, for_speed=round_to > 1)
+        rooms = rooms_of(graph, round_to=round_to, min_width=least, dispensable=dispensable(network, graph))
         felt = (
             error_curves(task, rooms)
             if isinstance(allocator, MarginalCost) and not isinstance(budget, Channels)
@@ -170,7 +172,7 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
             "allocator": str(allocator),
             "refit": str(refit),
             "round_to": round_to,
-            "min_width": min_width,
+            "min_width": least,
             "exclude": " ".join(exclude),
             "only": " ".join(only),
             "statistics": str(statistics),

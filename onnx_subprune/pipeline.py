@@ -13,13 +13,14 @@ from onnx import ModelProto
 from onnx.helper import tensor_dtype_to_np_dtype
 from threadpoolctl import threadpool_limits
 
-from onnx_subprune.allocation import Allocator, Channels, Macs, MarginalCost
+from onnx_subprune.allocation import Allocator, Channels, Latency, Macs, MarginalCost
 from onnx_subprune.augmentation import augmented
 from onnx_subprune.budgeting import Budget, MaxDrop, allocated, can_be_tried, check_latency, latency_seconds, trials_of
 from onnx_subprune.calibration.fidelity import Runnable, fidelity
 from onnx_subprune.calibration.lockstep import Executor
 from onnx_subprune.data import Calibration, open_data
 from onnx_subprune.errors import OptionError
+from onnx_subprune.graph.branches import dispensable
 from onnx_subprune.graph.cost import costs, parameters
 from onnx_subprune.graph.model import Network, load
 from onnx_subprune.graph.rules import RULES
@@ -33,7 +34,7 @@ from onnx_subprune.reconstruction import reconstruct
 from onnx_subprune.report.assembly import group_reports
 from onnx_subprune.report.model import Change, Report
 from onnx_subprune.resources import Resources, memory_of, running_of
-from onnx_subprune.restriction import restricted, rooms_of
+from onnx_subprune.restriction import least_width, restricted, rooms_of
 from onnx_subprune.runtime import Port, environment
 from onnx_subprune.selection import ProbingSelector, Refined, Selector
 from onnx_subprune.sensitivity import GroupSensitivity, sensitivities
@@ -76,7 +77,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
     round_to: int = 1,
-    min_width: int = 1,
+    min_width: int | None = None,
     refit: Refit | None = Refit(),
     metric: Metric | None = None,
     rules: Mapping[str, Rule] = RULES,
@@ -88,7 +89,8 @@ def prune(  # noqa: PLR0913 - the interface's signature
 
     exclude, only: patterns (globs) of node, group or weight names, or "op:Conv". round_to: widths are multiples of this; groups that have no
     smaller one take its halves (`Room`), and MarginalCost keeps the work of kernels with blocks of so many channels near the budget of
-    multiply-accumulates too (`BlockAware`). min_width: no group gets narrower. refit: None keeps the weights as they are.
+    multiply-accumulates too (`BlockAware`). min_width: no group gets narrower; at 0, the default with rounded widths or a budget of latency, whole
+    residual branches may go. refit: None keeps the weights as they are.
     metric: measured before and after (by default that of the budget). executor: where the models run: here, or on
     a cluster. Nothing passed in is changed. Raises SubpruneError and its kinds.
     """
@@ -128,8 +130,9 @@ def prune(  # noqa: PLR0913 - the interface's signature
         clock=clock,
         executor=executor,
     )
+    least = least_width(min_width, for_speed=round_to > 1 or isinstance(budget, Latency))
     with threadpool_limits(1):
-        rooms = rooms_of(graph, round_to=round_to, min_width=min_width)
+        rooms = rooms_of(graph, round_to=round_to, min_width=least, dispensable=dispensable(network, graph))
         task = scored(task, rooms, budget.fraction if isinstance(budget, Channels) else 1.0)
         trials = trials_of(calibration, macs, len(rooms), resources.trials, with_copies) if triable else None
         found = allocated(task, rooms, budget, allocator, price, judged_by, rules, trials, round_to=round_to)
@@ -161,7 +164,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
             "refit": str(refit),
             "metric": str(metric or ""),
             "round_to": round_to,
-            "min_width": min_width,
+            "min_width": least,
             "exclude": " ".join(exclude),
             "only": " ".join(only),
             "shifts": shifts,

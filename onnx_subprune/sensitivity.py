@@ -80,8 +80,9 @@ def sensitivities(
 
 
 def trial_widths(room: Room, shares: Sequence[float] = TRIED + BETWEEN) -> tuple[int, ...]:
-    """Allowed widths closest to the shares of the full one, ascending, without that itself."""
+    """Allowed widths closest to the shares of the full one, ascending, without that itself; and none, where that is allowed."""
     near = {min(room.choices, key=lambda width: abs(width - share * room.width)) for share in shares}
+    near |= {0} & set(room.choices)
     return tuple(sorted(near - {room.width})) or room.choices[:1]
 
 

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from onnx_subprune.graph.assembly import assemble
+from onnx_subprune.graph.branches import normalizations
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, IntArray, Use
-from onnx_subprune.graph.model import Network
+from onnx_subprune.graph.model import Network, attribute
 from onnx_subprune.graph.observation import Observation
-from onnx_subprune.graph.order import live
+from onnx_subprune.graph.order import captured, live
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.site import Patch, Resizing, Rule
 from onnx_subprune.graph.sizes import SourceArray, size_sources
@@ -74,7 +75,7 @@ def slice_weight(weight: Array, contraction: Contraction, rows: IntArray | None,
         if first.size and second.size:
             parts.append(weight[group * size + first][:, second])
         assert bool(first.size) == bool(second.size), "a group of a convolution lost one side only"
-    return np.concatenate(parts)
+    return np.concatenate(parts) if parts else weight[:0]
 
 
 def slice_constant(
@@ -114,6 +115,7 @@ class _Surgery:
         self._contractions = {contraction.weight: contraction for contraction in graph.contractions}
         self._observation: Observation = graph.observation
         self._sources: Mapping[str, SourceArray] = size_sources(network, graph.observation, rules)
+        self._idle = {item.node: item for item in graph.contractions if item.rows in kept and not len(kept[item.rows])}
         self._new: dict[str, Array] = {}
         self._taken = {name for node in network.nodes for name in (*node.input, *node.output)} | set(
             network.initializers
@@ -122,10 +124,42 @@ class _Surgery:
     def model(self) -> ModelProto:
         renamed = self._slice_constants()
         nodes: list[NodeProto] = []
+        stale = {axis.tensor for axis in self._kept} | set(self._sources)
+        constant = set[int]()
         for index, node in enumerate(self._network.nodes):
-            nodes += self._rewrite(index, node, renamed)
-        stale = {axis.tensor for axis in self._kept} | set(self._new) | set(self._sources)
-        return assemble(self._network, live(nodes, [*self._network.outputs, *self._ends()]), self._new, stale)
+            if (contraction := self._idle.get(self._network.labels[index])) is not None:
+                places = [index, *normalizations(self._network, node.output[0])]
+                self._new[self._network.nodes[places[-1]].output[0]] = self._made_of_nothing(
+                    contraction, places, renamed
+                )
+                constant.update(places)
+            elif index not in constant:
+                nodes += self._rewrite(index, node, renamed)
+        nodes = live(nodes, [*self._network.outputs, *self._ends()])
+        if self._idle:
+            read = {name for node in nodes for name in (*node.input, *captured(node))} | set(self._network.outputs)
+            self._new = {name: value for name, value in self._new.items() if name in read}
+        return assemble(self._network, nodes, self._new, stale | set(self._new))
+
+    def _made_of_nothing(self, contraction: Contraction, places: Sequence[int], renamed: Mapping[Use, str]) -> Array:
+        """What a convolution without inputs, and the normalizations behind it, at these places, make: (1, channels, 1 ...)."""
+        weight, left = self._network.array(contraction.weight_tensor), self._kept.get(contraction.output)
+        value = np.zeros(weight.shape[0] if left is None else len(left))
+        bias, *norms = ([self._left_of(place, slot, renamed) for slot in range(1, 5)] for place in places)
+        if bias[1] is not None:
+            value = bias[1].astype(np.float64)
+        for place, norm in zip(places[1:], norms, strict=True):
+            gamma, beta, mean, variance = (item.astype(np.float64) for item in norm if item is not None)
+            epsilon = attribute(self._network.nodes[place], "epsilon", 1e-5)
+            assert isinstance(epsilon, float)
+            value = (value - mean) / np.sqrt(variance + epsilon) * gamma + beta
+        return value.astype(weight.dtype).reshape(1, -1, *(1,) * (weight.ndim - 2))
+
+    def _left_of(self, place: int, slot: int, renamed: Mapping[Use, str]) -> Array | None:
+        """What is left of the constant in a slot of a node; None where it is empty."""
+        inputs = self._network.nodes[place].input
+        name = renamed.get(Use(self._network.labels[place], slot), inputs[slot] if slot < len(inputs) else "")
+        return (self._new[name] if name in self._new else self._network.array(name)) if name else None
 
     def _ends(self) -> list[str]:
         """What nobody read before either stays."""

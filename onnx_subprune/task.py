@@ -132,7 +132,12 @@ class Task:
         return replace(self, selector=Forward()) if isinstance(self.selector, Refined) else self
 
     def choose(self, group: ChannelGroup, problems: Sequence[Problem], sizes: Sequence[int]) -> tuple[Choice, ...]:
-        """Return the selector's choices of a group's channels, one for each of `sizes`."""
+        """Return the selector's choices of a group's channels, one for each of `sizes`; without any, nothing is explained."""
+        some = [size for size in sizes if size]
+        found = dict(zip(some, self._chosen(group, problems, some), strict=True)) if some else {}
+        return tuple(found[size] if size else Choice((), 1.0) for size in sizes)
+
+    def _chosen(self, group: ChannelGroup, problems: Sequence[Problem], sizes: Sequence[int]) -> tuple[Choice, ...]:
         if isinstance(self.selector, ProbingSelector):
             return ranked(problems, self.scores[group.name], sizes, group.cells)
         selector = self.selector

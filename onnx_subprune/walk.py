@@ -115,7 +115,7 @@ class Walk:
         self._take(layer, found)
         del halves  # their grams take room that more fits need
         settled, rounds = found, self._rounds(layer, aim)
-        if task.refit is not None and self._fitted_again(contraction):
+        if task.refit is not None and self._fitted_again(contraction) and alive.any():
             settled = self._renew(layer, aim, found, alive, rounds - 1, known)
             settled = self._refit_jointly(layer, aim, settled, alive, task.refit.joint)
             rounds = 1 if rounds and settled is found else 0  # the refits with a producer were renewed ones

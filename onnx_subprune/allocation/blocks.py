@@ -12,8 +12,8 @@ from onnx_subprune.allocation.cost import Multilinear
 from onnx_subprune.allocation.marginal import MarginalCost
 from onnx_subprune.errors import BudgetError
 
-SLACK = 0.085
-"""By how much the share of the work that is left may exceed that of the multiply-accumulates."""
+WORK = 0.88
+"""The share of the work that may be left, in units of that of the multiply-accumulates: the rest, as adding and starting, hardly gets less."""
 MIXTURES = (0.0, 0.5, 1.0)
 """Shares of the multiply-accumulates in the costs that are tried; the rest is work."""
 LIMITS = (1.0, 0.97, 0.94, 0.9)
@@ -33,14 +33,14 @@ class BlockAware:
         """See `Allocator`; one step wider, a group can go beyond the limit of the work instead of `limit`."""
         first = self.inner.allocate(rooms, curves, cost, limit)
         share, most = limit / cost({}), self.work({})
-        allowed = (share + SLACK) * most
+        allowed = WORK * share * most
         if self.work(first) <= allowed:
             return first
         found = [first]
         for mixture in MIXTURES:
             mixed = _mixed(cost, self.work, mixture)
             for part in LIMITS:
-                at = part * (share + (1.0 - mixture) * SLACK)
+                at = part * share * (mixture + (1.0 - mixture) * WORK)
                 try:
                     widths = self.inner.allocate(rooms, curves, mixed, at)
                 except BudgetError:

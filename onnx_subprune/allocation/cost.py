@@ -13,7 +13,7 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Factor:
-    """A size: offset + sum of slope * width over some groups; rounded up to whole blocks, and `extra` added.
+    """A size: offset + sum of slope * width over some groups; rounded up to whole blocks, and `extra` added where there is something.
 
     partial: a size of less than one block is not rounded.
     """
@@ -43,7 +43,8 @@ class Factor:
         if self.block == 1:
             return sizes
         whole = np.ceil(sizes / self.block) * self.block
-        return np.where(self.partial & (sizes < self.block), sizes, whole) + self.extra
+        full = np.where(self.partial & (sizes < self.block), sizes, whole)
+        return np.where(sizes > 0, full + self.extra, full)
 
 
 @dataclass(frozen=True, slots=True)

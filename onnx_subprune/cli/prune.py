@@ -118,11 +118,17 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         Parameter(
             help="Make every new width a multiple of N, for kernels that work on N channels at once: 16 for onnxruntime on a CPU with AVX-512, "
             "8 with AVX2. Groups of at most N channels, which have no smaller multiple, get N/2, N/4 ...; --min-width N forbids that. "
-            "With --macs the work of such kernels is bounded as well, to the fraction + 0.085 where possible, so that the result can be "
+            "Whole residual branches may go as well, unless --min-width is given. "
+            "With --macs the work of such kernels is bounded as well, to 0.88 of the fraction where possible, so that the result can be "
             "narrower than the multiply-accumulates alone ask for."
         ),
     ] = 1,
-    min_width: Annotated[int, Parameter(help="Leave at least so many channels in a group.")] = 1,
+    min_width: Annotated[
+        int | None,
+        Parameter(
+            help="Leave at least so many channels in a group; 0 lets whole residual branches go. [default: 0 with --round-to or --latency, else 1]"
+        ),
+    ] = None,
     samples: Annotated[
         int | None, Parameter(help="Use the first N samples; fidelity is then measured on the others.")
     ] = None,
@@ -209,7 +215,7 @@ class _Settings(TypedDict):
     exclude: tuple[str, ...]
     only: tuple[str, ...]
     round_to: int
-    min_width: int
+    min_width: int | None
     resources: Resources
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from onnx_subprune import Macs, prune
 from onnx_subprune.allocation import BlockAware, Curve, Factor, MarginalCost, Multilinear, Room, Term, Uniform, smallest
-from onnx_subprune.allocation.blocks import SLACK
+from onnx_subprune.allocation.blocks import WORK
 from onnx_subprune.errors import BudgetError
 from onnx_subprune.graph.cost import costs
 from onnx_subprune.graph.model import Network
@@ -95,7 +95,7 @@ def test_a_network_of_16_32_and_64_channels_reaches_half_its_macs_in_multiples_o
     model, _, _, _ = residual
     images = np.random.default_rng(0).normal(size=(8, 3, 16, 16)).astype(np.float32)
     report = prune(model, images, budget=Macs(0.5), round_to=16).report
-    assert 0.3 < report.macs.ratio <= 0.5
+    assert 0.2 < report.macs.ratio <= 0.5
     for before, after in (group.width for group in report.groups):
         assert after % 16 == 0 or (before == 16 and after in (1, 2, 4, 8))
 
@@ -139,7 +139,7 @@ def test_blocks_cost_no_more_macs_and_less_work(residual, share):
     aware = BlockAware(MarginalCost(), cost.work).allocate(rooms, curves, cost.macs, limit)
     assert cost.macs(aware) <= limit
     assert cost.work(aware) <= cost.work(plain)
-    assert cost.work(aware) <= (share + SLACK) * cost.work({})
+    assert cost.work(aware) <= share * WORK * cost.work({})
 
 
 def test_other_allocators_reach_the_budget_with_rounded_widths(residual):
@@ -153,7 +153,7 @@ def test_pruning_to_multiples_that_are_too_coarse_advises_a_finer_one(residual):
     model, _, _, _ = residual
     images = np.random.default_rng(0).normal(size=(4, 3, 16, 16)).astype(np.float32)
     with pytest.raises(BudgetError, match=r"with --round-to (\d+) it is 0\.\d+") as raised:
-        prune(model, images, budget=Macs(0.15), round_to=56, allocator=Uniform(), refit=None)
+        prune(model, images, budget=Macs(0.15), round_to=56, min_width=1, allocator=Uniform(), refit=None)
     finer = int(re.search(r"--round-to (\d+)", str(raised.value))[1])
     found = prune(model, images, budget=Macs(0.15), round_to=finer, allocator=Uniform(), refit=None)
     assert found.report.macs.ratio <= 0.15
