@@ -117,7 +117,7 @@ class Source:
     alive: Mask
     outputs: Int64 | None
     share: float
-    lasting: int = 1
+    lasting: int
 
 
 class Joint:

@@ -4,7 +4,10 @@ from onnx import ModelProto
 
 from onnx_subprune.calibration.fidelity import Runnable
 from onnx_subprune.data import Calibration
-from onnx_subprune.runtime import latency
+from onnx_subprune.timing import latency
+
+LARGE = 1 << 28
+"""Bytes of a model from which on a second one in memory beside it is too much."""
 
 
 def model_bytes(model: ModelProto) -> int:

@@ -10,13 +10,11 @@ from onnx_subprune.calibration.original import Left, Original
 from onnx_subprune.graph.channels import Axis, ChannelGraph, IntArray, Use
 from onnx_subprune.graph.model import Network
 from onnx_subprune.graph.trace import trace
-from onnx_subprune.measurement import model_bytes
-from onnx_subprune.surgery import Plan, apply, kept_positions, slice_constant
+from onnx_subprune.measurement import LARGE, model_bytes
+from onnx_subprune.slicing import kept_positions, slice_constant
+from onnx_subprune.surgery import Plan, apply
 
 Array = NDArray[np.generic]
-
-LARGE = 1 << 28
-"""Bytes of a model from which on a second one beside it is too much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

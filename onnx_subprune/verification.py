@@ -21,7 +21,7 @@ from onnx_subprune.graph.channels import ChannelGraph, Contraction, IntArray, Us
 from onnx_subprune.graph.model import Network
 from onnx_subprune.handover import LIMIT
 from onnx_subprune.masking import zero_rows
-from onnx_subprune.measurement import model_bytes
+from onnx_subprune.measurement import LARGE, model_bytes
 from onnx_subprune.runtime import Session
 from onnx_subprune.surgery import Plan, apply
 
@@ -29,10 +29,6 @@ Array = NDArray[np.generic]
 
 TOLERANCE = 1e-4
 """Largest deviation of sliced from masked, relative to the largest output: rounding of float32 over many layers."""
-
-
-LARGE = 1 << 28
-"""Bytes of a model whose masked self runs step by step, so that its weights are not all in memory."""
 
 
 def masked(network: Network, graph: ChannelGraph, plan: Plan) -> ModelProto:

@@ -116,9 +116,9 @@ class Walk:
         del halves  # their grams take room that more fits need
         settled, rounds = found, self._rounds(layer, aim)
         if task.refit is not None and self._fitted_again(contraction) and alive.any():
-            settled = self._renew(layer, aim, found, alive, rounds - 1, known)
-            settled = self._refit_jointly(layer, aim, settled, alive, task.refit.joint)
-            rounds = 1 if rounds and settled is found else 0  # the refits with a producer were renewed ones
+            first = self._renew(layer, aim, found, alive, max(0, rounds - 1), known)
+            settled = self._refit_jointly(layer, aim, first, alive, task.refit.joint)
+            rounds = min(rounds, 1) if settled is first else 0  # the refits with the producer renew it too
         settled = self._renew(layer, aim, settled, alive, rounds, known)
         self._refits.append(
             Refitted(
@@ -231,6 +231,8 @@ class Walk:
 
     def _renew(self, layer: Layer, aim: Aim, found: Fit, alive: Mask, rounds: int, known: Known) -> Fit:
         """Targets that differ from what the layer now puts out only where the activation behind sees it."""
+        if not rounds:
+            return found
         first = self._fitted_again(layer.contraction)
         ask = aimed(self._task, layer, aim, alive, renew=True, with_gram=False, first=first)
         for _ in range(rounds):

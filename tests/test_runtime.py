@@ -11,7 +11,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
 
 from onnx_subprune import runtime
 from onnx_subprune.errors import DataError, ModelError
-from onnx_subprune.runtime import Port, Session, environment, latency, latency_ratio, observe, observe_shapes
+from onnx_subprune.runtime import Port, Session, environment, observe, observe_shapes
+from onnx_subprune.timing import latency, latency_ratio
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((4, 3)).astype(np.float32)

@@ -9,7 +9,8 @@ from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import load
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.masking import masked_weights
-from onnx_subprune.surgery import Plan, apply, slice_weight
+from onnx_subprune.slicing import slice_weight
+from onnx_subprune.surgery import Plan, apply
 from onnx_subprune.verification import law
 from tests.networks.check import feeds_of, supports_of
 from tests.networks.net import Net

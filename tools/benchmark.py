@@ -33,8 +33,9 @@ from onnx_subprune.cli.options import bytes_of
 from onnx_subprune.graph.model import load
 from onnx_subprune.graph.trace import trace
 from onnx_subprune.resources import Resources
-from onnx_subprune.runtime import Session, latency_ratio
+from onnx_subprune.runtime import Session
 from onnx_subprune.task import kernel_of
+from onnx_subprune.timing import latency_ratio
 
 Row = dict[str, object]
 SECONDS = 5.0

@@ -211,12 +211,12 @@ class _Writer:
                 weight = np.full((count, 1, *window), 1.0 / np.prod(window), np.float32)
                 return self._spread(gradient, weight, shape, group=count, strides=window)
             case "Conv":
-                return self._transposed(index, gradient, shape)
+                return self._transposed(index, self._now(index, 1), gradient, shape)
         return self._add("Reshape", gradient, shape)
 
     def _count(self) -> int:
         """How many channels there are on the way."""
-        if self._narrow and self._channels is not None:
+        if self._channels is not None and self._narrow:
             return len(self._channels)
         producer = self._way.producer
         size = int(self._network.array(producer.weight_tensor).shape[producer.columns.index])
@@ -237,7 +237,7 @@ class _Writer:
         index = self._network.position[reader.node]
         node = self._network.nodes[index]
         if node.op_type == "Conv":
-            return self._transposed(index, RESIDUAL, self._add("Shape", inside), counting=True)
+            return self._transposed(index, self._counting(self._now(index, 1)), RESIDUAL, self._add("Shape", inside))
         weight = self._now(index, 1)
         alpha = Kernel.from_node(node, weight.shape).alpha
         back = self._counting(weight if attribute(node, "transB", 0) else weight.T).astype(np.float32, copy=False)
@@ -248,10 +248,8 @@ class _Writer:
         weight = weight if self._outputs is None else weight[self._outputs]
         return weight[:, self._channels] if self._narrow else weight
 
-    def _transposed(self, index: int, gradient: str, shape: str, *, counting: bool = False) -> str:
-        weight = self._now(index, 1)
-        kernel = Kernel.from_node(self._network.nodes[index], weight.shape)
-        weight = self._counting(weight) if counting else weight
+    def _transposed(self, index: int, weight: Array, gradient: str, shape: str) -> str:
+        kernel = Kernel.from_node(self._network.nodes[index], self._now(index, 1).shape)
         more = {"pads": kernel.pads, "dilations": kernel.dilations}
         return self._spread(gradient, weight, shape, group=kernel.groups, strides=kernel.strides, **more)
 
