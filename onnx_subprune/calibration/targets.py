@@ -58,12 +58,13 @@ class Aim:
         """Return the original values, but where the activation is flat those of the pruned model that lie on the right side."""
         assert self.flat is not None
         low, high = self.flat
-        wanted = original.astype(np.float32)
+        wanted = original.astype(np.float32, copy=False)
+        seen: Float32 = wanted
         if np.isfinite(high):
-            np.copyto(wanted, np.maximum(current, np.float32(high)), where=wanted >= high)
+            seen = np.where(wanted >= high, np.maximum(current, np.float32(high)), seen)
         if np.isfinite(low):
-            np.copyto(wanted, np.minimum(current, np.float32(low)), where=wanted <= low)
-        return wanted
+            seen = np.where(wanted <= low, np.minimum(current, np.float32(low)), seen)
+        return seen
 
 
 def aim_of(
