@@ -6,7 +6,7 @@ Every case runs in a fresh process: `prune` with uniform widths (half of every g
 cannot be avoided, at the measured rate of float32 products, plus one forward pass of the original and one of the pruned model: for
 every contraction half of n p^2 multiply-adds for the gram, by symmetry, a third of that again for 3 x 3 and larger at stride 1, by
 lags, and n p m for the cross-moments. Drawing positions can go below it. The second table has the latency of the pruned models by
---round-to, measured in turns with the original at batches of 1 and 32 by one thread, beside their multiply-accumulates: of the models that are given,
+--round-to, measured in turns with the original at batches of 1 and 32 by one and two threads, beside their multiply-accumulates: of the models that are given,
 with the default allocation, and of the ResNet-50 size, with uniform widths, where that is among the cases. A case that fails is told
 and left out; the JSON is written after every case. --cases: synthetic networks by name, as in the table; "none" for the models alone.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from benchmark_views import growth, latency_table, plot, table
+from benchmark_views import RACES, growth, latency_table, plot, table
 from rich.console import Console
 from synthetic import Residual
 
@@ -127,22 +127,21 @@ def measure(model: Path, data: Path, memory: int | None) -> Row:
 
 
 def rounded(model: Path, data: Path, *, quick: bool) -> list[Row]:
-    """Latency ratios, batches of 1 and 32, and multiply-accumulates ratio by --round-to; quick: uniform widths and no refit, on 8 samples."""
+    """Latency ratios with so many threads and samples a run, and multiply-accumulates ratio by --round-to; quick: uniform widths and no refit, on 8 samples."""
     held = np.load(data)
     x = held if isinstance(held, np.ndarray) else next(iter(held.values()))
-    original, found = Session(model, threads=1), list[Row]()
+    originals, found = {threads: Session(model, threads=threads) for threads, _ in RACES.values()}, list[Row]()
+    name = originals[1].inputs[0].name
     for size in (1, 8, 16):
         if quick:
             result = prune(model, x[:8], budget=Macs(0.5), allocator=Uniform(), refit=None, round_to=size)
         else:
             result = prune(model, x, budget=Macs(0.5), allocator=MarginalCost(), round_to=size)
-        macs, pruned = result.report.macs, Session(result.model, threads=1)
-        ratios = {
-            f"batch {batch}": round(
-                latency_ratio(original, pruned, {original.inputs[0].name: x[:batch]}, seconds=SECONDS), 3
-            )
-            for batch in (1, 32)
-        }
+        macs, ratios = result.report.macs, dict[str, object]()
+        for label, (threads, batch) in RACES.items():
+            pruned = Session(result.model, threads=threads)
+            ratio = latency_ratio(originals[threads], pruned, {name: x[:batch]}, seconds=SECONDS)
+            ratios[label] = round(ratio, 3)
         found.append({"round_to": size, "macs": round(macs.after / macs.before, 3), **ratios})
     return found
 

@@ -66,9 +66,14 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+RACES = {
+    f"{threads} thread{'s' * (threads > 1)}, batch {batch}": (threads, batch) for threads in (1, 2) for batch in (1, 32)
+}
+"""Threads and samples a run with which latencies are measured."""
+
+
 def latency_table(latencies: Sequence[Row]) -> Table:
-    keys = ("network", "round_to", "macs", "batch 1", "batch 32")
-    made = Table("network", "--round-to", "MACs", "batch 1", "batch 32", title="latency: ratio to the original")
+    made = Table("network", "--round-to", "MACs", *RACES, title="latency: ratio to the original")
     for row in latencies:
-        made.add_row(*(str(row[key]) for key in keys))
+        made.add_row(*(str(row[key]) for key in ("network", "round_to", "macs", *RACES)))
     return made
