@@ -12,8 +12,10 @@ from onnx_subprune.allocation.cost import Multilinear
 from onnx_subprune.allocation.marginal import MarginalCost
 from onnx_subprune.errors import BudgetError
 
-WORK = 0.88
-"""The share of the work that may be left, in units of that of the multiply-accumulates: the rest, as adding and starting, hardly gets less."""
+WORK = (1.17, 1.08, 1.0, 0.94, 0.88)
+"""The share of the work that is left, in units of that of the multiply-accumulates: as much as the first, less where that costs little."""
+LITTLE = 0.2
+"""The error up to which the work is cut further: what is not work, as adding and starting, takes time too, and hardly gets less."""
 MIXTURES = (0.0, 0.5, 1.0)
 """Shares of the multiply-accumulates in the costs that are tried; the rest is work."""
 LIMITS = (1.0, 0.97, 0.94, 0.9)
@@ -22,7 +24,10 @@ LIMITS = (1.0, 0.97, 0.94, 0.9)
 
 @dataclass(frozen=True, slots=True)
 class BlockAware:
-    """Of several allocations within the limit, the one with the least error whose work is within its own limit; else with the least work."""
+    """Of several allocations within the limit, the one with the least error whose work is within its own limit; else with the least work.
+
+    The limit of the work is the lowest of `WORK` at which the error is little, or that of the highest.
+    """
 
     inner: MarginalCost
     work: Multilinear
@@ -32,15 +37,34 @@ class BlockAware:
     ) -> Mapping[str, int]:
         """See `Allocator`; one step wider, a group can go beyond the limit of the work instead of `limit`."""
         first = self.inner.allocate(rooms, curves, cost, limit)
-        share, most = limit / cost({}), self.work({})
-        allowed = WORK * share * most
+        best = self._within(rooms, curves, cost, limit, first, WORK[0])
+        most = max(LITTLE, self.inner.error(rooms, curves, best))
+        for work in WORK[1:]:
+            widths = self._within(rooms, curves, cost, limit, first, work)
+            if self.inner.error(rooms, curves, widths) > most:
+                break
+            best = widths
+        return best
+
+    def _within(
+        self,
+        rooms: Sequence[Room],
+        curves: Mapping[str, Curve],
+        cost: Multilinear,
+        limit: float,
+        first: Mapping[str, int],
+        work: float,
+    ) -> Mapping[str, int]:
+        """The allocation at one of the limits `WORK`; `first` is what comes out where the work does not count."""
+        share = limit / cost({})
+        allowed = work * share * self.work({})
         if self.work(first) <= allowed:
             return first
         found = [first]
         for mixture in MIXTURES:
             mixed = _mixed(cost, self.work, mixture)
             for part in LIMITS:
-                at = part * share * (mixture + (1.0 - mixture) * WORK)
+                at = part * share * (mixture + (1.0 - mixture) * work)
                 try:
                     widths = self.inner.allocate(rooms, curves, mixed, at)
                 except BudgetError:

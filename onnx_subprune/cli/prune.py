@@ -119,8 +119,8 @@ def prune_command(  # noqa: PLR0913 - one argument an option
             help="Make every new width a multiple of N, for kernels that work on N channels at once: 16 for onnxruntime on a CPU with AVX-512, "
             "8 with AVX2. Groups of at most N channels, which have no smaller multiple, get N/2, N/4 ...; --min-width N forbids that. "
             "Whole residual branches may go as well, unless --min-width is given. "
-            "With --macs the work of such kernels is bounded as well, to 0.88 of the fraction where possible, so that the result can be "
-            "narrower than the multiply-accumulates alone ask for."
+            "With --macs the work of such kernels is bounded as well, where possible to 1.17 of the fraction, and down to 0.88 of it as long "
+            "as that costs little, so that the result can be narrower than the multiply-accumulates alone ask for."
         ),
     ] = 1,
     min_width: Annotated[

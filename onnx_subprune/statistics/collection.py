@@ -17,6 +17,7 @@ from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.running import Running
 from onnx_subprune.calibration.store import Store
 from onnx_subprune.calibration.stream import Stream
+from onnx_subprune.calibration.triangle import size_of
 from onnx_subprune.data import Shard
 from onnx_subprune.graph.channels import ChannelGraph, Contraction
 from onnx_subprune.graph.model import Network
@@ -129,7 +130,7 @@ def _passes(network: Network, contractions: Sequence[Contraction], memory: int) 
     left = 0
     for contraction in contractions:
         groups, p, _ = kernel_of(network, contraction)[1].shape
-        size = 2 * PAIR * groups * p * p
+        size = 2 * PAIR * groups * size_of(p)
         if not passes or size > left:
             passes.append([])
             left = memory

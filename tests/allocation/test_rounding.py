@@ -139,7 +139,17 @@ def test_blocks_cost_no_more_macs_and_less_work(residual, share):
     aware = BlockAware(MarginalCost(), cost.work).allocate(rooms, curves, cost.macs, limit)
     assert cost.macs(aware) <= limit
     assert cost.work(aware) <= cost.work(plain)
-    assert cost.work(aware) <= share * WORK * cost.work({})
+    assert cost.work(aware) <= share * WORK[0] * cost.work({})
+
+
+def test_work_is_cut_further_only_where_that_costs_little(residual):
+    _, cost, rooms, curves = residual
+    work = []
+    for scale in (1e-3, 1e3):
+        scaled = {name: Curve(c.widths, tuple(scale * e for e in c.errors)) for name, c in curves.items()}
+        widths = BlockAware(MarginalCost(), cost.work).allocate(rooms, scaled, cost.macs, 0.5 * cost.macs({}))
+        work.append(cost.work(widths) / cost.work({}))
+    assert work[0] <= 0.5 * WORK[-1] < 0.5 < work[1] <= 0.5 * WORK[0]
 
 
 def test_other_allocators_reach_the_budget_with_rounded_widths(residual):
