@@ -63,7 +63,7 @@ def allocated(  # noqa: PLR0913 - what a budget may need
         assert judged is not None, "the budget has a metric"
         return replace(within_drop(budget, ladder, task, judged, rules), felt=felt)
     if isinstance(budget, Latency):
-        return Allocated(widths=laddered(budget, ladder, task, rules, any_multiple=round_to == 1), felt=felt)
+        return Allocated(widths=laddered(budget, ladder, task, rules, round_to=round_to), felt=felt)
     if trials is not None and isinstance(allocator, MarginalCost):
         return Allocated(widths=tried(ladder, budget.fraction, task, trials, rules), felt=felt)
     return Allocated(widths=ladder.widths(budget.fraction), felt=felt)

@@ -1,7 +1,7 @@
 """Widths whose latency, measured here, is within a bound."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ from onnx_subprune.budgeting.ladder import Ladder
 from onnx_subprune.calibration.fidelity import Runnable
 from onnx_subprune.errors import BudgetError, VerificationError
 from onnx_subprune.graph.channels import ChannelGroup
+from onnx_subprune.graph.cost import costs
 from onnx_subprune.graph.site import Rule
 from onnx_subprune.measurement import Race
 from onnx_subprune.surgery import Plan, apply
@@ -124,9 +125,15 @@ def check_latency(budget: object, before: float, after: float) -> None:
 
 
 def laddered(
-    budget: Latency, ladder: Ladder, task: Task, rules: Mapping[str, Rule], *, any_multiple: bool
+    budget: Latency, ladder: Ladder, task: Task, rules: Mapping[str, Rule], *, round_to: int
 ) -> Mapping[str, int]:
-    """Return the widths for a latency budget; with `any_multiple` in those multiples that the hardware likes best."""
-    ladders = [ladder.rounded(multiple) for multiple in MULTIPLES] if any_multiple else [ladder]
+    """Return the widths for a latency budget, in multiples of `round_to`, or, where that is 1, in those that the hardware likes best.
+
+    Each multiple has a ladder of its own, along the work of kernels with blocks of so many channels.
+    """
+    ladders = [
+        replace(ladder.rounded(multiple), cost=costs(task.network, task.graph, multiple).work)
+        for multiple in (MULTIPLES if round_to == 1 else (round_to,))
+    ]
     race = Race(Runnable(task.network.proto, task.network.folder), task.data, task.running.threads)
     return within_latency(budget, ladders, latency_ratio(task, race, rules), task.watch)
