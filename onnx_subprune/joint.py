@@ -109,7 +109,7 @@ class Source:
 
     ask: for moments of its inputs; aim and axis are its reader's. alive: (g, p), its inputs that have not been dropped.
     outputs: those of its outputs that have not, None for all. share: of its output positions, those that count in its moments.
-    lasting: how much longer than others it goes on.
+    lasting: how much longer than others it goes on. gram: of its inputs a row, about their means where it has a bias; None if it is not known.
     """
 
     ask: Ask
@@ -118,6 +118,7 @@ class Source:
     outputs: Int64 | None
     share: float
     lasting: int
+    gram: Float64 | None
 
 
 class Joint:
@@ -126,7 +127,7 @@ class Joint:
     def __init__(self, pruned: Pruned, way: Way, ask: Ask, source: Source) -> None:
         self._pruned, self._models, self._way = pruned, pruned.models, way
         self._ask, self._source, self._producer = ask, source, source.producer
-        self._grams: list[Float64] | None = None
+        self._gram = source.gram
 
     def _left(self) -> float:
         """Return what the reader puts out wrong, on the first half: enough to see whether it falls."""
@@ -140,10 +141,12 @@ class Joint:
         """
         found, energies = self._gradients()
         whole, first = sum(energies), energies[0]
-        if found is None or first <= 0.0:
+        if found is None or first <= 0.0 or self._gram is None:
             return 0.0
         before = {use: value for use, value in self._pruned.weights.items() if use.node == self._way.reader.node}
-        step = direction(*found, self._source.alive, free_bias=self._producer.biased)
+        moments, curvature = found
+        gram, biased = moments.count * self._gram, self._producer.biased
+        step = direction(moments, curvature, self._source.alive, free_bias=biased, gram=gram)
         self._pruned.put(self._producer.moved(step, 1.0).values)
         far = reach(whole, step.slope / self._source.share, whole * self._left() / first)
         if far > 0.0:
@@ -168,22 +171,21 @@ class Joint:
         """
         outputs, channels = self._ask.outputs, self._source.outputs
         back = adjoint(self._pruned.network, self._way, self._pruned.weights, outputs, channels)
-        ask = replace(self._source.ask, back=back, with_gram=self._grams is None)
+        ask = replace(self._source.ask, back=back, with_gram=self._gram is None)
         found = self._models.collect(ask)
         sums, residuals = found[: len(found) // 2], found[len(found) // 2 :]
         energies = _energies(residuals)
-        grams: Sequence[Float64 | None] = self._grams or [None] * len(sums)
-        halves = [half.moments(gram) for half, gram in zip(sums, grams, strict=True)]
-        plain = [half for half in halves if isinstance(half, Moments)]
-        if len(plain) < len(halves):
+        moments = united(sums).moments()
+        if not isinstance(moments, Moments):
             return None, energies
-        self._grams = [half.gram for half in plain]
+        if self._gram is None:
+            self._gram = (moments.centered() if self._producer.biased else moments).gram / moments.count
         probe = replace(
             ask, what=What.PROBE, kernel=_positionwise(ask.kernel), with_gram=True, positions=None, channels=None
         )
         felt = united(self._models.collect(probe)).moments()
         assert felt.gram is not None
-        return (sum(plain[1:], plain[0]), felt.gram[0] / felt.count), energies
+        return (moments, felt.gram[0] / felt.count), energies
 
 
 def _energies(sums: Sequence[Sums]) -> list[float]:

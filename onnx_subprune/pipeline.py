@@ -254,7 +254,7 @@ def few(data: Calibration) -> Mapping[str, NDArray[np.generic]]:
     return feeds if data.fixed else {name: array[:CHECKED] for name, array in feeds.items()}
 
 
-JUDGED, JUDGED_BYTES = 256, 1 << 26
+JUDGED, JUDGED_BYTES = 256, 1 << 25
 """Samples of the calibration data that fidelity is measured on where there are no others: what was fitted says little about others anyway."""
 
 

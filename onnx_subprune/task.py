@@ -15,7 +15,7 @@ from onnx_subprune.calibration.running import Running
 from onnx_subprune.data import Calibration
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction, Use
 from onnx_subprune.graph.model import Network
-from onnx_subprune.selection import Choice, Forward, ProbingSelector, Problem, Refined, Selector, ranked
+from onnx_subprune.selection import Backward, Choice, Forward, ProbingSelector, Problem, Refined, Selector, ranked
 from onnx_subprune.selection.ridge import Weights
 
 Array = NDArray[np.generic]
@@ -141,7 +141,7 @@ class Task:
         if isinstance(self.selector, ProbingSelector):
             return ranked(problems, self.scores[group.name], sizes, group.cells)
         selector = self.selector
-        if isinstance(selector, Refined):
+        if isinstance(selector, Refined | Forward | Backward):
             selector = replace(selector, threads=self.running.cores)
         return selector.path(problems, sizes, group.cells)
 

@@ -15,7 +15,7 @@ Array = NDArray[np.generic]
 def latency(sessions: Sequence[Session], feeds: Mapping[str, Array], *, seconds: float = 1.0) -> tuple[float, ...]:
     """Return the median milliseconds of a run of each session; they take turns, so that drift of the machine hits all alike.
 
-    seconds: about how long to measure, all together; at least five rounds are run (three where one takes twice as long), after one that is
+    seconds: about how long to measure, all together; at least five rounds are run (three where one takes longer than that), after one that is
     not counted.
     """
     return tuple(statistics.median(times) for times in zip(*_rounds(sessions, feeds, seconds), strict=True))
@@ -32,7 +32,7 @@ def latency_ratio(before: Session, after: Session, feeds: Mapping[str, Array], *
 def _rounds(sessions: Sequence[Session], feeds: Mapping[str, Array], seconds: float) -> list[list[float]]:
     """Milliseconds of a run of each session, round by round; every other round goes backwards, so that no session is always first."""
     first = sum(_time(session, feeds) for session in sessions)
-    least = 5 if first < 2e3 * seconds else 3
+    least = 5 if first < 1e3 * seconds else 3
     count = min(200, max(least, int(seconds * 1e3 / max(first, 1e-3))))
     rounds = []
     for number in range(count):

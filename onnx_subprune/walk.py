@@ -48,6 +48,7 @@ class Walk:
         self._choices = dict(task.choices)
         self._weights = Shelf[Use](task.memory // 8)
         self._refits: list[Refitted] = []
+        self._grams: dict[str, Float64] = {}
         self._order = sorted(task.graph.contractions, key=lambda item: task.network.position[item.node])
         wanted = task.refit is not None and task.refit.joint and isinstance(task.formulation, Asymmetric)
         found = ways(task.network, self._order) if wanted else {}
@@ -117,9 +118,10 @@ class Walk:
         settled, rounds = found, self._rounds(layer, aim)
         if task.refit is not None and self._fitted_again(contraction) and alive.any():
             first = self._renew(layer, aim, found, alive, max(0, rounds - 1), known)
-            settled = self._refit_jointly(layer, aim, first, alive, task.refit.joint)
+            settled, known = self._refit_jointly(layer, aim, first, alive, known)
             rounds = min(rounds, 1) if settled is first else 0  # the refits with the producer renew it too
         settled = self._renew(layer, aim, settled, alive, rounds, known)
+        self._remember(contraction, known)
         self._refits.append(
             Refitted(
                 node=contraction.node,
@@ -247,8 +249,15 @@ class Walk:
         waiting = (at[way.producer.node] for reader, way in self._ways.items() if at[reader] >= here)
         return min((here, *waiting))
 
-    def _refit_jointly(self, reader: Layer, aim: Aim, found: Fit, alive: Mask, steps: int) -> Fit:
-        """Refit a contraction together with the producer of its input; see `joint`."""
+    def _remember(self, contraction: Contraction, known: Known) -> None:
+        """Keep the gram of a contraction that is to be refitted once more, as a producer: its inputs stay as they are until then."""
+        produces = any(way.producer.node == contraction.node for way in self._ways.values())
+        whole = known.whole
+        if produces and whole is not None and whole.gram is not None and 16 * whole.gram.nbytes <= self._task.memory:
+            self._grams[contraction.node] = whole.gram / whole.count
+
+    def _refit_jointly(self, reader: Layer, aim: Aim, found: Fit, alive: Mask, known: Known) -> tuple[Fit, Known]:
+        """Refit a contraction, fitted so far with `known`, together with the producer of its input; see `joint`."""
         task, drafts, renew = self._task, self._drafts(reader), aim.flat is not None
         ask = aimed(task, reader, aim, alive, renew=renew, first=drafts)
         source = self._source(self._layer(self._ways[reader.node].producer), ask)
@@ -259,13 +268,15 @@ class Walk:
             position=self._anchor(reader.contraction),
             held=() if drafts else (ask.input,),
         )
-        joint, state = Joint(pruned, self._ways[reader.node], ask, source), [found]
+        joint, state = Joint(pruned, self._ways[reader.node], ask, source), [(found, known)]
 
         def refit() -> None:
-            state.append(fit_again(self._whole(ask), state[-1], alive, Known()))  # other inputs, but the ridge stays
-            self._take(reader, state[-1])
+            other = Known()  # of other inputs; but the ridge stays
+            state.append((fit_again(self._whole(ask), state[-1][0], alive, other), other))
+            self._take(reader, state[-1][0])
 
-        for _ in range(source.lasting * steps):
+        assert task.refit is not None, "layers are refitted jointly where they are refitted"
+        for _ in range(source.lasting * task.refit.joint):
             kept = len(state)
             fall = joint.step(refit)
             if fall <= 0.0:
@@ -275,9 +286,9 @@ class Walk:
         if not drafts:
             return state[-1]
         halves, known = self._collected(aimed(task, reader, aim, alive, renew=renew)), Known(threads=task.running.cores)
-        last = fit(halves, state[-1].weights, alive, free_bias=reader.bias is not None, known=known)
+        last = fit(halves, state[-1][0].weights, alive, free_bias=reader.bias is not None, known=known)
         self._take(reader, last)
-        return last
+        return last, known
 
     def _source(self, layer: Layer, ask: Ask) -> Source:
         """The producer of what a reader that is asked about by `ask` reads."""
@@ -308,6 +319,7 @@ class Walk:
             outputs=layer.outputs,
             share=drawn_share(layer.kernel, count, positions),
             lasting=lasting(layer.kernel, count),
+            gram=self._grams.pop(contraction.node, None),
         )
 
     def _now(self, use: Use, otherwise: Array) -> Array:

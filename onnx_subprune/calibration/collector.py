@@ -75,14 +75,13 @@ class Collector:
         for name, total in self._sums.items():
             total.merge(other._sums[name])
 
-    def moments(self, gram: Float64 | None = None) -> Moments:
-        """Return the moments, rounded once; what was not collected is zero, the gram `gram` or empty."""
+    def moments(self) -> Moments:
+        """Return the moments, rounded once; what was not collected is zero, the gram empty."""
         assert self._route is not None, "nothing was added"
         found = {name: total.total() for name, total in self._sums.items() if total.hi is not None}
         groups, p = found["sum_input"].shape
         m = found["cross"].shape[2] if "cross" in found else 0
-        if gram is None:
-            gram = self._route.gram(found["gram"], p) if "gram" in found else np.zeros((groups, 0, 0))
+        gram = self._route.gram(found["gram"], p) if "gram" in found else np.zeros((groups, 0, 0))
         return Moments(
             count=float(self._count),
             gram=gram,

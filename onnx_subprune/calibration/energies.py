@@ -42,7 +42,7 @@ class Energies:
         """Add everything that was added to `other`."""
         self._sum.merge(other._sum)
 
-    def moments(self, gram: Float64 | None = None) -> Moments:
+    def moments(self) -> Moments:
         """Return the energy, (1, 1); all else is empty."""
         none = np.zeros((1, 0, 0))
         return Moments(

@@ -34,12 +34,16 @@ class Step:
     slope: float
 
 
-def direction(moments: Moments, curvature: Float64, alive: Mask, *, free_bias: bool) -> Step:
+def direction(
+    moments: Moments, curvature: Float64, alive: Mask, *, free_bias: bool, gram: Float64 | None = None
+) -> Step:
     """Return D of the module for the gradients that are the target of `moments`.
 
-    curvature: S, (g * m, g * m). alive: (g, p), False for inputs that have been dropped; `moments` may be without them.
+    curvature: S, (g * m, g * m). alive: (g, p), False for inputs that have been dropped; `moments` and `gram` may be without them.
+    gram: (g, p, p), about the means with `free_bias`, where `moments` has none.
     """
     use = moments.centered() if free_bias else moments
+    gram = use.gram if gram is None else gram
     groups, p = alive.shape
     m = use.cross.shape[2]
     back = _inverse(curvature, DAMPING)(np.eye(len(curvature)))
@@ -49,8 +53,8 @@ def direction(moments: Moments, curvature: Float64, alive: Mask, *, free_bias: b
         if not left.size:
             continue
         inside = left if use.cross.shape[1] == p else np.arange(len(left))
-        gram = use.gram[g] if len(left) == use.cross.shape[1] else use.gram[g][np.ix_(left, left)]
-        found = _inverse(gram, len(left) / moments.count)(use.cross[g][inside])
+        living = gram[g] if len(left) == gram.shape[1] else gram[g][np.ix_(left, left)]
+        found = _inverse(living, len(left) / moments.count)(use.cross[g][inside])
         shift = (moments.sum_target[g] - moments.sum_input[g][inside] @ found) / moments.count
         weights[g][left] = found = found @ back[mine, mine]
         slope += float(np.sum(found * moments.cross[g][inside]))

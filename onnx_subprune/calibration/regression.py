@@ -100,5 +100,5 @@ class Sums(Protocol):
     def merge(self, other: Self) -> None:
         """Add everything that was added to `other`."""
 
-    def moments(self, gram: Float64 | None = None) -> Regression:
-        """Return what was collected; `gram`: in place of one that was not."""
+    def moments(self) -> Regression:
+        """Return what was collected."""

@@ -171,8 +171,8 @@ class RowCollector:
         for digest, found in other._blocks.items():
             self._blocks.setdefault(digest, []).extend(found)
 
-    def moments(self, gram: Float64 | None = None) -> Rows:
-        """Return the rows; there is no use for `gram`."""
+    def moments(self) -> Rows:
+        """Return the rows."""
         found = [block for digest in sorted(self._blocks) for block in self._blocks[digest]]
         source = np.concatenate([block.input for block in found])
         targets = [block.target for block in found if block.target is not None]

@@ -8,7 +8,6 @@ which reads C once. It is taken afresh when the panel is full, or when the energ
 """
 
 import numpy as np
-import scipy.linalg.blas
 from numpy.typing import NDArray
 
 from onnx_subprune.selection.panel import Panel
@@ -16,6 +15,8 @@ from onnx_subprune.selection.panel import Panel
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+CHUNK = 512
+"""Rows of C that are updated at once, so that no second C is needed."""
 WAITING = 192
 """Rows of updates that wait."""
 FALLEN = 1e-5
@@ -69,7 +70,9 @@ class Cross:
         """C -= U'V, in place."""
         u, v = self._u.rows, self._v.rows
         if u.size and v.size:
-            scipy.linalg.blas.dgemm(-1.0, v.T, u.T, beta=1.0, c=self._matrix.T, trans_b=True, overwrite_c=True)
+            for start in range(0, len(self._matrix), CHUNK):
+                rows = slice(start, start + CHUNK)
+                self._matrix[rows] -= u[:, rows].T @ v
 
     def _refresh(self) -> None:
         blocks = self._matrix.reshape(len(self._matrix) // self._block, self._block, self._matrix.shape[1])

@@ -12,6 +12,8 @@ being superfluous. Updates of G wait in a panel of U until there are enough for 
 done leave the arrays then (`residual`). Only the diagonal blocks of G and of C C', which the worths need, are kept current (`cross`).
 """
 
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,29 +29,37 @@ JITTER = 1e-9
 """Added to each diagonal block, columns scaled to an energy of about 1: dependent columns are worth nothing."""
 NOTHING = 1e-14
 """Shares of the energy that differ by less are equal: what is left of dependent channels is rounding."""
+LARGE = 1 << 19
+"""Numbers in C from which on a thread of its own is worth the while."""
 PANEL = 384
 """Rows of U that wait before G is updated."""
 
 
 class Elimination:
-    """State of one problem. `gram` (w*b, w*b) and `cross` (w*b, m) are taken over and changed."""
+    """State of one problem. `gram` (w*b, w*b) and `cross` (w*b, m) are taken over and changed.
 
-    def __init__(self, gram: Gram, cross: Array, block: int) -> None:
+    threads: 2 or more bring G and C up to date side by side, where they are large.
+    """
+
+    def __init__(self, gram: Gram, cross: Array, block: int, threads: int = 1) -> None:
         self._block = block
         self._scale = scales(gram)
         self._diagonal = diagonal_blocks(gram, self._scale, block)
-        self._left = residual(gram, self._scale)
+        self._helper = ThreadPoolExecutor(1) if threads > 1 and cross.size >= LARGE else None
+        self._left = residual(gram, self._scale, self._helper)
         self._cross = Cross(_compressed(cross * self._scale[:, None]), block)
         self._active = np.arange(len(gram) // block)
         self._done = np.zeros(len(self._active), bool)
+        self._crossing: Future[None] | None = None
 
     def worths(self) -> Array:
         """Return what each channel is worth, (w,); those already eliminated are worth nothing."""
         damped = self._diagonal + JITTER * np.eye(self._block)
         if self._block == 1:
-            values = self._cross.outer()[:, 0, 0] / np.maximum(damped[:, 0, 0], JITTER)
+            values = self._crossed().outer()[:, 0, 0] / np.maximum(damped[:, 0, 0], JITTER)
         else:
-            values = np.einsum("wij,wji->w", np.linalg.inv(_positive(damped)), self._cross.outer())
+            inverse = np.linalg.inv(_positive(damped))
+            values = np.einsum("wij,wji->w", inverse, self._crossed().outer())
         all_values = np.zeros(len(self._done))
         all_values[self._active] = np.maximum(values, 0.0)
         all_values[self._done] = 0.0
@@ -72,7 +82,11 @@ class Elimination:
         use = values > JITTER  # what depends on eliminated channels is no direction any more
         root = vectors[:, use] / np.sqrt(values[use])
         u = root.T @ row
-        self._cross.eliminate(own, root, u)
+        cross = self._crossed()
+        if self._helper is None:
+            cross.eliminate(own, root, u)
+        else:
+            self._crossing = self._helper.submit(cross.eliminate, own, root, u)
         parts = u.reshape(len(u), len(self._active), self._block)
         self._diagonal -= np.einsum("kwi,kwj->wij", parts, parts)
         self._done[channel] = True
@@ -81,11 +95,18 @@ class Elimination:
         if self._left.waiting >= PANEL:
             self._shrink()
 
+    def _crossed(self) -> Cross:
+        """C, up to date."""
+        if self._crossing is not None:
+            self._crossing.result()
+            self._crossing = None
+        return self._cross
+
     def _shrink(self) -> None:
         keep = ~self._done[self._active]
         columns = np.flatnonzero(np.repeat(keep, self._block))
         self._left.shrink(columns)
-        self._cross.shrink(columns)
+        self._crossed().shrink(columns)
         self._diagonal = self._diagonal[keep]
         self._active, self._scale = self._active[keep], self._scale[columns]
 

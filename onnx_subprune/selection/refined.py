@@ -32,7 +32,7 @@ class Refined:
     def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
         """See `Selector`."""
         if max(len(problem.gram) for problem in problems) > self.widest:
-            return Forward().path(problems, sizes, cells)
+            return Forward(self.threads).path(problems, sizes, cells)
         forward, backward = self._both_ways(problems, sizes, cells)
         best = [min(pair, key=lambda choice: choice.error) for pair in zip(forward, backward, strict=True)]
         if max(len(problem.gram) for problem in problems) * len(problems) > self.columns:
@@ -46,7 +46,7 @@ class Refined:
             return Forward().path(problems, sizes, cells), Backward().path(problems, sizes, cells)
         with ThreadPoolExecutor(1) as pool:
             forward = pool.submit(Forward().path, problems, sizes, cells)
-            backward = Backward().path(problems, sizes, cells)
+            backward = Backward(threads=self.threads).path(problems, sizes, cells)
             return forward.result(), backward
 
     def _exchanged(self, problems: Sequence[Problem], choice: Choice, cells: IntArray) -> Choice:

@@ -1,5 +1,6 @@
 """What elimination leaves of a gram, row by row on demand: an array, whose updates wait in a panel, or a `LowRank`."""
 
+from concurrent.futures import Executor, Future
 from typing import Protocol
 
 import numpy as np
@@ -28,13 +29,13 @@ class Residual(Protocol):
         """Keep these columns only."""
 
 
-def residual(gram: Gram, scale: Array) -> Residual:
-    """Return the residual of diag(scale) G diag(scale), to begin with; an array is taken over and changed."""
+def residual(gram: Gram, scale: Array, helper: Executor | None = None) -> Residual:
+    """Return the residual of diag(scale) G diag(scale), to begin with; an array is taken over and changed. helper: shares in the work."""
     if isinstance(gram, LowRank):
         return _Rows(gram.scaled(scale))
     gram *= scale
     gram *= scale[:, None]
-    return _Panelled(gram)
+    return _Panelled(gram, helper)
 
 
 def diagonal_blocks(gram: Gram, scale: Array, block: int) -> Array:
@@ -53,8 +54,8 @@ def diagonal_blocks(gram: Gram, scale: Array, block: int) -> Array:
 class _Panelled:
     """Updates wait in a panel until there are enough for one large product; only what is right of the diagonal is kept current."""
 
-    def __init__(self, gram: Array) -> None:
-        self._gram = gram
+    def __init__(self, gram: Array, helper: Executor | None) -> None:
+        self._gram, self._helper = gram, helper
         self._panel = Panel(len(gram))
 
     @property
@@ -73,11 +74,24 @@ class _Panelled:
     def shrink(self, columns: IntArray) -> None:
         panel = self._panel.rows[:, columns]
         left = len(columns)
+
+        def update(start: int, part: Array) -> None:
+            part -= panel[:, start : start + len(part)].T @ panel[:, start:]
+            self._gram[start : start + len(part), start:left] = part
+
+        waiting: Future[None] | None = None
         for start in range(0, left, CHUNK):  # rows move up only, so none is written before it was read
-            stop = min(start + CHUNK, left)
-            part = self._gram[np.ix_(columns[start:stop], columns[start:])]
-            part -= panel[:, start:stop].T @ panel[:, start:]
-            self._gram[start:stop, start:left] = part
+            part = self._gram[np.ix_(columns[start : start + CHUNK], columns[start:])]
+            if self._helper is None:
+                update(start, part)
+            elif waiting is None:
+                waiting = self._helper.submit(update, start, part)
+            else:
+                update(start, part)
+                waiting.result()
+                waiting = None
+        if waiting is not None:
+            waiting.result()
         self._gram = self._gram[:left, :left]
         self._panel = Panel(left)
 

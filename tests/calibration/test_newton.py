@@ -1,5 +1,7 @@
 """The step of a producer, and how far it goes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,18 @@ def test_inputs_that_are_dropped_get_no_weight_whether_they_were_collected_or_no
     assert not whole.weights[0][~alive[0]].any()
     np.testing.assert_allclose(whole.weights, living.weights, rtol=1e-9)
     assert whole.slope == pytest.approx(living.slope)
+
+
+@pytest.mark.parametrize("free_bias", [True, False])
+def test_the_gram_may_come_from_elsewhere(free_bias):
+    generator, x = rows(300)
+    found, alive = moments_of(x, generator.standard_normal((300, 2))), np.ones((1, 6), bool)
+    gram = (found.centered() if free_bias else found).gram
+    bare = replace(found, gram=np.zeros((1, 0, 0)))
+    whole = direction(found, np.eye(2), alive, free_bias=free_bias)
+    apart = direction(bare, np.eye(2), alive, free_bias=free_bias, gram=gram)
+    np.testing.assert_allclose(apart.weights, whole.weights, rtol=1e-9)
+    assert apart.slope == pytest.approx(whole.slope)
 
 
 def test_the_reach_is_the_lowest_point_of_the_parabola():

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from onnx_subprune.selection import Backward, Forward, Problem, Random, Refined, selectors
+from onnx_subprune.selection import Backward, Forward, Problem, Random, Refined, elimination, selectors
 from tests.selection.layer import path
 
 NAMES = sorted(selectors(0))
@@ -78,6 +78,15 @@ def test_wide_problems_agree_with_narrow_panels(monkeypatch):
     assert Forward().path([problem], [1, 20, 39], np.zeros(40, np.int64)) == pytest.approx(wide) or [
         c.support for c in Forward().path([problem], [1, 20, 39], np.zeros(40, np.int64))
     ] == [c.support for c in wide]
+
+
+@pytest.mark.parametrize("selector", [Forward, Backward])
+@pytest.mark.parametrize("block", [1, 3])
+def test_threads_change_nothing(monkeypatch, selector, block):
+    monkeypatch.setattr(elimination, "LARGE", 0)
+    monkeypatch.setattr(elimination, "PANEL", 8)
+    problems = [rows(np.random.default_rng(seed), 9, block)[2] for seed in range(2)]
+    assert selector(threads=2).path(problems, range(1, 9), FREE) == selector().path(problems, range(1, 9), FREE)
 
 
 @pytest.mark.parametrize("name", NAMES)
