@@ -124,10 +124,11 @@ def factorized(gram: Array) -> Solver:
         return np.zeros_like
     energies = np.diagonal(gram)
     try:
-        factor = np.linalg.cholesky(gram)  # lets go of the interpreter, as SciPy's does not
-        if np.all(np.diagonal(factor) ** 2 > DEPENDENT * energies):  # pivots scale with their columns
-            upper = factor.T, False  # laid out as LAPACK likes
-            return lambda cross: np.asarray(scipy.linalg.cho_solve(upper, cross, check_finite=False))
+        factor = scipy.linalg.cho_factor(
+            gram.T, lower=True, check_finite=False
+        )  # symmetric, and laid out as LAPACK likes
+        if np.all(np.diagonal(factor[0]) ** 2 > DEPENDENT * energies):  # pivots scale with their columns
+            return lambda cross: np.asarray(scipy.linalg.cho_solve(factor, cross, check_finite=False))
     except np.linalg.LinAlgError:
         pass
     scale = scales(gram)[:, None]
