@@ -106,7 +106,9 @@ class _Surgery:
         """What is left of the constant in a slot of a node; None where it is empty."""
         inputs = self._network.nodes[place].input
         name = renamed.get(Use(self._network.labels[place], slot), inputs[slot] if slot < len(inputs) else "")
-        return (self._new[name] if name in self._new else self._network.array(name)) if name else None
+        if not name:
+            return None
+        return self._new[name] if name in self._new else self._network.array(name)
 
     def _ends(self) -> list[str]:
         """What nobody read before either stays."""

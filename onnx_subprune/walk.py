@@ -11,19 +11,20 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.asking import aimed, drafted, input_of, living_channels, output_count
+from onnx_subprune.asking import aimed, drafted, input_of
 from onnx_subprune.calibration.alongside import alongside
-from onnx_subprune.calibration.ask import Ask, drawn_share
+from onnx_subprune.calibration.ask import Ask
 from onnx_subprune.calibration.equations import Fit, Known, fit, fit_again, living, plain, problem_of, spread
 from onnx_subprune.calibration.lockstep import Lockstep, united
 from onnx_subprune.calibration.regression import Regression
 from onnx_subprune.calibration.store import Shelf
 from onnx_subprune.calibration.targets import Aim, aim_of
-from onnx_subprune.calibration.ways import ways
+from onnx_subprune.calibration.ways import Way
 from onnx_subprune.choosing import alive_columns
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Contraction, Use
-from onnx_subprune.joint import WORTH, Joint, Producer, Pruned, Source, lasting, spared
+from onnx_subprune.joint import WORTH, Joint, Pruned
 from onnx_subprune.layer import Layer, layer_of
+from onnx_subprune.pairing import Pairing
 from onnx_subprune.restriction import oversized
 from onnx_subprune.selection import Choice, Problem, conditioning
 from onnx_subprune.task import Asymmetric, Layerwise, Reconstruction, Refitted, Task, kernel_of
@@ -48,11 +49,8 @@ class Walk:
         self._choices = dict(task.choices)
         self._weights = Shelf[Use](task.memory // 8)
         self._refits: list[Refitted] = []
-        self._grams: dict[str, Float64] = {}
         self._order = sorted(task.graph.contractions, key=lambda item: task.network.position[item.node])
-        wanted = task.refit is not None and task.refit.joint and isinstance(task.formulation, Asymmetric)
-        found = ways(task.network, self._order) if wanted else {}
-        self._ways = {reader: way for reader, way in found.items() if not self._oversized(way.producer)}
+        self._pairing = Pairing(task, self._order, self._weights)
 
     def run(self) -> Reconstruction:
         """Walk."""
@@ -87,7 +85,7 @@ class Walk:
         start = clock()
         layer = self._layer(contraction)
         drafts = self._drafts(layer)
-        self._models.advance(self._anchor(contraction), [] if drafts else [contraction.input.tensor])
+        self._models.advance(self._pairing.anchor(contraction), [] if drafts else [contraction.input.tensor])
         later = self._order[place + 1 :]
         rank = len(task.graph.observation.shapes[contraction.output.tensor])
         residual = task.refit is not None and task.refit.residual
@@ -116,12 +114,13 @@ class Walk:
         self._take(layer, found)
         del halves  # their grams take room that more fits need
         settled, rounds = found, self._rounds(layer, aim)
-        if task.refit is not None and self._fitted_again(contraction) and alive.any():
+        way = self._pairing.way(contraction)
+        if way is not None and alive.any():
             first = self._renew(layer, aim, found, alive, max(0, rounds - 1), known)
-            settled, known = self._refit_jointly(layer, aim, first, alive, known)
+            settled, known = self._refit_jointly(layer, way, aim, first, known)
             rounds = min(rounds, 1) if settled is first else 0  # the refits with the producer renew it too
         settled = self._renew(layer, aim, settled, alive, rounds, known)
-        self._remember(contraction, known)
+        self._pairing.remember(contraction, known.whole)
         self._refits.append(
             Refitted(
                 node=contraction.node,
@@ -164,7 +163,9 @@ class Walk:
             after, network.producer[aim.tensor] + 1
         )  # what follows from the aim alone need not be held beside it
         self._models.advance_original(after, also=[aim.tensor])
-        return self._collected(aimed(self._task, layer, aim, alive, first=self._fitted_again(layer.contraction)))
+        return self._collected(
+            aimed(self._task, layer, aim, alive, first=self._pairing.way(layer.contraction) is not None)
+        )
 
     def _collected(self, ask: Ask) -> list[Regression]:
         """Moments of the even and of the odd chunks."""
@@ -178,13 +179,9 @@ class Walk:
         """Moments of all chunks."""
         return united(self._models.collect(ask)).moments()
 
-    def _fitted_again(self, contraction: Contraction) -> bool:
-        """True if the contraction is to be refitted once more, together with the producer of its input."""
-        return contraction.node in self._ways
-
     def _drafts(self, layer: Layer) -> bool:
         """True if fits before the last look at some of the samples only."""
-        return self._fitted_again(layer.contraction) and drafted(self._task, layer) > 1
+        return self._pairing.way(layer.contraction) is not None and drafted(self._task, layer) > 1
 
     def _chooses(self, contraction: Contraction) -> bool:
         """True if the channels of a group are to be chosen on this contraction's moments."""
@@ -235,40 +232,28 @@ class Walk:
         """Targets that differ from what the layer now puts out only where the activation behind sees it."""
         if not rounds:
             return found
-        first = self._fitted_again(layer.contraction)
+        first = self._pairing.way(layer.contraction) is not None
         ask = aimed(self._task, layer, aim, alive, renew=True, with_gram=False, first=first)
         for _ in range(rounds):
             found = fit_again(self._whole(ask), found, alive, known)
             self._take(layer, found)
         return found
 
-    def _anchor(self, contraction: Contraction) -> int:
-        """Where the pruned model waits at a contraction: before the producers that are still to be refitted with their readers."""
-        at = self._task.network.position
-        here = at[contraction.node]
-        waiting = (at[way.producer.node] for reader, way in self._ways.items() if at[reader] >= here)
-        return min((here, *waiting))
-
-    def _remember(self, contraction: Contraction, known: Known) -> None:
-        """Keep the gram of a contraction that is to be refitted once more, as a producer: its inputs stay as they are until then."""
-        produces = any(way.producer.node == contraction.node for way in self._ways.values())
-        whole = known.whole
-        if produces and whole is not None and whole.gram is not None and 16 * whole.gram.nbytes <= self._task.memory:
-            self._grams[contraction.node] = whole.gram / whole.count
-
-    def _refit_jointly(self, reader: Layer, aim: Aim, found: Fit, alive: Mask, known: Known) -> tuple[Fit, Known]:
+    def _refit_jointly(self, reader: Layer, way: Way, aim: Aim, found: Fit, known: Known) -> tuple[Fit, Known]:
         """Refit a contraction, fitted so far with `known`, together with the producer of its input; see `joint`."""
-        task, drafts, renew = self._task, self._drafts(reader), aim.flat is not None
+        task, alive = self._task, self._alive(reader)
+        drafts, renew = self._drafts(reader), aim.flat is not None
         ask = aimed(task, reader, aim, alive, renew=renew, first=drafts)
-        source = self._source(self._layer(self._ways[reader.node].producer), ask)
+        producer = self._layer(way.producer)
+        source = self._pairing.source(producer, self._alive(producer), ask)
         pruned = Pruned(
             network=task.network,
             models=self._models,
             weights=self._weights,
-            position=self._anchor(reader.contraction),
+            position=self._pairing.anchor(reader.contraction),
             held=() if drafts else (ask.input,),
         )
-        joint, state = Joint(pruned, self._ways[reader.node], ask, source), [(found, known)]
+        joint, state = Joint(pruned, way, ask, source), [(found, known)]
 
         def refit() -> None:
             other = Known()  # of other inputs; but the ridge stays
@@ -277,10 +262,11 @@ class Walk:
 
         assert task.refit is not None, "layers are refitted jointly where they are refitted"
         for _ in range(source.lasting * task.refit.joint):
-            kept = len(state)
             fall = joint.step(refit)
-            if fall <= 0.0:
-                del state[kept:]  # all stays as it was
+            if fall > 0.0:
+                del state[:-1]
+            else:
+                del state[1:]  # all stays as it was
             if fall < WORTH / source.lasting:
                 break
         if not drafts:
@@ -289,42 +275,3 @@ class Walk:
         last = fit(halves, state[-1][0].weights, alive, free_bias=reader.bias is not None, known=known)
         self._take(reader, last)
         return last, known
-
-    def _source(self, layer: Layer, ask: Ask) -> Source:
-        """The producer of what a reader that is asked about by `ask` reads."""
-        task, alive = self._task, self._alive(layer)
-        contraction, bias = layer.contraction, layer.bias
-        count = output_count(layer.kernel, task.graph.observation.shapes[contraction.output.tensor])
-        columns = max(1, int(alive.sum()) // layer.weights.shape[0])
-        every = spared(task.data.samples, count, columns)
-        positions: int | None = task.running.positions_of(-(-task.data.samples // every), columns)
-        observed = task.graph.observation.shapes
-        if any(array.shape[1:] != observed[name][1:] for name, array in task.data.arrays.items() if name in observed):
-            positions = None  # the data have other sizes than the model was traced with, so the share would be another
-        return Source(
-            ask=replace(
-                ask,
-                kernel=layer.kernel,
-                input=contraction.input.tensor,
-                positions=positions,
-                every=every,
-                channels=living_channels(layer.kernel, alive),
-            ),
-            producer=Producer(
-                layer,
-                self._now(contraction.weight, task.network.array(contraction.weight_tensor)),
-                None if bias is None else self._now(bias.use, np.zeros(len(bias.scale), bias.dtype)),
-            ),
-            alive=alive.reshape(layer.weights.shape[:2]),
-            outputs=layer.outputs,
-            share=drawn_share(layer.kernel, count, positions),
-            lasting=lasting(layer.kernel, count),
-            gram=self._grams.pop(contraction.node, None),
-        )
-
-    def _now(self, use: Use, otherwise: Array) -> Array:
-        """The constant in a slot of the pruned model."""
-        if use in self._weights:
-            return self._weights[use]
-        names = self._task.network.node(use.node).input
-        return self._task.network.array(names[use.slot]) if use.slot < len(names) and names[use.slot] else otherwise

@@ -19,6 +19,7 @@ LAYERS = {
             "choosing",
             "joint",
             "layer",
+            "pairing",
             "presliced",
             "walk",
             "reconstruction",

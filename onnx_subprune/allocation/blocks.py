@@ -36,45 +36,51 @@ class BlockAware:
         self, rooms: Sequence[Room], curves: Mapping[str, Curve], cost: Multilinear, limit: float
     ) -> Mapping[str, int]:
         """See `Allocator`; one step wider, a group can go beyond the limit of the work instead of `limit`."""
-        first = self.inner.allocate(rooms, curves, cost, limit)
-        best = self._within(rooms, curves, cost, limit, first, WORK[0])
-        most = max(LITTLE, self.inner.error(rooms, curves, best))
+        search = _Search(self, rooms, curves, cost, limit, self.inner.allocate(rooms, curves, cost, limit))
+        best = search.within(WORK[0])
+        most = max(LITTLE, search.error(best))
         for work in WORK[1:]:
-            widths = self._within(rooms, curves, cost, limit, first, work)
-            if self.inner.error(rooms, curves, widths) > most:
+            widths = search.within(work)
+            if search.error(widths) > most:
                 break
             best = widths
         return best
 
-    def _within(
-        self,
-        rooms: Sequence[Room],
-        curves: Mapping[str, Curve],
-        cost: Multilinear,
-        limit: float,
-        first: Mapping[str, int],
-        work: float,
-    ) -> Mapping[str, int]:
-        """The allocation at one of the limits `WORK`; `first` is what comes out where the work does not count."""
-        share = limit / cost({})
-        allowed = work * share * self.work({})
-        if self.work(first) <= allowed:
-            return first
-        found = [first]
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What is allocated for; `first` is what comes out where the work does not count."""
+
+    by: BlockAware
+    rooms: Sequence[Room]
+    curves: Mapping[str, Curve]
+    cost: Multilinear
+    limit: float
+    first: Mapping[str, int]
+
+    def error(self, widths: Mapping[str, int]) -> float:
+        """Return the error at these widths."""
+        return self.by.inner.error(self.rooms, self.curves, widths)
+
+    def within(self, work: float) -> Mapping[str, int]:
+        """Return the allocation at one of the limits `WORK`."""
+        share = self.limit / self.cost({})
+        allowed = work * share * self.by.work({})
+        if self.by.work(self.first) <= allowed:
+            return self.first
+        found = [self.first]
         for mixture in MIXTURES:
-            mixed = _mixed(cost, self.work, mixture)
+            mixed = _mixed(self.cost, self.by.work, mixture)
             for part in LIMITS:
                 at = part * share * (mixture + (1.0 - mixture) * work)
                 try:
-                    widths = self.inner.allocate(rooms, curves, mixed, at)
+                    widths = self.by.inner.allocate(self.rooms, self.curves, mixed, at)
                 except BudgetError:
                     break
-                if cost(widths) <= limit:
+                if self.cost(widths) <= self.limit:
                     found.append(widths)
-        within = [widths for widths in found if self.work(widths) <= allowed]
-        if not within:
-            return min(found, key=self.work)
-        return min(within, key=lambda widths: self.inner.error(rooms, curves, widths))
+        within = [widths for widths in found if self.by.work(widths) <= allowed]
+        return min(within, key=self.error) if within else min(found, key=self.by.work)
 
 
 def block_aware(allocator: Allocator, work: Multilinear, block: int) -> Allocator:

@@ -39,6 +39,12 @@ class Ladder:
         """Return the widths for this share of the cost; BudgetError where there are none."""
         return dict(self.allocator.allocate(self.rooms, self.curves, self.cost, fraction * self.cost({})))
 
+    def loss(self, widths: Mapping[str, int]) -> float:
+        """Return what these widths are likely to lose: the errors of all groups, or the share of the cost, where there are no curves."""
+        if not self.curves:
+            return 1.0 - self.fraction(widths)
+        return sum(float(self.curves[room.name].dense(room.width)[widths[room.name]]) for room in self.rooms)
+
     def rounded(self, multiple: int) -> "Ladder":
         """Return the ladder with widths in multiples of this."""
         return replace(self, rooms=[room.rounded(multiple) for room in self.rooms])

@@ -1,6 +1,6 @@
 """Widths whose latency, measured here, is within a bound."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from onnx_subprune.task import Task, Watch
 
 MULTIPLES = (1, 8, 16)
 """Multiples that a latency budget tries where the user names none: kernels step at them, so that a wider layer can be a faster one."""
-RUNGS, BISECTIONS = 10, 2
+RUNGS, BISECTIONS = 10, 3
 """Fractions that a latency budget measures, and how often the gap above the best of them is halved."""
 SHORT, LONG, REPORTED = 0.5, 2.0, 0.25
 """Seconds that a latency is measured for while searching, before it is believed, and where it is only reported."""
@@ -27,6 +27,10 @@ NEAR = 1.1
 """A short measurement that misses the bound by less than this factor is not believed."""
 MARGIN = 0.92
 """A latency budget aims below the bound by this factor, because the last measurement scatters too, by several per cent on a busy machine."""
+
+
+Loss = Callable[[Mapping[str, int]], float]
+"""What widths are likely to lose; ladders with costs of their own are compared by it."""
 
 
 class Stopwatch(Protocol):
@@ -44,15 +48,17 @@ class _Rung:
     short: float
 
 
-def within_latency(budget: Latency, ladders: Sequence[Ladder], ratio: Stopwatch, watch: Watch) -> Mapping[str, int]:
-    """Return the widths that keep most of the cost among those whose latency is within the budget.
+def within_latency(
+    budget: Latency, ladders: Sequence[Ladder], loss: Loss, ratio: Stopwatch, watch: Watch
+) -> Mapping[str, int]:
+    """Return the widths with the least `loss` among those on `ladders` whose latency is within the budget.
 
     Latency does not rise evenly with the widths, and short measurements scatter: so all rungs are measured, what came near the bound is
-    measured again for longer, the widest first, and the gap to the next rung is bisected.
+    measured again for longer, the least loss first, and the gap to the next rung is bisected.
     """
     bound = budget.fraction * MARGIN
     rungs = _climbed(ladders, ratio, watch)
-    hopeful = sorted((rung for rung in rungs if rung.short <= bound * NEAR), key=lambda rung: -rung.fraction)
+    hopeful = sorted((rung for rung in rungs if rung.short <= bound * NEAR), key=lambda rung: loss(rung.widths))
     for number, rung in enumerate(hopeful):
         watch("confirming latencies", number, len(hopeful))
         if ratio(rung.widths, LONG) <= bound:
@@ -136,4 +142,4 @@ def laddered(
         for multiple in (MULTIPLES if round_to == 1 else (round_to,))
     ]
     race = Race(Runnable(task.network.proto, task.network.folder), task.data, task.running.threads)
-    return within_latency(budget, ladders, latency_ratio(task, race, rules), task.watch)
+    return within_latency(budget, ladders, ladder.loss, latency_ratio(task, race, rules), task.watch)

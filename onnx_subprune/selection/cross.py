@@ -50,7 +50,8 @@ class Cross:
         self._outer[own.start // self._block] = 0.0
         self._fresh[own] = 0.0
         if len(self._u) >= WAITING or np.any(self._energies() < FALLEN * self._fresh):
-            self._settle()
+            self._subtract()
+            self._refresh()
 
     def shrink(self, rows: IntArray) -> None:
         """Keep these rows only."""
@@ -61,10 +62,6 @@ class Cross:
     def _energies(self) -> Array:
         """The energy of every row of C, (w*b,)."""
         return np.diagonal(self._outer, axis1=1, axis2=2).flatten()
-
-    def _settle(self) -> None:
-        self._subtract()
-        self._refresh()
 
     def _subtract(self) -> None:
         """C -= U'V, in place."""
