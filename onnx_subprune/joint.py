@@ -141,12 +141,10 @@ class Joint:
         """
         found, energies = self._gradients()
         whole, first = sum(energies), energies[0]
-        if found is None or first <= 0.0 or self._gram is None:
+        if found is None or first <= 0.0:
             return 0.0
         before = {use: value for use, value in self._pruned.weights.items() if use.node == self._way.reader.node}
-        moments, curvature = found
-        gram, biased = moments.count * self._gram, self._producer.biased
-        step = direction(moments, curvature, self._source.alive, free_bias=biased, gram=gram)
+        step = direction(*found, self._source.alive, free_bias=self._producer.biased)
         self._pruned.put(self._producer.moved(step, 1.0).values)
         far = reach(whole, step.slope / self._source.share, whole * self._left() / first)
         if far > 0.0:
@@ -164,8 +162,8 @@ class Joint:
         self._pruned.put(values)
         self._models.advance(self._pruned.position, self._pruned.held)
 
-    def _gradients(self) -> tuple[tuple[Moments, Float64] | None, list[float]]:
-        """Moments of the producer whose target is the gradient, and the curvature; None where there are rows in place of moments.
+    def _gradients(self) -> tuple[tuple[Moments, Float64, Float64] | None, list[float]]:
+        """Moments of the producer whose target is the gradient, the gram and the curvature; None where there are rows in place of moments.
 
         Beside it what the reader puts out wrong, on each half.
         """
@@ -185,7 +183,7 @@ class Joint:
         )
         felt = united(self._models.collect(probe)).moments()
         assert felt.gram is not None
-        return (moments, felt.gram[0] / felt.count), energies
+        return (moments, moments.count * self._gram, felt.gram[0] / felt.count), energies
 
 
 def _energies(sums: Sequence[Sums]) -> list[float]:

@@ -58,14 +58,11 @@ class Moments:
     def centered(self) -> "Moments":
         """Return the moments about the column means: the regression with a free bias."""
         left, right = self.sum_input[:, :, None], self.sum_target[:, None, :]
-        gram = self.gram
-        if gram.shape[1]:
-            means = left * self.sum_input[:, None, :]
-            means /= self.count
-            gram = np.subtract(gram, means, out=means)
+        means = left * self.sum_input[:, None, :]
+        means /= self.count
         return Moments(
             count=self.count,
-            gram=gram,
+            gram=np.subtract(self.gram, means, out=means),
             cross=self.cross - left * right / self.count,
             energy=self.energy - self.sum_target**2 / self.count,
             sum_input=np.zeros_like(self.sum_input),

@@ -34,27 +34,26 @@ class Step:
     slope: float
 
 
-def direction(
-    moments: Moments, curvature: Float64, alive: Mask, *, free_bias: bool, gram: Float64 | None = None
-) -> Step:
+def direction(moments: Moments, gram: Float64, curvature: Float64, alive: Mask, *, free_bias: bool) -> Step:
     """Return D of the module for the gradients that are the target of `moments`.
 
-    curvature: S, (g * m, g * m). alive: (g, p), False for inputs that have been dropped; `moments` and `gram` may be without them.
-    gram: (g, p, p), about the means with `free_bias`, where `moments` has none.
+    gram: X'X, (g, p, p), about the means with `free_bias`; that of `moments` is not looked at. curvature: S, (g * m, g * m).
+    alive: (g, p), False for inputs that have been dropped; `moments` and `gram` may be without them.
     """
-    use = moments.centered() if free_bias else moments
-    gram = use.gram if gram is None else gram
+    cross = moments.cross
+    if free_bias:
+        cross = cross - moments.sum_input[:, :, None] * moments.sum_target[:, None, :] / moments.count
     groups, p = alive.shape
-    m = use.cross.shape[2]
+    m = cross.shape[2]
     back = _inverse(curvature, DAMPING)(np.eye(len(curvature)))
     weights, bias, slope = np.zeros((groups, p, m)), np.zeros((groups, m)), 0.0
     for g in range(groups):
         mine, left = slice(g * m, (g + 1) * m), np.flatnonzero(alive[g])
         if not left.size:
             continue
-        inside = left if use.cross.shape[1] == p else np.arange(len(left))
+        inside = left if cross.shape[1] == p else np.arange(len(left))
         living = gram[g] if len(left) == gram.shape[1] else gram[g][np.ix_(left, left)]
-        found = _inverse(living, len(left) / moments.count)(use.cross[g][inside])
+        found = _inverse(living, len(left) / moments.count)(cross[g][inside])
         shift = (moments.sum_target[g] - moments.sum_input[g][inside] @ found) / moments.count
         weights[g][left] = found = found @ back[mine, mine]
         slope += float(np.sum(found * moments.cross[g][inside]))
