@@ -13,6 +13,7 @@ from onnx_subprune.calibration.compensated import CompensatedSum
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.moments import Moments
 from onnx_subprune.calibration.routes import Products, Route, Unfolding, route
+from onnx_subprune.selection.silence import audible
 
 Array = NDArray[np.generic]
 Float64 = NDArray[np.float64]
@@ -85,7 +86,7 @@ class Collector:
         return Moments(
             count=float(self._count),
             gram=gram,
-            cross=found.get("cross", np.zeros((groups, p, m))),
+            cross=audible(gram, found.get("cross", np.zeros((groups, p, m)))),
             energy=found.get("energy", np.zeros((groups, m))),
             sum_input=found["sum_input"],
             sum_target=found.get("sum_target", np.zeros((groups, m))),

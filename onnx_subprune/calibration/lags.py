@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.windows import Window
+from onnx_subprune.selection.silence import ROUNDING, energies, silence
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -162,7 +163,10 @@ class LagPlan:
                 if i != j:
                     strip[:, :, j, :, i] = _sum(terms, parts[:, :, :, own]).transpose(0, 2, 1)
             gram[:, own] = strip
-        return gram.reshape(groups, channels * taps, -1)
+        whole = gram.reshape(groups, channels * taps, -1)
+        everywhere = parts[self.boxes.index(Box((0,) * len(self.windows), (None,) * len(self.windows)))]
+        silence(whole, energies(whole) <= ROUNDING * np.repeat(energies(everywhere), taps, axis=1))
+        return whole
 
 
 def _sum(terms: Sequence[Term], parts: Float64) -> Float64:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.selection import Normal, Problem
 from onnx_subprune.selection.ridge import Factored, Weights
+from onnx_subprune.selection.silence import ROUNDING, audible, energies, silence
 
 Float64 = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -56,14 +57,16 @@ class Moments:
         return replace(self, gram=gram, cross=cross, sum_input=sums)
 
     def centered(self) -> "Moments":
-        """Return the moments about the column means: the regression with a free bias."""
+        """Return the moments about the column means: the regression with a free bias. Columns that are constant become zero."""
         left, right = self.sum_input[:, :, None], self.sum_target[:, None, :]
         means = left * self.sum_input[:, None, :]
         means /= self.count
+        gram = np.subtract(self.gram, means, out=means)
+        silence(gram, energies(gram) <= ROUNDING * energies(self.gram))
         return Moments(
             count=self.count,
-            gram=np.subtract(self.gram, means, out=means),
-            cross=self.cross - left * right / self.count,
+            gram=gram,
+            cross=audible(gram, self.cross - left * right / self.count),
             energy=self.energy - self.sum_target**2 / self.count,
             sum_input=np.zeros_like(self.sum_input),
             sum_target=np.zeros_like(self.sum_target),
@@ -86,7 +89,7 @@ class Moments:
         left, right = renewed.sum_input[:, :, None], renewed.sum_target[:, None, :]
         return replace(
             self,
-            cross=renewed.cross - left * right / self.count,
+            cross=audible(self.gram, renewed.cross - left * right / self.count),
             energy=renewed.energy - renewed.sum_target**2 / self.count,
         )
 

@@ -69,7 +69,8 @@ class Elimination:
         """Return the diagonal of G by channel, (w,), as it was scaled at first; 0 for those already eliminated."""
         left = np.zeros(len(self._done))
         diagonal = np.diagonal(self._diagonal, axis1=1, axis2=2)
-        left[self._active] = np.sum(diagonal / self._scale.reshape(diagonal.shape) ** 2, axis=1)
+        scale = self._scale.reshape(diagonal.shape)
+        left[self._active] = np.sum(np.divide(diagonal, scale**2, out=np.zeros_like(scale), where=scale > 0.0), axis=1)
         return np.maximum(left, 0.0)
 
     def eliminate(self, channel: int) -> None:

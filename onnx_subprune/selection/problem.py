@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.selection.lowrank import Gram, LowRank, taken
-from onnx_subprune.selection.ridge import Weights, pseudo_solve
+from onnx_subprune.selection.ridge import DEPENDENT, Weights, pseudo_solve
+from onnx_subprune.selection.silence import audible, silence
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -87,11 +88,11 @@ class Problem:
         between = gram[np.ix_(fixed, own)]
         solved = pseudo_solve(gram[np.ix_(fixed, fixed)], np.hstack([between, self.cross[fixed]]))
         explained = float(np.sum(self.cross[fixed] * solved[:, len(own) :]))
-        return (
-            gram[np.ix_(own, own)] - between.T @ solved[:, : len(own)],
-            cross - between.T @ solved[:, len(own) :],
-            self.energy - explained,
-        )
+        whole = gram[np.ix_(own, own)]
+        left = whole - between.T @ solved[:, : len(own)]
+        silence(left[None], left.diagonal()[None] <= DEPENDENT * whole.diagonal()[None])
+        crossed = cross - between.T @ solved[:, len(own) :]
+        return left, audible(left[None], crossed[None])[0], self.energy - explained
 
     def error(self, support: Sequence[int]) -> float:
         """Return the relative squared error of the best weights on `support`."""

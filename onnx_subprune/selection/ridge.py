@@ -106,8 +106,9 @@ class Normal:
 
 
 def scales(gram: Gram) -> Array:
-    """Return powers of two, (p,), that bring each column's energy to about 1 without rounding; 1 for zero columns."""
-    return np.asarray(np.ldexp(1.0, -(np.frexp(gram.diagonal())[1] // 2)))
+    """Return powers of two, (p,), that bring each column's energy to about 1 without rounding; 0 for columns without any."""
+    energies = gram.diagonal()
+    return np.where(energies > 0.0, np.ldexp(1.0, -(np.frexp(energies)[1] // 2)), 0.0)
 
 
 def pseudo_solve(gram: Array, cross: Array) -> Array:
