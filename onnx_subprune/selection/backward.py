@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import scipy.linalg
-import scipy.linalg.lapack
 
+from onnx_subprune.selection.cholesky import cholesky, inverted
 from onnx_subprune.selection.elimination import Elimination, level, pick
 from onnx_subprune.selection.lowrank import Gram, LowRank
 from onnx_subprune.selection.problem import Array, IntArray, Problem
@@ -67,11 +66,11 @@ def _inverse(gram: Gram, strength: float) -> Gram:
         damped = gram.copy()
         damped[np.diag_indices(len(gram))] += pull
         try:
-            factor, _ = scipy.linalg.cho_factor(damped.T, lower=True, overwrite_a=True)
+            factor = cholesky(damped, overwrite=True)
         except np.linalg.LinAlgError:
             pull *= 10
             continue
-        inverse = scipy.linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)[0].T
+        inverse = inverted(factor).T
         for start in range(0, len(inverse), CHUNK):  # what is right of the diagonal is done
             stop = start + CHUNK
             inverse[start:stop, :start] = inverse[:start, start:stop].T

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from onnx_subprune.selection.cholesky import cholesky
 from onnx_subprune.selection.lowrank import Gram
 
 Array = NDArray[np.float64]
@@ -125,11 +126,9 @@ def factorized(gram: Array) -> Solver:
         return np.zeros_like
     energies = np.diagonal(gram)
     try:
-        factor = scipy.linalg.cho_factor(
-            gram.T, lower=True, check_finite=False
-        )  # symmetric, and laid out as LAPACK likes
-        if np.all(np.diagonal(factor[0]) ** 2 > DEPENDENT * energies):  # pivots scale with their columns
-            return lambda cross: np.asarray(scipy.linalg.cho_solve(factor, cross, check_finite=False))
+        factor = cholesky(gram)
+        if np.all(np.diagonal(factor) ** 2 > DEPENDENT * energies):  # pivots scale with their columns
+            return lambda cross: np.asarray(scipy.linalg.cho_solve((factor, True), cross, check_finite=False))
     except np.linalg.LinAlgError:
         pass
     scale = scales(gram)[:, None]
