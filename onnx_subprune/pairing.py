@@ -8,12 +8,14 @@ from numpy.typing import NDArray
 
 from onnx_subprune.asking import living_channels, output_count
 from onnx_subprune.calibration.ask import Ask, drawn_share
+from onnx_subprune.calibration.cut import Cut, Left
 from onnx_subprune.calibration.regression import Regression
-from onnx_subprune.calibration.ways import Way, ways
-from onnx_subprune.graph.channels import Contraction, Use
+from onnx_subprune.calibration.ways import Way, separate, ways
+from onnx_subprune.graph.channels import ChannelGroup, Contraction, Use
 from onnx_subprune.joint import Producer, Source, lasting, spared
 from onnx_subprune.layer import Layer
 from onnx_subprune.restriction import oversized
+from onnx_subprune.slicing import kept_positions
 from onnx_subprune.task import Asymmetric, Task
 
 Array = NDArray[np.generic]
@@ -41,6 +43,28 @@ class Pairing:
     def way(self, reader: Contraction) -> Way | None:
         """Return the way to `reader` from the producer that it is refitted with, if it is."""
         return self._ways.get(reader.node)
+
+    def cut(self, reader: Layer, producer: Layer, group: ChannelGroup, support: Sequence[int]) -> Cut | None:
+        """Return what is left of `group`, of which `support` is, where it lies between a producer that waits and its reader, and nowhere else.
+
+        None where there is more to it than to take the others out.
+        """
+        network, way = self._task.network, self._ways.get(reader.node)
+        if way is None or producer.outputs is None or not support or reader.kernel.wide(reader.weights.shape[1]):
+            return None
+        ends = (way.producer.node,), (way.reader.node,)
+        alone = (group.producers, tuple(consumer.node for consumer in group.consumers)) == ends
+        if not alone or any(part.positions.size < part.size for part in group.slices) or not separate(network, way):
+            return None
+        tensors, constants = dict[str, Left](), dict[Use, Left]()
+        for axis, positions in kept_positions(self._task.graph, {group.name: support}).items():
+            if axis.use is None:
+                tensors[axis.tensor] = (axis.index, positions)
+            else:
+                constants[axis.use] = (axis.index, positions)
+        if producer.bias is not None and producer.bias.use not in constants:
+            constants[producer.bias.use] = (0, producer.outputs)  # it is new
+        return Cut(tensors=tensors, constants=constants)
 
     def anchor(self, contraction: Contraction) -> int:
         """Return where the pruned model waits at a contraction: before the producers that are still to be refitted with their readers."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.calibration.original import Left, Original
+from onnx_subprune.calibration.cut import Left
+from onnx_subprune.calibration.original import Original
 from onnx_subprune.graph.channels import Axis, ChannelGraph, IntArray, Use
 from onnx_subprune.graph.model import Network
 from onnx_subprune.graph.trace import trace

@@ -196,6 +196,15 @@ class Walk:
             mine = [consumer for consumer in group.consumers if consumer.node == layer.node]
             if mine and group.name not in self._choices:
                 self._choices[group.name] = self._chosen(group, mine[0], layer, moments)
+                self._cut(group, layer)
+
+    def _cut(self, group: ChannelGroup, reader: Layer) -> None:
+        """Let the pruned model go without the channels that are dropped, where they lie ahead."""
+        way = self._pairing.way(reader.contraction)
+        if way is not None:
+            cut = self._pairing.cut(reader, self._layer(way.producer), group, self._choices[group.name].support)
+            if cut is not None:
+                self._models.cut(cut)
 
     def _chosen(self, group: ChannelGroup, consumer: Consumer, layer: Layer, moments: Regression) -> Choice:
         task = self._task

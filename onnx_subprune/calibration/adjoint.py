@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from onnx_subprune.calibration.cut import chosen
 from onnx_subprune.calibration.kernel import Kernel
-from onnx_subprune.calibration.ways import JOINING, POOLING, SMOOTH, Link, Way, whole_numbers
+from onnx_subprune.calibration.ways import Link, Way, separate, whole_numbers
 from onnx_subprune.graph.channels import Contraction, Use
 from onnx_subprune.graph.model import Network, attribute
 
@@ -31,11 +32,17 @@ OUTPUT, RESIDUAL, GRADIENT = "producer output", "reader residual", "gradient"
 class Adjoint:
     """See the module. output: name of the producer's output. model: reads OUTPUT and RESIDUAL, computes GRADIENT; serialized.
 
-    RESIDUAL and GRADIENT may be of some of the reader's outputs, and of the producer's, alone.
+    RESIDUAL and GRADIENT may be of some of the reader's outputs, and of the producer's, alone; and so may OUTPUT, of `channels` on `axis`.
     """
 
     output: str
     model: bytes
+    channels: Int64 | None
+    axis: int
+
+    def feeds(self, output: Array, residual: Array) -> dict[str, Array]:
+        """Return the inputs of the model for the producer's output and the reader's residual."""
+        return {OUTPUT: chosen(output, self.channels, self.axis), RESIDUAL: residual}
 
 
 def adjoint(
@@ -50,8 +57,12 @@ def adjoint(
     outputs, channels: those of the reader's output that the residual has, and of the producer's that the gradient has; None for all. There is one
     convolution group where there are some.
     """
-    model = _Writer(network, weights, way, outputs, channels).write()
-    return Adjoint(output=way.producer.output.tensor, model=model.SerializeToString(deterministic=True))
+    narrow = channels if separate(network, way) else None
+    model = _Writer(network, weights, way, outputs, channels, narrow=narrow is not None).write()
+    made = way.producer.output
+    return Adjoint(
+        output=made.tensor, model=model.SerializeToString(deterministic=True), channels=narrow, axis=made.index
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +85,18 @@ class _Writer:
         way: Way,
         outputs: Int64 | None,
         channels: Int64 | None,
+        *,
+        narrow: bool,
     ) -> None:
         self._network, self._weights, self._way = network, weights, way
         self._outputs, self._channels = outputs, channels
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, Array] = {}
-        self._narrow = channels is not None and self._separate()
+        self._narrow = narrow
 
     def write(self) -> ModelProto:
         """Return the model; see the module."""
-        here, passed = self._chosen(OUTPUT) if self._narrow else OUTPUT, list[_Passed]()
+        here, passed = OUTPUT, list[_Passed]()
         for link in self._way.links:
             passed.append(self._forwards(link, here))
             here = passed[-1].outside
@@ -91,7 +104,8 @@ class _Writer:
         for item in reversed(passed):
             gradient = self._backwards(item, gradient)
         if self._channels is not None and not self._narrow:
-            gradient = self._chosen(gradient)
+            place = self._way.producer.output.index
+            gradient = self._add("Gather", gradient, self._constant(self._channels), axis=place)
         self._nodes.append(helper.make_node("Identity", [gradient], [GRADIENT]))
         graph = helper.make_graph(
             self._nodes,
@@ -102,26 +116,6 @@ class _Writer:
         )
         proto = self._network.proto
         return helper.make_model(graph, opset_imports=proto.opset_import, ir_version=max(4, proto.ir_version))
-
-    def _separate(self) -> bool:
-        """True if every channel goes its own way, in its own place, and no constant but those of a BatchNormalization tells them apart."""
-        if self._way.reader.groups > 1:
-            return False
-        for index in (index for link in self._way.links for index in link.nodes):
-            node = self._network.nodes[index]
-            if node.op_type == "BatchNormalization" and self._way.producer.output.index == 1:
-                continue
-            known = [name for name in node.input if name in self._network.constants]
-            if node.op_type not in SMOOTH | JOINING | POOLING or any(
-                self._network.array(name).size > 1 for name in known
-            ):
-                return False
-        return True
-
-    def _chosen(self, tensor: str) -> str:
-        """The channels that count, of a tensor laid out as the producer's output."""
-        assert self._channels is not None, "all channels count"
-        return self._add("Gather", tensor, self._constant(self._channels), axis=self._way.producer.output.index)
 
     def _add(self, op: str, *inputs: str, **attributes: Sequence[int] | int) -> str:
         made = f"{op}_{len(self._nodes)}"

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.adjoint import Adjoint
+from onnx_subprune.calibration.cut import chosen
 from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
 from onnx_subprune.calibration.targets import Aim
 from onnx_subprune.calibration.unfold import output_positions, sample_positions
@@ -57,12 +58,12 @@ class Ask:
     back: Adjoint | None = None
 
     def source(self, x: Array) -> Array:
-        """Return the channels of the input that count."""
-        return x if self.channels is None else x.take(self.channels, axis=self.kernel.input_axis)
+        """Return the channels of the input that count; they may be all that there are."""
+        return chosen(x, self.channels, self.kernel.input_axis)
 
     def output(self, y: Array) -> Array:
-        """Return the channels of the aim's tensor, or of one of its shape, that count."""
-        return y if self.outputs is None else y.take(self.outputs, axis=self.axis)
+        """Return the channels of the aim's tensor, or of one of its shape, that count; they may be all that there are."""
+        return chosen(y, self.outputs, self.axis)
 
 
 def drawn(ask: Ask, input_shape: Sequence[int], chunk: int) -> Int64 | None:

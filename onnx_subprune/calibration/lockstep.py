@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.ask import Ask, What, drawn
 from onnx_subprune.calibration.collector import Collector
+from onnx_subprune.calibration.cut import Cut
 from onnx_subprune.calibration.energies import Energies
 from onnx_subprune.calibration.original import Original
 from onnx_subprune.calibration.regression import Sums
@@ -55,6 +56,12 @@ class Lockstep(Protocol):
 
     def override(self, use: Use, value: Array) -> None:
         """From now on the pruned model has this constant there."""
+
+    def cut(self, cut: Cut) -> None:
+        """From now on the pruned model has these channels of a group alone; all that makes and reads them lies ahead.
+
+        Constants are still given whole.
+        """
 
     def collect(self, ask: Ask) -> list[Sums]:
         """Return the sums over the even and over the odd chunks (over all, if there is only one chunk).
@@ -125,6 +132,10 @@ class Streams:
     def override(self, use: Use, value: Array) -> None:
         """See `Lockstep`."""
         self._current.override(use, value)
+
+    def cut(self, cut: Cut) -> None:
+        """See `Lockstep`."""
+        self._current.cut(cut)
 
     def collect(self, ask: Ask) -> list[Sums]:
         """See `Lockstep`."""

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.calibration.cut import Left
 from onnx_subprune.graph.model import Network
 
 Array = NDArray[np.generic]
-Left = tuple[int, NDArray[np.int64]]
-"""An axis, and the positions on it that are left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

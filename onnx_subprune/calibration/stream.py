@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from onnx_subprune.calibration.alongside import alongside
+from onnx_subprune.calibration.cut import Cut, Left, taken
 from onnx_subprune.calibration.narrow import channels_read
 from onnx_subprune.calibration.running import Running
 from onnx_subprune.calibration.store import Held, Store
@@ -32,6 +33,8 @@ PIECE = 8 << 20
 gigabytes. A convolutional network on photographs takes half the time that it takes in batches of 32."""
 
 
+SLOTS = 5
+"""Inputs of a node that may be constants of a channel group: a BatchNormalization has as many."""
 PLAIN = frozenset(np.dtype(name) for name in ("float16", "float32", "float64", "int32", "int64", "bool"))
 """Element types that may be written in place."""
 
@@ -45,6 +48,7 @@ class Stream:
     def __init__(self, network: Network, data: Calibration, store: Store, running: Running) -> None:
         self._network, self._store, self._running = network, store, running
         self._overrides: dict[Use, Array] = {}
+        self._lefts: dict[Use, list[Left]] = {}
         self._held: dict[str, list[Held]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.position = 0
@@ -56,8 +60,22 @@ class Stream:
                 self._held.setdefault(name, []).append(store.put(chunk[name]))
 
     def override(self, use: Use, value: Array) -> None:
-        """From now on the node of `use` sees `value` in that slot."""
-        self._overrides[use] = value
+        """From now on the node of `use` sees `value` in that slot, as far as it has not been cut."""
+        self._overrides[use] = taken(value, self._lefts.get(use, ()))
+
+    def cut(self, cut: Cut) -> None:
+        """From now on there are these channels alone; the nodes that make and read them lie ahead."""
+        for use, left in cut.constants.items():
+            inputs = self._network.node(use.node).input
+            if use not in self._overrides and use.slot < len(inputs) and inputs[use.slot]:
+                self.override(use, self._network.array(inputs[use.slot]))
+            if use in self._overrides:
+                self._overrides[use] = taken(self._overrides[use], [left])
+            self._lefts.setdefault(use, []).append(left)
+        for name, left in cut.tensors.items():
+            self._shapes.pop(name, None)
+            for held in self._held.get(name, ()):
+                held.replace(taken(held.get(), [left]))
 
     def read(self, names: Sequence[str], chunks: Sequence[int] | None = None) -> Iterator[Mapping[str, Array]]:
         """Yield, chunk by chunk, the tensors `names`, computed from what is held where they are not held themselves.
@@ -183,7 +201,9 @@ class _Runner:
         graph = GraphProto(name="part")
         for index in chosen:
             node, label = network.nodes[index], network.labels[index]
-            uses = [use for use in (Use(label, slot) for slot in range(4)) if use in overrides or use in self._opened]
+            uses = [
+                use for use in (Use(label, slot) for slot in range(SLOTS)) if use in overrides or use in self._opened
+            ]
             if uses:
                 copy = NodeProto()
                 copy.CopyFrom(node)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnx_subprune.calibration.adjoint import GRADIENT, OUTPUT, RESIDUAL
+from onnx_subprune.calibration.adjoint import GRADIENT
 from onnx_subprune.calibration.ask import Ask, What, drawn
 from onnx_subprune.calibration.original import Original
 from onnx_subprune.calibration.running import Running
@@ -86,8 +86,7 @@ class Answers:
         back = self._ask.back
         assert self._session is not None
         assert back is not None, "nothing is sent back"
-        feeds = {OUTPUT: have[back.output], RESIDUAL: residual}
-        return self._session.run(feeds, [GRADIENT])[GRADIENT]
+        return self._session.run(back.feeds(have[back.output], residual), [GRADIENT])[GRADIENT]
 
 
 def _names(ask: Ask) -> list[str]:

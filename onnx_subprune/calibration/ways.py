@@ -73,6 +73,20 @@ def ways(network: Network, contractions: Sequence[Contraction]) -> dict[str, Way
     return found
 
 
+def separate(network: Network, way: Way) -> bool:
+    """True if every channel goes its own way, in its own place, and no constant but those of a BatchNormalization tells them apart."""
+    if way.reader.groups > 1:
+        return False
+    for index in (index for link in way.links for index in link.nodes):
+        node = network.nodes[index]
+        if node.op_type == "BatchNormalization" and way.producer.output.index == 1:
+            continue
+        known = [name for name in node.input if name in network.constants]
+        if node.op_type not in SMOOTH | JOINING | POOLING or any(network.array(name).size > 1 for name in known):
+            return False
+    return True
+
+
 def whole_numbers(node: NodeProto, name: str, default: Sequence[int] = ()) -> tuple[int, ...]:
     """Return an attribute that holds integers."""
     value = attribute(node, name, default)

@@ -21,6 +21,7 @@ from distributed import Client, Future, KilledWorker
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.ask import Ask
+from onnx_subprune.calibration.cut import Cut
 from onnx_subprune.calibration.lockstep import Lockstep
 from onnx_subprune.calibration.original import Original
 from onnx_subprune.calibration.regression import Sums
@@ -150,6 +151,10 @@ class _Run:
     def override(self, use: Use, value: NDArray[np.generic]) -> None:
         """See `Lockstep`."""
         self._log.append(Override(use, value))
+
+    def cut(self, cut: Cut) -> None:
+        """See `Lockstep`."""
+        self._log.append(cut)
 
     def collect(self, ask: Ask) -> list[Sums]:
         """See `Lockstep`."""

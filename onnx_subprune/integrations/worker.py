@@ -18,8 +18,9 @@ from onnx import ModelProto
 from threadpoolctl import threadpool_limits
 
 from onnx_subprune.calibration.ask import Ask
+from onnx_subprune.calibration.cut import Cut, Left
 from onnx_subprune.calibration.lockstep import Streams
-from onnx_subprune.calibration.original import Left, Original
+from onnx_subprune.calibration.original import Original
 from onnx_subprune.calibration.regression import Sums
 from onnx_subprune.calibration.running import Opener, Running
 from onnx_subprune.graph.channels import Use
@@ -77,7 +78,7 @@ class Override:
     value: Array
 
 
-Command = Open | Advance | AdvanceOriginal | Override
+Command = Open | Advance | AdvanceOriginal | Override | Cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -173,6 +174,8 @@ class _State:
                     self._streams.advance_original(command.position, command.also)
                 case Override():
                     self._streams.override(command.use, command.value)
+                case Cut():
+                    self._streams.cut(command)
         self.done += 1
 
     def _opened(self, command: Open) -> Streams:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.ask import Ask
+from onnx_subprune.calibration.cut import Cut
 from onnx_subprune.calibration.lockstep import Lockstep
 from onnx_subprune.calibration.original import Original
 from onnx_subprune.calibration.regression import Sums
@@ -62,6 +63,9 @@ class _Answers:
         """See `Lockstep`."""
 
     def override(self, use: Use, value: NDArray[np.generic]) -> None:
+        """See `Lockstep`."""
+
+    def cut(self, cut: Cut) -> None:
         """See `Lockstep`."""
 
     def collect(self, ask: Ask) -> list[Sums]:

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from onnx_subprune.calibration.adjoint import GRADIENT, OUTPUT, RESIDUAL, adjoint
+from onnx_subprune.calibration.adjoint import GRADIENT, adjoint
 from onnx_subprune.calibration.ways import ways
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import Network
@@ -74,8 +74,8 @@ def compared(network, weights=None):
     generator = np.random.default_rng(0)
     value = generator.standard_normal((2, 6, 9, 9)).astype(np.float32)
     residual = generator.standard_normal(forward(value).shape).astype(np.float32)
-    model = onnx.ModelProto.FromString(adjoint(network, way, weights or {}).model)
-    gradient = Session(model).run({OUTPUT: value, RESIDUAL: residual}, [GRADIENT])[GRADIENT]
+    back = adjoint(network, way, weights or {})
+    gradient = Session(onnx.ModelProto.FromString(back.model)).run(back.feeds(value, residual), [GRADIENT])[GRADIENT]
     assert gradient.shape == value.shape
     change = generator.standard_normal(value.shape).astype(np.float32) * 1e-4
     there = float(np.sum((forward(value + change) - forward(value - change)) / 2 * residual))
@@ -140,12 +140,14 @@ def test_the_gradient_of_some_channels_is_that_of_a_residual_which_is_zero_in_th
         residual[:, np.setdiff1d(np.arange(residual.shape[1]), outputs)] = 0.0
     channels = np.array([1, 2, 5])
 
-    def sent(model, given):
-        return Session(onnx.ModelProto.FromString(model)).run({OUTPUT: value, RESIDUAL: given}, [GRADIENT])[GRADIENT]
+    def sent(back, output, given):
+        model = Session(onnx.ModelProto.FromString(back.model))
+        return model.run(back.feeds(output, given), [GRADIENT])[GRADIENT]
 
-    whole = sent(adjoint(network, way, {}).model, residual)
-    some = sent(
-        adjoint(network, way, {}, outputs, channels).model, residual if outputs is None else residual[:, outputs]
-    )
-    assert np.any(some)
-    np.testing.assert_allclose(some, whole[:, channels], rtol=1e-4, atol=1e-5 * np.abs(whole).max())
+    whole = sent(adjoint(network, way, {}), value, residual)
+    narrow = adjoint(network, way, {}, outputs, channels)
+    given = residual if outputs is None else residual[:, outputs]
+    for output in (value, value[:, channels]) if narrow.channels is not None else (value,):
+        some = sent(narrow, output, given)
+        assert np.any(some)
+        np.testing.assert_allclose(some, whole[:, channels], rtol=1e-4, atol=1e-5 * np.abs(whole).max())
