@@ -1,11 +1,12 @@
 """Choices that are made before the walk, and what they leave of the inputs of a contraction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.calibration.alongside import aside
 from onnx_subprune.calibration.equations import columns_of, problem_of
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.regression import Regression
@@ -30,19 +31,27 @@ def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice
         task = replace(task, data=task.data.about(SEEN))
     needed = {consumer.node: consumer.contraction for group in groups for consumer in group.consumers}
     moments: dict[str, Regression] = {}
-    for done, (contraction, found) in enumerate(task.survey(list(needed.values()), times=1)):
-        moments[contraction.node] = found.centered()
-        task.watch("surveying", done + 1, len(needed))
-    choices = dict(task.choices)
-    for group in groups:
-        problems = []
-        for consumer in group.consumers:
-            kernel, weights = kernel_of(task.network, consumer.contraction)
-            alive = alive_columns(task.graph, choices, consumer.contraction, kernel, weights)
-            problems.append(problem_of(consumer, kernel, moments[consumer.node], weights, alive))
-        choice = task.choose(group, problems, [task.widths[group.name]])[0]
-        choices[group.name] = replace(choice, conditioning=conditioning(problems, choice.support))
+    choices, waiting = dict(task.choices), [*groups]
+    with aside(task.running.cores) as later:
+        for done, (contraction, found) in enumerate(task.survey(list(needed.values()), times=1)):
+            moments[contraction.node] = found
+            while waiting and all(consumer.node in moments for consumer in waiting[0].consumers):
+                later(_choose, task, waiting.pop(0), moments, choices)
+            task.watch("surveying", done + 1, len(needed))
     return choices
+
+
+def _choose(
+    task: Task, group: ChannelGroup, moments: Mapping[str, Regression], choices: MutableMapping[str, Choice]
+) -> None:
+    """Add the choice of `group` to `choices`."""
+    problems = []
+    for consumer in group.consumers:
+        kernel, weights = kernel_of(task.network, consumer.contraction)
+        alive = alive_columns(task.graph, choices, consumer.contraction, kernel, weights)
+        problems.append(problem_of(consumer, kernel, moments[consumer.node].centered(), weights, alive))
+    choice = task.choose(group, problems, [task.widths[group.name]])[0]
+    choices[group.name] = replace(choice, conditioning=conditioning(problems, choice.support))
 
 
 def alive_columns(

@@ -280,6 +280,7 @@ class Walk:
                 break
         if not drafts:
             return state[-1]
+        self._models.advance(pruned.position, [ask.input])  # of all samples, and for the steps behind
         halves, known = self._collected(aimed(task, reader, aim, alive, renew=renew)), Known(threads=task.running.cores)
         last = fit(halves, state[-1][0].weights, alive, free_bias=reader.bias is not None, known=known)
         self._take(reader, last)

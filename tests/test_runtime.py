@@ -10,7 +10,9 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
 
 from onnx_subprune import runtime
+from onnx_subprune.data import Calibration, chunk_size
 from onnx_subprune.errors import DataError, ModelError
+from onnx_subprune.measurement import raced
 from onnx_subprune.runtime import Port, Session, environment, observe, observe_shapes
 from onnx_subprune.timing import latency, latency_ratio
 
@@ -354,3 +356,18 @@ def test_the_environment_names_what_a_result_depends_on():
     found = environment()
     assert set(found) == {"python", "platform", "onnx", "onnxruntime", "numpy", "scipy"}
     assert found["numpy"] == np.__version__
+
+
+@pytest.mark.parametrize(
+    ("shape", "fixed", "count"),
+    [
+        ((100, 3, 8, 8), None, 25),
+        ((100, 3, 224, 224), None, 3),
+        ((5, 3, 1000, 1000), None, 1),
+        ((32, 3, 224, 224), 8, 8),
+    ],
+)
+def test_a_latency_is_that_of_a_chunk_or_of_less_where_samples_are_large(shape, fixed, count):
+    array = np.zeros(shape, np.float32)
+    data = Calibration(arrays={"x": array}, chunk=fixed or chunk_size(len(array), None), fixed=fixed)
+    assert raced(data) == count

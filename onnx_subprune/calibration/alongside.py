@@ -4,13 +4,14 @@ NumPy and onnxruntime both let go of the interpreter, and a chunk a thread takes
 computed from a chunk does not depend on the number of threads.
 """
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from threading import local
-from typing import TypeVar, TypeVarTuple
+from typing import Protocol, TypeVar, TypeVarTuple
 
 Result = TypeVar("Result")
 Job = TypeVarTuple("Job")
@@ -44,6 +45,38 @@ def alongside(work: Callable[[*Job], Result], jobs: Iterable[tuple[*Job]], threa
         for future in waiting:
             future.cancel()
         wait(waiting)
+
+
+class Later(Protocol):
+    """Takes work that is done in the order in which it comes."""
+
+    def __call__(self, work: Callable[[*Job], None], *job: *Job) -> None:
+        """Do `work(*job)`, now or later."""
+
+
+def _now(work: Callable[[*Job], None], *job: *Job) -> None:
+    work(*job)
+
+
+@contextlib.contextmanager
+def aside(threads: int) -> Iterator[Later]:
+    """Let work be done one after the other in a thread beside this one, if there are two or more; all is done at the end."""
+    if threads < 2:
+        yield _now
+        return
+    with ThreadPoolExecutor(1) as pool:
+        jobs = list[Future[None]]()
+
+        def later(work: Callable[[*Job], None], *job: *Job) -> None:
+            jobs.append(pool.submit(work, *job))
+
+        try:
+            yield later
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+        for item in jobs:
+            item.result()
 
 
 _HERE = local()

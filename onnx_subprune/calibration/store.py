@@ -1,9 +1,6 @@
 """Where activations wait between two steps of the walk: in memory up to a budget, beyond it in files of a temporary folder."""
 
 import bisect
-import contextlib
-import ctypes
-import os
 import shutil
 import tempfile
 import weakref
@@ -17,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.calibration.heap import give_back, in_use, resident
 from onnx_subprune.errors import OutputError
 
 Array = NDArray[np.generic]
@@ -54,18 +52,11 @@ PILE = 256 << 20
 """Bytes that are freed, or half of what may be held, before they go back to the system: that takes time, and getting them again more."""
 
 
-def resident() -> float:
-    """Return the bytes of memory that this process takes; infinity where the system does not say."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return float("inf")
-
-
 class Store:
     """Holds arrays within `budget` bytes of memory; the rest goes to disk. Leaving it as a context removes the files, and so does its end.
 
-    spare: while the process takes less than so many bytes, it holds more. ceiling: above so many, what is freed goes back to the system.
+    spare: while the process uses less than so many bytes, it holds more. ceiling: above so many, it does not, and what is freed goes
+    back to the system.
     """
 
     def __init__(self, budget: int, spare: int = 0, ceiling: int = 0) -> None:
@@ -80,7 +71,7 @@ class Store:
 
     def put(self, array: Array) -> Held:
         """Take `array` in, which nobody may change from now on; OutputError if there is no room for it on disk."""
-        if self._used + array.nbytes <= self.budget or resident() + array.nbytes <= self._spare:
+        if self._used + array.nbytes <= self.budget or self._spared(array.nbytes):
             self._used += array.nbytes
             return Held(self, array, None, array.nbytes)
         try:
@@ -94,6 +85,10 @@ class Store:
             ) from error
         self.spilled += array.nbytes
         return Held(self, None, path, array.nbytes)
+
+    def _spared(self, size: int) -> bool:
+        """True if there is room for so many bytes beyond the budget."""
+        return in_use() + size <= self._spare and resident() <= self._ceiling
 
     def _file(self, size: int) -> Path:
         """Return a file for so many bytes: one that is free, for what it holds in memory is cheaper to write over than to get anew."""
@@ -123,8 +118,7 @@ class Store:
         """Return freed memory to the system, where the C library can: it keeps pieces of the size of activations for long."""
         if self._freed >= max(PILE, self.budget // 2) and resident() > self._ceiling:
             self._freed = 0
-            with contextlib.suppress(OSError, AttributeError):
-                ctypes.CDLL(None).malloc_trim(0)
+            give_back()
 
     def __enter__(self) -> "Store":
         return self

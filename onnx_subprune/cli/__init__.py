@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
+from onnx_subprune.calibration.heap import share_one_heap
 from onnx_subprune.cli import collect, compare, inspect, merge, prune, sensitivity
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.heap import share_one_heap
 from onnx_subprune.errors import SubpruneError, VerificationError
 
 COMMANDS = (prune, inspect, sensitivity, compare, collect, merge)

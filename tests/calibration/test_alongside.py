@@ -5,7 +5,7 @@ from threading import get_ident
 
 import pytest
 
-from onnx_subprune.calibration.alongside import alongside, cores_of, threads_each
+from onnx_subprune.calibration.alongside import alongside, aside, cores_of, threads_each
 
 
 def test_threads_change_neither_results_nor_their_order():
@@ -45,3 +45,42 @@ def test_threads_are_shared_out_among_jobs():
     assert [threads_each(8, jobs) for jobs in (0, 1, 3, 8, 100)] == [8, 8, 2, 1, 1]
     assert cores_of(3) == 3
     assert cores_of(None) >= 1
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_work_aside_is_done_in_order_by_the_end(threads):
+    done, threads_of = [], set()
+
+    def work(number: int) -> None:
+        time.sleep(0.01 * (number == 0))
+        done.append(number)
+        threads_of.add(get_ident())
+
+    with aside(threads) as later:
+        for number in range(6):
+            later(work, number)
+    assert done == [0, 1, 2, 3, 4, 5]
+    assert (get_ident() in threads_of) == (threads == 1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_errors_of_work_aside_come_out(threads):
+    def fail() -> None:
+        raise ValueError("aside")
+
+    with pytest.raises(ValueError, match="aside"), aside(threads) as later:
+        later(fail)
+
+
+def test_an_error_beside_work_aside_drops_what_waits():
+    done = []
+
+    def interrupted() -> None:
+        with aside(2) as later:
+            for _ in range(50):
+                later(lambda: done.append(time.sleep(0.01)))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupted()
+    assert len(done) < 50

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnx_subprune.calibration.store import Shelf, Store, resident
+from onnx_subprune.calibration import heap
+from onnx_subprune.calibration.heap import in_use, resident
+from onnx_subprune.calibration.store import Shelf, Store
 from onnx_subprune.errors import OutputError
 
 
@@ -95,10 +97,27 @@ def test_room_that_is_given_back_is_used_again():
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not say what memory a process takes")
 def test_more_is_held_while_the_process_is_small():
     assert 10 << 20 < resident() < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with Store(0, spare=int(2 * resident())) as store:
+    with Store(0, spare=int(2 * in_use()), ceiling=int(2 * resident())) as store:
         assert store.put(array(0)).path is None
-    with Store(0, spare=int(resident() / 2)) as store:
+    with Store(0, spare=int(in_use() / 2), ceiling=int(2 * resident())) as store:
         assert store.put(array(0)).path is not None
+    with Store(0, spare=int(2 * in_use()), ceiling=int(resident() / 2)) as store:
+        assert store.put(array(0)).path is not None
+
+
+def test_what_is_let_go_of_is_not_in_use():
+    before = in_use()
+    held = np.ones(4 << 20)
+    assert in_use() - before == pytest.approx(held.nbytes, rel=0.1)
+    del held
+    assert in_use() - before < 8 << 20
+
+
+def test_where_the_c_library_does_not_say_the_process_does(monkeypatch):
+    monkeypatch.setattr(heap, "_function", lambda name: None)
+    assert in_use() == pytest.approx(resident(), rel=0.05)
+    heap.give_back()
+    heap.share_one_heap()
 
 
 def test_a_shelf_forgets_what_is_replaced():
