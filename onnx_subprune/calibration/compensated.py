@@ -2,16 +2,30 @@
 
 The summands are sums of float32 products, so they have few significant bits, and a pair holds 106: the sum in the pair
 is exact unless summands differ by more than about 2^60 in size. `total` then rounds once: every order, the same bytes.
+
+Most often hi alone is exact: all summands are multiples of some power of two, and as long as their sum is less than 2^53 of those, it is a
+float64. Then a plain addition does what TwoSum would do, in less than half the time. That is looked after strip by strip.
 """
+
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 Summand = NDArray[np.float64] | NDArray[np.float32]
 
-STRIP = 1 << 14
-"""Elements that are worked on at a time: they and the four temporaries stay in the cache."""
+STRIP = 1 << 12
+"""Elements that are exact, or not, together."""
+AT_WORK = 1 << 14
+"""Elements that TwoSum works on at a time: they and the four temporaries stay in the cache."""
+BLOCK = 1 << 18
+"""Elements whose exponents are looked at, and which are added, before the next: they stay in the cache too."""
+
+EXACT = 2.0**52
+"""Multiples of a power of two up to so many times it are float64 numbers; half of what there are, for the bound is rounded itself."""
 
 
 class CompensatedSum:
@@ -19,15 +33,34 @@ class CompensatedSum:
 
     def __init__(self, hi: Float64 | None = None, lo: Float64 | None = None) -> None:
         self.hi, self.lo = hi, lo
+        self._grains: _Grains | None = None
 
     def add(self, value: Summand) -> None:
         """Add `value`, float32 or float64."""
+        flat = value.reshape(-1)
         if self.hi is None or self.lo is None:
             self.hi = np.array(value, np.float64, order="C")
             self.lo = np.zeros_like(self.hi)
+            if flat.dtype == np.float32:
+                self._grains = _Grains(flat.size)
+                for start in range(0, flat.size, BLOCK):
+                    self._grains.joined(start, flat[start : start + BLOCK])
             return
         assert self.hi.shape == value.shape
-        _two_sum(self.hi.reshape(-1), self.lo.reshape(-1), value.reshape(-1))
+        hi, lo = self.hi.reshape(-1), self.lo.reshape(-1)
+        if flat.dtype != np.float32:
+            self._grains = None  # as many bits as a float64 has
+        if self._grains is None:
+            two_sum(hi, lo, flat)
+            return
+        for start in range(0, flat.size, BLOCK):
+            block = slice(start, start + BLOCK)
+            for part, exact in _runs(self._grains.joined(start, flat[block])):
+                above, below, summand = hi[block][part], lo[block][part], flat[block][part]
+                if exact:
+                    np.add(above, summand, out=above)
+                else:
+                    two_sum(above, below, summand)
 
     def merge(self, other: "CompensatedSum") -> None:
         """Add everything that was added to `other`."""
@@ -42,15 +75,47 @@ class CompensatedSum:
         return np.asarray(self.hi + self.lo)
 
 
-def _two_sum(hi: Float64, lo: Float64, value: Summand) -> None:
+class _Grains:
+    """Of every strip the largest power of two, at most, that all summands are multiples of, and a bound on their sum."""
+
+    def __init__(self, size: int) -> None:
+        strips = -(-size // STRIP)
+        self._grain, self._bound = np.full(strips, np.inf), np.zeros(strips)
+
+    def joined(self, start: int, values: Summand) -> Mask:
+        """Count in the elements, float32, from number `start` on, whole strips; return which of these still have exact sums in float64."""
+        bits = values.view(np.uint32) & np.uint32(0x7FFFFFFF)
+        rest = len(bits) % STRIP
+        parts = [bits[: len(bits) - rest].reshape(-1, STRIP), bits[len(bits) - rest :].reshape(-1, rest or 1)]
+        largest = np.concatenate([part.max(axis=1) for part in parts])
+        for part in parts:
+            np.subtract(part, np.uint32(1), out=part)  # zeros wrap around to the largest number there is
+        smallest = np.concatenate([part.min(axis=1) for part in parts]) + np.uint32(1)
+        exponents = np.maximum(smallest >> np.uint32(23), 1).astype(np.int64) - 150
+        here = slice(start // STRIP, start // STRIP + len(largest))
+        grain = np.where(smallest > 0, np.ldexp(1.0, exponents), np.inf)
+        self._grain[here] = np.minimum(self._grain[here], grain)
+        self._bound[here] += largest.view(np.float32)
+        exact: Mask = self._bound[here] < self._grain[here] * EXACT  # never of infinities and what is not a number
+        return exact
+
+
+def _runs(exact: Mask) -> Iterator[tuple[slice, bool]]:
+    """Yield the elements of strips that follow each other and are exact, or not, alike."""
+    edges = [0, *(np.flatnonzero(np.diff(exact)) + 1).tolist(), len(exact)]
+    for first, last in itertools.pairwise(edges):
+        yield slice(first * STRIP, last * STRIP), bool(exact[first])
+
+
+def two_sum(hi: Float64, lo: Float64, value: Summand) -> None:
     """Add `value` to hi + lo in place.
 
     total = hi + value; back = total - hi; lo += (hi - (total - back)) + (value - back); hi = total, a strip at a time.
     """
-    size = min(STRIP, len(hi))
+    size = min(AT_WORK, len(hi))
     total, back, rest, wide = (np.empty(size) for _ in range(4))
-    for start in range(0, len(hi), STRIP):
-        part = slice(start, start + STRIP)
+    for start in range(0, len(hi), AT_WORK):
+        part = slice(start, start + AT_WORK)
         high, low = hi[part], lo[part]
         if len(high) < size:
             total, back, rest, wide = (temporary[: len(high)] for temporary in (total, back, rest, wide))

@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 
+from onnx_subprune.calibration import compensated as module
 from onnx_subprune.calibration.collector import Collector
-from onnx_subprune.calibration.compensated import CompensatedSum
+from onnx_subprune.calibration.compensated import BLOCK, STRIP, CompensatedSum, two_sum
 from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
 from onnx_subprune.calibration.lags import LagPlan, usable
 from onnx_subprune.calibration.moments import Moments
@@ -149,6 +150,50 @@ def test_a_compensated_sum_does_not_depend_on_the_order_of_its_summands() -> Non
     assert sums[0].tobytes() == sums[1].tobytes() == sums[2].tobytes()
     exact = [math.fsum(column) for column in values[:, :50].T.tolist()]
     np.testing.assert_array_equal(sums[0][:50], exact)
+
+
+SUMMANDS = {
+    "alike": lambda generator, shape: generator.uniform(1.0, 100.0, shape),
+    "of all sizes": lambda generator, shape: (
+        generator.standard_normal(shape) * np.exp(12 * generator.standard_normal(shape))
+    ),
+    "mostly zeros": lambda generator, shape: generator.standard_normal(shape) * (generator.uniform(size=shape) < 1e-3),
+    "zeros": lambda generator, shape: np.zeros(shape) * generator.choice([-1.0, 1.0], shape),
+    "denormal": lambda generator, shape: 1e-44 * generator.integers(-3, 4, shape),
+    "growing": lambda generator, shape: 4.0 ** np.arange(shape[0])[:, None] * generator.uniform(1.0, 2.0, shape),
+    "one infinite": lambda generator, shape: np.where(np.arange(shape[1]) == 7, np.inf, generator.uniform(size=shape)),
+}
+
+
+@pytest.mark.parametrize("size", [1, STRIP, 3 * STRIP + 5, BLOCK + STRIP + 1])
+@pytest.mark.parametrize("kind", SUMMANDS)
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_additions_that_are_exact_give_the_bits_of_compensated_ones(kind: str, size: int) -> None:
+    generator = np.random.default_rng(size)
+    values = SUMMANDS[kind](generator, (20, size)).astype(np.float32)
+    found = CompensatedSum()
+    hi, lo = values[0].astype(np.float64), np.zeros(size)
+    for number, value in enumerate(values):
+        found.add(value)
+        if number:
+            two_sum(hi, lo, value)
+        np.testing.assert_array_equal(found.hi, hi)
+        np.testing.assert_array_equal(found.lo, lo)
+    found.add(values[0].astype(np.float64) / 3.0)  # any float64 will do, and then any float32 again
+    two_sum(hi, lo, values[0].astype(np.float64) / 3.0)
+    found.add(values[1])
+    two_sum(hi, lo, values[1])
+    np.testing.assert_array_equal(found.total(), hi + lo)
+
+
+def test_most_additions_of_products_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    compensated = []
+    monkeypatch.setattr(module, "two_sum", lambda hi, lo, value: compensated.append(value.size))
+    rows = np.maximum(np.random.default_rng(0).standard_normal((16, 200, 300)), 0.0).astype(np.float32)
+    found = CompensatedSum()
+    for part in rows:
+        found.add(part.T @ part)
+    assert sum(compensated) < 0.1 * 15 * 300 * 300
 
 
 def test_lags_are_chosen_where_they_pay() -> None:
