@@ -86,7 +86,7 @@ class Producer:
 class Pruned:
     """The pruned model as far as it is made: it waits at `position`, with `weights` in place of the network's constants.
 
-    held: later tensors that are worth holding while its constants stay as they are.
+    held: later tensors that are worth holding while its constants stay as they are. threads: for linear algebra.
     """
 
     network: Network
@@ -94,6 +94,7 @@ class Pruned:
     weights: MutableMapping[Use, Array]
     position: int
     held: tuple[str, ...]
+    threads: int
 
     def put(self, values: Mapping[Use, Array]) -> None:
         """Give it other constants; what is held of the tensors behind is forgotten."""
@@ -144,7 +145,7 @@ class Joint:
         if found is None or first <= 0.0:
             return 0.0
         before = {use: value for use, value in self._pruned.weights.items() if use.node == self._way.reader.node}
-        step = direction(*found, self._source.alive, free_bias=self._producer.biased)
+        step = direction(*found, self._source.alive, free_bias=self._producer.biased, threads=self._pruned.threads)
         self._pruned.put(self._producer.moved(step, 1.0).values)
         far = reach(whole, step.slope / self._source.share, whole * self._left() / first)
         if far > 0.0:

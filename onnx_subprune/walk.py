@@ -261,11 +261,12 @@ class Walk:
             weights=self._weights,
             position=self._pairing.anchor(reader.contraction),
             held=() if drafts else (ask.input,),
+            threads=task.running.cores,
         )
         joint, state = Joint(pruned, way, ask, source), [(found, known)]
 
         def refit() -> None:
-            other = Known()  # of other inputs; but the ridge stays
+            other = Known(threads=task.running.cores)  # of other inputs; but the ridge stays
             state.append((fit_again(self._whole(ask), state[-1][0], alive, other), other))
             self._take(reader, state[-1][0])
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.regression import Equations, Regression
 from onnx_subprune.graph.channels import Consumer
@@ -58,7 +59,7 @@ class Known:
     """What fits of one contraction share while its inputs and live columns stay the same, and only targets are renewed.
 
     whole: the regression on all samples, from the first fit on. factors: its factorizations within `limit` bytes.
-    threads: 2 or more fit both halves side by side.
+    threads: 2 or more fit both halves side by side, and solve for many targets so.
     """
 
     def __init__(self, limit: int = 0, threads: int = 1) -> None:
@@ -92,7 +93,9 @@ def fit(
         return _among(found, alive)
     total = halves[0] + halves[1] if len(halves) == 2 else halves[0]
     known = known if known is not None else Known()
-    use = [half.centered() if free_bias else half for half in (*halves, total)]
+    use = [*halves, total]
+    if free_bias:
+        use = [*alongside(lambda item: item.centered(), ((item,) for item in use), known.threads)]
     known.whole = use[-1]
     groups, p, _ = prior.shape
     masks = alive.reshape(groups, p)
@@ -138,7 +141,7 @@ def fit_again(whole: Regression, before: Fit, alive: Mask, known: Known) -> Fit:
     for g, mask in enumerate(alive.reshape(groups, p) if before.refitted else ()):
         if mask.any():
             normal = known.whole.normal(g, np.flatnonzero(mask), known.factors.of(g))
-            weights[g][mask] = normal.ridged(_rows(before.weights[g], mask), before.strengths[g])
+            weights[g][mask] = normal.ridged(_rows(before.weights[g], mask), before.strengths[g], known.threads)
     return replace(before, weights=weights, bias=_means(whole, weights) if free_bias else None)
 
 
@@ -187,4 +190,5 @@ def _fit_group(
         return prior, whole.energy, 0.0, strengths[0]
     found = normals[0].validated(normals[1], prior, strengths, threads)
     energy = normals[0].energy + normals[1].energy
-    return whole.ridged(prior, found.strength), found.error * energy, found.prior_error * energy, found.strength
+    fitted = whole.ridged(prior, found.strength, threads)
+    return fitted, found.error * energy, found.prior_error * energy, found.strength

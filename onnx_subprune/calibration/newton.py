@@ -34,7 +34,9 @@ class Step:
     slope: float
 
 
-def direction(moments: Moments, gram: Float64, curvature: Float64, alive: Mask, *, free_bias: bool) -> Step:
+def direction(
+    moments: Moments, gram: Float64, curvature: Float64, alive: Mask, *, free_bias: bool, threads: int = 1
+) -> Step:
     """Return D of the module for the gradients that are the target of `moments`.
 
     gram: X'X, (g, p, p), about the means with `free_bias`; that of `moments` is not looked at. curvature: S, (g * m, g * m).
@@ -45,7 +47,7 @@ def direction(moments: Moments, gram: Float64, curvature: Float64, alive: Mask, 
         cross = cross - moments.sum_input[:, :, None] * moments.sum_target[:, None, :] / moments.count
     groups, p = alive.shape
     m = cross.shape[2]
-    back = _inverse(curvature, DAMPING)(np.eye(len(curvature)))
+    back = _inverse(curvature, DAMPING, threads)(np.eye(len(curvature)))
     weights, bias, slope = np.zeros((groups, p, m)), np.zeros((groups, m)), 0.0
     for g in range(groups):
         mine, left = slice(g * m, (g + 1) * m), np.flatnonzero(alive[g])
@@ -53,7 +55,7 @@ def direction(moments: Moments, gram: Float64, curvature: Float64, alive: Mask, 
             continue
         inside = left if cross.shape[1] == p else np.arange(len(left))
         living = gram[g] if len(left) == gram.shape[1] else gram[g][np.ix_(left, left)]
-        found = _inverse(living, len(left) / moments.count)(cross[g][inside])
+        found = _inverse(living, len(left) / moments.count, threads)(cross[g][inside])
         shift = (moments.sum_target[g] - moments.sum_input[g][inside] @ found) / moments.count
         weights[g][left] = found = found @ back[mine, mine]
         slope += float(np.sum(found * moments.cross[g][inside]))
@@ -63,10 +65,14 @@ def direction(moments: Moments, gram: Float64, curvature: Float64, alive: Mask, 
     return Step(weights=weights, bias=bias if free_bias else None, slope=slope)
 
 
-def _inverse(gram: Float64, strength: float) -> Solver:
+def _inverse(gram: Float64, strength: float, threads: int) -> Solver:
     """Return what solves for the gram with a share of its mean energy added; zeros where that is nothing."""
     energy = float(np.mean(np.diagonal(gram)))
-    return factorized(gram + strength * energy * np.eye(len(gram))) if energy > 0.0 else np.zeros_like
+    if energy <= 0.0:
+        return np.zeros_like
+    damped = gram.copy()
+    damped[np.diag_indices(len(gram))] += strength * energy
+    return factorized(damped, threads)
 
 
 def reach(before: float, slope: float, after: float) -> float:

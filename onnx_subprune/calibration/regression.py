@@ -24,8 +24,8 @@ class Equations(Protocol):
     def validated(self, other: Self, prior: Weights, strengths: Sequence[float], threads: int = 1) -> Validation:
         """Return the best of `strengths`, each fitted on one of the two and judged on the other; with 2 `threads`, side by side."""
 
-    def ridged(self, prior: Weights, strength: float) -> Weights:
-        """Return the weights (p, m) that fit best, pulled towards `prior`."""
+    def ridged(self, prior: Weights, strength: float, threads: int = 1) -> Weights:
+        """Return the weights (p, m) that fit best, pulled towards `prior`; `threads` may share in it."""
 
 
 class Regression(Protocol):

@@ -59,7 +59,7 @@ class Dual:
         best, error = downhill(loss, len(strengths), start)
         return Validation(strengths[best], error / energy, float(sum(np.sum(rest**2) for rest in left)) / energy)
 
-    def ridged(self, prior: Weights, strength: float) -> Weights:
+    def ridged(self, prior: Weights, strength: float, threads: int = 1) -> Weights:
         """Return X, (p, m), laid out as `prior`."""
         solved = self._solved(self.target - product(self.input, prior), strength)
         weights = prior.copy(order="K")

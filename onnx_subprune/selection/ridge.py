@@ -11,10 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
-from onnx_subprune.selection.cholesky import cholesky
+from onnx_subprune.selection.cholesky import cholesky, solved
 from onnx_subprune.selection.lowrank import Gram
 
 Array = NDArray[np.float64]
@@ -52,13 +51,13 @@ class Factored:
         self._kept = kept
         self._solvers: dict[float, Solver] = {}
 
-    def solver(self, strength: float, ridged: Callable[[], Array]) -> "Solver":
+    def solver(self, strength: float, ridged: Callable[[], Array], threads: int) -> "Solver":
         """Return the solver at `strength`, made of `ridged()` if it is not known."""
         known = self._solvers.get(strength)
         if known is not None:
             return known
         gram = ridged()
-        made = factorized(gram)
+        made = factorized(gram, threads)
         if gram.nbytes <= self._kept.left:
             self._kept.left -= gram.nbytes
             self._solvers[strength] = made
@@ -101,9 +100,9 @@ class Normal:
         """Return the best of `strengths`, each fitted on one of the two and judged on the other; with 2 `threads`, side by side."""
         return cross_validated(self, other, prior, strengths, threads)
 
-    def ridged(self, prior: Weights, strength: float) -> Weights:
+    def ridged(self, prior: Weights, strength: float, threads: int = 1) -> Weights:
         """Return the weights X of the module's formula, (p, m)."""
-        return ridge(self.gram, self.cross, prior, strength, self.factored)
+        return ridge(self.gram, self.cross, prior, strength, self.factored, threads)
 
 
 def scales(gram: Gram) -> Array:
@@ -120,15 +119,15 @@ def pseudo_solve(gram: Array, cross: Array) -> Array:
     return factorized(gram)(cross)
 
 
-def factorized(gram: Array) -> Solver:
-    """Return what `pseudo_solve` does with `gram`, for any cross."""
+def factorized(gram: Array, threads: int = 1) -> Solver:
+    """Return what `pseudo_solve` does with `gram`, for any cross; `threads` share in it where there are many targets."""
     if not len(gram):
         return np.zeros_like
     energies = np.diagonal(gram)
     try:
         factor = cholesky(gram)
         if np.all(np.diagonal(factor) ** 2 > DEPENDENT * energies):  # pivots scale with their columns
-            return lambda cross: np.asarray(scipy.linalg.cho_solve((factor, True), cross, check_finite=False))
+            return lambda cross: solved(factor, cross, threads)
     except np.linalg.LinAlgError:
         pass
     scale = scales(gram)[:, None]
@@ -138,7 +137,9 @@ def factorized(gram: Array) -> Solver:
     return lambda cross: np.asarray(scale * (basis @ ((basis.T @ (scale * cross)) / energies)))
 
 
-def ridge(gram: Array, cross: Array, prior: Weights, strength: float, factored: Factored | None = None) -> Weights:
+def ridge(
+    gram: Array, cross: Array, prior: Weights, strength: float, factored: Factored | None = None, threads: int = 1
+) -> Weights:
     """Return the weights X of the module's formula, (p, m); strength 0 is plain least squares."""
     if strength == 0.0:
         return pseudo_solve(gram, cross)
@@ -151,7 +152,7 @@ def ridge(gram: Array, cross: Array, prior: Weights, strength: float, factored: 
         found[np.diag_indices(len(gram))] += pull
         return found
 
-    solver = factorized(ridged()) if factored is None else factored.solver(strength, ridged)
+    solver = factorized(ridged(), threads) if factored is None else factored.solver(strength, ridged, threads)
     return solver(cross + pull * prior)
 
 

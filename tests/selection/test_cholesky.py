@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune.selection import cholesky as module
-from onnx_subprune.selection.cholesky import cholesky, inverted
+from onnx_subprune.selection.cholesky import cholesky, inverted, solved
 
 
 def gram(size: int) -> np.ndarray:
@@ -17,8 +17,9 @@ def gram(size: int) -> np.ndarray:
 @pytest.fixture(params=["addresses", "functions"])
 def way(request, monkeypatch):
     if request.param == "functions":
-        monkeypatch.setattr(module, "_potrf", module._scipy_potrf)
-        monkeypatch.setattr(module, "_potri", module._scipy_potri)
+        monkeypatch.setattr(module, "_ROUTINES", dict.fromkeys(module.SIGNATURES))
+    else:
+        assert all(module._ROUTINES.values()), "SciPy's addresses have changed"
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 200])
@@ -50,7 +51,20 @@ def test_factors_side_by_side_are_those_one_after_the_other():
         np.testing.assert_array_equal(np.tril(factor), np.tril(cholesky(matrix)))
 
 
+@pytest.mark.parametrize(("size", "count"), [(0, 3), (5, 0), (40, 3), (300, 600), (300, 130)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_solutions_solve_and_do_not_depend_on_the_threads(way, size, count, order):
+    matrix, right = gram(size), np.random.default_rng(1).standard_normal((size, count))
+    given = np.array(right, order=order)
+    found = [solved(cholesky(matrix), given, threads) for threads in (1, 2, 3)]
+    np.testing.assert_allclose(matrix @ found[0], right, atol=1e-8)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_array_equal(given, right)
+
+
 def test_a_routine_that_is_not_as_expected_is_left_to_scipy(monkeypatch):
-    monkeypatch.setattr(module, "SIGNATURE", "void (char *, long *)")
-    assert module._routine("dpotrf", module._scipy_potrf) is module._scipy_potrf
-    assert module._routine("no such routine", module._scipy_potrf) is module._scipy_potrf
+    monkeypatch.setitem(module.SIGNATURES, "dpotrf", "void (char *, long *)")
+    monkeypatch.setitem(module.SIGNATURES, "dzzzzz", "void (char *, long *)")
+    assert module._routine("dpotrf") is None
+    assert module._routine("dzzzzz") is None
