@@ -164,8 +164,10 @@ class LagPlan:
                     strip[:, :, j, :, i] = _sum(terms, parts[:, :, :, own]).transpose(0, 2, 1)
             gram[:, own] = strip
         whole = gram.reshape(groups, channels * taps, -1)
-        everywhere = parts[self.boxes.index(Box((0,) * len(self.windows), (None,) * len(self.windows)))]
-        silence(whole, energies(whole) <= ROUNDING * np.repeat(energies(everywhere), taps, axis=1))
+        everywhere = Box((0,) * len(self.windows), (None,) * len(self.windows))
+        if everywhere in self.boxes:  # not if every tap reads zeros beside the image alone
+            of_channels = energies(parts[self.boxes.index(everywhere)])
+            silence(whole, energies(whole) <= ROUNDING * np.repeat(of_channels, taps, axis=1))
         return whole
 
 
