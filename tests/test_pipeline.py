@@ -22,7 +22,7 @@ from onnx_subprune import (
     prune,
     sensitivity,
 )
-from onnx_subprune.errors import DataError, OptionError
+from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.runtime import Session
 from tests.conftest import MODELS
 
@@ -191,3 +191,15 @@ def test_a_layer_with_too_many_inputs_for_its_moments_keeps_them_and_the_rest_is
     assert any("14,400 inputs" in pinned.reason for pinned in found.report.pinned)
     with pytest.raises(OptionError, match="14,400 inputs"):
         prune(model, images, budget=Channels(0.5), only=["w2"])
+
+
+@pytest.mark.parametrize("scale", [1e25, 1e39], ids=["squares overflow", "infinite"])
+@pytest.mark.parametrize("selector", [Forward(), Backward(), Refined()], ids=["forward", "backward", "refined"])
+@pytest.mark.filterwarnings("error", "ignore:overflow encountered in cast")
+def test_activations_that_are_not_numbers_are_refused(few, scale, selector):
+    model = onnx.load(LENET)
+    first = next(t for t in model.graph.initializer if len(t.dims) == 4)
+    weight = onnx.numpy_helper.to_array(first).astype(np.float64) * scale
+    first.CopyFrom(onnx.numpy_helper.from_array(weight.astype(np.float32), first.name))
+    with pytest.raises(ModelError, match=r"infinite, not a number, or too large"):
+        prune(model, few, budget=Channels(0.5), selector=selector)

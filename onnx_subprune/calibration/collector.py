@@ -13,12 +13,22 @@ from onnx_subprune.calibration.compensated import CompensatedSum
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.moments import Moments
 from onnx_subprune.calibration.routes import Products, Route, Unfolding, route
-from onnx_subprune.selection.silence import audible
+from onnx_subprune.errors import ModelError
+from onnx_subprune.selection.silence import audible, energies
 
 Array = NDArray[np.generic]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 SUMS = ("gram", "cross", "energy", "sum_input", "sum_target")
+
+
+def check_finite(node: str, *arrays: Array) -> None:
+    """Raise ModelError if there is an infinity or a NaN in sums over what `node` reads or should put out: nothing fits those."""
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ModelError(
+            f"{node}: what it reads or puts out on the calibration data is infinite, not a number, or too large to be squared in float32: "
+            "check that the data are prepared as the model expects, and the model's weights"
+        )
 
 
 class Collector:
@@ -44,7 +54,8 @@ class Collector:
         """
         assert self._sampled == (positions is not None), "either every chunk comes with positions, or none"
         way = self._way(x.shape) if positions is None else Unfolding(self.contraction, positions)
-        return way.products(x, target, with_gram=self._with_gram)
+        with np.errstate(over="ignore", invalid="ignore"):  # `moments` refuses what is not finite
+            return way.products(x, target, with_gram=self._with_gram)
 
     def add(self, x: Array, target: Array | None = None, positions: Int64 | None = None) -> None:
         """Add one chunk; see `products`."""
@@ -58,7 +69,8 @@ class Collector:
         for name, total in self._sums.items():
             value = getattr(found, name)
             if value is not None:
-                total.add(value)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    total.add(value)
 
     def _way(self, shape: Sequence[int]) -> Route:
         return self._route or (Unfolding(self.contraction) if self._sampled else route(self.contraction, shape))
@@ -77,12 +89,14 @@ class Collector:
             total.merge(other._sums[name])
 
     def moments(self) -> Moments:
-        """Return the moments, rounded once; what was not collected is zero, the gram empty."""
+        """Return the moments, rounded once; what was not collected is zero, the gram empty. ModelError if they are not numbers."""
         assert self._route is not None, "nothing was added"
         found = {name: total.total() for name, total in self._sums.items() if total.hi is not None}
         groups, p = found["sum_input"].shape
         m = found["cross"].shape[2] if "cross" in found else 0
         gram = self._route.gram(found["gram"], p) if "gram" in found else np.zeros((groups, 0, 0))
+        parts = (energies(gram), *(found[name] for name in ("sum_input", "sum_target", "energy") if name in found))
+        check_finite(self.contraction.node, *parts)
         return Moments(
             count=float(self._count),
             gram=gram,

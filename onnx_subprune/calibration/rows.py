@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.calibration.collector import check_finite
 from onnx_subprune.calibration.kernel import Kernel
 from onnx_subprune.calibration.unfold import rows, unfold
 from onnx_subprune.selection import Problem
@@ -172,9 +173,10 @@ class RowCollector:
             self._blocks.setdefault(digest, []).extend(found)
 
     def moments(self) -> Rows:
-        """Return the rows."""
+        """Return the rows; ModelError if they are not numbers."""
         found = [block for digest in sorted(self._blocks) for block in self._blocks[digest]]
         source = np.concatenate([block.input for block in found])
         targets = [block.target for block in found if block.target is not None]
         target = np.concatenate(targets).astype(np.float64) if targets else np.zeros((len(source), 0))
+        check_finite(self.contraction.node, source, target)
         return Rows(input=source, target=target)

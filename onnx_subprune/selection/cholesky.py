@@ -68,6 +68,13 @@ def solved(factor: Array, right: Array, threads: int = 1) -> Array:
 
 def _call(name: str, factor: Array, right: Array | None = None) -> int:
     """Run a routine on arrays in Fortran order, in place; return what it says."""
+    for array in (
+        factor,
+        factor if right is None else right,
+    ):  # by their addresses: anything else would be written over
+        assert array.dtype == np.float64, "LAPACK takes float64"
+        assert array.flags.f_contiguous, "LAPACK takes Fortran order"
+        assert len(array) == len(factor), "the rows do not match"
     routine = _ROUTINES[name]
     if routine is None:
         return _by_scipy(name, factor, right)
