@@ -41,6 +41,11 @@ class Calibration:
         """Number of samples."""
         return len(next(iter(self.arrays.values())))
 
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of a sample."""
+        return _bytes_of(self.arrays)
+
     def chunks(self) -> Iterator[dict[str, Array]]:
         """Yield the feeds, chunk by chunk."""
         for start in range(0, self.samples, self.chunk):

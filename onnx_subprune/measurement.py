@@ -26,8 +26,7 @@ RACED = 1 << 21
 
 def raced(data: Calibration) -> int:
     """Return how many samples a latency is measured on: a chunk, or as many of it as `RACED` says if the model takes any number."""
-    each = sum(array.nbytes for array in data.arrays.values()) // max(data.samples, 1)
-    return data.fixed or max(1, min(data.chunk, RACED // max(each, 1)))
+    return data.fixed or max(1, min(data.chunk, RACED // max(data.sample_bytes, 1)))
 
 
 class Race:

@@ -44,17 +44,17 @@ class Pairing:
         """Return the way to `reader` from the producer that it is refitted with, if it is."""
         return self._ways.get(reader.node)
 
-    def cut(self, reader: Layer, producer: Layer, group: ChannelGroup, support: Sequence[int]) -> Cut | None:
-        """Return what is left of `group`, of which `support` is, where it lies between a producer that waits and its reader, and nowhere else.
+    def cut(self, way: Way, reader: Layer, producer: Layer, group: ChannelGroup, support: Sequence[int]) -> Cut | None:
+        """Return what is left of `group`, of which `support` is, where it lies on the way from a producer that waits, and nowhere else.
 
         None where there is more to it than to take the others out.
         """
-        network, way = self._task.network, self._ways.get(reader.node)
-        if way is None or producer.outputs is None or not support or reader.kernel.wide(reader.weights.shape[1]):
+        if producer.outputs is None or not support or reader.kernel.wide(reader.weights.shape[1]):
             return None
-        ends = (way.producer.node,), (way.reader.node,)
+        ends = (producer.node,), (reader.node,)
         alone = (group.producers, tuple(consumer.node for consumer in group.consumers)) == ends
-        if not alone or any(part.positions.size < part.size for part in group.slices) or not separate(network, way):
+        whole = all(part.positions.size == part.size for part in group.slices)
+        if not (alone and whole and separate(self._task.network, way)):
             return None
         tensors, constants = dict[str, Left](), dict[Use, Left]()
         for axis, positions in kept_positions(self._task.graph, {group.name: support}).items():

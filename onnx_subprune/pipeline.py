@@ -260,5 +260,4 @@ JUDGED, JUDGED_BYTES = 256, 1 << 25
 
 def judged_of(data: Calibration) -> Calibration:
     """Return the first samples, as many as fidelity is measured on."""
-    each = sum(array.nbytes for array in data.arrays.values()) // max(data.samples, 1)
-    return data.take(min(JUDGED, max(4 * data.chunk, JUDGED_BYTES // max(each, 1))))
+    return data.take(min(JUDGED, max(4 * data.chunk, JUDGED_BYTES // max(data.sample_bytes, 1))))

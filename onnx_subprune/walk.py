@@ -202,7 +202,8 @@ class Walk:
         """Let the pruned model go without the channels that are dropped, where they lie ahead."""
         way = self._pairing.way(reader.contraction)
         if way is not None:
-            cut = self._pairing.cut(reader, self._layer(way.producer), group, self._choices[group.name].support)
+            support = self._choices[group.name].support
+            cut = self._pairing.cut(way, reader, self._layer(way.producer), group, support)
             if cut is not None:
                 self._models.cut(cut)
 

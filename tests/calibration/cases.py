@@ -62,7 +62,9 @@ CASES = [
     Case("Conv", (3, 4, 9), (6, 4, 3), {"pads": [1, 1]}, (6,)),
     Case("Conv", (2, 3, 11), (4, 3, 4), {"strides": [3], "pads": [2, 0], "dilations": [2]}, (4,)),
     Case("Conv", (2, 3, 5), (4, 3, 3), {"pads": [4, 4]}),
-    Case("Conv", (2, 3, 3), (4, 3, 2), {"dilations": [10], "pads": [5, 5]}),  # every tap reads zeros beside the image alone
+    Case(
+        "Conv", (2, 3, 3), (4, 3, 2), {"dilations": [10], "pads": [5, 5]}
+    ),  # every tap reads zeros beside the image alone
     Case("Conv", (3, 4, 6, 7), (5, 4, 3, 3), {"pads": [1, 1, 1, 1]}, (5,)),
     Case("Conv", (2, 3, 6, 7), (4, 3, 3, 3), {}, (4,)),
     Case("Conv", (2, 3, 8, 7), (4, 3, 5, 5), {"pads": [2, 2, 2, 2]}),
