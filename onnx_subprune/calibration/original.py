@@ -3,13 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from onnx_subprune.calibration.cut import Left
 from onnx_subprune.graph.model import Network
-
-Array = NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -23,8 +18,3 @@ class Original:
     def place(self, position: int) -> int:
         """Return where the original is when the pruned model is at `position`."""
         return self.places[position] if self.places else position
-
-    def narrowed(self, name: str, array: Array) -> Array:
-        """Return what the pruned model has of a tensor."""
-        left = self.left.get(name)
-        return array if left is None else array.take(left[1], axis=left[0])

@@ -19,6 +19,7 @@ from onnx_subprune.graph.model import Network, attribute
 Array = NDArray[np.generic]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 TINY = 1e-6
 """A channel scaled down by more than this, relative to the largest, is left to aim at its own output."""
@@ -54,17 +55,34 @@ class Aim:
             result = result / self.scale.astype(np.float32).reshape(shape)
         return result
 
+    def residual(self, wanted: Array, current: Array, axis: int) -> Float32:
+        """Return what the output falls short by where `tensor` is `current`, as far as the activation behind can tell; `axis` holds the channels."""
+        now, wish = current.astype(np.float32, copy=False), wanted.astype(np.float32, copy=False)
+        short: Float32 = (wish if self.flat is None else self.seen(wish, now)) - now
+        if np.any(self.scale != 1.0):
+            short = short / self.scale.astype(np.float32).reshape([-1 if at == axis else 1 for at in range(now.ndim)])
+        return short
+
     def seen(self, original: Array, current: Array) -> Float32:
         """Return the original values, but where the activation is flat those of the pruned model that lie on the right side."""
         assert self.flat is not None
         low, high = self.flat
-        wanted = original.astype(np.float32, copy=False)
+        wanted, now = original.astype(np.float32, copy=False), current.astype(np.float32, copy=False)
         seen: Float32 = wanted
         if np.isfinite(high):
-            seen = np.where(wanted >= high, np.maximum(current, np.float32(high)), seen)
+            seen = _where(wanted >= high, np.maximum(now, np.float32(high)), seen)
         if np.isfinite(low):
-            seen = np.where(wanted <= low, np.minimum(current, np.float32(low)), seen)
+            seen = _where(wanted <= low, np.minimum(now, np.float32(low)), seen)
         return seen
+
+
+def _where(mask: Mask, first: Float32, second: Float32) -> Float32:
+    """`np.where`, bit by bit, which has nothing to guess: in a third of the time where the mask is random."""
+    bits = np.negative(mask.view(np.int8), dtype=np.int32)  # all of them, or none
+    chosen = np.bitwise_xor(first.view(np.int32), second.view(np.int32))
+    chosen &= bits
+    chosen ^= second.view(np.int32)
+    return chosen.view(np.float32)
 
 
 def aim_of(

@@ -1,6 +1,6 @@
 """What one chunk has to say to an `Ask`: input, target and positions of a contraction, from what both models have there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +9,14 @@ from onnx import ModelProto
 
 from onnx_subprune.calibration.adjoint import GRADIENT
 from onnx_subprune.calibration.ask import Ask, What, drawn
+from onnx_subprune.calibration.cut import Left
 from onnx_subprune.calibration.original import Original
+from onnx_subprune.calibration.piecewise import piecewise
 from onnx_subprune.calibration.running import Running
 from onnx_subprune.calibration.stream import Read, Stream
 from onnx_subprune.calibration.unfold import at
 
 Array = NDArray[np.generic]
-Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 
@@ -36,11 +37,6 @@ class Beside:
     model: Original
     stream: Stream
 
-    def reader(self, names: Sequence[str], side: int) -> Read:
-        """Return what reads tensors of a chunk as they should be in the pruned model; see `Stream.reader`."""
-        read = self.stream.reader(names, side)
-        return lambda chunk: {name: self.model.narrowed(name, array) for name, array in read(chunk).items()}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pair:
@@ -57,10 +53,12 @@ class Answers:
     def __init__(self, ask: Ask, pair: Pair, side: int, shape: Sequence[int]) -> None:
         self._ask, self._shape = ask, shape
         self._have = pair.current.reader(_names(ask), side)
-        self._wanted = None
+        self._wanted: Read | None = None
+        self._left: Left | None = None
         if ask.aim is not None:
             assert pair.original is not None, "the original model does not run alongside"
-            self._wanted = pair.original.reader([ask.aim.tensor], side)
+            self._wanted = pair.original.stream.reader([ask.aim.tensor], side)
+            self._left = pair.original.model.left.get(ask.aim.tensor)
         self._session = None
         if ask.back is not None:
             self._session = pair.running.open(ModelProto.FromString(ask.back.model), side)
@@ -68,19 +66,58 @@ class Answers:
     def terms(self, chunk: int, number: int) -> Terms:
         """Return those of a chunk, which has that number in the whole data; may be called from several threads."""
         ask, have = self._ask, self._have(chunk)
-        wanted = {} if self._wanted is None else self._wanted(chunk)
+        wanted = None if self._wanted is None or ask.aim is None else self._wanted(chunk)[ask.aim.tensor]
         if ask.what is What.RESIDUAL:
-            return Terms(input=_residual(ask, have, wanted))
+            return Terms(input=self._residual(have, wanted))
         if ask.what is What.PROBE:
-            assert ask.aim is not None, "what is sent back is short of an aim"
-            return Terms(input=self._sent_back(have, _signs(ask.output(wanted[ask.aim.tensor]).shape, number)))
+            assert wanted is not None, "what is sent back is short of an aim"
+            return Terms(input=self._sent_back(have, _signs(self._aimed(wanted).shape, number)))
         positions, source = drawn(ask, self._shape, number), ask.source(have[ask.input])
         if ask.back is None:
-            return Terms(input=source, target=_target(ask, have, wanted, positions), positions=positions)
-        residual = _residual(ask, have, wanted)
+            return Terms(input=source, target=self._target(have, wanted, positions), positions=positions)
+        residual = self._residual(have, wanted)
         target = self._sent_back(have, residual)
         target = target if positions is None else at(target, positions)
         return Terms(input=source, target=target, positions=positions, residual=residual)
+
+    def _aimed(self, wanted: Array) -> Array:
+        """What counts of the original's tensor, which the pruned model may have less of."""
+        left = self._left
+        return self._ask.output(wanted if left is None else wanted.take(left[1], axis=left[0]))
+
+    def _by_samples(self, work: Callable[..., Array], *arrays: Array) -> Array:
+        """Do `work`, some samples at a time where the first axis is none of channels."""
+        axes = {self._ask.axis} if self._left is None else {self._ask.axis, self._left[0]}
+        return work(*arrays) if {axis % arrays[0].ndim for axis in axes} & {0} else piecewise(work, *arrays)
+
+    def _target(self, have: Mapping[str, Array], wanted: Array | None, positions: Int64 | None) -> Array | None:
+        """What the contraction should put out for one chunk."""
+        ask, aim = self._ask, self._ask.aim
+        if aim is None or wanted is None:
+            return None
+
+        def here(tensor: Array) -> Array:
+            return tensor if positions is None else at(tensor, positions)
+
+        def target(wanted: Array, *rest: Array) -> Array:
+            value, others = self._aimed(here(wanted)), iter(rest)
+            if ask.renew:
+                value = aim.seen(value, ask.output(here(next(others))))
+            return aim.target(value, None if aim.other is None else ask.output(here(next(others))), ask.axis)
+
+        beside = [aim.tensor] * ask.renew + ([] if aim.other is None else [aim.other])
+        return self._by_samples(target, wanted, *(have[name] for name in beside))
+
+    def _residual(self, have: Mapping[str, Array], wanted: Array | None) -> Array:
+        """What the contraction puts out short of its aim, as far as the activation behind can tell."""
+        ask, aim = self._ask, self._ask.aim
+        assert aim is not None, "a residual is short of an aim"
+        assert wanted is not None
+
+        def residual(wanted: Array, current: Array) -> Array:
+            return aim.residual(self._aimed(wanted), ask.output(current), ask.axis)
+
+        return self._by_samples(residual, wanted, have[aim.tensor])
 
     def _sent_back(self, have: Mapping[str, Array], residual: Array) -> Array:
         back = self._ask.back
@@ -103,36 +140,6 @@ def _names(ask: Ask) -> list[str]:
     if ask.back is not None:
         names.append(ask.back.output)
     return [*dict.fromkeys(names)]
-
-
-def _target(ask: Ask, have: Mapping[str, Array], wanted: Mapping[str, Array], positions: Int64 | None) -> Array | None:
-    """What the contraction should put out for one chunk."""
-    aim = ask.aim
-    if aim is None:
-        return None
-
-    def rows_of(tensor: Array) -> Array:
-        return ask.output(tensor if positions is None else at(tensor, positions))
-
-    value = rows_of(wanted[aim.tensor])
-    if ask.renew:
-        value = aim.seen(value, rows_of(have[aim.tensor]))
-    return aim.target(value, None if aim.other is None else rows_of(have[aim.other]), ask.axis)
-
-
-def _residual(ask: Ask, have: Mapping[str, Array], wanted: Mapping[str, Array]) -> Array:
-    """What the contraction puts out short of its aim, as far as the activation behind can tell."""
-    aim = ask.aim
-    assert aim is not None, "a residual is short of an aim"
-    current: Float32 = ask.output(have[aim.tensor]).astype(np.float32, copy=False)
-    wish: Float32 = ask.output(wanted[aim.tensor]).astype(np.float32, copy=False)
-    if aim.flat is not None:
-        wish = aim.seen(wish, current)
-    residual: Float32 = wish - current
-    if np.any(aim.scale != 1.0):
-        shape = [-1 if axis == ask.axis else 1 for axis in range(current.ndim)]
-        residual = residual / aim.scale.astype(np.float32).reshape(shape)
-    return residual
 
 
 def _signs(shape: Sequence[int], chunk: int) -> Array:
