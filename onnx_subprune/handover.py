@@ -10,6 +10,7 @@ from google.protobuf.message import EncodeError
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
 
 from onnx_subprune.errors import ModelError
+from onnx_subprune.wire import Field, in_graph
 
 LIMIT = 2**31 - 2**20
 """Protobuf messages end at 2 GiB."""
@@ -28,24 +29,46 @@ class Split:
     weights: Sequence[TensorProto]
 
 
-def source(model: ModelProto | Split | Path | bytes) -> tuple[str | bytes, Mapping[str, TensorProto]]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Pieces:
+    """A model in serialized pieces without weights (see `wire`), and the weights, all of which it reads."""
+
+    texts: Sequence[bytes]
+    weights: Sequence[TensorProto]
+
+
+Model = ModelProto | Split | Pieces
+"""A model in memory."""
+
+
+def source(model: Model | Path | bytes) -> tuple[str | bytes, Mapping[str, TensorProto]]:
     """Return what onnxruntime loads, and the weights that it is handed beside that: it copies them, so they need not stay."""
     if isinstance(model, Path):
         return str(model), {}
     if isinstance(model, bytes):
         return model, {}
-    weights = model.weights if isinstance(model, Split) else model.graph.initializer
+    weights = _weights(model)
     heavy = {tensor.name: tensor for tensor in weights if _bytes_inside(tensor) > SIZABLE}
     if sum(_bytes_inside(tensor) for tensor in heavy.values()) <= HELD:
         if isinstance(model, ModelProto):
-            return _serialized([model]), {}
-        return _serialized([model.light, *(_only(tensor) for tensor in weights)]), {}
-    bare = model.light if isinstance(model, Split) else light(model)
-    used = _used(bare.graph)  # onnxruntime forgets the others before it asks for them
+            return _joined(map(ModelProto.SerializeToString, [model])), {}
+        texts = model.texts if isinstance(model, Pieces) else [model.light.SerializeToString()]
+        return _joined(part for parts in (texts, map(_only, weights)) for part in parts), {}
+    if isinstance(model, Pieces):
+        texts, used = model.texts, set(heavy)
+    else:
+        bare = model.light if isinstance(model, Split) else light(model)
+        texts, used = [bare.SerializeToString()], _used(bare.graph)
     kept = [tensor for tensor in weights if tensor.name in used or tensor.name not in heavy]
     rest = (_only(_elsewhere(tensor) if tensor.name in heavy else tensor) for tensor in kept)
-    apart = {name: tensor for name, tensor in heavy.items() if name in used}
-    return _serialized(part for parts in ((bare,), rest) for part in parts), apart
+    apart = {
+        name: tensor for name, tensor in heavy.items() if name in used
+    }  # onnxruntime forgets the others before it asks
+    return _joined(part for parts in (texts, rest) for part in parts), apart
+
+
+def _weights(model: Model) -> Sequence[TensorProto]:
+    return model.graph.initializer if isinstance(model, ModelProto) else model.weights
 
 
 def _used(graph: GraphProto) -> set[str]:
@@ -59,8 +82,8 @@ def _used(graph: GraphProto) -> set[str]:
     return names
 
 
-def _only(tensor: TensorProto) -> ModelProto:
-    return ModelProto(graph=GraphProto(initializer=[tensor]))
+def _only(tensor: TensorProto) -> bytes:
+    return in_graph(Field.INITIALIZER, tensor.SerializeToString())
 
 
 def _bytes_inside(tensor: TensorProto) -> int:
@@ -79,19 +102,19 @@ def _elsewhere(tensor: TensorProto) -> TensorProto:
     return light
 
 
-def weight_bytes(model: ModelProto | Split) -> int:
+def weight_bytes(model: Model) -> int:
     """Return the bytes of all weights, inside and in side files."""
-    weights = model.weights if isinstance(model, Split) else model.graph.initializer
+    weights = _weights(model)
     outside = (entry.value for tensor in weights for entry in tensor.external_data if entry.key == "length")
     return sum(_bytes_inside(tensor) for tensor in weights) + sum(int(length) for length in outside)
 
 
-def _serialized(parts: Iterable[ModelProto]) -> bytes:
-    """One model out of partial ones, one after the other: protobuf merges what stands behind one another."""
+def _joined(parts: Iterable[bytes]) -> bytes:
+    """One model out of partial ones, one after the other."""
     buffer = io.BytesIO()
     try:
         for part in parts:
-            buffer.write(part.SerializeToString())
+            buffer.write(part)
     except EncodeError:
         size = LIMIT + 1
     else:

@@ -26,7 +26,7 @@ from onnx import (
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from onnx_subprune.errors import DataError, ModelError
-from onnx_subprune.handover import Split, light, source, weight_bytes
+from onnx_subprune.handover import Model, Split, light, source, weight_bytes
 
 Array = NDArray[np.generic]
 
@@ -64,7 +64,7 @@ class Session:
 
     def __init__(
         self,
-        model: "ModelProto | Split | Path | bytes",
+        model: "Model | Path | bytes",
         *,
         optimize: bool = True,
         threads: int | None = None,
@@ -87,7 +87,7 @@ class Session:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(folder.resolve())
             )
-        if isinstance(model, (ModelProto, Split)) and weight_bytes(model) > LARGE:
+        if not isinstance(model, (Path, bytes)) and weight_bytes(model) > LARGE:
             options.add_session_config_entry("session.disable_prepacking", "1")  # a second copy of the weights
         text, apart = source(model)
         values = [

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "onnx_subprune"
 LAYERS = {
-    **dict.fromkeys(("errors", "_version", "handover", "mapping"), 0),
+    **dict.fromkeys(("errors", "_version", "handover", "mapping", "wire"), 0),
     **dict.fromkeys(("runtime", "timing", "selection", "allocation"), 1),
     **dict.fromkeys(("graph", "data", "script", "sources"), 2),
     **dict.fromkeys(("calibration", "slicing", "surgery", "masking", "output", "restriction", "augmentation"), 3),

@@ -4,20 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from onnx import ModelProto
-
 from onnx_subprune.calibration.alongside import cores_of, threads_each
+from onnx_subprune.handover import Model
 from onnx_subprune.runtime import Session
 
 
 class Opener(Protocol):
     """Makes sessions, or has one that is made already."""
 
-    def __call__(self, model: ModelProto, threads: int | None, folder: Path | None) -> Session:
+    def __call__(self, model: Model | bytes, threads: int | None, folder: Path | None) -> Session:
         """Return a session for `model`."""
 
 
-def new_session(model: ModelProto, threads: int | None, folder: Path | None) -> Session:
+def new_session(model: Model | bytes, threads: int | None, folder: Path | None) -> Session:
     """Make a session; see `Opener`."""
     return Session(model, threads=threads, folder=folder)
 
@@ -60,6 +59,6 @@ class Running:
         """How many threads there are in all."""
         return cores_of(self.threads)
 
-    def open(self, model: ModelProto, side: int, folder: Path | None = None) -> Session:
+    def open(self, model: Model | bytes, side: int, folder: Path | None = None) -> Session:
         """Return a session for `model`, which runs on so many chunks side by side."""
         return self.session(model, threads_each(self.threads, side), folder)

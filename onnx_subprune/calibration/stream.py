@@ -10,18 +10,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.cut import Cut, Left, taken
-from onnx_subprune.calibration.narrow import channels_read
+from onnx_subprune.calibration.part import Changed, part_of, slot_name
 from onnx_subprune.calibration.running import Running
 from onnx_subprune.calibration.store import Held, Store
 from onnx_subprune.data import Calibration
 from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.channels import Use
-from onnx_subprune.graph.model import Network, attribute
-from onnx_subprune.graph.order import captured
+from onnx_subprune.graph.model import Network
 
 Array = NDArray[np.generic]
 
@@ -33,8 +31,6 @@ PIECE = 8 << 20
 gigabytes. A convolutional network on photographs takes half the time that it takes in batches of 32."""
 
 
-SLOTS = 5
-"""Inputs of a node that may be constants of a channel group: a BatchNormalization has as many."""
 PLAIN = frozenset(np.dtype(name) for name in ("float16", "float32", "float64", "int32", "int64", "bool"))
 """Element types that may be written in place."""
 
@@ -161,15 +157,19 @@ class _Runner:
     """A session for the part of the model between what is held and some tensors."""
 
     def __init__(self, stream: Stream, names: Sequence[str], opened: Sequence[Use], side: int) -> None:
-        self._stream, self._names, self._opened = stream, names, opened
+        self._stream, self._names = stream, names
         chosen, needed = stream._network.ancestors(names, list(stream._held))
         self._inputs = [name for name in stream._held if name in needed]
-        self._session = stream._running.open(self._model(chosen, needed), side, stream._network.folder)
+        held = {name: stream._held[name][0].get() for name in self._inputs}
+        kinds = {use: stream.element_type(use) for use in opened}
+        changed = Changed(constants=stream._overrides, inputs=kinds)
+        model = part_of(stream._network, chosen, held, names, changed)
+        self._session = stream._running.open(model, side, stream._network.folder)
 
     def __call__(self, chunk: int, values: Mapping[Use, Array] | None = None) -> Mapping[str, Array]:
         """Return the tensors for one chunk; `values` are those of the opened uses."""
         feeds = {name: self._stream._held[name][chunk].get() for name in self._inputs}
-        fixed = {_slot_name(use): value for use, value in (values or {}).items()}
+        fixed = {slot_name(use): value for use, value in (values or {}).items()}
         return self._in_pieces(feeds, fixed) or self._session.run({**feeds, **fixed}, self._names)
 
     def _in_pieces(self, feeds: Mapping[str, Array], fixed: Mapping[str, Array]) -> Mapping[str, Array] | None:
@@ -195,52 +195,3 @@ class _Runner:
             except ModelError:  # there is something else on the first axis of an output
                 return None
         return whole
-
-    def _model(self, chosen: Sequence[int], needed: set[str]) -> ModelProto:
-        network, overrides = self._stream._network, self._stream._overrides
-        graph = GraphProto(name="part")
-        for index in chosen:
-            node, label = network.nodes[index], network.labels[index]
-            uses = [
-                use for use in (Use(label, slot) for slot in range(SLOTS)) if use in overrides or use in self._opened
-            ]
-            if uses:
-                copy = NodeProto()
-                copy.CopyFrom(node)
-                for use in uses:
-                    while len(copy.input) <= use.slot:
-                        copy.input.append("")
-                    copy.input[use.slot] = _slot_name(use)
-                    if use in self._opened:
-                        kind = self._stream.element_type(use)
-                        graph.input.append(onnx.helper.make_tensor_value_info(_slot_name(use), kind, None))
-                    else:
-                        _give(graph, copy, use, overrides[use])
-                node = copy
-            graph.node.append(node)
-        read = {name for node in graph.node for name in (*node.input, *captured(node))} | set(self._names)
-        graph.initializer.extend(tensor for name, tensor in network.initializers.items() if name in read)
-        for name in self._inputs:
-            array = self._stream._held[name][0].get()
-            kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-            graph.input.append(onnx.helper.make_tensor_value_info(name, kind, [None] * array.ndim))
-        graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._names)
-        proto = network.proto
-        return onnx.helper.make_model(graph, opset_imports=proto.opset_import, ir_version=max(4, proto.ir_version))
-
-
-def _give(graph: GraphProto, node: NodeProto, use: Use, value: Array) -> None:
-    """Give `node` the constant `value` in the slot of `use`; channels that a weight has no use for are not read."""
-    name = _slot_name(use)
-    read = channels_read(node.op_type, value, attribute(node, "group", 1)) if use.slot == 1 else None
-    if read is not None:
-        chosen, narrow = f"{name}/channels", f"{name}/input"
-        graph.initializer.append(numpy_helper.from_array(read, chosen))
-        graph.node.append(onnx.helper.make_node("Gather", [node.input[0], chosen], [narrow], axis=1))
-        node.input[0] = narrow
-        value = value[:, read]
-    graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-
-
-def _slot_name(use: Use) -> str:
-    return f"{use.node}/override/{use.slot}"

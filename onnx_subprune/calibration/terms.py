@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
 
 from onnx_subprune.calibration.adjoint import GRADIENT
 from onnx_subprune.calibration.ask import Ask, What, drawn
@@ -61,7 +60,7 @@ class Answers:
             self._left = pair.original.model.left.get(ask.aim.tensor)
         self._session = None
         if ask.back is not None:
-            self._session = pair.running.open(ModelProto.FromString(ask.back.model), side)
+            self._session = pair.running.open(ask.back.model, side)
 
     def terms(self, chunk: int, number: int) -> Terms:
         """Return those of a chunk, which has that number in the whole data; may be called from several threads."""

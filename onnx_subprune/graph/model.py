@@ -79,6 +79,11 @@ class Network:
         return {label: index for index, label in enumerate(self.labels)}
 
     @cached_property
+    def reads(self) -> tuple[tuple[str, ...], ...]:
+        """What each node reads: its inputs, as often as it has them, then what the bodies of a control-flow node capture."""
+        return tuple(tuple(name for name in (*node.input, *captured(node)) if name) for node in self.nodes)
+
+    @cached_property
     def readers(self) -> Mapping[str, tuple[tuple[int, int], ...]]:
         """For each tensor the (node index, slot) pairs that read it; slot -1 for a capture by a control-flow body."""
         found: dict[str, list[tuple[int, int]]] = {}
@@ -94,8 +99,8 @@ class Network:
     def constants(self) -> frozenset[str]:
         """Names of all tensors that depend on no input of the model."""
         known = set(self.initializers)  # sparse ones are not read, let alone sliced: what they meet is pinned
-        for node in self.nodes:
-            if node.op_type not in RANDOM and all(n in known for n in (*node.input, *captured(node)) if n):
+        for node, reads in zip(self.nodes, self.reads, strict=True):
+            if node.op_type not in RANDOM and known.issuperset(reads):
                 known.update(name for name in node.output if name)
         return frozenset(known)
 
@@ -138,10 +143,8 @@ class Network:
             if index is None or index in chosen:
                 continue
             chosen.add(index)
-            node = self.nodes[index]
-            reads = [n for n in (*node.input, *captured(node)) if n]
-            needed.update(reads)
-            pending.extend(n for n in reads if n not in wall)
+            needed.update(self.reads[index])
+            pending.extend(name for name in self.reads[index] if name not in wall)
         return sorted(chosen), needed
 
 

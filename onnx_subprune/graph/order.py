@@ -10,6 +10,8 @@ def captured(node: NodeProto) -> tuple[str, ...]:
     """Names of outer tensors that the bodies of a control-flow node read."""
     names: dict[str, None] = {}
     for attribute in node.attribute:
+        if attribute.type not in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
+            continue
         bodies = [attribute.g] if attribute.type == AttributeProto.GRAPH else list(attribute.graphs)
         for body in bodies:
             own = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}

@@ -25,7 +25,7 @@ from onnx_subprune.calibration.regression import Sums
 from onnx_subprune.calibration.running import Opener, Running
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.model import Network
-from onnx_subprune.handover import LIMIT
+from onnx_subprune.handover import Model, source
 from onnx_subprune.integrations.shipment import Shipment
 from onnx_subprune.runtime import Session
 
@@ -139,11 +139,11 @@ class Shards(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
             state.follow(command)
         return state.collect(message.ask)
 
-    def _session(self, model: ModelProto, threads: int | None, folder: Path | None) -> Session:
+    def _session(self, model: Model | bytes, threads: int | None, folder: Path | None) -> Session:
         """An `Opener` that remembers."""
-        if model.ByteSize() > LIMIT:
+        text, apart = source(model)
+        if apart or isinstance(text, str):
             return Session(model, threads=threads, folder=folder)
-        text = model.SerializeToString(deterministic=True)
         key = hashlib.sha256(text).digest()
         with self._lock:
             if key not in self._sessions:
