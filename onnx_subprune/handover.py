@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from google.protobuf.message import EncodeError
@@ -52,19 +53,20 @@ def source(model: Model | Path | bytes) -> tuple[str | bytes, Mapping[str, Tenso
     if sum(_bytes_inside(tensor) for tensor in heavy.values()) <= HELD:
         if isinstance(model, ModelProto):
             return _joined(map(ModelProto.SerializeToString, [model])), {}
-        texts = model.texts if isinstance(model, Pieces) else [model.light.SerializeToString()]
-        return _joined(part for parts in (texts, map(_only, weights)) for part in parts), {}
-    if isinstance(model, Pieces):
-        texts, used = model.texts, set(heavy)
-    else:
-        bare = model.light if isinstance(model, Split) else light(model)
-        texts, used = [bare.SerializeToString()], _used(bare.graph)
+        return _joined(chain(_texts(model), map(_only, weights))), {}
+    used = set(heavy)
+    if not isinstance(model, Pieces):
+        model = model if isinstance(model, Split) else Split(light(model), weights)
+        used = _used(model.light.graph)  # onnxruntime forgets the others before it asks for them
     kept = [tensor for tensor in weights if tensor.name in used or tensor.name not in heavy]
     rest = (_only(_elsewhere(tensor) if tensor.name in heavy else tensor) for tensor in kept)
-    apart = {
-        name: tensor for name, tensor in heavy.items() if name in used
-    }  # onnxruntime forgets the others before it asks
-    return _joined(part for parts in (texts, rest) for part in parts), apart
+    apart = {name: tensor for name, tensor in heavy.items() if name in used}
+    return _joined(chain(_texts(model), rest)), apart
+
+
+def _texts(model: Split | Pieces) -> Iterable[bytes]:
+    """The model without its weights, serialized when it is asked for."""
+    return model.texts if isinstance(model, Pieces) else map(ModelProto.SerializeToString, [model.light])
 
 
 def _weights(model: Model) -> Sequence[TensorProto]:

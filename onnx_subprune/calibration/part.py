@@ -5,7 +5,7 @@ It is put together from serialized pieces: there are hundreds of such parts in a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ Array = NDArray[np.generic]
 
 SLOTS = 5
 """Inputs of a node that may be constants of a channel group: a BatchNormalization has as many."""
+
+REMEMBERED = 4096
+"""Inputs and outputs whose text is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,7 +59,7 @@ def part_of(
             read.update(name for node in made for name in (*node.input, *captured(node)))
         else:
             texts.append(in_graph(Field.NODE, network.nodes[index].SerializeToString()))
-        read.update(() if uses else network.reads[index])
+            read.update(network.reads[index])
     weights += [tensor for name, tensor in network.initializers.items() if name in read]
     texts += [_input(slot_name(use), kind, None) for use, kind in changed.inputs.items() if slot_name(use) in read]
     texts += [_input(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.ndim) for name, array in inputs.items()]
@@ -69,13 +72,13 @@ def _head(network: Network) -> bytes:
     return bytes(head.SerializeToString())
 
 
-@cache
+@lru_cache(REMEMBERED)
 def _input(name: str, kind: int, rank: int | None) -> bytes:
     value = helper.make_tensor_value_info(name, kind, None if rank is None else [None] * rank)
     return in_graph(Field.INPUT, value.SerializeToString())
 
 
-@cache
+@lru_cache(REMEMBERED)
 def _output(name: str) -> bytes:
     return in_graph(Field.OUTPUT, helper.make_empty_tensor_value_info(name).SerializeToString())
 

@@ -142,12 +142,14 @@ class Shards(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
     def _session(self, model: Model | bytes, threads: int | None, folder: Path | None) -> Session:
         """An `Opener` that remembers."""
         text, apart = source(model)
-        if apart or isinstance(text, str):
-            return Session(model, threads=threads, folder=folder)
-        key = hashlib.sha256(text).digest()
+        assert isinstance(text, bytes), "models come from memory"
+        digest = hashlib.sha256(text)
+        for tensor in apart.values():
+            digest.update(tensor.SerializeToString())
+        key = digest.digest()
         with self._lock:
             if key not in self._sessions:
-                self._sessions[key] = Session(text, threads=threads, folder=folder)
+                self._sessions[key] = Session(model if apart else text, threads=threads, folder=folder)
             self._sessions.move_to_end(key)
             while len(self._sessions) > SESSIONS:
                 self._sessions.popitem(last=False)
