@@ -12,6 +12,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper, parser
 from onnx_subprune import runtime
 from onnx_subprune.data import Calibration, chunk_size
 from onnx_subprune.errors import DataError, ModelError
+from onnx_subprune.graph.order import captured
 from onnx_subprune.measurement import raced
 from onnx_subprune.runtime import Port, Session, environment, observe, observe_shapes
 from onnx_subprune.timing import latency, latency_ratio
@@ -371,3 +372,12 @@ def test_a_latency_is_that_of_a_chunk_or_of_less_where_samples_are_large(shape, 
     array = np.zeros(shape, np.float32)
     data = Calibration(arrays={"x": array}, chunk=fixed or chunk_size(len(array), None), fixed=fixed)
     assert raced(data) == count
+
+
+@pytest.mark.parametrize("kind", [onnx.AttributeProto.GRAPHS, onnx.AttributeProto.UNDEFINED])
+def test_what_bodies_capture_is_found_with_and_without_the_type_of_the_attribute(kind):
+    body = onnx.helper.make_graph([onnx.helper.make_node("Add", ["outer", "w"], ["y"])], "body", [], [])
+    node = onnx.helper.make_node("Bodies", ["x"], ["y"], domain="some", alpha=1.0, bodies=[body])
+    for item in node.attribute:
+        item.type = kind if item.name == "bodies" else item.type
+    assert set(captured(node)) == {"outer", "w"}

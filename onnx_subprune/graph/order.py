@@ -5,12 +5,15 @@ from collections.abc import Sequence
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto, GraphProto, NodeProto
 
+BODIES = (AttributeProto.GRAPH, AttributeProto.GRAPHS, AttributeProto.UNDEFINED)
+"""Types of attributes that may hold bodies; models from before the types were required have none."""
+
 
 def captured(node: NodeProto) -> tuple[str, ...]:
     """Names of outer tensors that the bodies of a control-flow node read."""
     names: dict[str, None] = {}
     for attribute in node.attribute:
-        if attribute.type not in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
+        if attribute.type not in BODIES:
             continue
         bodies = [attribute.g] if attribute.type == AttributeProto.GRAPH else list(attribute.graphs)
         for body in bodies:
