@@ -20,8 +20,9 @@ from onnx_subprune.sources import Source, count, listed, load, read
 
 Array = NDArray[np.generic]
 CHUNK = 32
-CHUNK_BYTES = 10 << 20
-"""Inputs of a chunk: what comes out in between is some times as large, and memory below 32 megabytes is taken again instead of anew."""
+CHUNK_BYTES = 20 << 20
+"""Inputs of a chunk: what comes out in between is some times as large. Every chunk costs another sum of products, which takes as long as the
+products themselves where maps are small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -260,4 +260,4 @@ JUDGED, JUDGED_BYTES = 256, 1 << 25
 
 def judged_of(data: Calibration) -> Calibration:
     """Return the first samples, as many as fidelity is measured on."""
-    return data.take(min(JUDGED, max(4 * data.chunk, JUDGED_BYTES // max(data.sample_bytes, 1))))
+    return data.take(max(2 * data.chunk, min(JUDGED, JUDGED_BYTES // max(data.sample_bytes, 1))))

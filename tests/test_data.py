@@ -197,7 +197,7 @@ def test_there_are_at_least_four_chunks_and_none_is_larger_than_the_standard_siz
     assert chunk_size(samples, 7) == 7
 
 
-@pytest.mark.parametrize(("each", "expected"), [(3072, 32), (3 * 224 * 224 * 4, 16), (1 << 20, 8), (1 << 26, 1)])
+@pytest.mark.parametrize(("each", "expected"), [(3072, 32), (3 * 224 * 224 * 4, 32), (1 << 20, 16), (1 << 26, 1)])
 def test_chunks_of_large_samples_are_smaller(each, expected):
     assert chunk_size(4096, None, each) == expected
     assert chunk_size(4096, 7, each) == 7

@@ -16,6 +16,7 @@ class Noting:
 
     asks: list = field(default_factory=list)
     energies: list = field(default_factory=list)
+    steps: list = field(default_factory=list)
 
     def begin(self, network, data, running, memory, *, original):
         run = Local().begin(network, data, running, memory, original=original)
@@ -26,6 +27,11 @@ class Noting:
             if ask.what is What.RESIDUAL:
                 halves = [collect(replace(ask, one_half=first))[0].moments().energy for first in (True, False)]
                 self.energies.append(halves)
+            if ask.back is not None and ask.what is What.MOMENTS:
+                few, pair = (collect(replace(ask, every=every))[2:] for every in (ask.every, 2))
+                self.steps.append(
+                    (ask.every, *([half.moments().energy.sum() for half in found] for found in (few, pair)))
+                )
             return collect(ask)
 
         run.collect = noted
@@ -48,6 +54,15 @@ def test_whether_a_joint_step_pays_is_seen_on_one_half(noted):
     assert noted.energies
     assert all(ask.one_half for ask in noted.asks if ask.what is What.RESIDUAL)
     assert all(alone == beside_the_other > 0.0 for alone, beside_the_other in noted.energies)
+
+
+def test_a_step_on_few_samples_looks_at_the_first_chunk_alone(images):
+    noting, chunks = Noting(), 4
+    prune(MODELS / "resnet_fashion.onnx", images[: 16 * chunks], budget=Channels(0.5), executor=noting)
+    alone = [energies for every, *energies in noting.steps if every >= chunks]
+    assert alone
+    assert all(few == [pair[0], 0.0] and pair[1] > 0.0 for few, pair in alone)
+    assert all(few[1] > 0.0 for every, few, _ in noting.steps if every < chunks)
 
 
 def test_the_last_fit_of_every_layer_looks_at_all_samples(asks):

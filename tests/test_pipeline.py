@@ -22,7 +22,9 @@ from onnx_subprune import (
     prune,
     sensitivity,
 )
+from onnx_subprune.data import Calibration, chunk_size
 from onnx_subprune.errors import DataError, ModelError, OptionError
+from onnx_subprune.pipeline import judged_of
 from onnx_subprune.runtime import Session
 from tests.conftest import MODELS
 
@@ -203,3 +205,14 @@ def test_activations_that_are_not_numbers_are_refused(few, scale, selector):
     first.CopyFrom(onnx.numpy_helper.from_array(weight.astype(np.float32), first.name))
     with pytest.raises(ModelError, match=r"infinite, not a number, or too large"):
         prune(model, few, budget=Channels(0.5), selector=selector)
+
+
+@pytest.mark.parametrize(
+    ("samples", "width", "fixed", "expected"),
+    [(900, 8, 300, 600), (512, 3072, None, 256), (256, 1 << 17, None, 64), (40, 8, None, 40)],
+)
+def test_fidelity_is_measured_on_whole_batches(samples, width, fixed, expected):
+    array = np.broadcast_to(np.float32(0), (samples, width))
+    judged = judged_of(Calibration(arrays={"x": array}, chunk=chunk_size(samples, fixed, 4 * width), fixed=fixed))
+    assert judged.samples == expected
+    assert not fixed or all(len(chunk["x"]) == fixed for chunk in judged.chunks())

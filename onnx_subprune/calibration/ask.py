@@ -37,7 +37,8 @@ class Ask:
     tell apart. with_gram: False where the gram is known already. positions: about so many output positions of a sample of a convolution,
     drawn anew for every chunk; None for all. channels, outputs: those of the input and of the output that count; the moments, and the aim,
     are of them alone. None for all.
-    every: take one chunk of each half of so many, as long as there is one. one_half: of the first half alone. what: moments, or less.
+    every: take one chunk of each half of so many, as long as there is one; where there are no more than so many in all, the first chunk does
+    for a step, which is not judged on another half. one_half: of the first half alone. what: moments, or less.
     back: with this, the target is what the residual of a reader asks of the contraction; node, aim and axis are that reader's, kernel and
     input the contraction's. See `adjoint`.
     """
@@ -56,6 +57,11 @@ class Ask:
     one_half: bool = False
     what: What = What.MOMENTS
     back: Adjoint | None = None
+
+    @property
+    def of_a_step(self) -> bool:
+        """True if this is about a step that a producer takes, or took; else about a fit."""
+        return self.back is not None or self.what is not What.MOMENTS
 
     def source(self, x: Array) -> Array:
         """Return the channels of the input that count; they may be all that there are."""

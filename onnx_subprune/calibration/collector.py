@@ -46,16 +46,18 @@ class Collector:
         self._count = 0
         self._sums = {name: CompensatedSum() for name in SUMS}
 
-    def products(self, x: Array, target: Array | None = None, positions: Int64 | None = None) -> Products:
+    def products(
+        self, x: Array, target: Array | None = None, positions: Int64 | None = None, *, threads: int = 1
+    ) -> Products:
         """Return the products of one chunk, which `take` adds; changes nothing, so that chunks may be worked on side by side.
 
         target: in the layout of the output, None for the gram only. positions: flat output positions to take, sorted (see
-        `unfold.sample_positions`); then the target is (samples, channels, positions).
+        `unfold.sample_positions`); then the target is (samples, channels, positions). threads: 2 or more share the work.
         """
         assert self._sampled == (positions is not None), "either every chunk comes with positions, or none"
         way = self._way(x.shape) if positions is None else Unfolding(self.contraction, positions)
         with np.errstate(over="ignore", invalid="ignore"):  # `moments` refuses what is not finite
-            return way.products(x, target, with_gram=self._with_gram)
+            return way.products(x, target, with_gram=self._with_gram, threads=threads)
 
     def add(self, x: Array, target: Array | None = None, positions: Int64 | None = None) -> None:
         """Add one chunk; see `products`."""

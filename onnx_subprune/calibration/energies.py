@@ -25,7 +25,9 @@ class Energies:
         """Return another with nothing in it."""
         return Energies(self.contraction)
 
-    def products(self, residual: Array, target: Array | None = None, positions: Int64 | None = None) -> Float64:
+    def products(
+        self, residual: Array, target: Array | None = None, positions: Int64 | None = None, *, threads: int = 1
+    ) -> Float64:
         """Return the energy of a chunk's `residual`, which `take` adds; there is no target, and all positions count."""
         rows = residual.astype(np.float32, copy=False).reshape(len(residual), -1)
         return np.array([np.einsum("ij,ij->i", rows, rows).sum(dtype=np.float64)])
@@ -43,8 +45,7 @@ class Energies:
         self._sum.merge(other._sum)
 
     def moments(self) -> Moments:
-        """Return the energy, (1, 1); all else is empty."""
+        """Return the energy, (1, 1), zero if nothing was added; all else is empty."""
         none = np.zeros((1, 0, 0))
-        return Moments(
-            count=0.0, gram=none, cross=none, energy=self._sum.total()[None], sum_input=none[0], sum_target=none[0]
-        )
+        energy = np.zeros((1, 1)) if self._sum.hi is None else self._sum.total()[None]
+        return Moments(count=0.0, gram=none, cross=none, energy=energy, sum_input=none[0], sum_target=none[0])

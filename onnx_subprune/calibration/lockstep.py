@@ -17,7 +17,7 @@ from typing import Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.calibration.alongside import alongside
+from onnx_subprune.calibration.alongside import alongside, threads_each
 from onnx_subprune.calibration.ask import Ask, What, drawn
 from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.cut import Cut
@@ -157,6 +157,7 @@ class Streams:
     def _collected(self, ask: Ask, halves: Sequence[Part], shape: tuple[int, ...]) -> list[Sums]:
         chosen = self._chosen(ask)
         side = self._current.side_by_side(len(chosen))
+        threads = threads_each(self._running.threads, side)
         pair = Pair(current=self._current, original=self._original, running=self._running)
         answers = Answers(ask, pair, side, shape)
         beside: list[Energies] = [Energies(ask.kernel) for _ in halves]
@@ -166,7 +167,7 @@ class Streams:
             number = self._first + chunk
             half, lock = halves[number % self._halves], locks[number % self._halves]
             terms = answers.terms(chunk, number)
-            found = half.products(terms.input, terms.target, terms.positions)
+            found = half.products(terms.input, terms.target, terms.positions, threads=threads)
             with lock:  # sums do not depend on the order
                 half.take(found, terms.input.shape)
                 if terms.residual is not None:
@@ -179,6 +180,8 @@ class Streams:
 
     def _chosen(self, ask: Ask) -> list[int]:
         """Which of the chunks here count."""
+        if ask.of_a_step and ask.every >= self._total > 1:
+            return [0] if self._first == 0 else []
         every = self._total // 2 if ask.what is What.PROBE else min(ask.every, self._total // 2)
         numbers = range(self._first, self._first + self._current.chunks)
         chosen = (number for number in numbers if number // 2 % max(1, every) == 0)

@@ -5,16 +5,18 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.calibration.alongside import alongside
+
 Array = NDArray[np.generic]
 
 PIECE = 1 << 20
 """Bytes of all arrays together that are worked on at a time."""
 
 
-def piecewise(work: Callable[..., Array], *arrays: Array) -> Array:
+def piecewise(work: Callable[..., Array], *arrays: Array, threads: int = 1) -> Array:
     """Return `work(*arrays)`, where what it returns of some samples (places on the first axis) depends on these alone.
 
-    Arrays without the same rank and the same first axis are worked on as they are.
+    Arrays without the same rank and the same first axis are worked on as they are. threads: 2 or more share the work.
     """
     samples = len(arrays[0]) if arrays[0].ndim else 0
     step = samples * PIECE // max(1, sum(array.nbytes for array in arrays))
@@ -26,6 +28,10 @@ def piecewise(work: Callable[..., Array], *arrays: Array) -> Array:
         return work(*arrays)
     whole = np.empty((samples, *first.shape[1:]), first.dtype)
     whole[:step] = first
-    for start in range(step, samples, step):
+
+    def worked(start: int) -> None:
         whole[start : start + step] = work(*(array[start : start + step] for array in arrays))
+
+    for _ in alongside(worked, ((start,) for start in range(step, samples, step)), threads):
+        pass
     return whole

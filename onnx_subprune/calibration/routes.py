@@ -4,7 +4,7 @@ A route turns one chunk of inputs (and targets) into `Products`: float32 product
 float64. A route may keep the gram in parts, fewer numbers than the gram has; their sums become the gram once, at the end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Protocol
@@ -12,11 +12,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.compensated import Summand
 from onnx_subprune.calibration.kernel import CONVOLUTIONS, Kernel
 from onnx_subprune.calibration.lags import LagPlan, usable
 from onnx_subprune.calibration.triangle import square, triangle
-from onnx_subprune.calibration.unfold import blocks, image_sums
+from onnx_subprune.calibration.unfold import Block, blocks, image_sums
 from onnx_subprune.calibration.windows import Window, windows
 
 Array = NDArray[np.generic]
@@ -56,8 +57,8 @@ class Products:
 class Route(Protocol):
     """A way to form products."""
 
-    def products(self, x: Array, target: Array | None, *, with_gram: bool) -> Products:
-        """Return the products of a chunk; `target` has the layout of the output."""
+    def products(self, x: Array, target: Array | None, *, with_gram: bool, threads: int = 1) -> Products:
+        """Return the products of a chunk; `target` has the layout of the output. threads: 2 or more work on its blocks side by side."""
 
     def gram(self, parts: Float64, columns: int) -> Float64:
         """Return the gram (g, p, p) of so many columns from the sum of the parts."""
@@ -117,21 +118,23 @@ class Unfolding:
     contraction: Kernel
     positions: Int64 | None = None
 
-    def products(self, x: Array, target: Array | None, *, with_gram: bool) -> Products:
+    def products(self, x: Array, target: Array | None, *, with_gram: bool, threads: int = 1) -> Products:
         """See `Route`."""
         sums, image = _Sums(), self.contraction.kind in CONVOLUTIONS and self.positions is None
         if image:
             sums.found["sum_input"] = image_sums(self.contraction, _total(x))
-        for block in blocks(self.contraction, x, target, self.positions, LIMIT):
+
+        def formed(block: Block) -> _Formed:
             b, t = block.input, block.target
-            sums.count += b.shape[2]
-            if not image:
-                sums.add("sum_input", b.sum(axis=2))
+            found = {} if image else {"sum_input": b.sum(axis=2)}
             if with_gram:
-                sums.add("gram", triangle(b))
+                found["gram"] = triangle(b)
             if t is not None:
-                sums.add("cross", b @ t.transpose(0, 2, 1))
-                sums.add_target(t)
+                found |= {"cross": b @ t.transpose(0, 2, 1), **_of_target(t)}
+            return b.shape[2], found
+
+        made = blocks(self.contraction, x, target, self.positions, LIMIT)
+        sums.add(alongside(formed, ((block,) for block in made), threads))
         return sums.products()
 
     def gram(self, parts: Float64, columns: int) -> Float64:
@@ -146,21 +149,23 @@ class Lagging:
     contraction: Kernel
     plan: LagPlan
 
-    def products(self, x: Array, target: Array | None, *, with_gram: bool) -> Products:
+    def products(self, x: Array, target: Array | None, *, with_gram: bool, threads: int = 1) -> Products:
         """See `Route`."""
         sums, plan, groups = _Sums(), self.plan, self.contraction.groups
         sums.found["sum_input"] = image_sums(self.contraction, _total(x))
         many = max(1, LAID // prod(plan.grid))
-        for start in range(0, len(x), many):
-            images = x[start : start + many].astype(np.float32, copy=False)
+
+        def formed(start: int) -> _Formed:
+            images, found = x[start : start + many].astype(np.float32, copy=False), dict[str, Float32]()
             laid = plan.lay(images, groups)
-            sums.count += len(images) * prod(w.out for w in plan.windows)
             if with_gram:
-                sums.add("gram", plan.products(laid))
+                found["gram"] = plan.products(laid)
             if target is not None:
                 aim = plan.lay(target[start : start + many].astype(np.float32, copy=False), groups)
-                sums.add("cross", plan.crosses(laid, aim))
-                sums.add_target(aim.reshape(*aim.shape[:2], -1))
+                found |= {"cross": plan.crosses(laid, aim), **_of_target(aim.reshape(*aim.shape[:2], -1))}
+            return len(images) * prod(w.out for w in plan.windows), found
+
+        sums.add(alongside(formed, ((start,) for start in range(0, len(x), many)), threads))
         if "cross" in sums.found:  # (taps, g, c, m)
             cross = sums.found["cross"].transpose(1, 2, 0, 3)
             sums.found["cross"] = cross.reshape(groups, -1, cross.shape[3])
@@ -177,6 +182,14 @@ def _total(images: Array) -> Float64:
     return np.asarray(np.sum(parts, axis=0, dtype=np.float64))
 
 
+_Formed = tuple[int, dict[str, Float32]]
+"""Rows of a block, and its products by name."""
+
+
+def _of_target(t: Float32) -> dict[str, Float32]:
+    return {"energy": (t[:, :, None, :] @ t[:, :, :, None])[:, :, 0, 0], "sum_target": t.sum(axis=2)}
+
+
 class _Sums:
     """float64 sums of float32 products."""
 
@@ -184,17 +197,16 @@ class _Sums:
         self.count = 0
         self.found: dict[str, Summand] = {}
 
-    def add(self, name: str, value: Float32) -> None:
-        held = self.found.get(name)
-        if held is None:
-            self.found[name] = value  # a chunk of a single block needs no float64 copy
-        else:
-            out = held if held.dtype == np.float64 else np.empty(held.shape)
-            self.found[name] = np.add(held, value, out=out, dtype=np.float64)
-
-    def add_target(self, t: Float32) -> None:
-        self.add("energy", (t[:, :, None, :] @ t[:, :, :, None])[:, :, 0, 0])
-        self.add("sum_target", t.sum(axis=2))
+    def add(self, formed: Iterable[_Formed]) -> None:
+        for count, products in formed:
+            self.count += count
+            for name, value in products.items():
+                held = self.found.get(name)
+                if held is None:
+                    self.found[name] = value  # a chunk of a single block needs no float64 copy
+                else:
+                    out = held if held.dtype == np.float64 else np.empty(held.shape)
+                    self.found[name] = np.add(held, value, out=out, dtype=np.float64)
 
     def products(self) -> Products:
         found = self.found

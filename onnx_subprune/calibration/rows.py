@@ -154,7 +154,9 @@ class RowCollector:
         """Return a collector of the same contraction with nothing in it."""
         return RowCollector(self.contraction)
 
-    def products(self, x: Array, target: Array | None = None, positions: IntArray | None = None) -> Block:
+    def products(
+        self, x: Array, target: Array | None = None, positions: IntArray | None = None, *, threads: int = 1
+    ) -> Block:
         """Return the rows of one chunk, which `take` adds."""
         assert positions is None, "matrix products have no positions"
         source = np.ascontiguousarray(unfold(self.contraction, x)[0])

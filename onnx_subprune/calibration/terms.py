@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.adjoint import GRADIENT
+from onnx_subprune.calibration.alongside import threads_each
 from onnx_subprune.calibration.ask import Ask, What, drawn
 from onnx_subprune.calibration.cut import Left
 from onnx_subprune.calibration.original import Original
@@ -51,6 +52,7 @@ class Answers:
 
     def __init__(self, ask: Ask, pair: Pair, side: int, shape: Sequence[int]) -> None:
         self._ask, self._shape = ask, shape
+        self._threads = threads_each(pair.running.threads, side)
         self._have = pair.current.reader(_names(ask), side)
         self._wanted: Read | None = None
         self._left: Left | None = None
@@ -87,7 +89,9 @@ class Answers:
     def _by_samples(self, work: Callable[..., Array], *arrays: Array) -> Array:
         """Do `work`, some samples at a time where the first axis is none of channels."""
         axes = {self._ask.axis} if self._left is None else {self._ask.axis, self._left[0]}
-        return work(*arrays) if {axis % arrays[0].ndim for axis in axes} & {0} else piecewise(work, *arrays)
+        if {axis % arrays[0].ndim for axis in axes} & {0}:
+            return work(*arrays)
+        return piecewise(work, *arrays, threads=self._threads)
 
     def _target(self, have: Mapping[str, Array], wanted: Array | None, positions: Int64 | None) -> Array | None:
         """What the contraction should put out for one chunk."""

@@ -38,7 +38,9 @@ def triangle(b: Float32) -> Float32:
     found = np.empty((groups, size_of(columns)), np.float32)
     for start, end, place in strips(columns):
         for group, whole in zip(b, found, strict=True):
-            np.matmul(group[start:end], group[:end].T, out=whole[place].reshape(end - start, end))
+            strip, rows = whole[place].reshape(end - start, end), group[start:end]
+            np.matmul(rows, group[:start].T, out=strip[:, :start])
+            strip[:, start:] = rows @ rows.T  # which BLAS knows to be symmetric
     return found
 
 

@@ -43,6 +43,22 @@ def test_every_route_gives_the_products_of_the_unfolded_input(case: Case) -> Non
         np.testing.assert_allclose(found.sum_target, T.sum(axis=1), atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "case",
+    [Case("Conv", (24, 4, 30, 30), (5, 4, 3, 3), {"pads": [1, 1, 1, 1]}), Case("Gemm", (20000, 6), (6, 5))],
+    ids=str,
+)
+def test_blocks_worked_on_side_by_side_give_the_same_bytes(case: Case) -> None:
+    x, w, b = case.data()
+    y, contraction = case.run(x, w, b), case.contraction
+    for way in routes(contraction, x):
+        alone, both = (way.products(x, y, with_gram=True, threads=threads) for threads in (1, 2))
+        assert alone.count == both.count
+        for name in FIELDS:
+            assert getattr(alone, name).tobytes() == getattr(both, name).tobytes()
+            assert name == "sum_input" or getattr(alone, name).dtype == np.float64  # of several blocks
+
+
 def collected(contraction: Kernel, x: Float32, y: Float32, order: list[int], size: int = 2) -> Moments:
     collector = Collector(contraction)
     for chunk in order:

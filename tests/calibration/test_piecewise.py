@@ -35,6 +35,10 @@ def test_what_has_no_samples_of_its_own_is_worked_on_whole(images, shape):
     assert np.array_equal(piecewise(np.subtract, images[0], other), images[0] - other)
 
 
+def test_threads_make_no_difference(images):
+    assert np.array_equal(piecewise(np.subtract, *images, threads=2), images[0] - images[1])
+
+
 def test_nothing_is_copied_where_nothing_is_computed(images):
     assert piecewise(lambda one: one, images[0]) is images[0]
 
