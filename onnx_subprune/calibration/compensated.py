@@ -7,6 +7,7 @@ Most often hi alone is exact: all summands are multiples of some power of two, a
 float64. Then a plain addition does what TwoSum would do, in less than half the time. That is looked after strip by strip.
 """
 
+import copy
 import itertools
 from collections.abc import Iterator
 
@@ -55,18 +56,24 @@ class CompensatedSum:
             return
         for start in range(0, flat.size, BLOCK):
             block = slice(start, start + BLOCK)
-            for part, exact in _runs(self._grains.joined(start, flat[block])):
-                above, below, summand = hi[block][part], lo[block][part], flat[block][part]
-                if exact:
-                    np.add(above, summand, out=above)
-                else:
-                    two_sum(above, below, summand)
+            _added(hi[block], lo[block], flat[block], self._grains.joined(start, flat[block]))
 
     def merge(self, other: "CompensatedSum") -> None:
         """Add everything that was added to `other`."""
-        if other.hi is not None and other.lo is not None:
+        if other.hi is None or other.lo is None:
+            return
+        if self.hi is None or self.lo is None:
+            self.hi, self.lo, self._grains = other.hi.copy(), other.lo.copy(), copy.deepcopy(other._grains)
+        elif self._grains is None or other._grains is None:
             self.add(other.hi)
             self.add(other.lo)
+        else:
+            hi, lo, above, below = (array.reshape(-1) for array in (self.hi, self.lo, other.hi, other.lo))
+            apart = ~other._grains.exact
+            _added(hi, lo, above, self._grains.merged(other._grains))
+            for part, inexact in _runs(apart):
+                if inexact:
+                    two_sum(hi[part], lo[part], below[part])
 
     def total(self) -> Float64:
         """Return the sum, rounded once."""
@@ -96,12 +103,33 @@ class _Grains:
         grain = np.where(smallest > 0, np.ldexp(1.0, exponents), np.inf)
         self._grain[here] = np.minimum(self._grain[here], grain)
         self._bound[here] += largest.view(np.float32)
-        exact: Mask = self._bound[here] < self._grain[here] * EXACT  # never of infinities and what is not a number
-        return exact
+        return self.exact[here]
+
+    @property
+    def exact(self) -> Mask:
+        """Which strips have exact sums in float64; never those with infinities and what is not a number."""
+        return np.asarray(self._bound < self._grain * EXACT)
+
+    def merged(self, other: "_Grains") -> Mask:
+        """Count in all that `other` counted; return which strips still have exact sums in float64."""
+        self._grain = np.minimum(self._grain, other._grain)
+        self._bound = self._bound + other._bound
+        return self.exact
+
+
+def _added(hi: Float64, lo: Float64, value: Summand, exact: Mask) -> None:
+    """Add `value` to hi + lo in place, strips that are `exact` to hi alone."""
+    for part, plain in _runs(exact):
+        if plain:
+            np.add(hi[part], value[part], out=hi[part])
+        else:
+            two_sum(hi[part], lo[part], value[part])
 
 
 def _runs(exact: Mask) -> Iterator[tuple[slice, bool]]:
     """Yield the elements of strips that follow each other and are exact, or not, alike."""
+    if not len(exact):
+        return
     edges = [0, *(np.flatnonzero(np.diff(exact)) + 1).tolist(), len(exact)]
     for first, last in itertools.pairwise(edges):
         yield slice(first * STRIP, last * STRIP), bool(exact[first])

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from onnx_subprune.calibration import compensated as module
 from onnx_subprune.calibration.collector import Collector
@@ -200,6 +201,34 @@ def test_additions_that_are_exact_give_the_bits_of_compensated_ones(kind: str, s
     found.add(values[1])
     two_sum(hi, lo, values[1])
     np.testing.assert_array_equal(found.total(), hi + lo)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3 * STRIP + 5, BLOCK + STRIP + 1])
+@pytest.mark.parametrize("kind", SUMMANDS)
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_merged_sums_have_the_bits_of_sums_of_all(kind: str, size: int) -> None:
+    generator = np.random.default_rng(size)
+    values = SUMMANDS[kind](generator, (20, max(size, 8)))[:, :size].astype(np.float32)
+    whole, parts = CompensatedSum(), [CompensatedSum() for _ in range(4)]
+    for number, value in enumerate(values[:18]):
+        whole.add(value)
+        parts[number // 6].add(value)
+    *others, merged = parts  # the last is empty
+    merged.merge(CompensatedSum())
+    for part in others:
+        merged.merge(part)
+    for value in values[18:]:
+        whole.add(value)
+        merged.add(value)
+    assert whole.total().tobytes() == merged.total().tobytes()
+    assert others[0].total().tobytes() == sum_of(values[:6]).tobytes()  # as it was
+
+
+def sum_of(values: Float32) -> NDArray[np.float64]:
+    found = CompensatedSum()
+    for value in values:
+        found.add(value)
+    return found.total()
 
 
 def test_most_additions_of_products_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
