@@ -223,6 +223,9 @@ def _validate_array(where: str, array: Array, port: Port) -> None:
     if array.dtype.kind == "f":
         for start in range(0, len(array), CHUNK):
             part = in_memory(array[start : start + CHUNK])
+            with np.errstate(over="ignore", invalid="ignore"):
+                if np.isfinite(part.sum()):  # then all are; a fifth of the time
+                    continue
             bad = ~np.isfinite(part.reshape(len(part), -1)).all(axis=1)
             if bad.any():
                 raise DataError(

@@ -254,10 +254,10 @@ def few(data: Calibration) -> Mapping[str, NDArray[np.generic]]:
     return feeds if data.fixed else {name: array[:CHECKED] for name, array in feeds.items()}
 
 
-JUDGED, JUDGED_BYTES = 256, 1 << 25
+JUDGED, JUDGED_BYTES = 256, 1 << 24
 """Samples of the calibration data that fidelity is measured on where there are no others: what was fitted says little about others anyway."""
 
 
 def judged_of(data: Calibration) -> Calibration:
     """Return the first samples, as many as fidelity is measured on."""
-    return data.take(max(2 * data.chunk, min(JUDGED, JUDGED_BYTES // max(data.sample_bytes, 1))))
+    return data.take(max(data.chunk, min(JUDGED, JUDGED_BYTES // max(data.sample_bytes, 1))))

@@ -209,7 +209,7 @@ def test_activations_that_are_not_numbers_are_refused(few, scale, selector):
 
 @pytest.mark.parametrize(
     ("samples", "width", "fixed", "expected"),
-    [(900, 8, 300, 600), (512, 3072, None, 256), (256, 1 << 17, None, 64), (40, 8, None, 40)],
+    [(900, 8, 300, 300), (512, 3072, None, 256), (256, 1 << 17, None, 32), (40, 8, None, 40)],
 )
 def test_fidelity_is_measured_on_whole_batches(samples, width, fixed, expected):
     array = np.broadcast_to(np.float32(0), (samples, width))

@@ -244,6 +244,11 @@ class _Writer:
 
     def _transposed(self, index: int, weight: Array, gradient: str, shape: str) -> str:
         kernel = Kernel.from_node(self._network.nodes[index], self._now(index, 1).shape)
+        reach = [(size - 1) * dilation for size, dilation in zip(kernel.kernel, kernel.dilations, strict=True)]
+        pads = [size - pad for size, pad in zip([*reach, *reach], kernel.pads, strict=True)]
+        if kernel.groups == 1 and all(stride == 1 for stride in kernel.strides) and min(pads) >= 0:
+            turned = np.flip(weight.swapaxes(0, 1), axis=tuple(range(2, weight.ndim)))
+            return self._add("Conv", gradient, self._constant(turned), pads=pads, dilations=kernel.dilations)
         more = {"pads": kernel.pads, "dilations": kernel.dilations}
         return self._spread(gradient, weight, shape, group=kernel.groups, strides=kernel.strides, **more)
 

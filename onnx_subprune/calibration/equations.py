@@ -114,7 +114,7 @@ def fit(
     return Fit(
         weights=weights,
         bias=_means(total, weights) if free_bias else None,
-        fitted_error=max(0.0, known.whole.error(weights)),
+        fitted_error=max(0.0, known.whole.error(weights, known.threads)),
         heldout_error=float(held if refitted else plain),
         plain_error=float(plain),
         refitted=refitted,

@@ -13,12 +13,16 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.selection import Normal, Problem
 from onnx_subprune.selection.ridge import Factored, Weights
 from onnx_subprune.selection.silence import ROUNDING, audible, energies, silence
 
 Float64 = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+TARGETS = 256
+"""Targets whose error is judged at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -115,10 +119,15 @@ class Moments:
         """Return the column sums of the input times weights (g, p, m), (g, m)."""
         return np.asarray(np.einsum("gp,gpm->gm", self.sum_input, weights))
 
-    def error(self, weights: Weights) -> float:
-        """Return the relative squared error of weights (g, p, m)."""
-        loss = np.sum(weights * (self.gram @ weights)) - 2 * np.sum(weights * self.cross)
-        return float(1.0 + loss / max(float(self.energy.sum()), 1e-300))
+    def error(self, weights: Weights, threads: int = 1) -> float:
+        """Return the relative squared error of weights (g, p, m); `threads` may share in the work."""
+
+        def loss(start: int) -> float:
+            some, cross = (array[:, :, start : start + TARGETS] for array in (weights, self.cross))
+            return float(np.sum(some * (self.gram @ some - 2 * cross)))
+
+        parts = alongside(loss, ((start,) for start in range(0, weights.shape[2], TARGETS)), threads)
+        return float(1.0 + sum(parts) / max(float(self.energy.sum()), 1e-300))
 
     def problem(self, columns: IntArray, weights: Weights, left: IntArray) -> Problem:
         """Return the problem of choosing channels, which own `columns` of the columns `left` counted over all groups.

@@ -74,8 +74,8 @@ class Regression(Protocol):
     def shifted(self, offset: Float64) -> Self:
         """Return the same with the target plus `offset`, (g, m)."""
 
-    def error(self, weights: Weights) -> float:
-        """Return the relative squared error of weights (g, p, m)."""
+    def error(self, weights: Weights, threads: int = 1) -> float:
+        """Return the relative squared error of weights (g, p, m); `threads` may share in the work."""
 
     def normal(self, group: int, left: IntArray, factored: Factored | None = None) -> Equations:
         """Return the regression on the columns `left` of a convolution group."""

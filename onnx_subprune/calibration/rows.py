@@ -102,8 +102,8 @@ class Rows:
         source, target = self._matrices()
         return Dual(source if len(left) == source.shape[1] else source[:, left], target)
 
-    def error(self, weights: Weights) -> float:
-        """Return the relative squared error of weights (1, p, m)."""
+    def error(self, weights: Weights, threads: int = 1) -> float:
+        """Return the relative squared error of weights (1, p, m); `threads` may share in the work."""
         source, target = self._matrices()
         return Dual(source, target).loss(weights[0]) / max(float(np.sum(target**2)), 1e-300) + 1.0
 

@@ -39,7 +39,7 @@ class Cross:
         if len(update):  # a dependent column is no direction
             u, directions, block = self._u.rows, self._v.rows, self._block
             v = root.T @ (self._matrix[own] - u[:, own].T @ directions)
-            term = (self._matrix @ v.T).T - (v @ directions.T) @ u - (0.5 * v @ v.T) @ update
+            term = v @ self._matrix.T - (v @ directions.T) @ u - (0.5 * v @ v.T) @ update
             sides = [side.reshape(len(side), -1, block).transpose(1, 0, 2) for side in (update, term)]
             change = sides[0].transpose(0, 2, 1) @ sides[1]
             self._outer -= change + change.transpose(0, 2, 1)

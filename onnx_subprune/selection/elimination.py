@@ -88,8 +88,8 @@ class Elimination:
             cross.eliminate(own, root, u)
         else:
             self._crossing = self._helper.submit(cross.eliminate, own, root, u)
-        parts = u.reshape(len(u), len(self._active), self._block)
-        self._diagonal -= np.einsum("kwi,kwj->wij", parts, parts)
+        parts = u.reshape(len(u), len(self._active), self._block).transpose(1, 2, 0)
+        self._diagonal -= parts @ parts.transpose(0, 2, 1)
         self._done[channel] = True
         self._diagonal[place] = 0.0
         self._left.eliminate(own, root, u)

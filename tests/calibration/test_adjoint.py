@@ -33,7 +33,16 @@ BETWEEN = {
     "depthwise convolution": lambda net, x: net.relu(net.conv(net.relu(x), 6, 3, group=6, stride=2)),
     "transposition": lambda net, x: net("Transpose", x, perm=[0, 1, 3, 2]),
 }
+
+
+def conv(net, x, kernel, **attributes):
+    return net("Conv", x, net.weight(5, 6, *kernel), **attributes)
+
+
 READERS = {
+    "no padding": lambda net, x: conv(net, x, (3, 2)),
+    "dilated, uneven padding": lambda net, x: conv(net, x, (3, 2), pads=[4, 0, 1, 1], dilations=[2, 1]),
+    "more padding than it reaches": lambda net, x: conv(net, x, (1, 3), pads=[1, 2, 0, 3]),
     "convolution": lambda net, x: net.conv(x, 5, 3),
     "stride 2": lambda net, x: net.conv(x, 5, 3, stride=2),
     "grouped convolution": lambda net, x: net.conv(x, 4, 3, group=2),
