@@ -87,8 +87,9 @@ class Collector:
             self._route, self._spatial = other._route, other._spatial
         assert other._route is None or other._spatial == self._spatial, "the images differ in size"
         self._count += other._count
-        for name, total in self._sums.items():
-            total.merge(other._sums[name])
+        with np.errstate(over="ignore", invalid="ignore"):  # as in `products`
+            for name, total in self._sums.items():
+                total.merge(other._sums[name])
 
     def moments(self) -> Moments:
         """Return the moments, rounded once; what was not collected is zero, the gram empty. ModelError if they are not numbers."""
