@@ -21,8 +21,8 @@ from onnx_subprune.sources import Source, count, listed, load, read
 Array = NDArray[np.generic]
 CHUNK = 32
 CHUNK_BYTES = 20 << 20
-"""Inputs of a chunk: what comes out in between is some times as large. Every chunk costs another sum of products, which takes as long as the
-products themselves where maps are small."""
+"""Inputs of a chunk: what comes out in between is some times as large. Every chunk costs another sum of its products, which takes a fifth of the
+time of the products where maps are 7 x 7."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -223,9 +223,6 @@ def _validate_array(where: str, array: Array, port: Port) -> None:
     if array.dtype.kind == "f":
         for start in range(0, len(array), CHUNK):
             part = in_memory(array[start : start + CHUNK])
-            with np.errstate(over="ignore", invalid="ignore"):
-                if np.isfinite(part.sum()):  # then all are; a fifth of the time
-                    continue
             bad = ~np.isfinite(part.reshape(len(part), -1)).all(axis=1)
             if bad.any():
                 raise DataError(
