@@ -17,6 +17,7 @@ from onnx_subprune.errors import ClusterError, DataError
 from tests.conftest import MODELS
 
 pytest.importorskip("distributed", reason="the extra [distributed] is not installed")
+import dask
 from distributed import Client, LocalCluster
 
 from onnx_subprune.integrations.cluster import Cluster
@@ -28,7 +29,12 @@ ONE_THREAD = Resources(threads=1)
 
 @pytest.fixture(scope="module")
 def local_cluster():
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as found:
+    # A local cluster looks 15 s after a loss whether a worker of that name has come back, and closes its nanny if not. A second loss
+    # at that very moment would be taken for the first, and the worker that has just been started again would go once more.
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as found,
+    ):
         yield found
 
 
