@@ -21,6 +21,8 @@ LAYERS = {
             "layer",
             "pairing",
             "presliced",
+            "refitting",
+            "state",
             "walk",
             "reconstruction",
             "sensitivity",

@@ -1,0 +1,98 @@
+"""What follows the first fit of a layer: targets renewed by the activation behind it, and refits together with the producer of its input."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.asking import aimed
+from onnx_subprune.calibration.equations import Fit, Known, fit, fit_again
+from onnx_subprune.calibration.targets import Aim
+from onnx_subprune.calibration.ways import Way
+from onnx_subprune.joint import WORTH, Joint, Pruned
+from onnx_subprune.layer import Layer
+from onnx_subprune.state import State
+from onnx_subprune.task import Asymmetric
+
+Mask = NDArray[np.bool_]
+
+
+class Refitting:
+    """The refits of one layer towards its aim, on inputs that no choice changes any more."""
+
+    def __init__(self, state: State, layer: Layer, aim: Aim) -> None:
+        self._state, self._layer, self._aim = state, layer, aim
+        self._alive, self._way = state.alive(layer), state.pairing.way(layer.contraction)
+
+    def settled(self, found: Fit, known: Known) -> Fit:
+        """Return the last fit after `found`, which was made with `known`; the pruned model has it."""
+        state, rounds = self._state, self._rounds()
+        if self._way is not None and self._alive.any():
+            first = self._renewed(found, known, max(0, rounds - 1))
+            found, known = self._refitted_jointly(self._way, first, known)
+            rounds = min(rounds, 1) if found is first else 0  # the refits with the producer renew it too
+        found = self._renewed(found, known, rounds)
+        state.pairing.remember(self._layer.contraction, known.whole)
+        return found
+
+    def _rounds(self) -> int:
+        """How often the target is to be renewed."""
+        task = self._state.task
+        tells = self._aim.flat is not None and self._layer.bias is not None and isinstance(task.formulation, Asymmetric)
+        return task.refit.rounds if tells and task.refit is not None else 0
+
+    def _renewed(self, found: Fit, known: Known, rounds: int) -> Fit:
+        """Fit to targets that differ from what the layer now puts out only where the activation behind sees it."""
+        if not rounds:
+            return found
+        ask = aimed(
+            self._state.task,
+            self._layer,
+            self._aim,
+            self._alive,
+            renew=True,
+            with_gram=False,
+            first=self._way is not None,
+        )
+        for _ in range(rounds):
+            found = fit_again(self._state.whole(ask), found, self._alive, known)
+            self._state.take(self._layer, found)
+        return found
+
+    def _refitted_jointly(self, way: Way, found: Fit, known: Known) -> tuple[Fit, Known]:
+        """Refit the layer, fitted so far with `known`, together with the producer of its input; see `joint`."""
+        state, task, reader, alive = self._state, self._state.task, self._layer, self._alive
+        drafts, renew = state.drafts(reader), self._aim.flat is not None
+        ask = aimed(task, reader, self._aim, alive, renew=renew, first=drafts)
+        producer = state.layer(way.producer)
+        source = state.pairing.source(producer, state.alive(producer), ask)
+        pruned = Pruned(
+            network=task.network,
+            models=state.models,
+            weights=state.weights,
+            position=state.pairing.anchor(reader.contraction),
+            held=() if drafts else (ask.input,),
+            threads=task.running.cores,
+        )
+        joint, fits = Joint(pruned, way, ask, source), [(found, known)]
+
+        def refit() -> None:
+            other = Known(threads=task.running.cores)  # of other inputs; but the ridge stays
+            fits.append((fit_again(state.whole(ask), fits[-1][0], alive, other), other))
+            state.take(reader, fits[-1][0])
+
+        assert task.refit is not None, "layers are refitted jointly where they are refitted"
+        for _ in range(source.lasting * task.refit.joint):
+            fall = joint.step(refit)
+            if fall > 0.0:
+                del fits[:-1]
+            else:
+                del fits[1:]  # all stays as it was
+            if fall < WORTH / source.lasting:
+                break
+        if not drafts:
+            return fits[-1]
+        state.models.advance(pruned.position, [ask.input])  # of all samples, and for the steps behind
+        halves = state.halves(aimed(task, reader, self._aim, alive, renew=renew))
+        known = Known(threads=task.running.cores)
+        last = fit(halves, fits[-1][0].weights, alive, free_bias=reader.bias is not None, known=known)
+        state.take(reader, last)
+        return last, known
