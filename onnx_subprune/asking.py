@@ -24,13 +24,13 @@ def aimed(
     *,
     renew: bool = False,
     with_gram: bool = True,
-    first: bool = False,
 ) -> Ask:
     """Ask for moments against the original's aim; with `renew`, against what of it the activation behind can tell apart.
 
-    first: the fit is followed by another one, so large maps of many samples are looked at in part.
+    Of large maps some samples are enough.
     """
-    every = drafted(task, layer) if first else 1
+    shape = task.graph.observation.shapes[layer.contraction.output.tensor]
+    every = task.running.every_of(task.data.samples, output_count(layer.kernel, shape), layer.weights.shape[1])
     return Ask(
         node=layer.node,
         kernel=layer.kernel,
@@ -44,12 +44,6 @@ def aimed(
         outputs=layer.outputs,
         every=every,
     )
-
-
-def drafted(task: Task, layer: Layer) -> int:
-    """Return of how many samples one is enough for a fit that is followed by another one."""
-    shape = task.graph.observation.shapes[layer.contraction.output.tensor]
-    return task.running.every_of(task.data.samples, output_count(layer.kernel, shape), layer.weights.shape[1])
 
 
 def input_of(contraction: Contraction, kernel: Kernel) -> Ask:

@@ -47,10 +47,19 @@ class Calibration:
         """Bytes of a sample."""
         return _bytes_of(self.arrays)
 
+    @property
+    def chunk_count(self) -> int:
+        """Number of chunks; the last one may be smaller."""
+        return -(-self.samples // self.chunk)
+
     def chunks(self) -> Iterator[dict[str, Array]]:
         """Yield the feeds, chunk by chunk."""
-        for start in range(0, self.samples, self.chunk):
-            yield {name: in_memory(array[start : start + self.chunk]) for name, array in self.arrays.items()}
+        for number in range(self.chunk_count):
+            yield {name: self.fed(name, number) for name in self.arrays}
+
+    def fed(self, name: str, number: int) -> Array:
+        """Return what chunk `number` feeds to an input; of a mapped file it is a copy."""
+        return in_memory(self.arrays[name][number * self.chunk : (number + 1) * self.chunk])
 
     def take(self, samples: int) -> "Calibration":
         """Return the first `samples`, or all if there are fewer; in whole fixed batches."""
@@ -145,7 +154,7 @@ class Shard:
 
 def shard_of(whole: Calibration, index: int, count: int) -> Shard:
     """Return shard `index` (from 0) of `count`; DataError if it would be empty."""
-    chunks = -(-whole.samples // whole.chunk)
+    chunks = whole.chunk_count
     start, stop = (chunks * place // count for place in (index, index + 1))
     if start == stop:
         raise DataError(

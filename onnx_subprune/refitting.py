@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.asking import aimed
-from onnx_subprune.calibration.equations import Fit, Known, fit, fit_again
+from onnx_subprune.calibration.equations import Fit, Known, fit_again
 from onnx_subprune.calibration.targets import Aim
 from onnx_subprune.calibration.ways import Way
 from onnx_subprune.joint import WORTH, Joint, Pruned
@@ -43,15 +43,7 @@ class Refitting:
         """Fit to targets that differ from what the layer now puts out only where the activation behind sees it."""
         if not rounds:
             return found
-        ask = aimed(
-            self._state.task,
-            self._layer,
-            self._aim,
-            self._alive,
-            renew=True,
-            with_gram=False,
-            first=self._way is not None,
-        )
+        ask = aimed(self._state.task, self._layer, self._aim, self._alive, renew=True, with_gram=False)
         for _ in range(rounds):
             found = fit_again(self._state.whole(ask), found, self._alive, known)
             self._state.take(self._layer, found)
@@ -60,8 +52,7 @@ class Refitting:
     def _refitted_jointly(self, way: Way, found: Fit, known: Known) -> tuple[Fit, Known]:
         """Refit the layer, fitted so far with `known`, together with the producer of its input; see `joint`."""
         state, task, reader, alive = self._state, self._state.task, self._layer, self._alive
-        drafts, renew = state.drafts(reader), self._aim.flat is not None
-        ask = aimed(task, reader, self._aim, alive, renew=renew, first=drafts)
+        ask = aimed(task, reader, self._aim, alive, renew=self._aim.flat is not None)
         producer = state.layer(way.producer)
         source = state.pairing.source(producer, state.alive(producer), ask)
         pruned = Pruned(
@@ -69,7 +60,7 @@ class Refitting:
             models=state.models,
             weights=state.weights,
             position=state.pairing.anchor(reader.contraction),
-            held=() if drafts else (ask.input,),
+            held=(ask.input,),
             threads=task.running.cores,
         )
         joint, fits = Joint(pruned, way, ask, source), [(found, known)]
@@ -88,11 +79,4 @@ class Refitting:
                 del fits[1:]  # all stays as it was
             if fall < WORTH / source.lasting:
                 break
-        if not drafts:
-            return fits[-1]
-        state.models.advance(pruned.position, [ask.input])  # of all samples, and for the steps behind
-        halves = state.halves(aimed(task, reader, self._aim, alive, renew=renew))
-        known = Known(threads=task.running.cores)
-        last = fit(halves, fits[-1][0].weights, alive, free_bias=reader.bias is not None, known=known)
-        state.take(reader, last)
-        return last, known
+        return fits[-1]

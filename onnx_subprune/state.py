@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.asking import drafted
 from onnx_subprune.calibration.alongside import alongside
 from onnx_subprune.calibration.ask import Ask
 from onnx_subprune.calibration.equations import Fit
@@ -41,10 +40,6 @@ class State:
     def alive(self, layer: Layer) -> Mask:
         """Return which columns of the layer have not been dropped."""
         return alive_columns(self.task.graph, self.choices, layer.contraction, layer.kernel, layer.weights)
-
-    def drafts(self, layer: Layer) -> bool:
-        """Return True if the layer's fits before the last look at some of the samples only."""
-        return self.pairing.way(layer.contraction) is not None and drafted(self.task, layer) > 1
 
     def halves(self, ask: Ask) -> list[Regression]:
         """Return the moments of the even and of the odd chunks."""

@@ -76,8 +76,7 @@ class Walk:
         state, task, clock = self._state, self._task, self._task.clock
         start = clock()
         layer = state.layer(contraction)
-        held = [] if state.drafts(layer) else [contraction.input.tensor]
-        self._models.advance(state.pairing.anchor(contraction), held)
+        self._models.advance(state.pairing.anchor(contraction), [contraction.input.tensor])
         aim = self._aim(place)
         alive = state.alive(layer)
         halves = self._moments(layer, aim, place, alive)
@@ -142,8 +141,7 @@ class Walk:
         after = network.position[order[place + 1].node] if place + 1 < len(order) else len(network.nodes)
         # what follows from the aim alone need not be held beside it
         self._models.advance_original(min(after, network.producer[aim.tensor] + 1), also=[aim.tensor])
-        first = self._state.pairing.way(layer.contraction) is not None
-        return self._state.halves(aimed(self._task, layer, aim, alive, first=first))
+        return self._state.halves(aimed(self._task, layer, aim, alive))
 
     def _chooses(self, contraction: Contraction) -> bool:
         """True if the channels of a group are to be chosen on this contraction's moments."""

@@ -79,7 +79,7 @@ def fidelity(
     threads: int | None = None,
 ) -> Fidelity:
     """Run both models over `data` and compare; `labels` (samples,) are for the first output, a vector of scores."""
-    each = threads_each(threads, -(-data.samples // data.chunk))
+    each = threads_each(threads, data.chunk_count)
     first, second = original.session(threads=each), pruned.session(threads=each)
     names = [port.name for port in first.outputs if port.dtype.kind == "f"]
     sums = {name: _Sums() for name in names}

@@ -143,6 +143,7 @@ class Streams:
             return self._collected(ask, [Energies(ask.kernel) for _ in range(self._halves)], ())
         if ask.what is What.PROBE:
             return self._collected(ask, [Collector(ask.kernel) for _ in range(self._halves)], ())
+        self._current.follow(self._chosen(ask))
         shape = self._current.shape_of(ask.input)
         sampled = drawn(ask, shape, 0) is not None
         if self._thin(ask, shape):
@@ -156,10 +157,13 @@ class Streams:
 
     def _collected(self, ask: Ask, halves: Sequence[Part], shape: tuple[int, ...]) -> list[Sums]:
         chosen = self._chosen(ask)
+        self._current.follow(chosen)
+        if self._original is not None:
+            self._original.stream.follow(chosen)
         side = self._current.side_by_side(len(chosen))
         threads = threads_each(self._running.threads, side)
         pair = Pair(current=self._current, original=self._original, running=self._running)
-        answers = Answers(ask, pair, side, shape)
+        answers = Answers(ask, pair, chosen, side, shape)
         beside: list[Energies] = [Energies(ask.kernel) for _ in halves]
         locks = [Lock() for _ in halves]
 

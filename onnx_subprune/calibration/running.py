@@ -24,10 +24,10 @@ def new_session(model: Model | bytes, threads: int | None, folder: Path | None) 
 ROWS = 128
 """Rows of the unfolded input for each of its columns; on large maps there are many more, and they tell nothing more."""
 
-DRAFT_ROWS = 32
-"""The same for a fit that is followed by another one."""
-DRAFTED, DRAFT_POSITIONS = 64, 1 << 15
-"""Samples and output positions in all that such a fit looks at, however few columns there are."""
+ENOUGH_ROWS = 32
+"""Of so many samples that there are so many rows a column the others tell next to nothing: three residual networks had the same accuracy."""
+ENOUGH_SAMPLES, ENOUGH_POSITIONS = 64, 1 << 15
+"""Samples and output positions in all that are looked at, however few columns there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +48,10 @@ class Running:
         return self.positions or -(-ROWS * columns // samples)
 
     def every_of(self, samples: int, positions: int, columns: int) -> int:
-        """Return of how many samples one is enough for a fit that is followed by another one, with so many output positions and columns a group."""
+        """Return of how many samples one is enough for a layer with so many output positions a sample and columns a group."""
         if self.positions is not None:
             return 1
-        least = max(DRAFTED, max(DRAFT_POSITIONS, DRAFT_ROWS * columns) // max(positions, 1))
+        least = max(ENOUGH_SAMPLES, max(ENOUGH_POSITIONS, ENOUGH_ROWS * columns) // max(positions, 1))
         return max(1, samples // least)
 
     @property

@@ -37,12 +37,6 @@ class Held:
         assert self.path is not None, "the array was let go"
         return np.asarray(np.load(self.path, allow_pickle=False))
 
-    def replace(self, array: Array) -> None:
-        """Hold `array` in its place."""
-        self.free()
-        new = self.store.put(array)
-        self.array, self.path, self.size = new.array, new.path, new.size
-
     def free(self) -> None:
         """Give its room back; the array is gone."""
         self.store.release(self)

@@ -1,11 +1,14 @@
-"""A model that advances through its graph, a step at a time, over all calibration chunks.
+"""A model that advances through its graph, a step at a time, over the calibration chunks.
 
 A stream holds, for every chunk, the tensors that are alive at its position: made by the nodes before it and read by the
-nodes from it on. `read` computes any tensor from those; `advance` moves the position. Weights can be overridden as the stream goes: that is
+nodes from it on. `read` computes any tensor from those; `advance` moves the position. A chunk follows when it is read: those that nobody looks
+at on the way stay where they are, and come after in one run. Weights can be overridden as the stream goes: that is
 how the pruned model runs before it exists, with zeros in the rows of dropped channels (slicing equals masking).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import onnx
@@ -38,6 +41,28 @@ Read = Callable[[int], Mapping[str, Array]]
 """From the number of a chunk to tensors of it; may be called from several threads."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Fed:
+    """What a chunk feeds to an input: it stays where the data are."""
+
+    data: Calibration
+    name: str
+    number: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        array = self.data.arrays[self.name]
+        return min(self.data.chunk, len(array)) * (array.nbytes // max(len(array), 1))
+
+    def get(self) -> Array:
+        """Return the array."""
+        return self.data.fed(self.name, self.number)
+
+    def free(self) -> None:
+        """Nothing is held."""
+
+
 class Stream:
     """See the module. `position` counts nodes of `network`; the stream begins at 0 with the calibration data."""
 
@@ -45,15 +70,13 @@ class Stream:
         self._network, self._store, self._running = network, store, running
         self._overrides: dict[Use, Array] = {}
         self._lefts: dict[Use, list[Left]] = {}
-        self._held: dict[str, list[Held]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self.position = 0
-        names = [value.name for value in network.inputs if value.name in network.readers]
-        self.chunks = 0
-        for chunk in data.chunks():
-            self.chunks += 1
-            for name in names:
-                self._held.setdefault(name, []).append(store.put(chunk[name]))
+        self.position, self.chunks = 0, data.chunk_count
+        self._wanted = [value.name for value in network.inputs if value.name in network.readers]
+        self._held: list[dict[str, Held | Fed]] = [
+            {name: Fed(data, name, number) for name in self._wanted} for number in range(self.chunks)
+        ]
+        self._at = [0] * self.chunks
 
     def override(self, use: Use, value: Array) -> None:
         """From now on the node of `use` sees `value` in that slot, as far as it has not been cut."""
@@ -70,8 +93,9 @@ class Stream:
             self._lefts.setdefault(use, []).append(left)
         for name, left in cut.tensors.items():
             self._shapes.pop(name, None)
-            for held in self._held.get(name, ()):
-                held.replace(taken(held.get(), [left]))
+            for held in self._held:
+                if name in held:
+                    self._hold(held, name, taken(held[name].get(), [left]))
 
     def read(self, names: Sequence[str], chunks: Sequence[int] | None = None) -> Iterator[Mapping[str, Array]]:
         """Yield, chunk by chunk, the tensors `names`, computed from what is held where they are not held themselves.
@@ -79,42 +103,68 @@ class Stream:
         chunks: which; all if it is None.
         """
         chosen = range(self.chunks) if chunks is None else chunks
+        self.follow(chosen)
         side = self.side_by_side(len(chosen))
-        yield from alongside(self.reader(names, side), ((chunk,) for chunk in chosen), side)
+        yield from alongside(self.reader(names, chosen, side), ((chunk,) for chunk in chosen), side)
 
     def side_by_side(self, chunks: int) -> int:
         """Return how many of so many chunks to work on at a time: one a thread, as far as memory goes."""
-        largest = max((held[0].size for held in self._held.values()), default=0)
+        largest = max((item.size for held in self._held for item in held.values()), default=0)
         room = self._store.budget // max(AT_WORK * largest, 1)
         return max(1, min(self._running.cores, chunks, room))
 
-    def reader(self, names: Sequence[str], side: int) -> Read:
-        """Return what reads the tensors `names` of a chunk, so many chunks side by side; until the stream moves."""
-        missing = [name for name in names if name not in self._held]
-        there = {name: self._held[name] for name in names if name in self._held}
-        run = _Runner(self, missing, (), side) if missing else None
+    def reader(self, names: Sequence[str], chunks: Sequence[int], side: int) -> Read:
+        """Return what reads the tensors `names` of each of `chunks`, so many side by side; until the stream moves."""
+        self.follow(chunks)
+        missing = [name for name in names if name not in self._wanted]
+        there = [name for name in names if name in self._wanted]
+        run = _Runner(self, missing, (), chunks[0], side) if missing and chunks else None
 
         def read(chunk: int) -> Mapping[str, Array]:
-            found = {name: held[chunk].get() for name, held in there.items()}
+            found = {name: self._held[chunk][name].get() for name in there}
             return found if run is None else {**found, **run(chunk)}
 
         return read
 
     def advance(self, position: int, also: Sequence[str] = ()) -> None:
-        """Move on to `position`: hold what is alive there, and `also`, and nothing else."""
-        wanted = [*dict.fromkeys([*self._alive(position), *also])]
-        new = {name: list[Held]() for name in wanted if name not in self._held}
-        gone = [held for name, held in self._held.items() if name not in wanted]
-        for chunk, found in enumerate(self.read(list(new))):
-            for name, array in found.items():
-                new[name].append(self._store.put(array))
-            for held in gone:
-                held[chunk].free()
-        self._held = {**{name: held for name, held in self._held.items() if name in wanted}, **new}
+        """Move on to `position`: what is alive there, and `also`, will be held of the chunks that are read, and nothing else."""
         self.position = position
-        places = self._network.position
-        self._overrides = {use: value for use, value in self._overrides.items() if places[use.node] >= position}
-        self._store.give_back()
+        self._wanted = [*dict.fromkeys([*self._alive(position), *also])]
+        start = {at: set(self._alive(at)) for at in set(self._at)}
+        for held, at in zip(self._held, self._at, strict=True):
+            for name in held.keys() - start[at] - set(self._wanted):  # constants in front of it may have changed
+                held.pop(name).free()
+
+    def follow(self, chunks: Sequence[int]) -> None:
+        """Let these chunks come to where the stream is."""
+        behind: dict[tuple[str, ...], list[int]] = {}
+        for chunk in chunks:
+            if self._at[chunk] != self.position or self._held[chunk].keys() != set(self._wanted):
+                behind.setdefault(tuple(sorted(self._held[chunk])), []).append(chunk)
+        for there, some in behind.items():
+            self._come([name for name in self._wanted if name not in there], some)
+        if behind:
+            places, least = self._network.position, min(self._at)
+            self._overrides = {use: value for use, value in self._overrides.items() if places[use.node] >= least}
+            self._store.give_back()
+
+    def _come(self, missing: Sequence[str], chunks: Sequence[int]) -> None:
+        """Compute what is missing of chunks that hold the same tensors, and let go of what is not wanted any more."""
+        side = self.side_by_side(len(chunks))
+        run = _Runner(self, missing, (), chunks[0], side) if missing else None
+        made = alongside(run, ((chunk,) for chunk in chunks), side) if run else repeat({}, len(chunks))
+        for chunk, found in zip(chunks, made, strict=True):
+            held = self._held[chunk]
+            for name in held.keys() - set(self._wanted):
+                held.pop(name).free()
+            for name, array in found.items():
+                self._hold(held, name, array)
+            self._at[chunk] = self.position
+
+    def _hold(self, held: dict[str, Held | Fed], name: str, array: Array) -> None:
+        if name in held:
+            held[name].free()
+        held[name] = self._store.put(array)
 
     def element_type(self, use: Use) -> int:
         """ONNX element type of the constant in that slot; of the first constant input where the slot is empty (a bias)."""
@@ -124,17 +174,18 @@ class Stream:
         return int(onnx.helper.np_dtype_to_tensor_dtype(self._network.array(name).dtype))
 
     def shape_of(self, name: str) -> tuple[int, ...]:
-        """Return the shape of the first chunk of a tensor; weights do not change it."""
+        """Return the shape of a tensor in a whole chunk, one that is far ahead; weights do not change it."""
         if name not in self._shapes:
-            self._shapes[name] = next(self.read([name], [0]))[name].shape
+            ahead = max(range(self.chunks), key=self._at.__getitem__)
+            self._shapes[name] = next(self.read([name], [ahead]))[name].shape
         return self._shapes[name]
 
     def close(self) -> None:
         """Let go of everything that is held."""
-        for held in self._held.values():
-            for item in held:
+        for held in self._held:
+            for item in held.values():
                 item.free()
-        self._held = {}
+            held.clear()
 
     def _alive(self, position: int) -> list[str]:
         network = self._network
@@ -150,17 +201,19 @@ class Stream:
 
     def opened(self, names: Sequence[str], uses: Sequence[Use]) -> "_Runner":
         """Return what computes `names` of a chunk from what is held, with the constants of `uses` given at every call."""
-        return _Runner(self, names, uses, self.side_by_side(self.chunks))
+        self.follow(range(self.chunks))
+        return _Runner(self, names, uses, 0, self.side_by_side(self.chunks))
 
 
 class _Runner:
-    """A session for the part of the model between what is held and some tensors."""
+    """A session for the part of the model between what is held of a chunk, and of others that hold the same, and some tensors."""
 
-    def __init__(self, stream: Stream, names: Sequence[str], opened: Sequence[Use], side: int) -> None:
+    def __init__(self, stream: Stream, names: Sequence[str], opened: Sequence[Use], chunk: int, side: int) -> None:
         self._stream, self._names = stream, names
-        chosen, needed = stream._network.ancestors(names, list(stream._held))
-        self._inputs = [name for name in stream._held if name in needed]
-        held = {name: stream._held[name][0].get() for name in self._inputs}
+        there = stream._held[chunk]
+        chosen, needed = stream._network.ancestors(names, list(there))
+        self._inputs = [name for name in there if name in needed]
+        held = {name: there[name].get() for name in self._inputs}
         kinds = {use: stream.element_type(use) for use in opened}
         changed = Changed(constants=stream._overrides, inputs=kinds)
         model = part_of(stream._network, chosen, held, names, changed)
@@ -168,7 +221,7 @@ class _Runner:
 
     def __call__(self, chunk: int, values: Mapping[Use, Array] | None = None) -> Mapping[str, Array]:
         """Return the tensors for one chunk; `values` are those of the opened uses."""
-        feeds = {name: self._stream._held[name][chunk].get() for name in self._inputs}
+        feeds = {name: self._stream._held[chunk][name].get() for name in self._inputs}
         fixed = {slot_name(use): value for use, value in (values or {}).items()}
         return self._in_pieces(feeds, fixed) or self._session.run({**feeds, **fixed}, self._names)
 

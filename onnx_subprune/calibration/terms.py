@@ -48,17 +48,17 @@ class Pair:
 
 
 class Answers:
-    """Terms for `ask`, of `side` chunks side by side. shape: that of the input of a chunk, () where it does not matter."""
+    """Terms for `ask`, of `chunks`, `side` of them side by side. shape: that of the input of a chunk, () where it does not matter."""
 
-    def __init__(self, ask: Ask, pair: Pair, side: int, shape: Sequence[int]) -> None:
+    def __init__(self, ask: Ask, pair: Pair, chunks: Sequence[int], side: int, shape: Sequence[int]) -> None:
         self._ask, self._shape = ask, shape
         self._threads = threads_each(pair.running.threads, side)
-        self._have = pair.current.reader(_names(ask), side)
+        self._have = pair.current.reader(_names(ask), chunks, side)
         self._wanted: Read | None = None
         self._left: Left | None = None
         if ask.aim is not None:
             assert pair.original is not None, "the original model does not run alongside"
-            self._wanted = pair.original.stream.reader([ask.aim.tensor], side)
+            self._wanted = pair.original.stream.reader([ask.aim.tensor], chunks, side)
             self._left = pair.original.model.left.get(ask.aim.tensor)
         self._session = None
         if ask.back is not None:

@@ -73,7 +73,7 @@ class Cluster:
     ) -> Lockstep:
         """See `Executor`."""
         places = self.places()
-        count = min(len(places), -(-data.samples // data.chunk))
+        count = min(len(places), data.chunk_count)
         homes = places[:count]
         whole = network if original is None else original.network
         if whole.proto.ByteSize() > LIMIT:

@@ -104,7 +104,7 @@ def _collect(
     count = min(2, shard.chunks)
     sums = [[Collector(kernel_of(network, item)[0]) for _ in range(count)] for item in contractions]
     names = list(dict.fromkeys(item.input.tensor for item in contractions))
-    mine = -(-shard.data.samples // shard.data.chunk)
+    mine = shard.data.chunk_count
     for number, tensors in enumerate(_tensors(network, names, shard, run)):
         for item, halves in zip(contractions, sums, strict=True):
             halves[(shard.first + number) % count].add(tensors[item.input.tensor])
@@ -117,7 +117,7 @@ def _collect(
 
 
 def _tensors(network: Network, names: Sequence[str], shard: Shard, run: _Run) -> Iterator[Mapping[str, Array]]:
-    mine = -(-shard.data.samples // shard.data.chunk)
+    mine = shard.data.chunk_count
     for start in range(0, mine, BLOCK):
         with Store(run.memory) as store:
             block = shard.data.part(start, min(start + BLOCK, mine))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnx_subprune.calibration.running import DRAFT_POSITIONS, DRAFT_ROWS, DRAFTED, Running
+from onnx_subprune.calibration.running import ENOUGH_POSITIONS, ENOUGH_ROWS, ENOUGH_SAMPLES, Running
 
 
 @pytest.mark.parametrize(
@@ -18,10 +18,10 @@ from onnx_subprune.calibration.running import DRAFT_POSITIONS, DRAFT_ROWS, DRAFT
         (4096, 196, 256, 24),
     ],
 )
-def test_drafts_look_at_large_maps_of_many_samples_in_part(samples, positions, columns, every):
+def test_some_samples_of_large_maps_are_enough(samples, positions, columns, every):
     assert Running().every_of(samples, positions, columns) == every
-    assert samples // every >= DRAFTED
-    assert every == 1 or samples // every * positions >= max(DRAFT_ROWS * columns, DRAFT_POSITIONS)
+    assert samples // every >= ENOUGH_SAMPLES
+    assert every == 1 or samples // every * positions >= max(ENOUGH_ROWS * columns, ENOUGH_POSITIONS)
 
 
 def test_whoever_asks_for_positions_gets_them_of_all_samples():

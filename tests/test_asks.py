@@ -1,4 +1,4 @@
-"""Fits that others follow look at some of the samples, the last of every layer at all."""
+"""Which samples the walk looks at: of large maps some, of small ones all."""
 
 from dataclasses import dataclass, field, replace
 
@@ -65,16 +65,17 @@ def test_a_step_on_few_samples_looks_at_the_first_chunk_alone(images):
     assert all(few[1] > 0.0 for every, few, _ in noting.steps if every < chunks)
 
 
-def test_the_last_fit_of_every_layer_looks_at_all_samples(asks):
-    last = {ask.node: ask for ask in asks if ask.back is None}
-    assert len(last) > 5
-    assert all(ask.every == 1 for ask in last.values())
-
-
-def test_drafts_look_at_fewer(asks):
-    drafted = {ask.node for ask in asks if ask.back is None and ask.every > 1}
-    assert drafted
-    first = {}
+def test_all_fits_of_a_layer_look_at_the_same_samples(asks):
+    seen = {}
     for ask in asks:
-        first.setdefault(ask.node, ask)
-    assert all(first[node].every > 1 for node in drafted)
+        if ask.back is None:
+            seen.setdefault(ask.node, set()).add(ask.every)
+    assert len(seen) > 5
+    assert all(len(found) == 1 for found in seen.values())
+    assert {1} < set.union(*seen.values())  # all of small maps, some of large ones
+
+
+def test_a_step_looks_at_no_more_samples_than_the_fits_around_it(asks):
+    fits, last = {ask.node: ask.every for ask in asks if ask.back is None}, [ask for ask in asks if ask.back]
+    assert last
+    assert all(ask.every >= fits[ask.node] for ask in last)
