@@ -29,8 +29,7 @@ def aimed(
 
     Of large maps some samples are enough.
     """
-    shape = task.graph.observation.shapes[layer.contraction.output.tensor]
-    every = task.running.every_of(task.data.samples, output_count(layer.kernel, shape), layer.weights.shape[1])
+    every = every_of(task, layer.contraction, layer.kernel, layer.weights.shape[1])
     return Ask(
         node=layer.node,
         kernel=layer.kernel,
@@ -46,9 +45,15 @@ def aimed(
     )
 
 
-def input_of(contraction: Contraction, kernel: Kernel) -> Ask:
+def every_of(task: Task, contraction: Contraction, kernel: Kernel, columns: int) -> int:
+    """Return of how many samples one is enough for a contraction with so many columns a group."""
+    shape = task.graph.observation.shapes[contraction.output.tensor]
+    return task.running.every_of(task.data.samples, output_count(kernel, shape), columns)
+
+
+def input_of(contraction: Contraction, kernel: Kernel, every: int = 1) -> Ask:
     """Ask for moments of the input alone, over all positions: layerwise selection is the paper's, and files of statistics have the same."""
-    return Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor)
+    return Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor, every=every)
 
 
 def output_count(kernel: Kernel, shape: Sequence[int]) -> int:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.asking import aimed, input_of
+from onnx_subprune.asking import aimed, every_of, input_of
 from onnx_subprune.calibration.equations import Known, fit, living, plain, problem_of, spread
 from onnx_subprune.calibration.lockstep import Lockstep, united
 from onnx_subprune.calibration.regression import Regression
@@ -179,7 +179,9 @@ class Walk:
     def _neighbour(self, consumer: Consumer) -> Problem:
         contraction = consumer.contraction
         kernel, weights = kernel_of(self._task.network, contraction)
-        sums = united(self._models.collect(input_of(contraction, kernel)))
+        asymmetric = isinstance(self._task.formulation, Asymmetric)
+        every = every_of(self._task, contraction, kernel, weights.shape[1]) if asymmetric else 1
+        sums = united(self._models.collect(input_of(contraction, kernel, every)))
         moments = sums.moments().with_target(weights).centered()
         alive = alive_columns(self._task.graph, self._state.choices, contraction, kernel, weights)
         return problem_of(consumer, kernel, moments, weights, alive)

@@ -28,6 +28,26 @@ class What(Enum):
     PROBE = auto()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Which chunks are looked at; see `Ask`. beside: of the original, too."""
+
+    every: int
+    step: bool
+    probe: bool
+    one_half: bool
+    beside: bool
+
+    def chunks(self, first: int, count: int, total: int) -> list[int]:
+        """Return which of `count` chunks, from number `first` on of `total`, counted from 0."""
+        if self.step and self.every >= total > 1:
+            return [0] if first == 0 else []
+        every = max(1, total // 2 if self.probe else min(self.every, total // 2))
+        halves = min(2, total)
+        numbers = (number for number in range(first, first + count) if number // 2 % every == 0)
+        return [number - first for number in numbers if not self.one_half or number % halves == 0]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ask:
     """The moments of one contraction.
@@ -59,9 +79,15 @@ class Ask:
     back: Adjoint | None = None
 
     @property
-    def of_a_step(self) -> bool:
-        """True if this is about a step that a producer takes, or took; else about a fit."""
-        return self.back is not None or self.what is not What.MOMENTS
+    def share(self) -> Share:
+        """The chunks that this is about; a step that a producer takes, or took, needs fewer than a fit."""
+        return Share(
+            every=self.every,
+            step=self.back is not None or self.what is not What.MOMENTS,
+            probe=self.what is What.PROBE,
+            one_half=self.one_half,
+            beside=self.aim is not None,
+        )
 
     def source(self, x: Array) -> Array:
         """Return the channels of the input that count; they may be all that there are."""

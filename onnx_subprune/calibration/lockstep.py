@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.alongside import alongside, threads_each
-from onnx_subprune.calibration.ask import Ask, What, drawn
+from onnx_subprune.calibration.ask import Ask, Share, What, drawn
 from onnx_subprune.calibration.collector import Collector
 from onnx_subprune.calibration.cut import Cut
 from onnx_subprune.calibration.energies import Energies
@@ -137,13 +137,22 @@ class Streams:
         """See `Lockstep`."""
         self._current.cut(cut)
 
+    def bring(self, share: Share) -> list[int]:
+        """Let some of the chunks come to where the models are; return which. To ask about them does that first."""
+        chosen = share.chunks(self._first, self._current.chunks, self._total)
+        self._current.bring(chosen)
+        if share.beside:
+            assert self._original is not None, "the original model does not run alongside"
+            self._original.stream.bring(chosen)
+        return chosen
+
     def collect(self, ask: Ask) -> list[Sums]:
         """See `Lockstep`."""
         if ask.what is What.RESIDUAL:
             return self._collected(ask, [Energies(ask.kernel) for _ in range(self._halves)], ())
         if ask.what is What.PROBE:
             return self._collected(ask, [Collector(ask.kernel) for _ in range(self._halves)], ())
-        self._current.follow(self._chosen(ask))
+        self.bring(ask.share)
         shape = self._current.shape_of(ask.input)
         sampled = drawn(ask, shape, 0) is not None
         if self._thin(ask, shape):
@@ -156,10 +165,7 @@ class Streams:
         return ask.kernel.wide(shape[-1]) and self._most * prod(shape[1:-1]) < shape[-1]
 
     def _collected(self, ask: Ask, halves: Sequence[Part], shape: tuple[int, ...]) -> list[Sums]:
-        chosen = self._chosen(ask)
-        self._current.follow(chosen)
-        if self._original is not None:
-            self._original.stream.follow(chosen)
+        chosen = self.bring(ask.share)
         side = self._current.side_by_side(len(chosen))
         threads = threads_each(self._running.threads, side)
         pair = Pair(current=self._current, original=self._original, running=self._running)
@@ -181,15 +187,6 @@ class Streams:
             pass
         sums: list[Sums] = [*halves]
         return [*sums, *beside] if ask.back is not None and ask.what is What.MOMENTS else sums
-
-    def _chosen(self, ask: Ask) -> list[int]:
-        """Which of the chunks here count."""
-        if ask.of_a_step and ask.every >= self._total > 1:
-            return [0] if self._first == 0 else []
-        every = self._total // 2 if ask.what is What.PROBE else min(ask.every, self._total // 2)
-        numbers = range(self._first, self._first + self._current.chunks)
-        chosen = (number for number in numbers if number // 2 % max(1, every) == 0)
-        return [number - self._first for number in chosen if not ask.one_half or number % self._halves == 0]
 
     def __enter__(self) -> Self:
         return self

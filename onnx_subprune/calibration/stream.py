@@ -103,7 +103,7 @@ class Stream:
         chunks: which; all if it is None.
         """
         chosen = range(self.chunks) if chunks is None else chunks
-        self.follow(chosen)
+        self.bring(chosen)
         side = self.side_by_side(len(chosen))
         yield from alongside(self.reader(names, chosen, side), ((chunk,) for chunk in chosen), side)
 
@@ -115,7 +115,7 @@ class Stream:
 
     def reader(self, names: Sequence[str], chunks: Sequence[int], side: int) -> Read:
         """Return what reads the tensors `names` of each of `chunks`, so many side by side; until the stream moves."""
-        self.follow(chunks)
+        self.bring(chunks)
         missing = [name for name in names if name not in self._wanted]
         there = [name for name in names if name in self._wanted]
         run = _Runner(self, missing, (), chunks[0], side) if missing and chunks else None
@@ -135,7 +135,7 @@ class Stream:
             for name in held.keys() - start[at] - set(self._wanted):  # constants in front of it may have changed
                 held.pop(name).free()
 
-    def follow(self, chunks: Sequence[int]) -> None:
+    def bring(self, chunks: Sequence[int]) -> None:
         """Let these chunks come to where the stream is."""
         behind: dict[tuple[str, ...], list[int]] = {}
         for chunk in chunks:
@@ -174,10 +174,12 @@ class Stream:
         return int(onnx.helper.np_dtype_to_tensor_dtype(self._network.array(name).dtype))
 
     def shape_of(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor in a whole chunk, one that is far ahead; weights do not change it."""
+        """Return the shape of a tensor in the first chunk of those that are nearest to it; weights do not change it."""
         if name not in self._shapes:
-            ahead = max(range(self.chunks), key=self._at.__getitem__)
-            self._shapes[name] = next(self.read([name], [ahead]))[name].shape
+            near = max(range(self.chunks), key=lambda chunk: (name in self._held[chunk], self._at[chunk]))
+            held = self._held[near]
+            found = held[name].get() if name in held else _Runner(self, [name], (), near, 1)(near)[name]
+            self._shapes[name] = found.shape
         return self._shapes[name]
 
     def close(self) -> None:
@@ -201,7 +203,7 @@ class Stream:
 
     def opened(self, names: Sequence[str], uses: Sequence[Use]) -> "_Runner":
         """Return what computes `names` of a chunk from what is held, with the constants of `uses` given at every call."""
-        self.follow(range(self.chunks))
+        self.bring(range(self.chunks))
         return _Runner(self, names, uses, 0, self.side_by_side(self.chunks))
 
 

@@ -166,6 +166,7 @@ class _Run:
             if not again:
                 found = self._result(root)
                 if not isinstance(found, Behind):
+                    self._log.append(ask.share)
                     return found
                 again = found.shards
             self._move(again)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from threadpoolctl import threadpool_limits
 
-from onnx_subprune.calibration.ask import Ask
+from onnx_subprune.calibration.ask import Ask, Share
 from onnx_subprune.calibration.cut import Cut, Left
 from onnx_subprune.calibration.lockstep import Streams
 from onnx_subprune.calibration.original import Original
@@ -78,7 +78,8 @@ class Override:
     value: Array
 
 
-Command = Open | Advance | AdvanceOriginal | Override | Cut
+Command = Open | Advance | AdvanceOriginal | Override | Cut | Share
+"""A share was asked about: whoever comes from the start looks at the same chunks on the way, so that what it computes is rounded as it was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -178,6 +179,8 @@ class _State:
                     self._streams.override(command.use, command.value)
                 case Cut():
                     self._streams.cut(command)
+                case Share():
+                    self._streams.bring(command)
         self.done += 1
 
     def _opened(self, command: Open) -> Streams:
