@@ -41,7 +41,7 @@ class Share:
     def chunks(self, first: int, count: int, total: int) -> list[int]:
         """Return which of `count` chunks, from number `first` on of `total`, counted from 0."""
         if self.step and self.every >= total > 1:
-            return [0] if first == 0 else []
+            return [0] if first == 0 < count else []
         every = max(1, total // 2 if self.probe else min(self.every, total // 2))
         halves = min(2, total)
         numbers = (number for number in range(first, first + count) if number // 2 % every == 0)

@@ -130,16 +130,17 @@ class Stream:
         """Move on to `position`: what is alive there, and `also`, will be held of the chunks that are read, and nothing else."""
         self.position = position
         self._wanted = [*dict.fromkeys([*self._alive(position), *also])]
-        start = {at: set(self._alive(at)) for at in set(self._at)}
+        needed = {at: {*self._alive(at), *self._wanted} for at in set(self._at)}
         for held, at in zip(self._held, self._at, strict=True):
-            for name in held.keys() - start[at] - set(self._wanted):  # constants in front of it may have changed
+            for name in held.keys() - needed[at]:  # constants in front of it may change
                 held.pop(name).free()
 
     def bring(self, chunks: Sequence[int]) -> None:
         """Let these chunks come to where the stream is."""
         behind: dict[tuple[str, ...], list[int]] = {}
+        wanted = set(self._wanted)
         for chunk in chunks:
-            if self._at[chunk] != self.position or self._held[chunk].keys() != set(self._wanted):
+            if self._at[chunk] != self.position or self._held[chunk].keys() != wanted:
                 behind.setdefault(tuple(sorted(self._held[chunk])), []).append(chunk)
         for there, some in behind.items():
             self._come([name for name in self._wanted if name not in there], some)
