@@ -26,8 +26,9 @@ ROWS = 128
 
 ENOUGH_ROWS = 32
 """Of so many samples that there are so many rows a column the others tell next to nothing: three residual networks had the same accuracy."""
-ENOUGH_SAMPLES, ENOUGH_POSITIONS = 64, 1 << 15
-"""Samples and output positions in all that are looked at, however few columns there are."""
+ENOUGH_SAMPLES, ENOUGH_POSITIONS = 128, 1 << 15
+"""Samples and output positions in all that are looked at, however few columns there are. With 64 samples ResNet-56 at an eighth of its MACs had 75.6 %
+over five calibration sets, with 128 76.2, with all 512 76.1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
