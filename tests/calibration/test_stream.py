@@ -31,14 +31,14 @@ def convolutions(network):
 
 def walked(network, looked_at, store, running=Running()):
     """Double the weights of every convolution while the stream waits there; `looked_at` are the chunks that are read on the way."""
-    stream, seen = Stream(network, Calibration(arrays={network.inputs[0].name: X}, chunk=2), store, running), []
+    stream = Stream(network, Calibration(arrays={network.inputs[0].name: X}, chunk=2), store, running)
     for index in convolutions(network):
         node = network.nodes[index]
         stream.advance(index, [node.output[0]])
-        seen.append(list(stream.read([node.output[0]], looked_at)))
+        list(stream.read([node.output[0]], looked_at))
         stream.override(Use(network.labels[index], 1), 2.0 * network.array(node.input[1]))
         stream.advance(index)
-    return stream, seen
+    return stream
 
 
 @pytest.mark.parametrize("budget", [1 << 20, 0], ids=["in memory", "on disk"])
@@ -46,8 +46,8 @@ def walked(network, looked_at, store, running=Running()):
 def test_chunks_that_nobody_looked_at_come_after(network, looked_at, budget):
     outputs = list(network.outputs)
     with Store(budget) as store:
-        always, _ = walked(network, range(4), store)
-        seldom, _ = walked(network, looked_at, store)
+        always = walked(network, range(4), store)
+        seldom = walked(network, looked_at, store)
         together = list(always.read(outputs))
         apart = list(seldom.read(outputs))
     assert [len(part[outputs[0]]) for part in apart] == [2, 2, 2, 1]
@@ -72,7 +72,7 @@ def test_what_lies_ahead_is_forgotten_when_the_stream_is_told_to_wait(network):
     np.testing.assert_allclose(new - bias, 2.0 * (old - bias), rtol=1e-4, atol=1e-5)
 
 
-def test_a_chunk_that_is_not_read_is_not_run(network, monkeypatch):
+def test_a_chunk_that_is_not_read_is_not_run(network):
     run = []
 
     class Counted(Running):
@@ -85,7 +85,7 @@ def test_a_chunk_that_is_not_read_is_not_run(network, monkeypatch):
             return session
 
     with Store(1 << 20) as store:
-        stream, _ = walked(network, [1], store, Counted())
+        stream = walked(network, [1], store, Counted())
         assert run
         assert set(run) == {2}
         count = len(run)
