@@ -2,9 +2,7 @@
 
 from onnx_subprune._version import __version__
 from onnx_subprune.allocation import Channels, Latency, Macs, MarginalCost, Params, Threshold, Uniform
-from onnx_subprune.budgeting import MaxDrop
-from onnx_subprune.collected import collect, prune_collected
-from onnx_subprune.comparison import Comparison, compare
+from onnx_subprune.calibration.files import merge
 from onnx_subprune.errors import (
     BudgetError,
     DataError,
@@ -14,11 +12,17 @@ from onnx_subprune.errors import (
     SubpruneError,
     VerificationError,
 )
+from onnx_subprune.evaluation.metric import Accuracy, Validation
 from onnx_subprune.graph.rules import RULES
-from onnx_subprune.graph.trace import trace
-from onnx_subprune.metric import Accuracy, Validation
-from onnx_subprune.pipeline import Pruned, prune, sensitivity
-from onnx_subprune.resources import Resources
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.budgets import MaxDrop
+from onnx_subprune.pruning.collect import collect
+from onnx_subprune.pruning.compare import Comparison, compare
+from onnx_subprune.pruning.prune import prune, sensitivity
+from onnx_subprune.pruning.prune_from_moments import prune_collected
+from onnx_subprune.pruning.resources import Resources
+from onnx_subprune.pruning.result import Pruned
+from onnx_subprune.reconstruction.settings import Asymmetric, Layerwise, Refit, Sequential
 from onnx_subprune.selection import (
     ActivationNorm,
     Backward,
@@ -33,8 +37,6 @@ from onnx_subprune.selection import (
     Wanda,
     WeightNorm,
 )
-from onnx_subprune.statistics import merge
-from onnx_subprune.task import Asymmetric, Layerwise, Refit, Sequential
 
 __all__ = [
     "RULES",

@@ -6,37 +6,18 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "onnx_subprune"
-LAYERS = {
-    **dict.fromkeys(("errors", "_version", "handover", "mapping", "wire"), 0),
-    **dict.fromkeys(("runtime", "timing", "selection", "allocation"), 1),
-    **dict.fromkeys(("graph", "data", "script", "sources"), 2),
-    **dict.fromkeys(("calibration", "slicing", "surgery", "masking", "output", "restriction", "augmentation"), 3),
-    **dict.fromkeys(
-        (
-            "verification",
-            "task",
-            "asking",
-            "choosing",
-            "joint",
-            "layer",
-            "pairing",
-            "presliced",
-            "refitting",
-            "state",
-            "walk",
-            "reconstruction",
-            "sensitivity",
-            "metric",
-            "measurement",
-            "budgeting",
-            "resources",
-        ),
-        4,
-    ),
-    **dict.fromkeys(("statistics", "probing"), 4),
-    **dict.fromkeys(("pipeline", "report", "comparison", "collected"), 5),
-    **dict.fromkeys(("cli", "integrations", "__main__", "__init__"), 6),
-}
+ROOT = {"__init__.py", "__main__.py", "_version.py", "_typing.py", "errors.py"}
+ORDER = (
+    ("errors", "_version", "_typing"),
+    ("selection", "allocation", "runtime"),
+    ("graph",),
+    ("calibration",),
+    ("reconstruction",),
+    ("evaluation",),
+    ("pruning",),
+    ("cli", "integrations", "__main__", "__init__"),
+)
+FLOOR = {name: number for number, names in enumerate(ORDER) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -55,10 +36,10 @@ def room(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_imports_only_from_its_own_or_a_lower_layer(path):
+def test_a_module_imports_only_from_its_own_or_a_lower_room(path):
     for name in imported(path):
         if name.startswith("onnx_subprune."):
-            assert LAYERS[name.split(".")[1]] <= LAYERS[room(path)], f"{path.name} imports {name}"
+            assert FLOOR[name.split(".")[1]] <= FLOOR[room(path)], f"{path.name} imports {name}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -70,3 +51,17 @@ def test_the_mathematics_knows_no_onnx_and_onnxruntime_has_one_door(path):
         assert not any(name.startswith(f"onnx_subprune.{other}") for name in imported(path))
     if room(path) != "runtime":
         assert "onnxruntime" not in roots
+
+
+def test_nothing_but_the_doors_stands_at_the_root():
+    assert {path.name for path in PACKAGE.glob("*.py")} == ROOT
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_of_a_floor_does_not_know_its_neighbours(path):
+    for name in imported(path):
+        if name.startswith("onnx_subprune.") and FLOOR[name.split(".")[1]] == FLOOR[room(path)] not in (
+            0,
+            len(ORDER) - 1,
+        ):
+            assert name.split(".")[1] == room(path), f"{path.name} imports {name}"

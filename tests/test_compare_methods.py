@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from onnx_subprune import Channels, Macs, Params
-from onnx_subprune.graph.model import load
-from onnx_subprune.runtime import Session
+from onnx_subprune.graph.network import load
+from onnx_subprune.runtime.session import Session
 from tests.conftest import MODELS, sample_models
 from tools.compare_methods import main, subsets, told
 from tools.peers import Priced, peers, within

@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from onnx_subprune.calibration.equations import problem_of
-from onnx_subprune.calibration.running import Running
-from onnx_subprune.data import Calibration
-from onnx_subprune.graph.model import load
-from onnx_subprune.graph.trace import trace
+from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.calibration.streaming.settings import Running
+from onnx_subprune.calibration.survey import survey
+from onnx_subprune.graph.contractions.contraction import kernel_of
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.reconstruction.columns import problem_of
 from onnx_subprune.selection import Forward
-from onnx_subprune.task import kernel_of, survey
 from tests.conftest import SHARED
 
 REFERENCE = SHARED / "data" / "reference_greedy.json"

@@ -19,8 +19,8 @@ from rich.table import Table
 from rows import Case, Method, accuracy, scorer_of
 
 from onnx_subprune import Layerwise, Macs, MarginalCost, Params, Refit, Sequential, Uniform
-from onnx_subprune.resources import Resources
-from onnx_subprune.runtime import Session
+from onnx_subprune.pruning.resources import Resources
+from onnx_subprune.runtime.session import Session
 
 DEFAULT = Method(selector="refined", allocator=MarginalCost(), resources=Resources())
 VARIANTS: Mapping[str, Method] = {

@@ -28,14 +28,13 @@ from rich.console import Console
 from synthetic import Residual
 
 from onnx_subprune import Channels, Macs, MarginalCost, Uniform, prune
-from onnx_subprune.calibration.kernel import CONVOLUTIONS
 from onnx_subprune.cli.options import bytes_of
-from onnx_subprune.graph.model import load
-from onnx_subprune.graph.trace import trace
-from onnx_subprune.resources import Resources
-from onnx_subprune.runtime import Session
-from onnx_subprune.task import kernel_of
-from onnx_subprune.timing import latency_ratio
+from onnx_subprune.evaluation.timing import latency_ratio
+from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, kernel_of
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.resources import Resources
+from onnx_subprune.runtime.session import Session
 
 Row = dict[str, object]
 SECONDS = 5.0

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from onnx_subprune.calibration.collector import Collector
-from onnx_subprune.calibration.kernel import Kernel, Kind
-from onnx_subprune.calibration.routes import Lagging, Unfolding
+from onnx_subprune.calibration.moments.accumulator import Collector
+from onnx_subprune.calibration.moments.products import Lagging, Unfolding
+from onnx_subprune.graph.contractions.contraction import Kernel, Kind
 
 CHUNK = 32
 

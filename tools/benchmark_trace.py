@@ -13,9 +13,9 @@ import time
 import numpy as np
 from onnx import ModelProto, helper, numpy_helper
 
-from onnx_subprune.graph.model import load
+from onnx_subprune.graph.network import load
 from onnx_subprune.graph.observation import observe
-from onnx_subprune.graph.trace import trace
+from onnx_subprune.graph.tracing.trace import trace
 
 
 def residual_chain(blocks: int, width: int) -> ModelProto:

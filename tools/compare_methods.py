@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from onnx_subprune import Channels, Macs, Params
 from onnx_subprune.errors import OptionError
-from onnx_subprune.runtime import Session
+from onnx_subprune.runtime.session import Session
 from tools.peers import peers
 from tools.rows import ALLOCATED, ROWS, Arrays, Budget, Case, Row, accuracy, scorer_of
 

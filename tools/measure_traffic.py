@@ -12,13 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from onnx_subprune import Asymmetric, Channels, Layerwise, Resources, collect, prune
-from onnx_subprune.calibration.ask import Ask
-from onnx_subprune.calibration.collector import Collector
-from onnx_subprune.calibration.lockstep import Local, Lockstep, Streams
-from onnx_subprune.calibration.original import Original
-from onnx_subprune.calibration.running import Running
-from onnx_subprune.data import Calibration
-from onnx_subprune.graph.model import Network
+from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.calibration.moments.accumulator import Collector
+from onnx_subprune.calibration.streaming.executor import Local, Lockstep, Streams
+from onnx_subprune.calibration.streaming.original import Original
+from onnx_subprune.calibration.streaming.request import Ask
+from onnx_subprune.calibration.streaming.settings import Running
+from onnx_subprune.graph.network import Network
 
 
 class Counting:

@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from onnx_subprune import Channels, Params
 from onnx_subprune.graph.cost import costs, parameters
-from onnx_subprune.graph.model import load
-from onnx_subprune.graph.trace import trace
-from onnx_subprune.runtime import Session
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.runtime.session import Session
 from tools.rows import Arrays, Budget, Case, Outcome, Row, scorer_of
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from onnx_subprune import Asymmetric, Channels, Layerwise, Macs, MarginalCost, Params, Refit, Sequential, Uniform, prune
 from onnx_subprune.allocation import Allocator
-from onnx_subprune.resources import Resources
-from onnx_subprune.runtime import Session
+from onnx_subprune.pruning.resources import Resources
+from onnx_subprune.reconstruction.settings import Formulation
+from onnx_subprune.runtime.session import Session
 from onnx_subprune.selection import selectors
-from onnx_subprune.task import Formulation
 
 Arrays = Mapping[str, np.ndarray]
 Budget = Channels | Macs | Params

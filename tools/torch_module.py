@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from onnx_subprune.graph.model import Network, attribute
+from onnx_subprune.graph.network import Network, attribute
 
 
 class Module(nn.Module):

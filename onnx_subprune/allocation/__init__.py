@@ -1,13 +1,13 @@
 """How wide every group stays: pure mathematics on error curves and costs."""
 
-from onnx_subprune.allocation.allocator import Allocator, Curve, Room, filled, smallest
 from onnx_subprune.allocation.blocks import BlockAware, block_aware
 from onnx_subprune.allocation.budget import Channels, Latency, Macs, Params
-from onnx_subprune.allocation.cost import Factor, Multilinear, Term
+from onnx_subprune.allocation.local_search import Terrain, local_moves
 from onnx_subprune.allocation.marginal import MarginalCost
-from onnx_subprune.allocation.moves import Terrain, local_moves
+from onnx_subprune.allocation.multilinear import Factor, Multilinear, Term
 from onnx_subprune.allocation.threshold import Threshold
 from onnx_subprune.allocation.uniform import Uniform, proportional
+from onnx_subprune.allocation.widths import Allocator, Curve, Room, filled, smallest
 
 __all__ = [
     "Allocator",

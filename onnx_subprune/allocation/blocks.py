@@ -7,9 +7,9 @@ several. An axis of several groups (a residual stream that a shortcut pads) has 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from onnx_subprune.allocation.allocator import Allocator, Curve, Room
-from onnx_subprune.allocation.cost import Multilinear
 from onnx_subprune.allocation.marginal import MarginalCost
+from onnx_subprune.allocation.multilinear import Multilinear
+from onnx_subprune.allocation.widths import Allocator, Curve, Room
 from onnx_subprune.errors import BudgetError
 
 WORK = (1.17, 1.08, 1.0, 0.94, 0.88)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune.allocation.state import State
+from onnx_subprune.allocation.descent import State
 
 STRIDES = (1, 2, 4, 8, 16, 32)
 """How many steps a group is narrowed for another one."""

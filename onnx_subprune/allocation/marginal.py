@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune.allocation.allocator import Array, Curve, Room, smallest
-from onnx_subprune.allocation.cost import Multilinear
+from onnx_subprune._typing import Float64
+from onnx_subprune.allocation.descent import State
 from onnx_subprune.allocation.exchange import exchange, widen
-from onnx_subprune.allocation.state import State
+from onnx_subprune.allocation.multilinear import Multilinear
+from onnx_subprune.allocation.widths import Curve, Room, smallest
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class MarginalCost:
         tempered = self.tempered(rooms, curves)
         return sum(float(tempered[room.name][widths[room.name]]) for room in rooms)
 
-    def tempered(self, rooms: Sequence[Room], curves: Mapping[str, Curve]) -> dict[str, Array]:
+    def tempered(self, rooms: Sequence[Room], curves: Mapping[str, Curve]) -> dict[str, Float64]:
         """Return what every width of a room counts for, (width + 1,): its error to the power."""
         tempered = self._tempered(rooms, curves)
         return {room.name: tempered[room.name].dense(room.width) for room in rooms}

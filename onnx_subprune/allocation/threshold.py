@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune.allocation.allocator import Array, Curve, Room, filled, smallest
-from onnx_subprune.allocation.cost import Multilinear
+from onnx_subprune._typing import Float64
+from onnx_subprune.allocation.multilinear import Multilinear
+from onnx_subprune.allocation.widths import Curve, Room, filled, smallest
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,12 @@ class Threshold:
         return filled(rooms, _cut(rooms, drops, float(levels[high])), drops, cost, limit)
 
 
-def _cut(rooms: Sequence[Room], drops: Mapping[str, Array], allowed: float) -> dict[str, int]:
+def _cut(rooms: Sequence[Room], drops: Mapping[str, Float64], allowed: float) -> dict[str, int]:
     """The smallest widths whose drops are at most `allowed`."""
     return {room.name: next(w for w in room.choices if drops[room.name][w] <= allowed) for room in rooms}
 
 
-def straight(curve: Curve, full: int) -> Array:
+def straight(curve: Curve, full: int) -> Float64:
     """Return the drops at widths 0 to `full`, (full + 1,): never rising, straight between the measured widths, 0 at the full one.
 
     A metric can be better without some channels; such a gain counts as no drop. Below the least measured width the first line goes on.

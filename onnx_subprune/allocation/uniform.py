@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from onnx_subprune.allocation.allocator import Curve, Room, filled, smallest
-from onnx_subprune.allocation.cost import Multilinear
+from onnx_subprune.allocation.multilinear import Multilinear
+from onnx_subprune.allocation.widths import Curve, Room, filled, smallest
 
 
 def proportional(rooms: Sequence[Room], fraction: float) -> dict[str, int]:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
-from onnx_subprune.calibration.heap import share_one_heap
 from onnx_subprune.cli import collect, compare, inspect, merge, prune, sensitivity
 from onnx_subprune.cli.application import app
 from onnx_subprune.errors import SubpruneError, VerificationError
+from onnx_subprune.runtime.memory import share_one_heap
 
 COMMANDS = (prune, inspect, sensitivity, compare, collect, merge)
 """Modules whose import registers a command."""

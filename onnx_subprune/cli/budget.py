@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 
 from onnx_subprune.allocation import Channels, Latency, Macs, Params
-from onnx_subprune.budgeting import Budget, MaxDrop
 from onnx_subprune.errors import OptionError
-from onnx_subprune.metric import Accuracy, Metric, validation
+from onnx_subprune.evaluation.metric import Accuracy, Metric, validation
+from onnx_subprune.pruning.budgets import Budget, MaxDrop
 
 FRACTIONS: Mapping[str, Callable[[float], Budget]] = {
     "--macs": Macs,

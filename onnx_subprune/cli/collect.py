@@ -8,8 +8,8 @@ from cyclopts import Parameter
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.options import DataOption, StatisticsOutput, resources_of
 from onnx_subprune.cli.progress import Bar
-from onnx_subprune.collected import collect
 from onnx_subprune.errors import OptionError
+from onnx_subprune.pruning.collect import collect
 
 
 @app.command(name="collect")

@@ -7,9 +7,9 @@ from rich.console import Console
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import free_json, write_json
 from onnx_subprune.cli.options import DataOption, JsonOption
-from onnx_subprune.comparison import compare as compare_models
-from onnx_subprune.report import fidelity_table
-from onnx_subprune.report.table import comparison_table
+from onnx_subprune.evaluation.report import fidelity_table
+from onnx_subprune.evaluation.report.table import comparison_table
+from onnx_subprune.pruning.compare import compare as compare_models
 
 
 @app.command(name="compare")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from onnx_subprune.calibration.lockstep import Executor, Local
+from onnx_subprune.calibration.streaming.executor import Executor, Local
 from onnx_subprune.errors import OptionError
 
 
@@ -16,7 +16,7 @@ def executor_of(scheduler: str | None) -> Iterator[Executor]:
         return
     if find_spec("distributed") is None:
         raise OptionError("--scheduler needs dask.distributed: pip install 'onnx-subprune[distributed]'")
-    from onnx_subprune.integrations.cluster import connected  # noqa: PLC0415 - behind an extra
+    from onnx_subprune.calibration.dask.cluster import connected  # noqa: PLC0415 - behind an extra
 
     with connected(scheduler) as cluster:
         yield cluster

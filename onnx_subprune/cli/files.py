@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.errors import OutputError
-from onnx_subprune.output import free_path
-from onnx_subprune.report import Report
-from onnx_subprune.report.extra import need_extra
-from onnx_subprune.sensitivity import GroupSensitivity
+from onnx_subprune.evaluation.report import Report
+from onnx_subprune.evaluation.report.extra import need_extra
+from onnx_subprune.graph.save import free_path
 
 
 def free_json(path: Path | None) -> None:
@@ -33,7 +33,7 @@ def free_html(path: Path | None) -> None:
 def write_report(path: Path | None, report: Report) -> None:
     """Write a run as HTML, if a path is given."""
     if path is not None:
-        from onnx_subprune.report.html import report_html  # noqa: PLC0415 - an extra
+        from onnx_subprune.evaluation.report.html import report_html  # noqa: PLC0415 - an extra
 
         _write(path, report_html(report))
 
@@ -41,7 +41,7 @@ def write_report(path: Path | None, report: Report) -> None:
 def write_sensitivities(path: Path | None, found: Sequence[GroupSensitivity], model: str) -> None:
     """Write sensitivities as HTML, if a path is given."""
     if path is not None:
-        from onnx_subprune.report.html import sensitivity_html  # noqa: PLC0415 - an extra
+        from onnx_subprune.evaluation.report.html import sensitivity_html  # noqa: PLC0415 - an extra
 
         _write(path, sensitivity_html(found, model))
 

@@ -7,11 +7,11 @@ from rich.console import Console
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import free_json, write_json
 from onnx_subprune.cli.options import JsonOption
+from onnx_subprune.evaluation.report import inspection_table
+from onnx_subprune.evaluation.report.inspection import inspection_dict
 from onnx_subprune.graph.cost import costs
-from onnx_subprune.graph.model import load
-from onnx_subprune.graph.trace import trace
-from onnx_subprune.report import inspection_table
-from onnx_subprune.report.inspection import inspection_dict
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.tracing.trace import trace
 
 
 @app.command(name="inspect")

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from onnx_subprune.calibration.files import merge
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.options import StatisticsOutput
-from onnx_subprune.statistics import merge
 
 
 @app.command(name="merge")

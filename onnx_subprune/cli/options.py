@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from onnx_subprune.errors import OptionError
-from onnx_subprune.resources import Resources
+from onnx_subprune.pruning.resources import Resources
 
 DataOption = Annotated[
     str,

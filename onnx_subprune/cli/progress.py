@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from onnx_subprune.task import Watch
+from onnx_subprune.runtime.progress import Watch
 
 
 class Bar:

@@ -8,22 +8,22 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from onnx_subprune.allocation import Allocator, MarginalCost, Threshold, Uniform
-from onnx_subprune.budgeting import Budget
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.budget import budget_of, metric_of
 from onnx_subprune.cli.executor import executor_of
 from onnx_subprune.cli.files import free_html, free_json, write_json, write_report
 from onnx_subprune.cli.options import DataOption, JsonOption, Names, ReportOption, ShiftsOption, resources_of
 from onnx_subprune.cli.progress import Bar
-from onnx_subprune.collected import prune_collected
 from onnx_subprune.errors import OptionError
-from onnx_subprune.metric import Metric
-from onnx_subprune.output import free_path
-from onnx_subprune.pipeline import prune
-from onnx_subprune.report import report_table
-from onnx_subprune.resources import Resources
+from onnx_subprune.evaluation.metric import Metric
+from onnx_subprune.evaluation.report import report_table
+from onnx_subprune.graph.save import free_path
+from onnx_subprune.pruning.budgets import Budget
+from onnx_subprune.pruning.prune import prune
+from onnx_subprune.pruning.prune_from_moments import prune_collected
+from onnx_subprune.pruning.resources import Resources
+from onnx_subprune.reconstruction.settings import Asymmetric, Formulation, Layerwise, Refit, Sequential
 from onnx_subprune.selection import ProbingSelector, Selector, selectors
-from onnx_subprune.task import Asymmetric, Formulation, Layerwise, Refit, Sequential
 
 FORMULATIONS: dict[str, Formulation] = {
     "asymmetric": Asymmetric(),

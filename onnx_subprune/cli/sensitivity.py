@@ -10,8 +10,8 @@ from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import free_html, free_json, write_json, write_sensitivities
 from onnx_subprune.cli.options import DataOption, JsonOption, ReportOption, ShiftsOption, resources_of
 from onnx_subprune.cli.progress import Bar
-from onnx_subprune.pipeline import sensitivity
-from onnx_subprune.report.table import sensitivity_table
+from onnx_subprune.evaluation.report.table import sensitivity_table
+from onnx_subprune.pruning.prune import sensitivity
 
 
 @app.command(name="sensitivity")

@@ -6,12 +6,8 @@ need other channels of it; surgery un-shares them where they differ.
 
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
+from onnx_subprune._typing import Int64
 from onnx_subprune.graph.observation import Observation
-
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +36,7 @@ class Slice:
     """
 
     axis: Axis
-    positions: IntArray
+    positions: Int64
     size: int
 
 
@@ -75,7 +71,7 @@ class Consumer:
     """
 
     contraction: Contraction
-    positions: IntArray
+    positions: Int64
 
     @property
     def node(self) -> str:
@@ -97,7 +93,7 @@ class ChannelGroup:
     slices: tuple[Slice, ...]
     producers: tuple[str, ...]
     consumers: tuple[Consumer, ...]
-    cells: IntArray
+    cells: Int64
 
     @property
     def step(self) -> int:

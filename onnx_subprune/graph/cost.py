@@ -15,7 +15,7 @@ import numpy as np
 
 from onnx_subprune.allocation import Factor, Multilinear, Term
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Use
-from onnx_subprune.graph.model import Network
+from onnx_subprune.graph.network import Network
 
 OVERHEAD = 4 / 3
 """What a convolution takes beside its outputs, in blocks of them."""

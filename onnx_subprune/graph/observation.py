@@ -12,9 +12,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, ValueInfoProto
 
-from onnx_subprune import runtime
 from onnx_subprune.errors import ModelError, SubpruneError
-from onnx_subprune.graph.model import Network
+from onnx_subprune.graph.network import Network
+from onnx_subprune.runtime import session as runtime
 
 FREE_SIZES = (64, 32, 224, 16, 128, 8, 256, 4, 1)
 """Tried in this order for dimensions that the model leaves open, other than the batch."""

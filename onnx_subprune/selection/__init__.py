@@ -10,10 +10,10 @@ from onnx_subprune.selection.baselines import (
     WeightNorm,
 )
 from onnx_subprune.selection.forward import Forward
-from onnx_subprune.selection.probing import LayerGreedyFS, Probe, ProbingSelector, Shapley, Taylor
+from onnx_subprune.selection.linalg.ridge import Normal, Validation, cross_validated, pseudo_solve, ridge
+from onnx_subprune.selection.output_loss import LayerGreedyFS, Probe, ProbingSelector, Shapley, Taylor
 from onnx_subprune.selection.problem import Problem, Support
 from onnx_subprune.selection.refined import Refined
-from onnx_subprune.selection.ridge import Normal, Validation, cross_validated, pseudo_solve, ridge
 from onnx_subprune.selection.selector import Choice, Selector, conditioning, mean_error, ranked
 
 __all__ = [

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnx_subprune.selection.cholesky import cholesky, inverted
-from onnx_subprune.selection.elimination import Elimination, level, pick
-from onnx_subprune.selection.lowrank import Gram, LowRank
-from onnx_subprune.selection.problem import Array, IntArray, Problem
-from onnx_subprune.selection.ridge import scales
-from onnx_subprune.selection.selector import Choice, mean_error
+from onnx_subprune._typing import Float64, Int64
+from onnx_subprune.selection.linalg.elimination import Elimination
+from onnx_subprune.selection.linalg.lapack import cholesky, inverted
+from onnx_subprune.selection.linalg.lowrank import Gram, LowRank
+from onnx_subprune.selection.linalg.ridge import scales
+from onnx_subprune.selection.problem import Problem
+from onnx_subprune.selection.selector import Choice, level, mean_error, pick
 
 CHUNK = 512
 """Rows that are mirrored at once."""
@@ -27,7 +28,7 @@ class Backward:
     ridge: float = 1e-6
     threads: int = field(default=1, repr=False)
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
         """See `Selector`. The cost of a channel is the share of each consumer's energy lost with it, the rest refitted."""
         states, shares = [], []
         for problem in problems:
@@ -49,7 +50,7 @@ class Backward:
         return tuple(Choice(found[size], mean_error(problems, found[size])) for size in sizes)
 
 
-def _scaled(gram: Gram, even: Array) -> Gram:
+def _scaled(gram: Gram, even: Float64) -> Gram:
     if isinstance(gram, LowRank):
         return gram.scaled(even)
     gram *= even

@@ -6,17 +6,18 @@ from typing import Literal
 
 import numpy as np
 
-from onnx_subprune.selection.elimination import Elimination, pick
-from onnx_subprune.selection.problem import Array, IntArray, Problem
-from onnx_subprune.selection.selector import Choice, ranked
+from onnx_subprune._typing import Float64, Int64
+from onnx_subprune.selection.linalg.elimination import Elimination
+from onnx_subprune.selection.problem import Problem
+from onnx_subprune.selection.selector import Choice, pick, ranked
 
 
-def _summed(problems: Sequence[Problem], scores: Sequence[Array]) -> Array:
+def _summed(problems: Sequence[Problem], scores: Sequence[Float64]) -> Float64:
     """Sum over consumers, each scaled to mean 1."""
     return np.asarray(np.sum([score / max(float(score.mean()), 1e-300) for score in scores], axis=0), np.float64)
 
 
-def _squares(problem: Problem) -> Array:
+def _squares(problem: Problem) -> Float64:
     """Squared norm of each channel's activation columns, (w, b)."""
     return problem.gram.diagonal()[problem.columns]
 
@@ -27,7 +28,7 @@ class Random:
 
     seed: int = 0
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
         """See `Selector`."""
         return ranked(problems, np.random.default_rng(self.seed).random(problems[0].width), sizes, cells)
 
@@ -38,7 +39,7 @@ class WeightNorm:
 
     order: Literal[1, 2] = 2
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
         """See `Selector`."""
         scores = [(np.abs(p.prior[p.columns]) ** self.order).sum(axis=(1, 2)) for p in problems]
         return ranked(problems, _summed(problems, scores), sizes, cells)
@@ -48,7 +49,7 @@ class WeightNorm:
 class ActivationNorm:
     """Norm of a channel's activations."""
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
         """See `Selector`."""
         return ranked(problems, _summed(problems, [np.sqrt(_squares(p).sum(axis=1)) for p in problems]), sizes, cells)
 
@@ -57,7 +58,7 @@ class ActivationNorm:
 class Wanda:
     """|weight| times activation norm, summed over the weights that read a channel (Sun et al., ICLR 2024)."""
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
         """See `Selector`."""
         scores = [(np.abs(p.prior[p.columns]) * np.sqrt(_squares(p))[:, :, None]).sum(axis=(1, 2)) for p in problems]
         return ranked(problems, _summed(problems, scores), sizes, cells)
@@ -67,7 +68,7 @@ class Wanda:
 class InterpolativeDecomposition:
     """Column-pivoted factorization of the activations, blind to the weights (Chee et al., NeurIPS 2022)."""
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
         """See `Selector`. The pivot is the channel with the largest energy that the chosen ones do not explain."""
         grams = [problem.reduced()[0] for problem in problems]
         shares = [1.0 / max(float(gram.diagonal().sum()), 1e-300) for gram in grams]
@@ -91,7 +92,7 @@ class LayerSampling:
 
     seed: int = 0
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
         """See `Selector`."""
         shares = []
         for p in problems:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnx_subprune.selection.elimination import Elimination, level, pick
-from onnx_subprune.selection.problem import IntArray, Problem
-from onnx_subprune.selection.selector import Choice
+from onnx_subprune._typing import Int64
+from onnx_subprune.selection.linalg.elimination import Elimination
+from onnx_subprune.selection.problem import Problem
+from onnx_subprune.selection.selector import Choice, level, pick
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Forward:
 
     threads: int = field(default=1, repr=False)
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
         """See `Selector`. The gain of a channel is the share of each consumer's energy that it newly explains."""
         states, scales, left = [], [], []
         total = sum(problem.weight for problem in problems)

@@ -13,14 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from onnx_subprune.selection.lowrank import Gram, LowRank, taken
-from onnx_subprune.selection.ridge import DEPENDENT, Weights, pseudo_solve
-from onnx_subprune.selection.silence import audible, silence
+from onnx_subprune._typing import Float64, Int64
+from onnx_subprune.selection.linalg.lowrank import Gram, LowRank, taken
+from onnx_subprune.selection.linalg.ridge import DEPENDENT, Weights, pseudo_solve
+from onnx_subprune.selection.linalg.rounding import audible, silence
 
-Array = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 Support = tuple[int, ...]
 """Kept channels: sorted, unique."""
 
@@ -38,9 +36,9 @@ class Problem:
     """
 
     gram: Gram
-    cross: Array
+    cross: Float64
     energy: float
-    columns: IntArray
+    columns: Int64
     prior: Weights
     weight: float = 1.0
 
@@ -55,28 +53,28 @@ class Problem:
         return int(self.columns.shape[1])
 
     @property
-    def fixed(self) -> IntArray:
+    def fixed(self) -> Int64:
         """Columns that no channel owns, (f,) int64."""
         return np.setdiff1d(np.arange(len(self.gram)), self.columns.ravel())
 
-    def kept(self, support: Iterable[int]) -> IntArray:
+    def kept(self, support: Iterable[int]) -> Int64:
         """Return all columns that stay when the channels in `support` do, sorted."""
         own = self.columns[np.asarray(sorted(support), np.int64)].ravel()
         return np.sort(np.concatenate([own, self.fixed]))
 
-    def reduced(self) -> tuple[Gram, Array, float]:
+    def reduced(self) -> tuple[Gram, Float64, float]:
         """Return gram (w*b, w*b), cross (w*b, m) and energy of what the fixed columns leave unexplained.
 
         Channel i owns columns i*b to (i+1)*b - 1. Both are new.
         """
         return self._without(self.fixed, self.columns.ravel())
 
-    def beside(self, support: Sequence[int]) -> tuple[Gram, Array, float]:
+    def beside(self, support: Sequence[int]) -> tuple[Gram, Float64, float]:
         """Return the same of what the channels in `support` leave unexplained too, for the channels that are not in it."""
         others = np.delete(self.columns, np.asarray(support, np.int64), axis=0)
         return self._without(self.kept(support), others.ravel())
 
-    def _without(self, fixed: IntArray, own: IntArray) -> tuple[Gram, Array, float]:
+    def _without(self, fixed: Int64, own: Int64) -> tuple[Gram, Float64, float]:
         """Gram, cross and energy of the columns `own` in what `fixed` leave unexplained."""
         gram, cross = self.gram, self.cross[own]
         if not fixed.size:

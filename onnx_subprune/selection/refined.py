@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune._typing import Float64, Int64
 from onnx_subprune.selection.backward import Backward
-from onnx_subprune.selection.elimination import Elimination, pick
 from onnx_subprune.selection.forward import Forward
-from onnx_subprune.selection.problem import Array, IntArray, Problem, Support
-from onnx_subprune.selection.ridge import pseudo_solve
-from onnx_subprune.selection.selector import Choice, mean_error
+from onnx_subprune.selection.linalg.elimination import Elimination
+from onnx_subprune.selection.linalg.ridge import pseudo_solve
+from onnx_subprune.selection.problem import Problem, Support
+from onnx_subprune.selection.selector import Choice, mean_error, pick
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Refined:
     widest: int = 2400
     threads: int = field(default=1, repr=False)
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
         """See `Selector`."""
         largest, most_stay = max(len(problem.gram) for problem in problems), 2 * max(sizes) > problems[0].width
         if largest > (self.widest if most_stay else self.columns):
@@ -42,7 +43,7 @@ class Refined:
         return tuple(self._exchanged(problems, choice, cells) for choice in best)
 
     def _both_ways(
-        self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray
+        self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64
     ) -> tuple[tuple[Choice, ...], tuple[Choice, ...]]:
         if self.threads < 2:
             return Forward().path(problems, sizes, cells), Backward().path(problems, sizes, cells)
@@ -51,7 +52,7 @@ class Refined:
             backward = Backward(threads=self.threads).path(problems, sizes, cells)
             return forward.result(), backward
 
-    def _exchanged(self, problems: Sequence[Problem], choice: Choice, cells: IntArray) -> Choice:
+    def _exchanged(self, problems: Sequence[Problem], choice: Choice, cells: Int64) -> Choice:
         for _ in range(self.exchanges if len(choice.support) < problems[0].width else 0):
             swapped = _swap(problems, choice.support, cells)
             error = mean_error(problems, swapped)
@@ -61,7 +62,7 @@ class Refined:
         return choice
 
 
-def _swap(problems: Sequence[Problem], support: Support, cells: IntArray) -> Support:
+def _swap(problems: Sequence[Problem], support: Support, cells: Int64) -> Support:
     """Remove the cheapest channel, then add the best one of its cell."""
     inside = np.zeros(problems[0].width, bool)
     inside[list(support)] = True
@@ -77,7 +78,7 @@ def _swap(problems: Sequence[Problem], support: Support, cells: IntArray) -> Sup
     return tuple(np.flatnonzero(inside).tolist())
 
 
-def _gains(problem: Problem, inside: NDArray[np.bool_]) -> Array:
+def _gains(problem: Problem, inside: NDArray[np.bool_]) -> Float64:
     """What each channel that is not `inside` would add to those that are, (w,)."""
     gram, cross, _ = problem.beside(np.flatnonzero(inside).tolist())
     gains = np.zeros(len(inside))

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from onnx_subprune.selection.problem import IntArray, Problem, Support
+from onnx_subprune._typing import Float64, Int64
+from onnx_subprune.selection.linalg.elimination import NOTHING
+from onnx_subprune.selection.problem import Problem, Support
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class Choice:
 class Selector(Protocol):
     """Chooses channels of one group from the problems of all its consumers."""
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: IntArray) -> tuple[Choice, ...]:
+    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
         """Return a choice for each of `sizes`, in their order.
 
         cells: (w,) int64; every support holds equally many channels of each cell, so sizes are multiples of their number.
@@ -56,9 +59,7 @@ def conditioning(problems: Sequence[Problem], support: Sequence[int]) -> float |
     return min(ratios, default=None)
 
 
-def ranked(
-    problems: Sequence[Problem], scores: np.ndarray, sizes: Sequence[int], cells: IntArray
-) -> tuple[Choice, ...]:
+def ranked(problems: Sequence[Problem], scores: np.ndarray, sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
     """Return the channels with the highest scores, equally many of each cell; ties go to the lowest index."""
     order = np.argsort(-scores, kind="stable")
     choices = []
@@ -69,3 +70,16 @@ def ranked(
         )
         choices.append(Choice(support, mean_error(problems, support)))
     return tuple(choices)
+
+
+def pick(values: Float64, allowed: NDArray[np.bool_], *, largest: bool) -> int:
+    """Return the allowed index with the largest (smallest) value; values equal up to rounding go to the lowest index."""
+    signed = np.where(allowed, values if largest else -values, -np.inf)
+    best = float(signed.max())
+    return int(np.flatnonzero(signed >= best - 1e-10 * abs(best) - NOTHING)[0])
+
+
+def level(cells: Int64, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Mask of the channels whose cell has the fewest chosen so far: taking only those keeps the cells level."""
+    counts = np.bincount(cells[chosen], minlength=int(cells.max()) + 1)
+    return np.asarray((counts[cells] == counts.min()) & ~chosen)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune.allocation import Curve, Factor, MarginalCost, Multilinear, Room, Term, Uniform
-from onnx_subprune.allocation.state import State
+from onnx_subprune.allocation.descent import State
 
 ALLOCATORS = [Uniform(), MarginalCost(power=1.0)]
 

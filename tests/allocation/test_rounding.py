@@ -11,9 +11,9 @@ from onnx_subprune.allocation import BlockAware, Curve, Factor, MarginalCost, Mu
 from onnx_subprune.allocation.blocks import WORK
 from onnx_subprune.errors import BudgetError
 from onnx_subprune.graph.cost import costs
-from onnx_subprune.graph.model import Network
-from onnx_subprune.graph.trace import trace
-from onnx_subprune.restriction import rooms_of
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.eligibility import rooms_of
 from tests.networks.net import Net
 
 

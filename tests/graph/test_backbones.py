@@ -4,11 +4,11 @@ import numpy as np
 import onnx
 import pytest
 
+from onnx_subprune.evaluation.verification import law
 from onnx_subprune.graph.cost import costs
-from onnx_subprune.graph.model import load
-from onnx_subprune.graph.trace import trace
-from onnx_subprune.surgery import Plan, apply
-from onnx_subprune.verification import law
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.surgery.surgery import Plan, apply
+from onnx_subprune.graph.tracing.trace import trace
 from tests.networks.backbones import FOLDER, backbone
 from tests.networks.check import feeds_of, supports_of
 

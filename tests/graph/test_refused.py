@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_subprune.errors import ModelError
-from onnx_subprune.graph.model import load
-from onnx_subprune.graph.trace import trace
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.tracing.trace import trace
 from tests.networks.net import Net
 
 IMAGE = ("N", 3, 8, 8)

@@ -3,7 +3,7 @@
 import pytest
 
 from onnx_subprune import Channels, prune
-from onnx_subprune.graph.model import load
+from onnx_subprune.graph.network import load
 from tests.networks.check import feeds_of
 from tests.networks.patterns import PATTERNS, Pattern
 

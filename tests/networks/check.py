@@ -4,15 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import ModelProto
 
+from onnx_subprune._typing import Array
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.cost import costs
-from onnx_subprune.graph.model import Network, load
-from onnx_subprune.graph.trace import trace
-
-Array = NDArray[np.generic]
+from onnx_subprune.graph.network import Network, load
+from onnx_subprune.graph.tracing.trace import trace
 
 
 def supports_of(graph: ChannelGraph, seed: int, *, share: float | None = None) -> Mapping[str, list[int]]:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-Array = NDArray[np.generic]
+from onnx_subprune._typing import Array
+
 NEWEST = 26
 """The newest opset that both onnx and onnxruntime know."""
 

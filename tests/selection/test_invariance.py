@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune.selection import Forward, Problem, pseudo_solve, selectors
-from onnx_subprune.selection.elimination import Elimination
+from onnx_subprune.selection.linalg.elimination import Elimination
 from tests.selection.layer import path
 
 NAMES = sorted(selectors(0))
@@ -105,8 +105,8 @@ def test_eliminating_leaves_the_energy_that_the_rest_does_not_share(block):
     ("width", "block", "panel", "chunk"), [(30, 4, 16, 7), (30, 1, 8, 5), (16, 9, 30, 64), (9, 2, 999, 999)]
 )
 def test_the_worths_are_right_across_the_borders_of_panels_and_chunks(monkeypatch, width, block, panel, chunk):
-    monkeypatch.setattr("onnx_subprune.selection.elimination.PANEL", panel)
-    monkeypatch.setattr("onnx_subprune.selection.residual.CHUNK", chunk)
+    monkeypatch.setattr("onnx_subprune.selection.linalg.elimination.PANEL", panel)
+    monkeypatch.setattr("onnx_subprune.selection.linalg.residual.CHUNK", chunk)
     generator = np.random.default_rng(width)
     p = width * block
     inputs = generator.standard_normal((3 * p, p)) @ (np.eye(p) + 0.1 * generator.standard_normal((p, p)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune.selection import Normal, cross_validated, pseudo_solve, ridge
-from onnx_subprune.selection.ridge import Factors
+from onnx_subprune.selection.linalg.ridge import Factors
 
 
 def normal(inputs, outputs):

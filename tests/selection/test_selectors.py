@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from onnx_subprune.selection import Backward, Forward, Problem, Random, Refined, elimination, selectors
+from onnx_subprune.selection import Backward, Forward, Problem, Random, Refined, selectors
+from onnx_subprune.selection.linalg import elimination
 from tests.selection.layer import path
 
 NAMES = sorted(selectors(0))
@@ -74,7 +75,7 @@ def test_wide_problems_agree_with_narrow_panels(monkeypatch):
     """The waiting panel of updates is an optimisation only."""
     problem = rows(np.random.default_rng(0), 40, 4, samples=800)[2]
     wide = Forward().path([problem], [1, 20, 39], np.zeros(40, np.int64))
-    monkeypatch.setattr("onnx_subprune.selection.elimination.PANEL", 1)
+    monkeypatch.setattr("onnx_subprune.selection.linalg.elimination.PANEL", 1)
     assert Forward().path([problem], [1, 20, 39], np.zeros(40, np.int64)) == pytest.approx(wide) or [
         c.support for c in Forward().path([problem], [1, 20, 39], np.zeros(40, np.int64))
     ] == [c.support for c in wide]

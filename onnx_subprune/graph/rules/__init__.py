@@ -7,19 +7,19 @@ to use a rule of your own.
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from onnx_subprune.graph.rules import conv, cutting, elementwise, gemm, movement, normalization, pooling, reshape, sizes
-from onnx_subprune.graph.site import Rule
+from onnx_subprune.graph.rules import conv, elementwise, layout, matmul, normalization, pooling, reshape, shape, slices
+from onnx_subprune.graph.rules.vocabulary import Rule
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
         **conv.RULES,
-        **cutting.RULES,
         **elementwise.RULES,
-        **gemm.RULES,
-        **movement.RULES,
+        **layout.RULES,
+        **matmul.RULES,
         **normalization.RULES,
         **pooling.RULES,
         **reshape.RULES,
-        **sizes.RULES,
+        **shape.RULES,
+        **slices.RULES,
     }
 )

@@ -7,7 +7,7 @@ of each group.
 import numpy as np
 
 from onnx_subprune.graph.channels import Axis, Contraction, Use
-from onnx_subprune.graph.site import Patch, Resizing, Rule, Scope, UnknownError
+from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule, Scope, UnknownError
 
 
 def _conv(scope: Scope, *, rows: int) -> None:

@@ -5,7 +5,7 @@ An operand of size 1 on an axis is used for every position: it does not tie to t
 
 from collections.abc import Sequence
 
-from onnx_subprune.graph.site import Rule, Scope
+from onnx_subprune.graph.rules.vocabulary import Rule, Scope
 
 UNARY = [
     "Abs",

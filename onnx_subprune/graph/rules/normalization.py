@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from onnx_subprune.graph.site import Patch, Resizing, Rule, Scope, UnknownError
+from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule, Scope, UnknownError
 
 
 def batch_normalization(scope: Scope) -> None:

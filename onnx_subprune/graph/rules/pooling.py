@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from onnx_subprune.graph.site import Rule, Scope, UnknownError
+from onnx_subprune.graph.rules.vocabulary import Rule, Scope, UnknownError
 
 REDUCTIONS = [
     "ReduceL1",

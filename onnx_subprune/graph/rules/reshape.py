@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune.graph.channels import Axis, IntArray
-from onnx_subprune.graph.site import Patch, Resizing, Rule, Scope, Site, UnknownError
+from onnx_subprune._typing import Int64
+from onnx_subprune.graph.channels import Axis
+from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule, Scope, Site, UnknownError
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def _axis(scope: Scope, digits: _Digits) -> Axis:
     return scope.out_axis(digits.index) if digits.out else scope.in_axis(0, digits.index)
 
 
-def _ids(scope: Scope, digits: _Digits) -> IntArray:
+def _ids(scope: Scope, digits: _Digits) -> Int64:
     return scope.output(digits.index) if digits.out else scope.input(0, digits.index)
 
 
@@ -109,7 +110,7 @@ class Shuffle:
 
     source: str
     axis: int
-    order: IntArray
+    order: Int64
     nodes: tuple[int, int, int]
 
 

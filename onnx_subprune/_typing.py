@@ -1,0 +1,12 @@
+"""The arrays that functions take and return."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+"""Of whatever type a model's tensor has."""
+
+Float64 = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+Mask = NDArray[np.bool_]

@@ -1,0 +1,112 @@
+"""Costs as sums of products of sizes, each size linear in the widths of the groups, or a whole number of blocks."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnx_subprune._typing import Float64, Int64
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A size: offset + sum of slope * width over some groups; rounded up to whole blocks, and `extra` added where there is something.
+
+    partial: a size of less than one block is not rounded.
+    """
+
+    offset: float
+    slopes: Mapping[str, int]
+    block: int = 1
+    extra: float = 0.0
+    partial: bool = False
+
+    def __hash__(self) -> int:
+        return hash((self.offset, tuple(sorted(self.slopes.items()))))
+
+    def at(self, widths: Mapping[str, int]) -> float:
+        """Return the size at these widths."""
+        size = self._channels(widths)
+        return size if self.block == 1 else float(self._whole(np.array(size)))
+
+    def along(self, widths: Mapping[str, int], name: str, steps: Float64) -> Float64:
+        """Return the sizes, (n,) float64, when group `name` is wider by each of `steps`, (n,) float64."""
+        return self._whole(self._channels(widths) + self.slopes.get(name, 0) * steps)
+
+    def _channels(self, widths: Mapping[str, int]) -> float:
+        return self.offset + sum(slope * widths[name] for name, slope in self.slopes.items())
+
+    def _whole(self, sizes: Float64) -> Float64:
+        if self.block == 1:
+            return sizes
+        whole = np.ceil(sizes / self.block) * self.block
+        full = np.where(self.partial & (sizes < self.block), sizes, whole)
+        return np.where(sizes > 0, full + self.extra, full)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """coefficient times the product of the factors."""
+
+    coefficient: float
+    factors: tuple[Factor, ...]
+
+    def at(self, widths: Mapping[str, int]) -> float:
+        """Return the value at these widths."""
+        value = self.coefficient
+        for factor in self.factors:
+            value *= factor.at(widths)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Multilinear:
+    """A cost: the sum of its terms. `full` are the widths of the unpruned model, which groups have that are not mentioned."""
+
+    terms: tuple[Term, ...]
+    full: Mapping[str, int]
+    _by_group: Mapping[str, tuple[Term, ...]] = field(init=False, repr=False, compare=False)
+    _neighbours: Mapping[str, frozenset[str]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        index: dict[str, list[Term]] = defaultdict(list)
+        for term in self.terms:
+            for name in {name for factor in term.factors for name in factor.slopes}:
+                index[name].append(term)
+        object.__setattr__(self, "_by_group", {name: tuple(terms) for name, terms in index.items()})
+        near = {
+            name: frozenset(other for term in terms for factor in term.factors for other in factor.slopes)
+            for name, terms in index.items()
+        }
+        object.__setattr__(self, "_neighbours", near)
+
+    def __call__(self, widths: Mapping[str, int]) -> float:
+        """Return the cost at these widths."""
+        complete = {**self.full, **widths}
+        return sum(term.at(complete) for term in self.terms)
+
+    def change(self, widths: Mapping[str, int], name: str, width: int) -> float:
+        """Return how the cost changes when group `name` gets `width`; `widths` must name every group."""
+        terms = self._by_group.get(name, ())
+        changed = {**widths, name: width}
+        return sum(term.at(changed) for term in terms) - sum(term.at(widths) for term in terms)
+
+    def changes(self, widths: Mapping[str, int], name: str, options: Int64) -> Float64:
+        """Return `change` for each of the widths `options`, (n,) int64, as (n,) float64.
+
+        Exact where several factors of a term depend on the group: the cost is a polynomial of its width, not a line.
+        """
+        steps = np.asarray(options - widths[name], np.float64)
+        total = np.zeros(len(steps))
+        for term in self._by_group.get(name, ()):
+            after, before = np.full(len(steps), term.coefficient, np.float64), term.coefficient
+            for factor in term.factors:
+                after *= factor.along(widths, name, steps)
+                before *= factor.at(widths)
+            total += after - before
+        return total
+
+    def neighbours(self, name: str) -> frozenset[str]:
+        """Return the groups whose changes depend on the width of `name`, itself among them."""
+        return self._neighbours.get(name, frozenset((name,)))

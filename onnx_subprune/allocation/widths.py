@@ -1,0 +1,147 @@
+"""What an allocator is, and what it works on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from onnx_subprune._typing import Float64
+from onnx_subprune.allocation.multilinear import Multilinear
+from onnx_subprune.errors import BudgetError
+
+FINER = (64, 32, 16, 8, 4, 2, 1)
+"""Multiples to advise where larger ones are too coarse for a budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The widths that a group may have: multiples of `step` from `minimum` on, and its full width.
+
+    A group of at most `step` channels has no smaller multiple. It may have the halves of `step`, their halves and so on, as long
+    as they are multiples of `unit`, which grouped operators demand: 8, 4, 2 and 1 of 16 channels for a step of 16. A group that is
+    `dispensable` may have none.
+    """
+
+    name: str
+    width: int
+    step: int = 1
+    minimum: int = 1
+    unit: int = 1
+    dispensable: bool = False
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """All allowed widths, ascending."""
+        smaller = range(self.step, self.width, self.step) if self.width > self.step else self._halves()
+        none = (0,) if self.dispensable else ()
+        return (*none, *(width for width in smaller if width >= self.minimum), self.width)
+
+    def rounded(self, multiple: int) -> "Room":
+        """Return the room with widths in multiples of this too."""
+        return replace(self, step=int(np.lcm(self.step, multiple)))
+
+    def _halves(self) -> list[int]:
+        halves, half = list[int](), self.step
+        while half % 2 == 0 and half // 2 % self.unit == 0:
+            half //= 2
+            halves.append(half)
+        return [half for half in reversed(halves) if half < self.width]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What it does to the model's output when one group alone has some width: (widths, errors), any order."""
+
+    widths: tuple[int, ...]
+    errors: tuple[float, ...]
+
+    def dense(self, full: int) -> Float64:
+        """Return the errors at widths 0 to `full`, (full + 1,): falling, interpolated in the logarithm, 0 at the full width.
+
+        Errors fall by orders of magnitude with the width, so that a straight line between two of them is far too high.
+        """
+        pairs = {w: e for w, e in zip(self.widths, self.errors, strict=True) if w < full}
+        if not pairs:
+            return np.zeros(full + 1)
+        widths = np.array(sorted(pairs))
+        errors = np.maximum.accumulate(np.array([max(pairs[int(w)], 0.0) for w in widths])[::-1])[::-1]
+        floor = max(float(errors.max()) * 1e-7, 1e-12)
+        logs = np.log(np.maximum(errors, floor))
+        curve = np.interp(np.arange(full + 1), [*widths, full], [*logs, np.log(floor / 10)])
+        if widths[0] > 0:
+            slope = (logs[0] - logs[1]) / (widths[1] - widths[0]) if len(widths) > 1 else 0.0
+            curve[: widths[0]] = logs[0] + max(slope, 0.05) * (widths[0] - np.arange(widths[0]))
+        dense = np.exp(curve)
+        dense[full] = 0.0
+        return np.asarray(np.maximum.accumulate(dense[::-1])[::-1])
+
+
+class Allocator(Protocol):
+    """Chooses the width of every group."""
+
+    def allocate(
+        self, rooms: Sequence[Room], curves: Mapping[str, Curve], cost: Multilinear, limit: float
+    ) -> Mapping[str, int]:
+        """Return widths that cost at most `limit`, so that no single group could be one step wider.
+
+        Raises BudgetError, naming the least reachable cost, where not even the smallest widths suffice.
+        """
+
+
+def smallest(rooms: Sequence[Room], cost: Multilinear, limit: float) -> dict[str, int]:
+    """Return the smallest widths; BudgetError if even they cost more than `limit`."""
+    widths = {room.name: room.choices[0] for room in rooms}
+    least = cost(widths)
+    if least > limit:
+        full = cost({})
+        advice = (
+            _finer(rooms, cost, limit) or "allow more, or prune more of it (--only, --exclude, --min-width, --round-to)"
+        )
+        raise BudgetError(
+            f"the budget {limit / full:.4g} cannot be reached: the least is {least / full:.4g} of the model; {advice}"
+        )
+    return widths
+
+
+def _finer(rooms: Sequence[Room], cost: Multilinear, limit: float) -> str | None:
+    """What to try if it is only the rounding that is in the way."""
+    for multiple in FINER:
+        finer = [replace(room, step=room.unit).rounded(multiple) for room in rooms]
+        least = cost({room.name: room.choices[0] for room in finer})
+        if multiple < max(room.step for room in rooms) and least <= limit:
+            return f"with --round-to {multiple} it is {least / cost({}):.4g}"
+    return None
+
+
+def filled(
+    rooms: Sequence[Room], widths: Mapping[str, int], errors: Mapping[str, Float64], cost: Multilinear, limit: float
+) -> dict[str, int]:
+    """Widen groups while anything fits below `limit`, the best error per cost first; ties to the first group."""
+    current = {**cost.full, **widths}
+    spent = cost(current)
+    while True:
+        best: tuple[float, str, int, float] | None = None
+        for room in rooms:
+            at = room.choices.index(current[room.name])
+            if at + 1 == len(room.choices):
+                continue
+            wider = room.choices[at + 1]
+            extra = cost.change(current, room.name, wider)
+            if spent + extra <= limit:
+                gain = (errors[room.name][current[room.name]] - errors[room.name][wider]) / max(extra, 1e-12)
+                if best is None or gain > best[0]:
+                    best = (gain, room.name, wider, extra)
+        if best is None:
+            return {room.name: current[room.name] for room in rooms}
+        current[best[1]] = best[2]
+        spent += best[3]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GroupSensitivity:
+    """One group alone: the displacement of the output (see `divergence`), and the error of its consumers, at each width."""
+
+    name: str
+    output: Curve
+    consumers: Curve

@@ -1,0 +1,63 @@
+"""Calibration data on its way to a worker: as values, or, where they are mapped from a file, as the place in that file."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_subprune._typing import Array
+from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapped:
+    """A C-contiguous array that begins `offset` bytes into the file at `path`."""
+
+    path: str
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+
+    def open(self) -> Array:
+        """Map it; DataError if the file is not there, or too short."""
+        try:
+            return np.asarray(np.memmap(self.path, self.dtype, "r", self.offset, self.shape))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{self.path}: a worker cannot read it ({error}): workers read large .npy files themselves, under the same path"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shipment:
+    """A `Calibration` to be sent."""
+
+    arrays: Mapping[str, Array | Mapped]
+    chunk: int
+    fixed: int | None
+
+    @classmethod
+    def of(cls, data: Calibration) -> "Shipment":
+        """Pack `data`."""
+        arrays = {name: mapped(array) or np.ascontiguousarray(array) for name, array in data.arrays.items()}
+        return cls(arrays=arrays, chunk=data.chunk, fixed=data.fixed)
+
+    def open(self) -> Calibration:
+        """Unpack it, on the worker."""
+        arrays = {name: item.open() if isinstance(item, Mapped) else item for name, item in self.arrays.items()}
+        return Calibration(arrays=arrays, chunk=self.chunk, fixed=self.fixed)
+
+
+def mapped(array: Array) -> Mapped | None:
+    """Return where `array` lies in a file; None if it does not lie in one."""
+    base: object = array
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+        base = base.base
+    if not isinstance(base, np.memmap) or base.filename is None or not array.flags.c_contiguous:
+        return None
+    ends = [item.__array_interface__["data"][0] for item in (array, base)]
+    if not 0 <= ends[0] - ends[1] <= base.nbytes - math.prod(array.shape) * array.itemsize:
+        return None
+    return Mapped(path=str(base.filename), offset=base.offset + ends[0] - ends[1], shape=array.shape, dtype=array.dtype)

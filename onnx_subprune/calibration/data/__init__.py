@@ -1,0 +1,1 @@
+"""Calibration samples from whatever the user has."""

@@ -1,0 +1,28 @@
+"""Files that are mapped: their pages count as memory of this process until they are given back."""
+
+import mmap
+
+import numpy as np
+
+from onnx_subprune._typing import Array
+
+
+def mapping_of(array: Array) -> mmap.mmap | None:
+    """Return the read-only mapping that `array` lies in; None if it is in memory, or might have been changed there."""
+    base: object = array
+    read_only = False
+    while isinstance(base, np.ndarray):
+        read_only = read_only or (isinstance(base, np.memmap) and base.mode == "r")
+        base = base.base
+    return base if read_only and isinstance(base, mmap.mmap) else None
+
+
+def in_memory(part: Array) -> Array:
+    """Return a contiguous array; what lies in a mapped file is copied, and the file's pages are given back to the system."""
+    mapping = mapping_of(part)
+    if mapping is None:
+        return np.ascontiguousarray(part)
+    copy = np.array(part, order="C")
+    if hasattr(mmap, "MADV_DONTNEED"):  # the pages are read again when they are looked at again
+        mapping.madvise(mmap.MADV_DONTNEED)
+    return copy

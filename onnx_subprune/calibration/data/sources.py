@@ -1,0 +1,224 @@
+"""Where calibration data come from: files, folders, scripts, readers and arrays, as arrays by input.
+
+Large .npy files are mapped; everything else is read into memory once, so that generators and readers that can be gone through only
+once will do.
+"""
+
+import os
+import re
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from onnx_subprune._typing import Array
+from onnx_subprune.calibration.data.script import load_function, script_named, told
+from onnx_subprune.errors import DataError
+from onnx_subprune.runtime.session import Port
+
+MAPPED = 2**20
+"""An .npy file of more bytes is mapped."""
+
+
+class DataReader(Protocol):
+    """onnxruntime's CalibrationDataReader; one that has a method `rewind` is rewound first."""
+
+    def get_next(self) -> Mapping[str, Array] | None:
+        """Return the next feeds, None at the end."""
+
+
+Source = str | os.PathLike[str] | Array | Mapping[str, Array] | Iterable[Mapping[str, Array]] | DataReader
+FORMATS = "an .npz or .npy file, a folder of them, a folder of test_data_set_*/input_*.pb, or script.py[:function]"
+
+
+def read(source: Source, inputs: Sequence[Port]) -> tuple[str, Mapping[str, Array]]:
+    """Return the name of the source for messages, and its arrays by input."""
+    if isinstance(source, (str, os.PathLike)):
+        return str(source), _read_path(str(source), inputs)
+    if isinstance(source, np.ndarray):
+        return "the array", _single("the array", source, inputs)
+    if isinstance(source, Mapping):
+        return "the data", _arrays("the data", source)
+    if hasattr(source, "get_next"):
+        if hasattr(source, "rewind"):
+            source.rewind()
+        return "the data reader", _join("the data reader", _numbered("the data reader", iter(source.get_next, None)))
+    if not isinstance(source, Iterable):
+        raise DataError(
+            f"data of type {type(source).__name__} cannot be read: give a path, an array, or dictionaries of arrays by input name"
+        )
+    return "the data", _join("the data", _numbered("the data", source))
+
+
+def _single(where: str, array: Array, inputs: Sequence[Port]) -> Mapping[str, Array]:
+    if len(inputs) != 1:
+        raise DataError(
+            f"{where}: one array, but the model has the inputs {listed(p.name for p in inputs)}: use an .npz with one array each"
+        )
+    return {inputs[0].name: array}
+
+
+def _arrays(where: str, feed: object) -> dict[str, Array]:
+    if not isinstance(feed, Mapping):
+        raise DataError(f"{where}: is of type {type(feed).__name__}, not a dictionary of arrays by input name")
+    try:
+        return {str(name): np.asarray(value) for name, value in feed.items()}
+    except ValueError as error:
+        raise DataError(f"{where}: holds something that is not an array: {line_of(error)}") from error
+
+
+def _numbered(where: str, feeds: Iterable[object]) -> Iterator[tuple[str, object]]:
+    return ((f"{where}, item {number}", feed) for number, feed in enumerate(feeds))
+
+
+def _join(where: str, feeds: Iterable[tuple[str, object]]) -> Mapping[str, Array]:
+    """The arrays of all feeds, each with a name for messages, behind one another."""
+    parts: list[dict[str, Array]] = []
+    for place, feed in feeds:
+        parts.append(_arrays(place, feed))
+        _same_kind(place, parts[-1], parts[0])
+    if not parts:
+        raise DataError(f"{where}: no samples at all")
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _same_kind(place: str, arrays: Mapping[str, Array], first: Mapping[str, Array]) -> None:
+    if set(arrays) != set(first):
+        raise DataError(f"{place}: has arrays for {listed(arrays)}, but those before it for {listed(first)}")
+    count(place, arrays)
+    for name, array in arrays.items():
+        if array.dtype != first[name].dtype:
+            raise DataError(f"{place}: {name!r} is {array.dtype}, but {first[name].dtype} before: convert one of them")
+        if array.shape[1:] != first[name].shape[1:]:
+            raise DataError(
+                f"{place}: {name!r} has shape {array.shape}, but {first[name].shape} before: "
+                "only the first axis may differ; crop or pad the others to one size"
+            )
+
+
+def count(where: str, arrays: Mapping[str, Array]) -> int:
+    """Return the number of samples, which must be the same for all inputs."""
+    scalar = next((name for name, array in arrays.items() if not array.ndim), None)
+    if scalar is not None:
+        raise DataError(f"{where}: {scalar!r} is a single number: the first axis must count samples")
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{count} of {name!r}" for name, count in sorted(counts.items()))
+        raise DataError(f"{where}: the inputs have different numbers of samples: {told}")
+    return next(iter(counts.values()), 0)
+
+
+def _read_path(source: str, inputs: Sequence[Port]) -> Mapping[str, Array]:
+    path, function = script_named(source) or (Path(source), "data")
+    if path.is_dir():
+        return _read_folder(path, inputs)
+    if path.suffix == ".py" and path.exists():
+        return _join(source, _numbered(source, _function(path, function)()))
+    loaded = load(path)
+    return loaded if isinstance(loaded, Mapping) else _single(source, loaded, inputs)
+
+
+def load(path: Path) -> Array | Mapping[str, Array]:
+    """Return the array or arrays of a NumPy file; its content counts, not its name."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file; DATA is {FORMATS}")
+    if path.suffix not in (".npz", ".npy"):
+        raise DataError(f"{path}: unknown kind of data; DATA is {FORMATS}")
+    try:
+        with path.open("rb") as file:
+            if file.read(2) == b"PK":
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as archive:
+                    return {name: archive[name] for name in archive.files}
+        if path.stat().st_size > MAPPED:
+            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        return np.asarray(np.load(path, allow_pickle=False))
+    except UNREADABLE as error:
+        reason = "it is no NumPy file, or holds Python objects" if "pickle" in str(error) else line_of(error)
+        raise DataError(
+            f"{path}: cannot be read as {path.suffix}: {reason}; save arrays of numbers with numpy.save or numpy.savez"
+        ) from error
+
+
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    OSError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy and zipfile raise on broken files."""
+
+
+def _read_folder(path: Path, inputs: Sequence[Port]) -> Mapping[str, Array]:
+    files = sorted((item for item in path.iterdir() if item.suffix in (".npz", ".npy")), key=_numeric)
+    sets = sorted(path.glob("test_data_set_*"), key=_numeric)
+    if files:
+        loaded = ((str(item), load(item)) for item in files)
+        return _join(
+            str(path),
+            ((name, item if isinstance(item, Mapping) else _single(name, item, inputs)) for name, item in loaded),
+        )
+    if sets:
+        return _join(str(path), ((str(item), _read_set(item, inputs)) for item in sets))
+    raise DataError(f"{path}: nothing to read in this folder; DATA is {FORMATS}")
+
+
+def _numeric(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Sort key by which 2 comes before 10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+
+
+def _read_set(folder: Path, inputs: Sequence[Port]) -> Mapping[str, Array]:
+    """The inputs of the model in their order, as in the tests of ONNX."""
+    found = {}
+    for index, port in enumerate(inputs):
+        path = folder / f"input_{index}.pb"
+        tensor = onnx.TensorProto()
+        try:
+            tensor.ParseFromString(path.read_bytes())
+            found[port.name] = np.asarray(onnx.numpy_helper.to_array(tensor))
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{path}: no such file; the model has {len(inputs)} inputs, {port.name!r} among them"
+            ) from error
+        except (OSError, DecodeError, ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{path}: cannot be read as a tensor: {line_of(error)}") from error
+    return found
+
+
+def _function(path: Path, name: str) -> Callable[[], Iterable[object]]:
+    function = load_function(path, name)
+
+    def call() -> Iterable[object]:
+        try:
+            yield from function()  # type: ignore[misc]  # what it yields is checked where it is read
+        except (Exception, SystemExit) as error:
+            raise DataError(f"{path}:{name}: fails: {told(error)}") from error
+
+    return call
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names for a message."""
+    return ", ".join(repr(name) for name in sorted(names)) or "nothing"
+
+
+def line_of(error: BaseException) -> str:
+    """Return what an error says, in one short line."""
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,138 @@
+"""Collecting: the moments of one shard of the original model at every consumer of every prunable group.
+
+The data are gone through chunk by chunk; activations are held for one block of chunks at a time, so that neither memory nor disk
+grows with the number of samples. Contractions whose sums do not fit into memory together take turns: one pass over the data each.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+
+from onnx_subprune._typing import Array
+from onnx_subprune._version import __version__
+from onnx_subprune.calibration.data.samples import Shard
+from onnx_subprune.calibration.files.file import Writer, writing
+from onnx_subprune.calibration.files.header import MODULUS, Header, Settings, chunk_digest, model_digest
+from onnx_subprune.calibration.files.sums import Sums
+from onnx_subprune.calibration.moments.accumulator import Collector
+from onnx_subprune.calibration.moments.triangle import size_of
+from onnx_subprune.calibration.streaming.settings import Running
+from onnx_subprune.calibration.streaming.stream import Stream
+from onnx_subprune.graph.channels import ChannelGraph, Contraction
+from onnx_subprune.graph.contractions.contraction import kernel_of
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.save import free_path
+from onnx_subprune.runtime.progress import Watch
+from onnx_subprune.runtime.session import environment
+from onnx_subprune.runtime.spill import Store
+
+BLOCK = 16
+"""Chunks that share one session: making it costs little beside running it on so many."""
+PAIR = 16
+"""Bytes of an unrounded sum."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Shard `index`, from 0, of `count`."""
+
+    index: int = 0
+    count: int = 1
+
+
+def consumers_of(network: Network, graph: ChannelGraph) -> tuple[Contraction, ...]:
+    """Return every consumer of every group once, in topological order."""
+    found = {consumer.node: consumer.contraction for group in graph.groups for consumer in group.consumers}
+    return tuple(sorted(found.values(), key=lambda item: network.position[item.node]))
+
+
+def collect(  # noqa: PLR0913 - what a run needs
+    network: Network,
+    graph: ChannelGraph,
+    shard: Shard,
+    part: Part,
+    path: Path,
+    *,
+    running: Running,
+    memory: int,
+    watch: Watch,
+    force: bool = False,
+) -> None:
+    """Write the moments of `shard`, which is `part` of the data, to `path`, whole or not at all. memory: bytes. Raises SubpruneError."""
+    free_path(path, force=force)
+    contractions = consumers_of(network, graph)
+    passes = _passes(network, contractions, memory // 2)
+    settings = Settings(
+        nodes=tuple(contraction.node for contraction in contractions),
+        passes=tuple(len(turn) for turn in passes),
+        samples=shard.samples,
+        chunk=shard.data.chunk,
+        package=__version__,
+        onnxruntime=environment()["onnxruntime"],
+    )
+    digest = sum(chunk_digest(number, chunk) for number, chunk in enumerate(shard.data.chunks(), shard.first))
+    header = Header(
+        model=model_digest(network),
+        settings=settings,
+        shard=(part.index, part.count) if part.count > 1 else None,
+        data=f"{digest % MODULUS:064x}",
+    )
+    with threadpool_limits(1), writing(path) as file:
+        file.header(header)
+        first = 0
+        for turn, chosen in enumerate(passes):
+            label = "collecting" if len(passes) == 1 else f"collecting, pass {turn + 1} of {len(passes)}"
+            _collect(network, chosen, first, shard, file, _Run(running, memory // 2, watch, label))
+            first += len(chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    running: Running
+    memory: int
+    watch: Watch
+    label: str
+
+
+def _collect(
+    network: Network, contractions: Sequence[Contraction], first: int, shard: Shard, file: Writer, run: _Run
+) -> None:
+    """One pass over the shard; contractions are numbered from `first`."""
+    count = min(2, shard.chunks)
+    sums = [[Collector(kernel_of(network, item)[0]) for _ in range(count)] for item in contractions]
+    names = list(dict.fromkeys(item.input.tensor for item in contractions))
+    mine = shard.data.chunk_count
+    for number, tensors in enumerate(_tensors(network, names, shard, run)):
+        for item, halves in zip(contractions, sums, strict=True):
+            halves[(shard.first + number) % count].add(tensors[item.input.tensor])
+        run.watch(run.label, number + 1, mine)
+    for index, halves in enumerate(sums, first):
+        for half, collector in enumerate(halves):
+            total = Sums()
+            total.add(collector.state())
+            file.sums(index, half, total)
+
+
+def _tensors(network: Network, names: Sequence[str], shard: Shard, run: _Run) -> Iterator[Mapping[str, Array]]:
+    mine = shard.data.chunk_count
+    for start in range(0, mine, BLOCK):
+        with Store(run.memory) as store:
+            block = shard.data.part(start, min(start + BLOCK, mine))
+            yield from Stream(network, block, store, run.running).read(names)
+
+
+def _passes(network: Network, contractions: Sequence[Contraction], memory: int) -> list[list[Contraction]]:
+    """Runs of contractions whose sums, of two halves, take at most `memory` bytes; at least one each."""
+    passes: list[list[Contraction]] = []
+    left = 0
+    for contraction in contractions:
+        groups, p, _ = kernel_of(network, contraction)[1].shape
+        size = 2 * PAIR * groups * size_of(p)
+        if not passes or size > left:
+            passes.append([])
+            left = memory
+        passes[-1].append(contraction)
+        left -= size
+    return passes

@@ -1,0 +1,46 @@
+"""Sums of shards."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from onnx_subprune._typing import Array
+from onnx_subprune.selection.linalg.summation import CompensatedSum
+
+
+class Sums:
+    """A sum of states of collectors of one contraction, on arrays alone: shards add up without their model."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._shape: Array | None = None
+        self._sums: dict[str, CompensatedSum] = {}
+
+    def add(self, state: Mapping[str, Array]) -> None:
+        """Add what one collector, maybe an empty one, has summed; ValueError if it does not fit."""
+        if not int(state.get("count", np.array(0))):
+            return
+        self._count += int(state["count"])
+        shape = state["shape"]
+        if self._shape is not None and not np.array_equal(shape, self._shape):
+            raise ValueError(f"its samples have other sizes ({shape.tolist()}, not {self._shape.tolist()})")
+        self._shape = shape
+        for name in sorted(key.removesuffix(".hi") for key in state if key.endswith(".hi")):
+            hi, lo = (np.asarray(state[f"{name}.{half}"], np.float64) for half in ("hi", "lo"))
+            total = self._sums.setdefault(name, CompensatedSum())
+            if hi.shape != lo.shape or (total.hi is not None and total.hi.shape != hi.shape):
+                raise ValueError(f"its sums {name!r} have another shape")
+            total.merge(CompensatedSum(hi, lo))
+
+    def state(self) -> dict[str, Array]:
+        """Return the sum as a state, every pair as the number next to it and the rest: however it was added, the same bytes."""
+        arrays: dict[str, Array] = {"count": np.array(self._count)}
+        if self._shape is not None:
+            arrays["shape"] = self._shape
+        for name, total in self._sums.items():
+            settled = CompensatedSum()
+            settled.merge(total)
+            assert settled.hi is not None
+            assert settled.lo is not None
+            arrays[f"{name}.hi"], arrays[f"{name}.lo"] = settled.hi, settled.lo
+        return arrays

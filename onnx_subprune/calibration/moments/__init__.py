@@ -1,0 +1,1 @@
+"""Sums over data that selection and refits need."""

@@ -1,0 +1,139 @@
+"""Moments of a contraction: all that selection and refit need to know of the data.
+
+With B (n x p) the unfolded input and T (n x m) the target:
+
+    gram = B'B    cross = B'T    energy = column sums of T^2    sum_input, sum_target = column sums of B, T
+
+`collector` sums them over chunks.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import scipy.linalg
+
+from onnx_subprune._typing import Float64, Int64
+from onnx_subprune.runtime.threads import alongside
+from onnx_subprune.selection import Normal, Problem
+from onnx_subprune.selection.linalg.ridge import Factored, Weights
+from onnx_subprune.selection.linalg.rounding import ROUNDING, audible, energies, silence
+
+TARGETS = 256
+"""Targets whose error is judged at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Moments:
+    """Sums over samples, float64; g convolution groups, p columns and m targets each.
+
+    count: number of rows n. gram: (g, p, p), (g, 0, 0) where it was not collected. cross: (g, p, m). energy: (g, m). sum_input: (g, p). sum_target: (g, m).
+    """
+
+    count: float
+    gram: Float64
+    cross: Float64
+    energy: Float64
+    sum_input: Float64
+    sum_target: Float64
+
+    def __add__(self, other: "Moments") -> "Moments":
+        """Return the moments of the union of disjoint data."""
+        return Moments(**{item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(self)})
+
+    @property
+    def columns(self) -> int:
+        """How many columns, p."""
+        return int(self.sum_input.shape[1])
+
+    def on(self, columns: Int64) -> "Moments":
+        """Return the moments of these columns alone; one convolution group."""
+        gram = self.gram[0][np.ix_(columns, columns)][None] if self.gram.shape[1] else self.gram
+        return replace(self, gram=gram, cross=self.cross[:, columns], sum_input=self.sum_input[:, columns])
+
+    def spread(self, columns: Int64, p: int) -> "Moments":
+        """Undo `on`: return the moments among `p` columns, of which all but `columns` are zero."""
+        gram, cross, sums = np.zeros((1, p, p)), np.zeros((1, p, self.cross.shape[2])), np.zeros((1, p))
+        gram[0][np.ix_(columns, columns)] = self.gram[0]
+        cross[:, columns], sums[:, columns] = self.cross, self.sum_input
+        return replace(self, gram=gram, cross=cross, sum_input=sums)
+
+    def centered(self) -> "Moments":
+        """Return the moments about the column means: the regression with a free bias. Columns that are constant become zero."""
+        left, right = self.sum_input[:, :, None], self.sum_target[:, None, :]
+        means = left * self.sum_input[:, None, :]
+        means /= self.count
+        gram = np.subtract(self.gram, means, out=means)
+        silence(gram, energies(gram) <= ROUNDING * energies(self.gram))
+        return Moments(
+            count=self.count,
+            gram=gram,
+            cross=audible(gram, self.cross - left * right / self.count),
+            energy=self.energy - self.sum_target**2 / self.count,
+            sum_input=np.zeros_like(self.sum_input),
+            sum_target=np.zeros_like(self.sum_target),
+        )
+
+    def with_target(self, weights: Weights) -> "Moments":
+        """Return the moments whose target is B @ weights, (g, p, m): the layerwise and sequential problems."""
+        cross = self.gram @ weights
+        return Moments(
+            count=self.count,
+            gram=self.gram,
+            cross=cross,
+            energy=np.einsum("gpm,gpm->gm", weights, cross),
+            sum_input=self.sum_input,
+            sum_target=self.sum_output(weights),
+        )
+
+    def retargeted(self, renewed: "Moments") -> "Moments":
+        """Return these moments about the means with the targets of `renewed`, moments of the same inputs that need no gram."""
+        left, right = renewed.sum_input[:, :, None], renewed.sum_target[:, None, :]
+        return replace(
+            self,
+            cross=audible(self.gram, renewed.cross - left * right / self.count),
+            energy=renewed.energy - renewed.sum_target**2 / self.count,
+        )
+
+    def shifted(self, offset: Float64) -> "Moments":
+        """Return the moments of the target plus `offset`, (g, m)."""
+        return Moments(
+            count=self.count,
+            gram=self.gram,
+            cross=self.cross + self.sum_input[:, :, None] * offset[:, None, :],
+            energy=self.energy + 2 * offset * self.sum_target + self.count * offset**2,
+            sum_input=self.sum_input,
+            sum_target=self.sum_target + self.count * offset,
+        )
+
+    def normal(self, group: int, left: Int64, factored: Factored | None = None) -> Normal:
+        """Return the normal equations of the columns `left` of a convolution group."""
+        gram, cross = self.gram[group], self.cross[group]
+        if len(left) < len(gram):
+            gram, cross = gram[np.ix_(left, left)], cross[left]
+        return Normal(gram=gram, cross=cross, energies=self.energy[group], rows=self.count, factored=factored)
+
+    def sum_output(self, weights: Weights) -> Float64:
+        """Return the column sums of the input times weights (g, p, m), (g, m)."""
+        return np.asarray(np.einsum("gp,gpm->gm", self.sum_input, weights))
+
+    def error(self, weights: Weights, threads: int = 1) -> float:
+        """Return the relative squared error of weights (g, p, m); `threads` may share in the work."""
+
+        def loss(start: int) -> float:
+            some, cross = (array[:, :, start : start + TARGETS] for array in (weights, self.cross))
+            return float(np.sum(some * (self.gram @ some - 2 * cross)))
+
+        parts = alongside(loss, ((start,) for start in range(0, weights.shape[2], TARGETS)), threads)
+        return float(1.0 + sum(parts) / max(float(self.energy.sum()), 1e-300))
+
+    def problem(self, columns: Int64, weights: Weights, left: Int64) -> Problem:
+        """Return the problem of choosing channels, which own `columns` of the columns `left` counted over all groups.
+
+        weights: (g, p, m), the current ones.
+        """
+        groups, p, m = weights.shape
+        gram = self.gram[0] if groups == 1 else scipy.linalg.block_diag(*self.gram)
+        cross, prior = self.cross.reshape(groups * p, m), weights.reshape(groups * p, m)
+        if len(left) < groups * p:
+            gram, cross, prior = gram[np.ix_(left, left)], cross[left], prior[left]
+        return Problem(gram=gram, cross=cross, energy=float(self.energy.sum()), columns=columns, prior=prior)

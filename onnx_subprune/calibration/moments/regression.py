@@ -1,0 +1,111 @@
+"""What selection and refit ask of a contraction's data, whatever form these have: `Moments`, or `Rows` where those are fewer numbers."""
+
+from collections.abc import Sequence
+from typing import Protocol, Self
+
+import numpy as np
+
+from onnx_subprune._typing import Array, Float64, Int64
+from onnx_subprune.errors import ModelError
+from onnx_subprune.graph.contractions.contraction import Kernel
+from onnx_subprune.selection import Problem, Validation
+from onnx_subprune.selection.linalg.ridge import Factored, Weights
+
+
+class Equations(Protocol):
+    """A regression on some of the columns of one convolution group."""
+
+    @property
+    def energy(self) -> float:
+        """Energy of the target."""
+
+    def validated(self, other: Self, prior: Weights, strengths: Sequence[float], threads: int = 1) -> Validation:
+        """Return the best of `strengths`, each fitted on one of the two and judged on the other; with 2 `threads`, side by side."""
+
+    def ridged(self, prior: Weights, strength: float, threads: int = 1) -> Weights:
+        """Return the weights (p, m) that fit best, pulled towards `prior`; `threads` may share in it."""
+
+
+class Regression(Protocol):
+    """The data of one contraction; g convolution groups, p columns and m targets each. Additive over disjoint data."""
+
+    def __add__(self, other: Self) -> Self: ...
+
+    @property
+    def count(self) -> float:
+        """Number of rows."""
+
+    @property
+    def columns(self) -> int:
+        """How many columns, p."""
+
+    @property
+    def gram(self) -> Float64 | None:
+        """The gram (g, p, p), where there is one."""
+
+    @property
+    def energy(self) -> Float64:
+        """Column sums of the squared target, (g, m)."""
+
+    @property
+    def sum_target(self) -> Float64:
+        """Column sums of the target, (g, m)."""
+
+    def sum_output(self, weights: Weights) -> Float64:
+        """Return the column sums of the input times weights (g, p, m), (g, m)."""
+
+    def on(self, columns: Int64) -> Self:
+        """Return the same on these columns alone; one convolution group."""
+
+    def spread(self, columns: Int64, p: int) -> Self:
+        """Undo `on`: return the same among `p` columns, of which all but `columns` are zero."""
+
+    def centered(self) -> Self:
+        """Return the same about the column means: the regression with a free bias."""
+
+    def with_target(self, weights: Weights) -> Self:
+        """Return the same with input times weights (g, p, m) for a target."""
+
+    def retargeted(self, renewed: Self) -> Self:
+        """Return these regressions about the means with the targets of `renewed`, moments of the same inputs that need no gram."""
+
+    def shifted(self, offset: Float64) -> Self:
+        """Return the same with the target plus `offset`, (g, m)."""
+
+    def error(self, weights: Weights, threads: int = 1) -> float:
+        """Return the relative squared error of weights (g, p, m); `threads` may share in the work."""
+
+    def normal(self, group: int, left: Int64, factored: Factored | None = None) -> Equations:
+        """Return the regression on the columns `left` of a convolution group."""
+
+    def problem(self, columns: Int64, weights: Weights, left: Int64) -> Problem:
+        """Return the problem of choosing channels, which own `columns` of the columns `left` counted over all groups.
+
+        weights: (g, p, m), the current ones.
+        """
+
+
+class Sums(Protocol):
+    """What has been collected of one contraction."""
+
+    @property
+    def contraction(self) -> Kernel:
+        """What it was collected of."""
+
+    def empty(self) -> Self:
+        """Return the same with nothing in it."""
+
+    def merge(self, other: Self) -> None:
+        """Add everything that was added to `other`."""
+
+    def moments(self) -> Regression:
+        """Return what was collected."""
+
+
+def check_finite(node: str, *arrays: Array) -> None:
+    """Raise ModelError if there is an infinity or a NaN in sums over what `node` reads or should put out: nothing fits those."""
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ModelError(
+            f"{node}: what it reads or puts out on the calibration data is infinite, not a number, or too large to be squared in float32: "
+            "check that the data are prepared as the model expects, and the model's weights"
+        )

@@ -1,0 +1,179 @@
+"""Moments of a matrix product with more columns than rows: the rows themselves, in place of a gram of more numbers.
+
+A `Rows` answers what is asked of `Moments`. Chunks are put in the order of their digests, so that the order in which they arrive,
+from batches, shards or machines, does not change a byte.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnx_subprune._typing import Array, Float32, Float64, Int64
+from onnx_subprune.calibration.moments.regression import check_finite
+from onnx_subprune.calibration.moments.unfold import rows, unfold
+from onnx_subprune.graph.contractions.contraction import Kernel
+from onnx_subprune.selection import Problem
+from onnx_subprune.selection.linalg.dual import Dual, product
+from onnx_subprune.selection.linalg.lowrank import LowRank
+from onnx_subprune.selection.linalg.ridge import Factored, Weights
+
+RIDGE = 1e-2
+"""Pull towards the prior weights in the selection, relative to the mean energy of a column: n rows alone are explained by n columns,
+and say nothing about which of the others should stay."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rows:
+    """n rows: input (n, p) float32, target (n, m) float64; `about_means`: both are meant less their column means."""
+
+    input: Float32
+    target: Float64
+    about_means: bool = False
+
+    def __add__(self, other: "Rows") -> "Rows":
+        """Return the rows of the union of disjoint data."""
+        assert not self.about_means, "means do not add up"
+        return Rows(input=np.concatenate([self.input, other.input]), target=np.concatenate([self.target, other.target]))
+
+    @property
+    def count(self) -> float:
+        """Number of rows."""
+        return float(len(self.input))
+
+    @property
+    def columns(self) -> int:
+        """How many columns, p."""
+        return int(self.input.shape[1])
+
+    @property
+    def gram(self) -> None:
+        """There is none."""
+        return
+
+    @property
+    def sum_target(self) -> Float64:
+        """Column sums of the target, (1, m)."""
+        return np.asarray(self._matrices()[1].sum(axis=0)[None])
+
+    @property
+    def energy(self) -> Float64:
+        """Column sums of the squared target, (1, m)."""
+        return np.asarray(np.sum(self._matrices()[1] ** 2, axis=0)[None])
+
+    def sum_output(self, weights: Weights) -> Float64:
+        """Return the column sums of the input times weights (1, p, m), (1, m)."""
+        return product(self._matrices()[0].sum(axis=0)[None], weights[0])
+
+    def on(self, columns: Int64) -> "Rows":
+        """Return the rows of these columns alone."""
+        return replace(self, input=self.input[:, columns])
+
+    def spread(self, columns: Int64, p: int) -> "Rows":
+        """Undo `on`: return the rows of `p` columns, of which all but `columns` are zero."""
+        source = np.zeros((len(self.input), p), np.float32)
+        source[:, columns] = self.input
+        return replace(self, input=source)
+
+    def centered(self) -> "Rows":
+        """Return the rows less their means: the regression with a free bias."""
+        return replace(self, about_means=True)
+
+    def with_target(self, weights: Weights) -> "Rows":
+        """Return the rows whose target is the input times weights, (1, p, m)."""
+        return replace(self, target=product(self.input.astype(np.float64), weights[0]))
+
+    def retargeted(self, renewed: "Rows") -> "Rows":
+        """Return `renewed` less its means."""
+        return renewed.centered()
+
+    def shifted(self, offset: Float64) -> "Rows":
+        """Return the rows of the target plus `offset`, (1, m)."""
+        return replace(self, target=self.target + offset)
+
+    def normal(self, group: int, left: Int64, factored: Factored | None = None) -> Dual:
+        """Return the regression on the columns `left`."""
+        source, target = self._matrices()
+        return Dual(source if len(left) == source.shape[1] else source[:, left], target)
+
+    def error(self, weights: Weights, threads: int = 1) -> float:
+        """Return the relative squared error of weights (1, p, m); `threads` may share in the work."""
+        source, target = self._matrices()
+        return Dual(source, target).loss(weights[0]) / max(float(np.sum(target**2)), 1e-300) + 1.0
+
+    def problem(self, columns: Int64, weights: Weights, left: Int64) -> Problem:
+        """Return the problem of choosing channels, which own `columns` of the columns `left`, pulled towards weights (1, p, m).
+
+        Its cross is turned into the directions that the target has at all: selection sees only C C'.
+        """
+        source, target = self._matrices()
+        source, prior = source[:, left], weights[0] if len(left) == weights.shape[1] else weights[0][left]
+        pull = RIDGE * float(np.sum(source**2)) / max(source.shape[1], 1)
+        pulled: Weights = prior
+        if target.shape[1] > len(target):
+            basis, turned = np.linalg.qr(target.T)  # (m, n)
+            target, pulled = turned.T, prior @ basis.astype(prior.dtype)
+        return Problem(
+            gram=LowRank(source, np.full(source.shape[1], pull)),
+            cross=source.T @ target + pull * pulled,
+            energy=float(np.sum(target**2)) + pull * float(np.sum(pulled.astype(np.float64) ** 2)),
+            columns=columns,
+            prior=np.asarray(prior),
+        )
+
+    def _matrices(self) -> tuple[Float64, Float64]:
+        source = self.input.astype(np.float64)
+        if not self.about_means:
+            return source, self.target
+        source -= source.mean(axis=0)
+        return source, self.target - self.target.mean(axis=0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """The rows of one chunk; target None where there is none."""
+
+    input: Float32
+    target: Float32 | None
+
+
+class RowCollector:
+    """Collects rows as `Collector` collects sums."""
+
+    def __init__(self, contraction: Kernel) -> None:
+        self.contraction = contraction
+        self._blocks: dict[bytes, list[Block]] = {}
+
+    def empty(self) -> "RowCollector":
+        """Return a collector of the same contraction with nothing in it."""
+        return RowCollector(self.contraction)
+
+    def products(
+        self, x: Array, target: Array | None = None, positions: Int64 | None = None, *, threads: int = 1
+    ) -> Block:
+        """Return the rows of one chunk, which `take` adds."""
+        assert positions is None, "matrix products have no positions"
+        source = np.ascontiguousarray(unfold(self.contraction, x)[0])
+        return Block(source, None if target is None else np.ascontiguousarray(rows(self.contraction, target)[0]))
+
+    def take(self, found: Block, shape: Sequence[int]) -> None:
+        """Add the rows of a chunk."""
+        digest = hashlib.sha256(found.input.tobytes())
+        if found.target is not None:
+            digest.update(found.target.tobytes())
+        self._blocks.setdefault(digest.digest(), []).append(found)
+
+    def merge(self, other: "RowCollector") -> None:
+        """Add everything that was added to `other`."""
+        for digest, found in other._blocks.items():
+            self._blocks.setdefault(digest, []).extend(found)
+
+    def moments(self) -> Rows:
+        """Return the rows; ModelError if they are not numbers."""
+        found = [block for digest in sorted(self._blocks) for block in self._blocks[digest]]
+        source = np.concatenate([block.input for block in found])
+        targets = [block.target for block in found if block.target is not None]
+        target = np.concatenate(targets).astype(np.float64) if targets else np.zeros((len(source), 0))
+        check_finite(self.contraction.node, source, target)
+        return Rows(input=source, target=target)

@@ -1,0 +1,1 @@
+"""Both models advanced through the data, chunk by chunk."""

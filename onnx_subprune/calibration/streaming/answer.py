@@ -1,0 +1,148 @@
+"""What one chunk has to say to an `Ask`: input, target and positions of a contraction, from what both models have there."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_subprune._typing import Array, Int64
+from onnx_subprune.calibration.moments.unfold import at
+from onnx_subprune.calibration.streaming.kept import Left
+from onnx_subprune.calibration.streaming.original import Original
+from onnx_subprune.calibration.streaming.request import Ask, What, drawn
+from onnx_subprune.calibration.streaming.settings import Running
+from onnx_subprune.calibration.streaming.stream import Read, Stream
+from onnx_subprune.calibration.streaming.target import GRADIENT
+from onnx_subprune.runtime.piecewise import piecewise
+from onnx_subprune.runtime.threads import threads_each
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Terms:
+    """Input, target and output positions of a chunk; None: no target, all positions. residual: of the reader that sends something back."""
+
+    input: Array
+    target: Array | None = None
+    positions: Int64 | None = None
+    residual: Array | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """The original where it runs alongside."""
+
+    model: Original
+    stream: Stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pair:
+    """The pruned model, and the original, in front of the contraction that is asked about."""
+
+    current: Stream
+    original: Beside | None
+    running: Running
+
+
+class Answers:
+    """Terms for `ask`, of `chunks`, `side` of them side by side. shape: that of the input of a chunk, () where it does not matter."""
+
+    def __init__(self, ask: Ask, pair: Pair, chunks: Sequence[int], side: int, shape: Sequence[int]) -> None:
+        self._ask, self._shape = ask, shape
+        self._threads = threads_each(pair.running.threads, side)
+        self._have = pair.current.reader(_names(ask), chunks, side)
+        self._wanted: Read | None = None
+        self._left: Left | None = None
+        if ask.aim is not None:
+            assert pair.original is not None, "the original model does not run alongside"
+            self._wanted = pair.original.stream.reader([ask.aim.tensor], chunks, side)
+            self._left = pair.original.model.left.get(ask.aim.tensor)
+        self._session = None
+        if ask.back is not None:
+            self._session = pair.running.open(ask.back.model, side)
+
+    def terms(self, chunk: int, number: int) -> Terms:
+        """Return those of a chunk, which has that number in the whole data; may be called from several threads."""
+        ask, have = self._ask, self._have(chunk)
+        wanted = None if self._wanted is None or ask.aim is None else self._wanted(chunk)[ask.aim.tensor]
+        if ask.what is What.RESIDUAL:
+            return Terms(input=self._residual(have, wanted))
+        if ask.what is What.PROBE:
+            assert wanted is not None, "what is sent back is short of an aim"
+            return Terms(input=self._sent_back(have, _signs(self._aimed(wanted).shape, number)))
+        positions, source = drawn(ask, self._shape, number), ask.source(have[ask.input])
+        if ask.back is None:
+            return Terms(input=source, target=self._target(have, wanted, positions), positions=positions)
+        residual = self._residual(have, wanted)
+        target = self._sent_back(have, residual)
+        target = target if positions is None else at(target, positions)
+        return Terms(input=source, target=target, positions=positions, residual=residual)
+
+    def _aimed(self, wanted: Array) -> Array:
+        """What counts of the original's tensor, which the pruned model may have less of."""
+        left = self._left
+        return self._ask.output(wanted if left is None else wanted.take(left[1], axis=left[0]))
+
+    def _by_samples(self, work: Callable[..., Array], *arrays: Array) -> Array:
+        """Do `work`, some samples at a time where the first axis is none of channels."""
+        axes = {self._ask.axis} if self._left is None else {self._ask.axis, self._left[0]}
+        if {axis % arrays[0].ndim for axis in axes} & {0}:
+            return work(*arrays)
+        return piecewise(work, *arrays, threads=self._threads)
+
+    def _target(self, have: Mapping[str, Array], wanted: Array | None, positions: Int64 | None) -> Array | None:
+        """What the contraction should put out for one chunk."""
+        ask, aim = self._ask, self._ask.aim
+        if aim is None or wanted is None:
+            return None
+
+        def here(tensor: Array) -> Array:
+            return tensor if positions is None else at(tensor, positions)
+
+        def target(wanted: Array, *rest: Array) -> Array:
+            value, others = self._aimed(here(wanted)), iter(rest)
+            if ask.renew:
+                value = aim.seen(value, ask.output(here(next(others))))
+            return aim.target(value, None if aim.other is None else ask.output(here(next(others))), ask.axis)
+
+        beside = [aim.tensor] * ask.renew + ([] if aim.other is None else [aim.other])
+        return self._by_samples(target, wanted, *(have[name] for name in beside))
+
+    def _residual(self, have: Mapping[str, Array], wanted: Array | None) -> Array:
+        """What the contraction puts out short of its aim, as far as the activation behind can tell."""
+        ask, aim = self._ask, self._ask.aim
+        assert aim is not None, "a residual is short of an aim"
+        assert wanted is not None
+
+        def residual(wanted: Array, current: Array) -> Array:
+            return aim.residual(self._aimed(wanted), ask.output(current), ask.axis)
+
+        return self._by_samples(residual, wanted, have[aim.tensor])
+
+    def _sent_back(self, have: Mapping[str, Array], residual: Array) -> Array:
+        back = self._ask.back
+        assert self._session is not None
+        assert back is not None, "nothing is sent back"
+        return self._session.run(back.feeds(have[back.output], residual), [GRADIENT])[GRADIENT]
+
+
+def _names(ask: Ask) -> list[str]:
+    """What is needed of the pruned model."""
+    aim, names = ask.aim, list[str]()
+    if ask.what is What.MOMENTS:
+        names.append(ask.input)
+    if aim is None:
+        return names
+    if aim.other is not None and ask.back is None and ask.what is What.MOMENTS:
+        names.append(aim.other)
+    if ask.what is What.RESIDUAL or (ask.what is What.MOMENTS and (ask.renew or ask.back is not None)):
+        names.append(aim.tensor)
+    if ask.back is not None:
+        names.append(ask.back.output)
+    return [*dict.fromkeys(names)]
+
+
+def _signs(shape: Sequence[int], chunk: int) -> Array:
+    """Random signs, the same for a chunk whenever they are asked for."""
+    signs = np.random.default_rng([*shape, chunk]).integers(0, 2, shape, np.int8)
+    return np.asarray(2.0 * signs.astype(np.float32) - np.float32(1.0), np.float32)

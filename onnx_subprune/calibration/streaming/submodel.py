@@ -1,0 +1,103 @@
+"""The part of a model between some tensors and others, with other constants in places: what a stream runs.
+
+It is put together from serialized pieces: there are hundreds of such parts in a walk, and most of their nodes are those of the model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from onnx_subprune._typing import Array
+from onnx_subprune.calibration.streaming.narrow import channels_read
+from onnx_subprune.graph.channels import Use
+from onnx_subprune.graph.network import Network, attribute
+from onnx_subprune.graph.order import captured
+from onnx_subprune.runtime.protobuf import Field, in_graph
+from onnx_subprune.runtime.weights import Pieces
+
+SLOTS = 5
+"""Inputs of a node that may be constants of a channel group: a BatchNormalization has as many."""
+
+REMEMBERED = 4096
+"""Inputs and outputs whose text is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Changed:
+    """Uses that see other constants than the model's: those given here, and those that come as inputs, of these ONNX element types."""
+
+    constants: Mapping[Use, Array]
+    inputs: Mapping[Use, int]
+
+
+def slot_name(use: Use) -> str:
+    """Return the name of the tensor that comes in the place of a constant."""
+    return f"{use.node}/override/{use.slot}"
+
+
+def part_of(
+    network: Network, nodes: Sequence[int], inputs: Mapping[str, Array], outputs: Sequence[str], changed: Changed
+) -> Pieces:
+    """Return the model of `nodes`, which computes `outputs` from tensors like `inputs`."""
+    texts, weights, read = [_head(network), in_graph(Field.NAME, b"part")], list[TensorProto](), set(outputs)
+    for index in nodes:
+        label = network.labels[index]
+        uses = [
+            use
+            for use in (Use(label, slot) for slot in range(SLOTS))
+            if use in changed.constants or use in changed.inputs
+        ]
+        if uses:
+            made, given = _changed(network.nodes[index], uses, changed)
+            texts += [in_graph(Field.NODE, node.SerializeToString()) for node in made]
+            weights += given
+            read.update(name for node in made for name in (*node.input, *captured(node)))
+        else:
+            texts.append(in_graph(Field.NODE, network.nodes[index].SerializeToString()))
+            read.update(network.reads[index])
+    weights += [tensor for name, tensor in network.initializers.items() if name in read]
+    texts += [_input(slot_name(use), kind, None) for use, kind in changed.inputs.items() if slot_name(use) in read]
+    texts += [_input(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.ndim) for name, array in inputs.items()]
+    return Pieces([*texts, *map(_output, outputs)], weights)
+
+
+def _head(network: Network) -> bytes:
+    proto = network.proto
+    head = ModelProto(opset_import=proto.opset_import, ir_version=max(4, proto.ir_version))
+    return bytes(head.SerializeToString())
+
+
+@lru_cache(REMEMBERED)
+def _input(name: str, kind: int, rank: int | None) -> bytes:
+    value = helper.make_tensor_value_info(name, kind, None if rank is None else [None] * rank)
+    return in_graph(Field.INPUT, value.SerializeToString())
+
+
+@lru_cache(REMEMBERED)
+def _output(name: str) -> bytes:
+    return in_graph(Field.OUTPUT, helper.make_empty_tensor_value_info(name).SerializeToString())
+
+
+def _changed(node: NodeProto, uses: Sequence[Use], changed: Changed) -> tuple[list[NodeProto], list[TensorProto]]:
+    """The node with tensors in the slots of `uses`, behind what it needs, and the weights that come with it."""
+    copy, before, weights = NodeProto(), list[NodeProto](), list[TensorProto]()
+    copy.CopyFrom(node)
+    for use in uses:
+        while len(copy.input) <= use.slot:
+            copy.input.append("")
+        copy.input[use.slot] = slot_name(use)
+        if use in changed.inputs:
+            continue
+        value = changed.constants[use]
+        read = channels_read(node.op_type, value, attribute(node, "group", 1)) if use.slot == 1 else None
+        if read is not None:  # channels that a weight has no use for are not read
+            chosen, narrow = f"{slot_name(use)}/channels", f"{slot_name(use)}/input"
+            weights.append(numpy_helper.from_array(read, chosen))
+            before.append(helper.make_node("Gather", [copy.input[0], chosen], [narrow], axis=1))
+            copy.input[0] = narrow
+            value = value[:, read]
+        weights.append(numpy_helper.from_array(np.ascontiguousarray(value), slot_name(use)))
+    return [*before, copy], weights

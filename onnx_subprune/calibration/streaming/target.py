@@ -1,0 +1,88 @@
+"""What a contraction is asked to put out: the tensor of the original that it aims at, or what its reader sends back."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune._typing import Array, Float32, Float64, Int64, Mask
+from onnx_subprune.calibration.streaming.kept import chosen
+
+OUTPUT, RESIDUAL, GRADIENT = "producer output", "reader residual", "gradient"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Aim:
+    """The tensor that a contraction should reproduce: tensor = scale * output + shift + other, channel by channel.
+
+    scale, shift: (channels,) float64. other: the operand of the Add, or None. flat: the activation behind does not tell apart values
+    below flat[0], nor values above flat[1].
+    """
+
+    tensor: str
+    scale: Float64
+    shift: Float64
+    other: str | None
+    flat: tuple[float, float] | None
+
+    def on(self, channels: NDArray[np.int64] | None) -> "Aim":
+        """Return the aim of these channels alone; None for all."""
+        return self if channels is None else replace(self, scale=self.scale[channels], shift=self.shift[channels])
+
+    def target(self, wanted: Array, other: Array | None, axis: int) -> Array:
+        """Return the output that makes `tensor` equal to `wanted`; `axis` holds the channels."""
+        result = wanted.astype(np.float32, copy=False)
+        if other is not None:
+            result = result - other.astype(np.float32, copy=False)
+        shape = tuple(-1 if index == axis else 1 for index in range(result.ndim))
+        if np.any(self.shift):
+            result = result - self.shift.astype(np.float32).reshape(shape)
+        if np.any(self.scale != 1.0):
+            result = result / self.scale.astype(np.float32).reshape(shape)
+        return result
+
+    def residual(self, wanted: Array, current: Array, axis: int) -> Float32:
+        """Return what the output falls short by where `tensor` is `current`, as far as the activation behind can tell; `axis` holds the channels."""
+        now, wish = current.astype(np.float32, copy=False), wanted.astype(np.float32, copy=False)
+        short: Float32 = (wish if self.flat is None else self.seen(wish, now)) - now
+        if np.any(self.scale != 1.0):
+            short = short / self.scale.astype(np.float32).reshape([-1 if at == axis else 1 for at in range(now.ndim)])
+        return short
+
+    def seen(self, original: Array, current: Array) -> Float32:
+        """Return the original values, but where the activation is flat those of the pruned model that lie on the right side."""
+        assert self.flat is not None
+        low, high = self.flat
+        wanted, now = original.astype(np.float32, copy=False), current.astype(np.float32, copy=False)
+        seen: Float32 = wanted
+        if np.isfinite(high):
+            seen = _where(wanted >= high, np.maximum(now, np.float32(high)), seen)
+        if np.isfinite(low):
+            seen = _where(wanted <= low, np.minimum(now, np.float32(low)), seen)
+        return seen
+
+
+def _where(mask: Mask, first: Float32, second: Float32) -> Float32:
+    """`np.where`, bit by bit, which has nothing to guess: in a third of the time where the mask is random."""
+    bits = np.negative(mask.view(np.int8), dtype=np.int32)  # all of them, or none
+    chosen = np.bitwise_xor(first.view(np.int32), second.view(np.int32))
+    chosen &= bits
+    chosen ^= second.view(np.int32)
+    return chosen.view(np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Adjoint:
+    """See the module. output: name of the producer's output. model: reads OUTPUT and RESIDUAL, computes GRADIENT; serialized.
+
+    RESIDUAL and GRADIENT may be of some of the reader's outputs, and of the producer's, alone; and so may OUTPUT, of `channels` on `axis`.
+    """
+
+    output: str
+    model: bytes
+    channels: Int64 | None
+    axis: int
+
+    def feeds(self, output: Array, residual: Array) -> dict[str, Array]:
+        """Return the inputs of the model for the producer's output and the reader's residual."""
+        return {OUTPUT: chosen(output, self.channels, self.axis), RESIDUAL: residual}

@@ -1,0 +1,1 @@
+"""What was lost and what was won: fidelity, metrics, latency, verification, reports."""

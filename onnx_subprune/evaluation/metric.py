@@ -1,0 +1,116 @@
+"""How good a model is by the user's own measure: accuracy against labels, or a function of theirs. Higher is better."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from onnx_subprune._typing import Array
+from onnx_subprune.calibration.data.samples import Calibration, read_labels
+from onnx_subprune.calibration.data.script import load_function, script_named, told
+from onnx_subprune.errors import DataError, OptionError
+from onnx_subprune.graph.save import save_model, side_file_wanted
+from onnx_subprune.runtime.session import Runnable
+
+Labels = NDArray[np.int64]
+Judge = Callable[[ModelProto], float]
+"""Gives a model its score; bound to data, labels and folders already."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """A judge, and what it says of the original."""
+
+    judge: Judge
+    base: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Accuracy:
+    """The share of samples whose label is the arg-max of the model's first output.
+
+    labels: "y.npy", "x.npz:key", or (samples,) integers, one for every sample of the data. With Resources(samples=N) those behind the
+    first N are judged, else all.
+    """
+
+    labels: str | Labels
+
+    def __repr__(self) -> str:
+        return f"Accuracy({self.labels!r})" if isinstance(self.labels, str) else f"Accuracy({len(self.labels)} labels)"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Validation:
+    """A function of the path of an .onnx file that returns a score; higher is better. `name` is for the report."""
+
+    function: Callable[[str], float] = field(repr=False)
+    name: str = "validation"
+
+
+Metric = Accuracy | Validation
+
+
+def validation(source: str) -> Validation:
+    """Return the metric `script.py:function`; OptionError if it is not written like that, DataError if there is none."""
+    named = script_named(source)
+    if named is None:
+        raise OptionError(f"--validate {source!r}: write it as script.py:function")
+    if not named[0].exists():
+        raise DataError(f"{named[0]}: no such file; --validate takes script.py:function")
+    return Validation(load_function(*named), name=source)  # type: ignore[arg-type]  # what it returns is checked at every call
+
+
+def judge_of(
+    metric: Metric, calibration: Calibration, rest: Calibration | None, folder: Path | None, threads: int | None
+) -> Judge:
+    """Bind `metric` to the samples to judge on: `rest` where there are some, else `calibration`. DataError if labels do not fit."""
+    if isinstance(metric, Validation):
+        return lambda model: _validated(metric, model, folder)
+    labels = read_labels(metric.labels) if isinstance(metric.labels, str) else np.asarray(metric.labels, np.int64)
+    used = calibration.samples + (rest.samples if rest is not None else 0)
+    spare = 2 * ((calibration.fixed or 1) - 1)  # samples that do not fill a fixed batch are left out
+    if not used <= len(labels) <= used + spare:
+        raise DataError(
+            f"{metric}: {len(labels)} labels for {used} samples of the data; give one a sample, in their order"
+        )
+    data = calibration if rest is None else rest
+    start = 0 if rest is None else calibration.samples
+    truth = labels[start : start + data.samples]
+    return lambda model: _accuracy(Runnable(model, folder), data, truth, threads)
+
+
+def _accuracy(model: Runnable, data: Calibration, labels: Labels, threads: int | None) -> float:
+    session = model.session(threads=threads)
+    name = session.outputs[0].name
+    right = start = 0
+    for chunk in data.chunks():
+        scores = _scores(session.run(chunk, [name]), name)
+        right += int(np.sum(scores.argmax(axis=1) == labels[start : start + len(scores)]))
+        start += len(scores)
+    return right / start
+
+
+def _scores(found: Mapping[str, Array], name: str) -> Array:
+    scores = found[name]
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        raise OptionError(
+            f"labels need a first output of shape (samples, classes), but {name!r} has {scores.shape}: use --validate script.py:function"
+        )
+    return scores
+
+
+def _validated(metric: Validation, model: ModelProto, folder: Path | None) -> float:
+    with tempfile.TemporaryDirectory(prefix="onnx-subprune-") as temporary:
+        path = Path(temporary) / "candidate.onnx"
+        save_model(model, folder, path, side_file=side_file_wanted(model))
+        try:
+            score = float(metric.function(str(path)))
+        except (Exception, SystemExit) as error:
+            raise DataError(f"{metric.name}: fails: {told(error)}") from error
+    if not np.isfinite(score):
+        raise DataError(f"{metric.name}: returned {score}; a score is a finite number, higher is better")
+    return score

@@ -1,0 +1,15 @@
+"""Results as tables and JSON."""
+
+from onnx_subprune.evaluation.report.model import Change, GroupReport, Report, fidelity_dict
+from onnx_subprune.evaluation.report.table import fidelity_table, group_share, inspection_table, report_table
+
+__all__ = [
+    "Change",
+    "GroupReport",
+    "Report",
+    "fidelity_dict",
+    "fidelity_table",
+    "group_share",
+    "inspection_table",
+    "report_table",
+]

@@ -1,0 +1,67 @@
+"""A run, or the sensitivities of a model, as one self-contained HTML page: inline styles and pictures, no script, no network.
+
+Imports jinja2 and, through `plots`, matplotlib, which the extra `report` brings; import this module only after
+`report.extra.need_extra`.
+"""
+
+from collections.abc import Sequence
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from onnx_subprune._version import __version__
+from onnx_subprune.allocation.widths import GroupSensitivity
+from onnx_subprune.evaluation.report.model import Change, GroupReport, Report
+from onnx_subprune.evaluation.report.plots import curve, sparkline
+from onnx_subprune.evaluation.report.table import number
+
+
+def report_html(report: Report) -> str:
+    """Return a pruning run as a page."""
+    costs: dict[str, Change] = {
+        "parameters": report.params,
+        "multiply-accumulates": report.macs,
+        "bytes": report.size,
+    }
+    if report.latency is not None:
+        costs["latency (ms)"] = report.latency
+    consumers = {item.node: item for group in report.groups for item in group.consumers}
+    pinned = {(p.node, p.reason): p.width for p in report.pinned}
+    return _page(
+        "report.html.jinja",
+        report=report,
+        costs=costs,
+        groups=[(group, _sparkline(group)) for group in report.groups],
+        consumers=list(consumers.values()),
+        pinned=[(node, reason, width) for (node, reason), width in pinned.items()],
+    )
+
+
+def sensitivity_html(found: Sequence[GroupSensitivity], model: str) -> str:
+    """Return the sensitivity of every group of `model`, a name, as a page; the steepest first."""
+    errors = [error for item in found for error in item.output.errors if error > 0.0]
+    limits = (min(errors), max(errors)) if errors else (1e-6, 1.0)
+    limits = (max(limits[0], limits[1] * 1e-6), limits[1])
+    curves = [
+        (item, curve(item.output.widths, item.output.errors, max(item.output.widths), limits))
+        for item in sorted(found, key=lambda item: -max(item.output.errors))
+    ]
+    return _page("sensitivity.html.jinja", curves=curves, model=model)
+
+
+def _sparkline(group: GroupReport) -> str | None:
+    if group.curve is None:
+        return None
+    return sparkline(group.curve[0], group.curve[1], group.width[0], group.width[1])
+
+
+def _page(template: str, **values: object) -> str:
+    environment = Environment(
+        loader=PackageLoader("onnx_subprune.evaluation.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    environment.filters["error"] = lambda value: f"{max(value, 0.0):.4f}"  # rounding goes below zero
+    return environment.get_template(template).render(version=__version__, **values)

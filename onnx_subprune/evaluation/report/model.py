@@ -1,0 +1,126 @@
+"""What a pruning run reports; the JSON follows report.json of the interface."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from onnx_subprune._version import __version__
+from onnx_subprune.evaluation.fidelity import Fidelity
+from onnx_subprune.evaluation.report.extra import need_extra
+from onnx_subprune.graph.channels import Pinned
+from onnx_subprune.reconstruction.settings import Refitted
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A cost before and after."""
+
+    before: float
+    after: float
+
+    @property
+    def ratio(self) -> float:
+        """After / before."""
+        return self.after / self.before if self.before else 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupReport:
+    """One group: kept channels, conditioning, its error curve where one was measured, and how its consumers did."""
+
+    name: str
+    width: tuple[int, int]
+    kept: tuple[int, ...]
+    error: float
+    conditioning: float | None
+    curve: tuple[tuple[int, ...], tuple[float, ...]] | None
+    consumers: tuple[Refitted, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All that a run tells."""
+
+    model: Mapping[str, str]
+    data: Mapping[str, str | int]
+    settings: Mapping[str, str | float | int | bool | None]
+    environment: Mapping[str, str]
+    params: Change
+    macs: Change
+    size: Change
+    latency: Change | None
+    groups: tuple[GroupReport, ...]
+    pinned: tuple[Pinned, ...]
+    fidelity: Fidelity | None
+    deviation: float
+    seconds: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+    metric: Change | None = None
+    """The user's own metric, higher is better."""
+    command: Sequence[str] = field(default=())
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the report as plain values."""
+        return {
+            "schema": SCHEMA,
+            "version": __version__,
+            "command": list(self.command),
+            "settings": dict(self.settings),
+            "environment": dict(self.environment),
+            "model": dict(self.model),
+            "data": dict(self.data),
+            "cost": {
+                "params": asdict(self.params),
+                "macs": asdict(self.macs),
+                "bytes": asdict(self.size),
+                "latency_ms": asdict(self.latency) if self.latency else None,
+            },
+            "groups": [_group(group) for group in self.groups],
+            "pinned": [
+                {"node": p.node, "tensor": p.axis.tensor, "axis": p.axis.index, "width": p.width, "reason": p.reason}
+                for p in self.pinned
+            ],
+            "fidelity": fidelity_dict(self.fidelity) if self.fidelity else None,
+            "metric": asdict(self.metric) if self.metric else None,
+            "deviation": self.deviation,
+            "notes": list(self.notes),
+            "seconds": dict(self.seconds),
+        }
+
+    def to_json(self, path: str | Path) -> None:
+        """Write the report to `path`."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+    def to_html(self, path: str | Path) -> None:
+        """Write the report to `path` as one self-contained page; OptionError where the extra `report` is not installed."""
+        need_extra()
+        from onnx_subprune.evaluation.report.html import report_html  # noqa: PLC0415 - an extra
+
+        Path(path).write_text(report_html(self), encoding="utf-8")
+
+
+def fidelity_dict(fidelity: Fidelity) -> dict[str, object]:
+    """Return a fidelity as plain values."""
+    found: dict[str, object] = {
+        "samples": fidelity.samples,
+        "outputs": {name: asdict(item) for name, item in fidelity.outputs.items()},
+    }
+    if fidelity.accuracy is not None:
+        found["accuracy"] = {"before": fidelity.accuracy[0], "after": fidelity.accuracy[1]}
+    return found
+
+
+def _group(group: GroupReport) -> dict[str, object]:
+    curve = None if group.curve is None else {"widths": list(group.curve[0]), "error": list(group.curve[1])}
+    return {
+        "name": group.name,
+        "width": {"before": group.width[0], "after": group.width[1]},
+        "kept": list(group.kept),
+        "error": group.error,
+        "conditioning": group.conditioning,
+        "curve": curve,
+        "consumers": [asdict(item) for item in group.consumers],
+    }

@@ -1,0 +1,43 @@
+"""How long models take, measured in turns."""
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+
+from onnx_subprune._typing import Array
+from onnx_subprune.runtime.session import Session
+
+
+def latency(sessions: Sequence[Session], feeds: Mapping[str, Array], *, seconds: float = 1.0) -> tuple[float, ...]:
+    """Return the median milliseconds of a run of each session; they take turns, so that drift of the machine hits all alike.
+
+    seconds: about how long to measure, all together; at least five rounds are run (three where one takes longer than that), after one that is
+    not counted.
+    """
+    return tuple(statistics.median(times) for times in zip(*_rounds(sessions, feeds, seconds), strict=True))
+
+
+def latency_ratio(before: Session, after: Session, feeds: Mapping[str, Array], *, seconds: float = 1.0) -> float:
+    """Return how long `after` takes in units of `before`: the median over rounds that ran both back to back.
+
+    On a busy machine this scatters less than a ratio of two latencies, because a disturbance that lasts longer than a round cancels.
+    """
+    return statistics.median(b / a for a, b in _rounds((before, after), feeds, seconds))
+
+
+def _rounds(sessions: Sequence[Session], feeds: Mapping[str, Array], seconds: float) -> list[list[float]]:
+    """Milliseconds of a run of each session, round by round; every other round goes backwards, so that no session is always first."""
+    first = sum(_time(session, feeds) for session in sessions)
+    least = 5 if first < 1e3 * seconds else 3
+    count = min(200, max(least, int(seconds * 1e3 / max(first, 1e-3))))
+    rounds = []
+    for number in range(count):
+        step = -1 if number % 2 else 1
+        rounds.append([_time(session, feeds) for session in sessions[::step]][::step])
+    return rounds
+
+
+def _time(session: Session, feeds: Mapping[str, Array]) -> float:
+    start = time.perf_counter()
+    session.run(feeds)
+    return (time.perf_counter() - start) * 1e3

@@ -1,0 +1,72 @@
+"""Where the free bias of a refitted contraction goes: its own, that of an Add or BatchNormalization behind it, or a new one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import NodeProto
+
+from onnx_subprune._typing import Array, Float64
+from onnx_subprune.graph.channels import Contraction, Use
+from onnx_subprune.graph.contractions.contraction import Kernel
+from onnx_subprune.graph.network import Network, attribute, only_reader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Bias:
+    """The constant that a bias is written to.
+
+    old: its value, None where the slot is empty. scale: what one unit of bias of the contraction changes there, (channels,). own: the contraction
+    adds it itself, so that its output has it already.
+    """
+
+    use: Use
+    old: Array | None
+    scale: Float64
+    own: bool
+    dtype: np.dtype[np.generic]
+
+    def replaced(self, bias: Float64) -> Array:
+        """Return the new constant for which the contraction has this bias, (g, m), in the terms of its output."""
+        value = bias.ravel() * self.scale
+        if self.old is None:
+            return value.astype(self.dtype)
+        if not self.own:
+            value = value + self.old.astype(np.float64).ravel()
+        return value.reshape(self.old.shape).astype(self.old.dtype)
+
+    def inside(self, shape: tuple[int, int]) -> Float64:
+        """Return what of it the contraction's output contains, (g, m)."""
+        if self.old is None or not self.own:
+            return np.zeros(shape)
+        return np.asarray((self.old.astype(np.float64).ravel() / self.scale).reshape(shape))
+
+
+def bias_of(network: Network, contraction: Contraction, kernel: Kernel, channels: int) -> Bias | None:
+    """Return where the bias of a contraction with `channels` outputs goes; None if there is no place of the right size."""
+    dtype = network.array(contraction.weight_tensor).dtype
+    ones = np.ones(channels)
+    if contraction.bias is not None:
+        use = contraction.bias
+        old = network.array(network.node(use.node).input[use.slot])
+        own = use.node == contraction.node
+        if old.size != channels or (own and kernel.bias_scale == 0.0):
+            return None
+        return Bias(use=use, old=old, scale=ones / kernel.bias_scale if own else ones, own=own, dtype=dtype)
+    if contraction.op == "MatMul" or len(network.node(contraction.node).input) > 2:
+        return None
+    reader = only_reader(network, contraction.output.tensor)
+    if reader is not None and network.nodes[reader[0]].op_type == "BatchNormalization":
+        node = network.nodes[reader[0]]
+        scale, _ = normalization_scale(network, node)
+        use = Use(network.labels[reader[0]], 2)
+        return Bias(use=use, old=network.array(node.input[2]), scale=scale, own=False, dtype=dtype)
+    return Bias(use=Use(contraction.node, 2), old=None, scale=ones / (kernel.bias_scale or 1.0), own=True, dtype=dtype)
+
+
+def normalization_scale(network: Network, node: NodeProto) -> tuple[Float64, Float64]:
+    """Return scale and shift, (channels,) each, of a BatchNormalization in inference form."""
+    gamma, beta, mean, var = (network.array(name).astype(np.float64) for name in node.input[1:5])
+    epsilon = attribute(node, "epsilon", 1e-5)
+    assert isinstance(epsilon, float)
+    scale = gamma / np.sqrt(var + epsilon)
+    return scale, beta - mean * scale

@@ -1,0 +1,286 @@
+"""An ONNX model as the rest of the package reads it: nodes in order, who makes and who reads what, which tensors are constant.
+
+The user's ModelProto is never changed: local functions are inlined in a copy, weights in a side file stay there and are
+mapped when they are read. A tensor is *constant* if it depends on no input of the model: initializers, Constant nodes and
+whatever is computed from them alone.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.inliner
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx.external_data_helper import uses_external_data
+from onnx.helper import tensor_dtype_to_np_dtype
+
+from onnx_subprune.errors import ModelError
+from onnx_subprune.graph.order import captured, topological
+from onnx_subprune.runtime import session as runtime
+from onnx_subprune.runtime.session import Port
+
+Model = ModelProto | str | os.PathLike[str]
+
+LARGE = 1 << 28
+"""Bytes of a model from which on a second one in memory beside it is too much."""
+
+QUANTIZED = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "QLinear",
+    "ConvInteger",
+    "MatMulInteger",
+    "MatMulNBits",
+)
+RANDOM = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
+
+
+def attribute(node: NodeProto, name: str, default: object = None) -> object:
+    """Return the value of an attribute, `default` where it is absent."""
+    for item in node.attribute:
+        if item.name == name:
+            return onnx.helper.get_attribute_value(item)
+    return default
+
+
+class Network:
+    """A loaded model. Immutable by convention: nothing here changes after construction.
+
+    proto: the model with local functions inlined; side-file weights are still references.
+    folder: where side files lie; None for a model that has none.
+    nodes: in topological order; `labels` are their unique names, in the same order.
+    """
+
+    def __init__(self, proto: ModelProto, folder: Path | None = None) -> None:
+        self.inlined = len(proto.functions)
+        self.proto = onnx.inliner.inline_local_functions(proto) if self.inlined else proto
+        self.folder = folder
+        graph = self.proto.graph
+        self.initializers: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
+        self.nodes: tuple[NodeProto, ...] = tuple(topological(graph))
+        self.labels = _labels(self.nodes)
+        self.inputs = tuple(value for value in graph.input if value.name not in self.initializers)
+        self.outputs = tuple(value.name for value in graph.output)
+        self.producer: Mapping[str, int] = {
+            name: i for i, node in enumerate(self.nodes) for name in node.output if name
+        }
+        self._values: dict[str, NDArray[np.generic]] = {}
+        _refuse(self)
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard operators that the model uses."""
+        return max((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), default=1)
+
+    @cached_property
+    def position(self) -> Mapping[str, int]:
+        """Place of each node in the order, by label."""
+        return {label: index for index, label in enumerate(self.labels)}
+
+    @cached_property
+    def reads(self) -> tuple[tuple[str, ...], ...]:
+        """What each node reads: its inputs, as often as it has them, then what the bodies of a control-flow node capture."""
+        return tuple(tuple(name for name in (*node.input, *captured(node)) if name) for node in self.nodes)
+
+    @cached_property
+    def readers(self) -> Mapping[str, tuple[tuple[int, int], ...]]:
+        """For each tensor the (node index, slot) pairs that read it; slot -1 for a capture by a control-flow body."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for index, node in enumerate(self.nodes):
+            for slot, name in enumerate(node.input):
+                if name:
+                    found.setdefault(name, []).append((index, slot))
+            for name in captured(node):
+                found.setdefault(name, []).append((index, -1))
+        return {name: tuple(places) for name, places in found.items()}
+
+    @cached_property
+    def constants(self) -> frozenset[str]:
+        """Names of all tensors that depend on no input of the model."""
+        known = set(self.initializers)  # sparse ones are not read, let alone sliced: what they meet is pinned
+        for node, reads in zip(self.nodes, self.reads, strict=True):
+            if node.op_type not in RANDOM and known.issuperset(reads):
+                known.update(name for name in node.output if name)
+        return frozenset(known)
+
+    def node(self, label: str) -> NodeProto:
+        """Return the node called `label`."""
+        return self.nodes[self.position[label]]
+
+    def array(self, name: str) -> NDArray[np.generic]:
+        """Return the value of a constant tensor; a read-only view where it lies in a side file."""
+        if name in self.initializers:
+            return tensor_array(self.initializers[name], self.folder)
+        if name not in self._values:
+            self._values[name] = self._compute(name)
+        return self._values[name]
+
+    def _compute(self, name: str) -> NDArray[np.generic]:
+        node = self.nodes[self.producer[name]]
+        if node.op_type == "Constant":
+            for item in node.attribute:
+                if item.name == "value":
+                    return tensor_array(item.t, self.folder)
+        model = self.part([name], stop=())
+        return runtime.observe(model, {}, [name], self.folder)[name]
+
+    def part(self, targets: Sequence[str], stop: Sequence[str]) -> ModelProto:
+        """Return the sub-model that computes `targets` from `stop` (neither has its type declared)."""
+        chosen, needed = self.ancestors(targets, stop)
+        graph = GraphProto(name=self.proto.graph.name or "part")
+        graph.node.extend(self.nodes[i] for i in chosen)
+        graph.initializer.extend(self.initializers[name] for name in self.initializers if name in needed)
+        graph.sparse_initializer.extend(s for s in self.proto.graph.sparse_initializer if s.values.name in needed)
+        return onnx.helper.make_model(graph, opset_imports=self.proto.opset_import, ir_version=self.proto.ir_version)
+
+    def ancestors(self, targets: Sequence[str], stop: Sequence[str]) -> tuple[list[int], set[str]]:
+        """Return the nodes that compute `targets` from `stop`, in order, and the names of all tensors that they read."""
+        wall, needed, chosen = set(stop), set(targets), set[int]()
+        pending = [name for name in targets if name not in wall]
+        while pending:
+            index = self.producer.get(pending.pop())
+            if index is None or index in chosen:
+                continue
+            chosen.add(index)
+            needed.update(self.reads[index])
+            pending.extend(name for name in self.reads[index] if name not in wall)
+        return sorted(chosen), needed
+
+
+def _labels(nodes: Sequence[NodeProto]) -> tuple[str, ...]:
+    """The node's own name where that is unique, else operator and first output."""
+    counts: dict[str, int] = {}
+    for node in nodes:
+        counts[node.name] = counts.get(node.name, 0) + 1
+    outputs = [next((name for name in node.output if name), str(i)) for i, node in enumerate(nodes)]
+    return tuple(
+        node.name if node.name and counts[node.name] == 1 else f"{node.op_type}:{output}"
+        for node, output in zip(nodes, outputs, strict=True)
+    )
+
+
+def _refuse(network: Network) -> None:
+    """Raise for models that must not be pruned."""
+    for label, node in zip(network.labels, network.nodes, strict=True):
+        if node.op_type.startswith(QUANTIZED):
+            raise ModelError(
+                f"{label} ({node.op_type}): the model is quantized; prune the float model first, then quantize it"
+            )
+    if not network.nodes:
+        raise ModelError("the model has no nodes: there is nothing to prune")
+
+
+def tensor_array(tensor: TensorProto, folder: Path | None) -> NDArray[np.generic]:
+    """Return the value of `tensor`; a memory map of its side file if it has one (never of a path outside `folder`)."""
+    if not uses_external_data(tensor):
+        return numpy_helper.to_array(tensor)
+    if folder is None:
+        raise ModelError(
+            f"weight {tensor.name!r} lies in a side file, but the model came without its folder: pass the path of the model"
+        )
+    entry = {item.key: item.value for item in tensor.external_data}
+    path = side_file(tensor, folder)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    shape = tuple(tensor.dims)
+    offset = int(entry.get("offset", 0))
+    wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if path.stat().st_size < offset + wanted:
+        raise ModelError(
+            f"{path}: too short for weight {tensor.name!r}: the file is truncated or belongs to another model"
+        )
+    if wanted == 0:
+        return np.zeros(shape, dtype)
+    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape or (1,)).reshape(shape)
+
+
+def side_file(tensor: TensorProto, folder: Path) -> Path:
+    """Return the path of a tensor's side file; ModelError if it is missing or leaves the model's folder."""
+    location = next((item.value for item in tensor.external_data if item.key == "location"), "")
+    root = os.path.realpath(folder)
+    path = os.path.realpath(os.path.join(root, location))
+    if not location or os.path.isabs(location) or os.path.commonpath([root, path]) != root:
+        raise ModelError(
+            f"weight {tensor.name!r} names the side file {location!r}, outside the model's folder {folder}: move it there"
+        )
+    if not os.path.isfile(path):
+        raise ModelError(f"{path}: side file of the model is missing: put it back beside the model")
+    return Path(path)
+
+
+def load(model: ModelProto | Network | str | os.PathLike[str]) -> Network:
+    """Return `model` as a Network; ModelError if it cannot be read, is not valid, or is quantized."""
+    if isinstance(model, Network):
+        return model
+    if isinstance(model, ModelProto):
+        return _checked(model, None)
+    path = Path(model)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError, OSError) as error:
+        raise ModelError(f"{path}: not an ONNX model, or truncated: {_line(error)}") from error
+    if not proto.graph.node:
+        raise ModelError(f"{path}: not an ONNX model, or one without nodes")
+    for tensor in proto.graph.initializer:
+        if uses_external_data(tensor):
+            tensor_array(tensor, path.parent)
+    return _checked(proto, path.parent)
+
+
+def _checked(proto: ModelProto, folder: Path | None) -> Network:
+    for opset in proto.opset_import:
+        if opset.domain in ("", "ai.onnx") and opset.version < 7:
+            raise ModelError(
+                f"the model uses opset {opset.version}; convert it with onnx.version_converter to 9 or newer first"
+            )
+    return Network(proto, folder)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
+
+
+def model_bytes(model: ModelProto) -> int:
+    """Return the size of a model in bytes, side files included."""
+    return int(model.ByteSize()) + sum(
+        int(entry.value)
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "length"
+    )
+
+
+def only_reader(network: Network, tensor: str) -> tuple[int, int] | None:
+    """Return node index and slot of the only reader of `tensor`; None if there are several, or it is an output."""
+    readers = network.readers.get(tensor, ())
+    if len(readers) != 1 or tensor in network.outputs or readers[0][1] < 0:
+        return None
+    return readers[0]
+
+
+def ports(network: Network) -> list[Port]:
+    """Return the inputs that data must be given for."""
+    found = []
+    for value in network.inputs:
+        kind = value.type.tensor_type
+        shape = tuple(dim.dim_value or dim.dim_param or None for dim in kind.shape.dim)
+        found.append(Port(value.name, shape, tensor_dtype_to_np_dtype(kind.elem_type)))
+    return found
+
+
+def identity(model: Model) -> dict[str, str]:
+    """Return path and digest of a model, as reports have them."""
+    if isinstance(model, ModelProto):
+        return {"path": "(in memory)", "sha256": ""}
+    with open(model, "rb") as file:
+        return {"path": str(model), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

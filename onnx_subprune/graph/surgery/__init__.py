@@ -1,0 +1,1 @@
+"""A model cut to the channels that stay."""

@@ -1,0 +1,57 @@
+"""The reference for surgery: zero the dropped channels in the weights that contract over them, and cut nothing.
+
+Slicing must equal masking; the law helper in `verification` compares the two.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune._typing import Int64
+from onnx_subprune.graph.channels import ChannelGraph, Contraction, Use
+from onnx_subprune.graph.network import Network
+
+
+def masked_weights(
+    network: Network, graph: ChannelGraph, supports: Mapping[str, Sequence[int]]
+) -> dict[Use, NDArray[np.generic]]:
+    """Return the weights of all consumers of pruned groups with zeros in the rows of the dropped channels."""
+    weights: dict[Use, NDArray[np.generic]] = {}
+    for group in graph.groups:
+        if group.name not in supports:
+            continue
+        dropped = np.setdiff1d(np.arange(group.width), np.asarray(supports[group.name], np.int64))
+        for consumer in group.consumers:
+            use = consumer.contraction.weight
+            if use not in weights:
+                weights[use] = np.array(network.array(consumer.contraction.weight_tensor))
+            zero_rows(weights[use], consumer.contraction, consumer.positions[dropped].ravel())
+    return weights
+
+
+def zero_rows(weight: NDArray[np.generic], contraction: Contraction, rows: Int64) -> None:
+    """Set `rows` (counted over all groups of a grouped convolution) of `weight` to zero, in place."""
+    axis = contraction.rows.index
+    depth = weight.shape[axis]
+    if contraction.groups == 1 or axis == 0:
+        weight[(slice(None),) * axis + (rows,)] = 0
+        return
+    size = weight.shape[0] // contraction.groups
+    for row in rows.tolist():
+        group, inside = divmod(row, depth)
+        weight[group * size : (group + 1) * size, inside] = 0
+
+
+def scaled_rows(
+    weight: NDArray[np.generic], contraction: Contraction, factors: NDArray[np.float64]
+) -> NDArray[np.generic]:
+    """Return `weight` with every row (counted over all groups of a grouped convolution) times its factor, in its own type."""
+    axis = contraction.rows.index
+    depth, own = weight.shape[axis], factors.astype(weight.dtype)
+    if contraction.groups == 1 or axis == 0:
+        return np.asarray(weight * own.reshape((depth,) + (1,) * (weight.ndim - axis - 1)))
+    parts = weight.reshape(contraction.groups, -1, *weight.shape[1:])
+    return np.asarray(parts * own.reshape(contraction.groups, 1, depth, *(1,) * (weight.ndim - 2))).reshape(
+        weight.shape
+    )

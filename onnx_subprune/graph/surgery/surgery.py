@@ -1,0 +1,256 @@
+"""Model + supports + weights -> smaller model. The model that comes in is never changed.
+
+Every constant is sliced as each of its uses needs it; where two uses of one initializer need different channels it is
+un-shared. Nodes that spell sizes out are rewritten by the `resize` of their rule. What no dropped channel touches leaves
+exactly as it came, names, metadata and side-file references included.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+
+from onnx_subprune._typing import Array, Int64
+from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Use
+from onnx_subprune.graph.network import Network, attribute
+from onnx_subprune.graph.observation import Observation
+from onnx_subprune.graph.order import captured, live
+from onnx_subprune.graph.rules import RULES
+from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule
+from onnx_subprune.graph.surgery.assembly import assemble
+from onnx_subprune.graph.surgery.slicing import kept_positions, slice_constant
+from onnx_subprune.graph.tracing.branches import normalizations
+from onnx_subprune.graph.tracing.sizes import SourceArray, size_sources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plan:
+    """What becomes of a model.
+
+    supports: kept channels of each group; a group that is absent keeps all.
+    weights: new values of constants as a use sees them, in their unpruned shape. A use of a slot that the node leaves empty adds
+    a constant there (a bias).
+    """
+
+    supports: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    weights: Mapping[Use, Array] = field(default_factory=dict)
+
+
+def apply(network: Network, graph: ChannelGraph, plan: Plan, *, rules: Mapping[str, Rule] = RULES) -> ModelProto:
+    """Return the model that `plan` describes. Shapes of the model's inputs and outputs do not change."""
+    kept = kept_positions(graph, plan.supports)
+    return _Surgery(network, graph, plan, kept, rules).model()
+
+
+class _Surgery:
+    """One operation: collects new nodes and constants, then assembles the model."""
+
+    def __init__(
+        self,
+        network: Network,
+        graph: ChannelGraph,
+        plan: Plan,
+        kept: Mapping[Axis, Int64],
+        rules: Mapping[str, Rule],
+    ) -> None:
+        self._network, self._plan, self._kept, self._rules = network, plan, kept, rules
+        self._contractions = {contraction.weight: contraction for contraction in graph.contractions}
+        self._observation: Observation = graph.observation
+        self._sources: Mapping[str, SourceArray] = size_sources(network, graph.observation, rules)
+        self._idle = {item.node: item for item in graph.contractions if item.rows in kept and not len(kept[item.rows])}
+        self._new: dict[str, Array] = {}
+        self._taken = {name for node in network.nodes for name in (*node.input, *node.output)} | set(
+            network.initializers
+        )
+
+    def model(self) -> ModelProto:
+        renamed = self._slice_constants()
+        nodes: list[NodeProto] = []
+        stale = {axis.tensor for axis in self._kept} | set(self._sources)
+        constant = set[int]()
+        for index, node in enumerate(self._network.nodes):
+            if (contraction := self._idle.get(self._network.labels[index])) is not None:
+                places = [index, *normalizations(self._network, node.output[0])]
+                self._new[self._network.nodes[places[-1]].output[0]] = self._made_of_nothing(
+                    contraction, places, renamed
+                )
+                constant.update(places)
+            elif index not in constant:
+                nodes += self._rewrite(index, node, renamed)
+        nodes = live(nodes, [*self._network.outputs, *self._ends()])
+        if self._idle:
+            read = {name for node in nodes for name in (*node.input, *captured(node))} | set(self._network.outputs)
+            self._new = {name: value for name, value in self._new.items() if name in read}
+        return assemble(self._network, nodes, self._new, stale | set(self._new))
+
+    def _made_of_nothing(self, contraction: Contraction, places: Sequence[int], renamed: Mapping[Use, str]) -> Array:
+        """What a convolution without inputs, and the normalizations behind it, at these places, make: (1, channels, 1 ...)."""
+        weight, left = self._network.array(contraction.weight_tensor), self._kept.get(contraction.output)
+        value = np.zeros(weight.shape[0] if left is None else len(left))
+        bias, *norms = ([self._left_of(place, slot, renamed) for slot in range(1, 5)] for place in places)
+        if bias[1] is not None:
+            value = bias[1].astype(np.float64)
+        for place, norm in zip(places[1:], norms, strict=True):
+            gamma, beta, mean, variance = (item.astype(np.float64) for item in norm if item is not None)
+            epsilon = attribute(self._network.nodes[place], "epsilon", 1e-5)
+            assert isinstance(epsilon, float)
+            value = (value - mean) / np.sqrt(variance + epsilon) * gamma + beta
+        return value.astype(weight.dtype).reshape(1, -1, *(1,) * (weight.ndim - 2))
+
+    def _left_of(self, place: int, slot: int, renamed: Mapping[Use, str]) -> Array | None:
+        """What is left of the constant in a slot of a node; None where it is empty."""
+        inputs = self._network.nodes[place].input
+        name = renamed.get(Use(self._network.labels[place], slot), inputs[slot] if slot < len(inputs) else "")
+        if not name:
+            return None
+        return self._new[name] if name in self._new else self._network.array(name)
+
+    def _ends(self) -> list[str]:
+        """What nobody read before either stays."""
+        return [name for name in self._network.producer if name not in self._network.readers]
+
+    def _slice_constants(self) -> Mapping[Use, str]:
+        """Slice every use of every constant; return the names of those that changed."""
+        network, changed = self._network, dict[Use, str]()
+        by_tensor: dict[str, list[Use]] = {}
+        for label, node in zip(network.labels, network.nodes, strict=True):
+            for slot, name in enumerate(node.input):
+                if name in network.constants and not network.constants.issuperset(n for n in node.output if n):
+                    by_tensor.setdefault(name, []).append(Use(label, slot))
+        for name, uses in by_tensor.items():
+            versions: dict[tuple[object, ...], list[Use]] = {}
+            for use in uses:
+                versions.setdefault(self._version(name, use), []).append(use)
+            private = (
+                len(versions) == 1
+                and name in network.initializers
+                and name not in network.outputs
+                and len(network.readers[name]) == len(uses)
+            )
+            for version, users in versions.items():
+                if any(item is not None for item in version):
+                    new = name if private else self._fresh(f"{name}_pruned")
+                    self._new[new] = self._value(name, users[0])
+                    changed.update(dict.fromkeys(users, new))
+        for use, value in self._plan.weights.items():
+            if use.slot >= len(network.node(use.node).input) or not network.node(use.node).input[use.slot]:
+                changed[use] = self._fresh(f"{use.node}_bias")
+                self._new[changed[use]] = self._sliced_bias(use, value)
+        return changed
+
+    def _version(self, name: str, use: Use) -> tuple[object, ...]:
+        """What tells two uses of a constant apart: their new value and what stays of each axis."""
+        weights = self._plan.weights
+        rank = (
+            len(self._network.initializers[name].dims)
+            if name in self._network.initializers
+            else self._network.array(name).ndim
+        )
+        cuts = [self._kept.get(Axis(name, axis, use)) for axis in range(rank)]
+        return (use if use in weights else None, *(None if cut is None else cut.tobytes() for cut in cuts))
+
+    def _value(self, name: str, use: Use) -> Array:
+        original = self._network.array(name)
+        value = self._plan.weights.get(use, original)
+        assert value.shape == original.shape, f"{use} has shape {original.shape}, its new value {value.shape}"
+        value = value.astype(original.dtype, copy=False)
+        return slice_constant(value, use, name, self._contractions.get(use), self._kept)
+
+    def _sliced_bias(self, use: Use, value: Array) -> Array:
+        contraction = self._contractions[Use(use.node, 1)]
+        dtype = self._network.array(contraction.weight_tensor).dtype
+        return slice_constant(value, use, "", contraction, self._kept).astype(dtype)
+
+    def _rewrite(self, index: int, node: NodeProto, renamed: Mapping[Use, str]) -> list[NodeProto]:
+        label = self._network.labels[index]
+        rule = self._rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        patch = Patch()
+        if rule is not None and rule.resize is not None and self._touches(node):
+            patch = rule.resize(Resizing(self._network, self._observation, index, self._kept.get))
+        names = {
+            slot: renamed[Use(label, slot)] for slot in range(max(5, len(node.input))) if Use(label, slot) in renamed
+        }
+        if not names and patch == Patch():
+            return [node]
+        new = NodeProto()
+        new.CopyFrom(node)
+        if patch.gather is not None:
+            return [self._gather(node, patch.gather)]
+        for slot, name in names.items():
+            _set_input(new, slot, name)
+        before: list[NodeProto] = []
+        for slot, (value, mask) in patch.constants.items():
+            name, made = self._constant(
+                f"{node.output[0]}_{slot}", value, mask, node.input[slot] if slot < len(node.input) else ""
+            )
+            before += made
+            _set_input(new, slot, name)
+        for name, setting in patch.attributes.items():
+            kept = [item for item in new.attribute if item.name != name]
+            del new.attribute[:]
+            new.attribute.extend(kept)
+            if setting is not None:
+                new.attribute.append(onnx.helper.make_attribute(name, setting))
+        return [*before, new]
+
+    def _touches(self, node: NodeProto) -> bool:
+        """True if an axis of an input or output of `node` loses positions, or a size that it reads does."""
+        names = {name for name in (*node.input, *node.output) if name}
+        if any(axis.tensor in names for axis in self._kept):
+            return True
+        return any(
+            axis in self._kept
+            for name in names
+            if name in self._sources
+            for axes in self._sources[name].ravel()
+            for axis in axes
+        )
+
+    def _gather(self, node: NodeProto, gather: tuple[str, int, Int64]) -> NodeProto:
+        source, axis, positions = gather
+        name = self._fresh(f"{node.output[0]}_positions")
+        self._new[name] = positions.astype(np.int64)
+        return onnx.helper.make_node("Gather", [source, name], list(node.output), name=node.name, axis=axis)
+
+    def _constant(
+        self, stem: str, value: Array, mask: NDArray[np.bool_] | None, computed: str
+    ) -> tuple[str, list[NodeProto]]:
+        """A new constant; where some elements stay computed at run time, those are cut from the computed tensor."""
+        if mask is None or not np.any(mask):
+            name = self._fresh(f"{stem}_pruned")
+            self._new[name] = value
+            return name, []
+        nodes, pieces = [], []
+        flags = np.broadcast_to(mask, value.shape)
+        edges = [0, *(np.flatnonzero(np.diff(flags)) + 1).tolist(), len(value)]
+        for start, end in itertools.pairwise(edges):
+            piece = self._fresh(f"{stem}_piece")
+            pieces.append(piece)
+            if flags[start] and self._network.opset < 10:
+                nodes.append(onnx.helper.make_node("Slice", [computed], [piece], axes=[0], starts=[start], ends=[end]))
+            elif flags[start]:
+                bounds = [self._fresh(f"{stem}_bound") for _ in range(2)]
+                self._new[bounds[0]], self._new[bounds[1]] = np.array([start]), np.array([end])
+                nodes.append(onnx.helper.make_node("Slice", [computed, *bounds], [piece]))
+            else:
+                self._new[piece] = value[start:end]
+        whole = self._fresh(f"{stem}_pruned")
+        return whole, [*nodes, onnx.helper.make_node("Concat", pieces, [whole], axis=0)]
+
+    def _fresh(self, stem: str) -> str:
+        name, number = stem, 1
+        while name in self._taken:
+            number += 1
+            name = f"{stem}_{number}"
+        self._taken.add(name)
+        return name
+
+
+def _set_input(node: NodeProto, slot: int, name: str) -> None:
+    while len(node.input) <= slot:
+        node.input.append("")
+    node.input[slot] = name

@@ -1,0 +1,165 @@
+"""Where sizes of tensors flow: which values computed at run time depend on the size of which axis.
+
+`Shape` reads sizes. Moved about and written into a Reshape target they are harmless, since `resize` rules overwrite
+what is spelled out. Entering a computation they are not: then the axis must keep its size.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from onnx_subprune.graph.channels import Axis
+from onnx_subprune.graph.network import Network, attribute
+from onnx_subprune.graph.observation import Observation
+from onnx_subprune.graph.order import captured
+from onnx_subprune.graph.rules.vocabulary import Rule
+
+Sources = frozenset[Axis]
+SourceArray = NDArray[np.object_]
+"""For each element of a small tensor, the axes whose sizes it depends on (an array of `Sources`)."""
+
+SMALL = 4096
+"""Larger constants are not followed element by element."""
+MOVING = frozenset({"Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape"})
+ELEMENTWISE = frozenset(
+    {
+        "Abs",
+        "Add",
+        "And",
+        "Div",
+        "Equal",
+        "Greater",
+        "Less",
+        "Max",
+        "Min",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Not",
+        "Or",
+        "Sub",
+        "Where",
+    }
+)
+
+
+def size_sources(network: Network, observation: Observation, rules: Mapping[str, Rule]) -> Mapping[str, SourceArray]:
+    """Return the sources of every tensor that depends on some size, other than through a slot that a rule rewrites."""
+    found: dict[str, SourceArray] = {}
+    for node in network.nodes:
+        if node.op_type in ("Shape", "Size") and node.input[0] not in network.constants:
+            shape = observation.shapes.get(node.input[0], ())
+            axes = [frozenset({Axis(node.input[0], index)}) for index in range(len(shape))]
+            found[node.output[0]] = _whole(axes) if node.op_type == "Size" else _array(axes)[_window(node)]
+        elif any(name in found and slot not in spelled(node, rules) for slot, name in enumerate(node.input)):
+            for name in node.output:
+                if name:
+                    found[name] = _propagate(node, network, observation, found, name)
+    return found
+
+
+def spelled(node: NodeProto, rules: Mapping[str, Rule]) -> tuple[int, ...]:
+    """Return the input slots of `node` that hold sizes or positions which its rule rewrites."""
+    rule = rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    return rule.spelled if rule is not None else ()
+
+
+def _window(node: NodeProto) -> slice:
+    start, end = attribute(node, "start", 0), attribute(node, "end")
+    assert isinstance(start, int)
+    assert end is None or isinstance(end, int)
+    return slice(start, end)
+
+
+def _array(items: list[Sources]) -> SourceArray:
+    array = np.empty(len(items), object)
+    array[:] = items
+    return array
+
+
+def _whole(items: list[Sources]) -> SourceArray:
+    array = np.empty((), object)
+    array[()] = frozenset().union(*items)
+    return array
+
+
+def _propagate(
+    node: NodeProto, network: Network, observation: Observation, found: Mapping[str, SourceArray], output: str
+) -> SourceArray:
+    """Element by element through operators that move or combine elements, everything to everything through others."""
+
+    def of(name: str) -> SourceArray:
+        if name in found:
+            return found[name]
+        value = network.array(name) if name in network.constants else observation.values.get(name, np.zeros(()))
+        array = np.empty(value.shape if value.size <= SMALL else (), object)
+        array.fill(frozenset())
+        return array
+
+    shape = observation.shapes.get(output, ())
+    first = of(node.input[0])
+    if node.op_type in MOVING and first.size == np.prod(shape):
+        return first.reshape(shape)
+    if node.op_type in ELEMENTWISE:
+        parts = [of(name) for name in node.input]
+        if np.broadcast_shapes(*(part.shape for part in parts)) == shape:
+            lined = [np.broadcast_to(part, shape).ravel() for part in parts]
+            return _array([frozenset().union(*items) for items in zip(*lined, strict=True)]).reshape(shape)
+    if node.op_type == "Concat":
+        parts = [of(name) for name in node.input]
+        if all(part.ndim == 1 for part in parts):
+            return np.concatenate(parts)
+    if node.op_type == "Gather" and first.ndim == 1 and node.input[1] in network.constants:
+        indices = network.array(node.input[1]).astype(np.int64)
+        picked = first[indices]
+        return picked if isinstance(picked, np.ndarray) else _whole([picked])
+    if node.op_type == "Slice" and first.ndim == 1:
+        cut = _cut(node, network)
+        if cut is not None:
+            return first[cut]
+    return _whole([source for name in node.input if name for source in of(name).ravel()])
+
+
+def _cut(node: NodeProto, network: Network) -> slice | None:
+    """The part that a Slice of a vector leaves, None where its bounds are computed."""
+    if len(node.input) == 1:
+        starts, ends = attribute(node, "starts"), attribute(node, "ends")
+        assert isinstance(starts, list)
+        assert isinstance(ends, list)
+        return slice(starts[0], ends[0])
+    if not all(name in network.constants for name in node.input[1:] if name):
+        return None
+    bounds = [int(network.array(name).ravel()[0]) if name else None for name in node.input[1:]]
+    return slice(bounds[0], bounds[1], bounds[3] if len(bounds) > 3 else 1)
+
+
+def fixed_by_size(
+    network: Network, observation: Observation, rules: Mapping[str, Rule], sources: Mapping[str, SourceArray]
+) -> Mapping[Axis, str]:
+    """Return the axes that must keep their size, each with the label of the node that computes with it."""
+    fixed: dict[Axis, str] = {}
+    for label, node in zip(network.labels, network.nodes, strict=True):
+        rewritten = spelled(node, rules)
+        for slot, name in enumerate(node.input):
+            if name not in sources:
+                continue
+            flat = sources[name].ravel()
+            if slot in rewritten:
+                varying = observation.varying.get(name, np.ones((), bool))
+                if varying.shape == sources[name].shape:
+                    flat = flat[varying.ravel()]
+                elif not varying.any():
+                    continue
+            elif all(output in sources and output in observation.values for output in node.output if output):
+                continue
+            for axis in frozenset[Axis]().union(*flat):
+                fixed.setdefault(axis, label)
+        for name in captured(node):
+            for axis in frozenset[Axis]().union(*sources[name].ravel()) if name in sources else ():
+                fixed.setdefault(axis, label)
+    for name in network.outputs:
+        for axis in frozenset[Axis]().union(*sources[name].ravel()) if name in sources else ():
+            fixed.setdefault(axis, "an output of the model")
+    return fixed

@@ -1,0 +1,71 @@
+"""From a model to its channel groups: run the rules, pin what no rule mentions, gather classes with the same footprint.
+
+An axis that is split or merged can follow one of several others. A first pass finds out which of them are pinned anyway; the next
+ones let it follow the largest that is left, until what they follow is not pinned by what comes behind it.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+
+from onnx import ModelProto
+
+from onnx_subprune.graph.channels import ChannelGraph, Contraction, Pinned
+from onnx_subprune.graph.network import Network, load
+from onnx_subprune.graph.observation import Observation, observe
+from onnx_subprune.graph.rules import RULES
+from onnx_subprune.graph.rules.vocabulary import Rule
+from onnx_subprune.graph.tracing.groups import Footprints, find_groups, named, pin_loose
+from onnx_subprune.graph.tracing.rule_pass import Labelling, run_rules
+from onnx_subprune.graph.tracing.sizes import fixed_by_size, size_sources
+
+ATTEMPTS = 4
+"""So many times another axis is tried where one that was followed turned out to be pinned."""
+
+
+def trace(model: ModelProto | Network | str | os.PathLike[str], *, rules: Mapping[str, Rule] = RULES) -> ChannelGraph:
+    """Return the channel groups of `model`, its contractions, and what is pinned with the reasons.
+
+    Raises ModelError if the model cannot be read or does not run.
+    """
+    network = load(model)
+    observation = observe(network)
+    found = _labelled(network, observation, rules)
+    contractions = tuple(found.findings.contractions)
+    reasons = list(found.classes.reasons)
+    pin_loose(contractions, found, reasons)
+    groups = find_groups(Footprints(found), contractions, reasons)
+    return ChannelGraph(
+        groups=named(groups, network.position),
+        pinned=_pinned(contractions, found, reasons),
+        contractions=contractions,
+        observation=observation,
+    )
+
+
+def _labelled(network: Network, observation: Observation, rules: Mapping[str, Rule]) -> Labelling:
+    sources = size_sources(network, observation, rules)
+    fixed = fixed_by_size(network, observation, rules, sources)
+    explored = run_rules(network, observation, rules, fixed, None)
+    hopeless = frozenset(axis for axis in explored.starts if not explored.free(axis))
+    for _ in range(ATTEMPTS):
+        found = run_rules(network, observation, rules, fixed, hopeless)
+        failed = {axis for axis in found.findings.choices if not found.free(axis)}
+        if not failed:
+            break
+        hopeless |= failed
+    return found
+
+
+def _pinned(contractions: Sequence[Contraction], found: Labelling, reasons: Sequence[str | None]) -> tuple[Pinned, ...]:
+    """One entry a contraction and reason: how many of its output channels stay."""
+    entries = []
+    for contraction in contractions:
+        counts: dict[str, int] = {}
+        for index in found.classes.label[found.ids(contraction.output)].tolist():
+            reason = reasons[index]
+            if reason is not None:
+                counts[reason] = counts.get(reason, 0) + 1
+        entries += [
+            Pinned(node=contraction.node, axis=contraction.output, width=n, reason=r) for r, n in counts.items()
+        ]
+    return tuple(entries)

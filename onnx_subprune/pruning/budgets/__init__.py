@@ -1,0 +1,20 @@
+"""Budgets that are met by trying: a drop of a metric, a latency measured here.
+
+Both walk a ladder of allocations: the sensitivities are measured once, and every rung is what the allocator makes of one fraction
+of the multiply-accumulates.
+"""
+
+from onnx_subprune.pruning.budgets.latency import check_latency, latency_seconds
+from onnx_subprune.pruning.budgets.max_drop import MaxDrop
+from onnx_subprune.pruning.budgets.trials import can_be_tried, trials_of
+from onnx_subprune.pruning.budgets.widths import Budget, allocated
+
+__all__ = [
+    "Budget",
+    "MaxDrop",
+    "allocated",
+    "can_be_tried",
+    "check_latency",
+    "latency_seconds",
+    "trials_of",
+]

@@ -1,0 +1,61 @@
+"""The allocations for every fraction of a cost: what the searches of this package walk on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from onnx import ModelProto
+
+from onnx_subprune.allocation import Allocator, Curve, Multilinear, Room
+from onnx_subprune.allocation.widths import GroupSensitivity
+from onnx_subprune.graph.rules.vocabulary import Rule
+from onnx_subprune.graph.surgery.surgery import Plan, apply
+from onnx_subprune.reconstruction.settings import Reconstruction
+from onnx_subprune.reconstruction.task import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Allocated:
+    """Widths of the groups, the sensitivities they come from, and the walk where the search has done it already."""
+
+    widths: Mapping[str, int]
+    felt: Mapping[str, GroupSensitivity] = field(default_factory=dict)
+    done: Reconstruction | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ladder:
+    """The allocations for every fraction of a cost; the curves are measured."""
+
+    rooms: Sequence[Room]
+    curves: Mapping[str, Curve]
+    cost: Multilinear
+    allocator: Allocator
+
+    @property
+    def smallest(self) -> dict[str, int]:
+        """The smallest widths."""
+        return {room.name: room.choices[0] for room in self.rooms}
+
+    def fraction(self, widths: Mapping[str, int]) -> float:
+        """Return the share of the cost that is left at these widths."""
+        return self.cost(widths) / self.cost({})
+
+    def widths(self, fraction: float) -> dict[str, int]:
+        """Return the widths for this share of the cost; BudgetError where there are none."""
+        return dict(self.allocator.allocate(self.rooms, self.curves, self.cost, fraction * self.cost({})))
+
+    def loss(self, widths: Mapping[str, int]) -> float:
+        """Return what these widths are likely to lose: the errors of all groups, or the share of the cost, where there are no curves."""
+        if not self.curves:
+            return 1.0 - self.fraction(widths)
+        return sum(float(self.curves[room.name].dense(room.width)[widths[room.name]]) for room in self.rooms)
+
+    def rounded(self, multiple: int) -> "Ladder":
+        """Return the ladder with widths in multiples of this."""
+        return replace(self, rooms=[room.rounded(multiple) for room in self.rooms])
+
+
+def candidate(task: Task, done: Reconstruction, rules: Mapping[str, Rule]) -> ModelProto:
+    """Return the model that a walk leads to."""
+    supports = {name: choice.support for name, choice in done.choices.items()}
+    return apply(task.network, task.graph, Plan(supports=supports, weights=done.weights), rules=rules)

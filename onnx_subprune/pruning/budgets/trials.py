@@ -1,0 +1,102 @@
+"""What widths lose when they are tried: the walk on three quarters of the samples, judged on the others."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from onnx_subprune._typing import Array
+from onnx_subprune.allocation import Macs, MarginalCost, Params, Terrain, local_moves
+from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.calibration.streaming.stream import Stream
+from onnx_subprune.calibration.survey import LOCAL
+from onnx_subprune.evaluation.divergence import displacement
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.rules.vocabulary import Rule
+from onnx_subprune.pruning.budgets.ladder import Ladder, candidate
+from onnx_subprune.reconstruction.reconstruct import reconstruct
+from onnx_subprune.reconstruction.task import Task
+from onnx_subprune.runtime.spill import Store
+
+TRIALS = 24
+"""Widths that are tried unasked."""
+CHEAP = 5 * 10**9
+"""Multiply-accumulates of a pass over all samples up to which that is done."""
+ENOUGH = 256
+"""Samples from which on that is done: a quarter of fewer tells two models hardly apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trials:
+    """At most `most` walks on `fitted`, judged on `judged`, which share no sample. cheap: they run here, whatever runs the models else."""
+
+    most: int
+    cheap: bool
+    fitted: Calibration
+    judged: Calibration
+
+
+def trials_of(
+    data: Calibration, macs: float, groups: int, most: int | None, augment: Callable[[Calibration], Calibration]
+) -> Trials | None:
+    """Return what to try on; None for nothing.
+
+    macs: of one sample. most: trials that are asked for; None: where a pass is short, samples are enough, and every group can be moved both ways.
+    augment: adds moved copies to samples.
+    """
+    cheap = macs * augment(data).samples <= CHEAP
+    if most is None:
+        most = TRIALS if cheap and data.samples >= ENOUGH and 2 * groups <= TRIALS else 0
+    fitted, judged = data.take(data.samples * 3 // 4), data.rest(data.samples * 3 // 4)
+    if most < 2 or judged is None or fitted.samples < data.samples // 2:
+        return None
+    return Trials(most=most, cheap=cheap, fitted=augment(fitted), judged=augment(judged))
+
+
+def can_be_tried(budget: object, allocator: object, round_to: int) -> bool:
+    """True if there are other widths of the same cost to try."""
+    return isinstance(budget, (Macs, Params)) and isinstance(allocator, MarginalCost) and round_to == 1
+
+
+def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Mapping[str, Rule]) -> dict[str, int]:
+    """Return the widths of the ladder at `fraction`, or better ones that cost no more."""
+    assert isinstance(ladder.allocator, MarginalCost), "moves begin at widths of least marginal cost"
+    loss = _loss(task, trials, rules)
+    return local_moves(
+        Terrain(
+            rooms=ladder.rooms,
+            errors=ladder.allocator.tempered(ladder.rooms, ladder.curves),
+            cost=ladder.cost,
+            limit=fraction * ladder.cost({}),
+        ),
+        ladder.widths(fraction),
+        loss,
+        trials.most,
+    )
+
+
+def _loss(task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Callable[[Mapping[str, int]], float]:
+    """The displacement of the outputs on samples that the walk has not seen."""
+    network = task.network
+    outputs = [name for name in network.outputs if name not in network.constants]
+    refit = None if task.refit is None else replace(task.refit, joint=min(task.refit.joint, 1))
+    executor = LOCAL if trials.cheap else task.executor
+    trial = replace(task.drafted(), data=trials.fitted, refit=refit, executor=executor)
+
+    def read(model: Network) -> list[Mapping[str, Array]]:
+        with Store(task.memory) as store:
+            return list(Stream(model, trials.judged, store, task.running).read(outputs))
+
+    reference = read(network)
+    done = 0
+
+    def loss(widths: Mapping[str, int]) -> float:
+        nonlocal done
+        done += 1
+        task.watch("trying widths", done, trials.most)
+        model = candidate(task, reconstruct(replace(trial, widths=widths, watch=_silent)), rules)
+        return displacement(reference, read(Network(model, network.folder)))
+
+    return loss
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """A trial reports nothing by itself."""

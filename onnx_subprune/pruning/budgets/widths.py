@@ -1,0 +1,70 @@
+"""Widths for any budget: by allocation alone, or by trying."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from onnx_subprune.allocation import (
+    Allocator,
+    Channels,
+    Curve,
+    Latency,
+    Macs,
+    MarginalCost,
+    Params,
+    Room,
+    Threshold,
+    block_aware,
+    proportional,
+)
+from onnx_subprune.allocation.widths import GroupSensitivity
+from onnx_subprune.evaluation.metric import Judged
+from onnx_subprune.graph.cost import Costs
+from onnx_subprune.graph.rules.vocabulary import Rule
+from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder
+from onnx_subprune.pruning.budgets.latency import laddered
+from onnx_subprune.pruning.budgets.max_drop import MaxDrop, metric_sensitivities, within_drop
+from onnx_subprune.pruning.budgets.trials import Trials, tried
+from onnx_subprune.pruning.sensitivity import sensitivities
+from onnx_subprune.reconstruction.task import Task
+
+Budget = Macs | Params | Channels | Latency | MaxDrop
+
+
+def allocated(  # noqa: PLR0913 - what a budget may need
+    task: Task,
+    rooms: Sequence[Room],
+    budget: Budget,
+    allocator: Allocator,
+    price: Costs,
+    judged: Judged | None,
+    rules: Mapping[str, Rule],
+    trials: Trials | None,
+    *,
+    round_to: int,
+) -> Allocated:
+    """Return the widths that meet `budget`; a budget that is met by trying brings its walk with it.
+
+    trials: what to try widths of a fixed cost on, None for nothing.
+    """
+    if isinstance(budget, Channels):
+        return Allocated(widths=proportional(rooms, budget.fraction))
+    felt: Mapping[str, GroupSensitivity] = {}
+    curves: dict[str, Curve] = {}
+    if isinstance(allocator, MarginalCost):
+        felt = sensitivities(task, rooms)
+        curves = {name: item.output for name, item in felt.items()}
+    elif isinstance(allocator, Threshold):
+        felt = metric_sensitivities(task, rooms, judged, rules)
+        curves = {name: item.output for name, item in felt.items()}
+    cost = price.params if isinstance(budget, Params) else price.macs
+    if isinstance(budget, Macs):
+        allocator = block_aware(allocator, price.work, round_to)
+    ladder = Ladder(rooms=rooms, curves=curves, cost=cost, allocator=allocator)
+    if isinstance(budget, MaxDrop):
+        assert judged is not None, "the budget has a metric"
+        return replace(within_drop(budget, ladder, task, judged, rules), felt=felt)
+    if isinstance(budget, Latency):
+        return Allocated(widths=laddered(budget, ladder, task, rules, round_to=round_to), felt=felt)
+    if trials is not None and isinstance(allocator, MarginalCost):
+        return Allocated(widths=tried(ladder, budget.fraction, task, trials, rules), felt=felt)
+    return Allocated(widths=ladder.widths(budget.fraction), felt=felt)

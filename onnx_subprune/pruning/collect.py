@@ -1,0 +1,53 @@
+"""The verb `collect`: moments of one shard of the data, in a file."""
+
+import os
+from pathlib import Path
+
+from onnx_subprune.calibration.data.samples import open_shard
+from onnx_subprune.calibration.data.sources import Source
+from onnx_subprune.calibration.files import collect as collect_shard
+from onnx_subprune.calibration.files.collect import Part
+from onnx_subprune.calibration.streaming.settings import Running
+from onnx_subprune.errors import OptionError
+from onnx_subprune.graph.network import Model, load, ports
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.resources import Resources, memory_of
+from onnx_subprune.runtime.progress import Watch, silent
+
+
+def collect(
+    model: Model,
+    data: Source,
+    path: str | os.PathLike[str],
+    *,
+    shard: tuple[int, int] = (1, 1),
+    resources: Resources = Resources(),
+    progress: Watch = silent,
+    force: bool = False,
+) -> None:
+    """Write the moments of one shard of `data` at every consumer of every group of `model` to `path`.
+
+    shard: (i, n), the i-th of n equal runs of samples, counted from 1; (0, n) is (n, n), so that counting from 0 works as well.
+    Raises SubpruneError and its kinds.
+    """
+    number, count = shard
+    if count < 1 or not 0 <= number <= count:
+        raise OptionError(f"shard {number}/{count}: write it as I/N with I from 1 to N")
+    network = load(model)
+    graph = trace(network)
+    if not graph.groups:
+        raise OptionError("nothing can be pruned in this model: see the reasons in `inspect`")
+    part = Part(index=(number - 1) % count, count=count)
+    found = open_shard(data, ports(network), part.index, count, samples=resources.samples)
+    running = Running(batch_size=resources.batch_size, threads=resources.threads)
+    collect_shard(
+        network,
+        graph,
+        found,
+        part,
+        Path(path),
+        running=running,
+        memory=memory_of(resources),
+        watch=progress,
+        force=force,
+    )

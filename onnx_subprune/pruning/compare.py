@@ -1,0 +1,76 @@
+"""Original against pruned: fidelity, size, latency measured here."""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from onnx import ModelProto
+
+from onnx_subprune.calibration.data.samples import open_data, read_labels
+from onnx_subprune.calibration.data.sources import Source
+from onnx_subprune.errors import DataError, ModelError
+from onnx_subprune.evaluation.fidelity import Fidelity, fidelity
+from onnx_subprune.evaluation.latency import measured_latency
+from onnx_subprune.evaluation.report.model import Change, fidelity_dict
+from onnx_subprune.graph.cost import costs
+from onnx_subprune.graph.network import Network, load, model_bytes, ports
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.runtime.session import Runnable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What `compare` finds."""
+
+    fidelity: Fidelity
+    params: Change
+    macs: Change
+    size: Change
+    latency: Change
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the comparison as plain values."""
+        named = {"params": self.params, "macs": self.macs, "bytes": self.size, "latency_ms": self.latency}
+        return {
+            "cost": {name: asdict(change) for name, change in named.items()},
+            "fidelity": fidelity_dict(self.fidelity),
+        }
+
+
+def compare(
+    original: ModelProto | str | os.PathLike[str],
+    pruned: ModelProto | str | os.PathLike[str],
+    data: Source,
+    *,
+    labels: str | None = None,
+    threads: int | None = None,
+) -> Comparison:
+    """Compare two models on `data`; `labels` is a path as on the command line. Raises SubpruneError and its kinds."""
+    first, second = load(original), load(pruned)
+    _same_ports(first, second)
+    samples, _ = open_data(data, ports(first))
+    truth = read_labels(labels) if labels is not None else None
+    if truth is not None and len(truth) < samples.samples:
+        raise DataError(f"{labels}: {len(truth)} labels for {samples.samples} samples")
+    one, two = _runnable(first, original), _runnable(second, pruned)
+    prices = [costs(network, trace(network)) for network in (first, second)]
+    before, after = measured_latency(one, two, samples, threads)
+    return Comparison(
+        fidelity=fidelity(one, two, samples, truth, threads),
+        params=Change(prices[0].params({}), prices[1].params({})),
+        macs=Change(prices[0].macs({}), prices[1].macs({})),
+        size=Change(model_bytes(first.proto), model_bytes(second.proto)),
+        latency=Change(before, after),
+    )
+
+
+def _runnable(network: Network, source: ModelProto | str | os.PathLike[str]) -> Runnable:
+    return Runnable(network.proto if isinstance(source, ModelProto) else Path(source), network.folder)
+
+
+def _same_ports(first: Network, second: Network) -> None:
+    ours, theirs = ([v.name for v in n.inputs] + list(n.outputs) for n in (first, second))
+    if ours != theirs:
+        raise ModelError(
+            f"the models have different inputs and outputs ({', '.join(ours)} and {', '.join(theirs)}): compare a model with its pruned self"
+        )

@@ -1,0 +1,94 @@
+"""What of a model may be pruned, and to which widths: the user's patterns and multiples, and what memory allows."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from onnx_subprune.allocation import Room
+from onnx_subprune.calibration.moments.limits import COLUMNS, _columns, oversized
+from onnx_subprune.errors import OptionError
+from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Pinned
+from onnx_subprune.graph.network import Network
+
+BLOCK = 256
+"""Most inputs that a channel of a larger layer may own: choosing works on a channel's own block of the Gram as a whole."""
+
+
+def restricted(
+    graph: ChannelGraph, network: Network, *, only: Sequence[str], exclude: Sequence[str], samples: int | None = None
+) -> ChannelGraph:
+    """Return `graph` without the groups that `exclude` names or `only` does not; OptionError for a pattern without a match.
+
+    samples: how many there are to take moments from; None where these come without their rows.
+    """
+    names = {group.name: _names_of(group, network) for group in graph.groups}
+    everything = set().union(*names.values(), *({c.node, c.weight_tensor, f"op:{c.op}"} for c in graph.contractions))
+    for option, patterns in (("--only", only), ("--exclude", exclude)):
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in everything):
+                raise OptionError(f"{option} {pattern!r} matches no group, node or weight; `inspect` lists them")
+
+    def hit(group: ChannelGroup, patterns: Iterable[str]) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in patterns for name in names[group.name])
+
+    reasons = {group.name: _too_large(graph, group, network, samples) for group in graph.groups}
+    for group in graph.groups:
+        if (only and not hit(group, only)) or hit(group, exclude):
+            reasons[group.name] = "it is excluded by an option"
+    left = [group for group in graph.groups if reasons[group.name] is None]
+    if not left:
+        found = sorted({reason for reason in reasons.values() if reason is not None})
+        raise OptionError(f"nothing is left to prune: {'; '.join(found) or 'see the reasons in `inspect`'}")
+    pinned = [
+        Pinned(node=node, axis=contraction.output, width=group.width, reason=reason)
+        for group in graph.groups
+        if (reason := reasons[group.name]) is not None
+        for node in group.producers
+        for contraction in graph.contractions
+        if contraction.node == node
+    ]
+    return replace(graph, groups=tuple(left), pinned=(*graph.pinned, *pinned))
+
+
+def _too_large(graph: ChannelGraph, group: ChannelGroup, network: Network, samples: int | None) -> str | None:
+    for consumer in group.consumers:
+        columns = _columns(network, consumer.contraction)
+        if oversized(graph, network, consumer.contraction, samples) or (
+            columns > COLUMNS and consumer.positions[0].size > BLOCK
+        ):
+            return f"{consumer.node} sums over {columns:,} inputs, too many to take their moments (limit {COLUMNS:,})"
+    return None
+
+
+def _names_of(group: ChannelGroup, network: Network) -> set[str]:
+    producers = {
+        name
+        for node in group.producers
+        for name in (node, f"op:{network.node(node).op_type}", *network.node(node).input[1:2])
+    }
+    return {group.name, *producers}
+
+
+def least_width(min_width: int | None, *, for_speed: bool) -> int:
+    """Return the least width of a group where `min_width` is what the user says; a branch with a single channel takes as long as with some."""
+    return int(not for_speed) if min_width is None else min_width
+
+
+def rooms_of(
+    graph: ChannelGraph, *, round_to: int, min_width: int, dispensable: Collection[str] = frozenset()
+) -> list[Room]:
+    """Return the widths that each group may have; at a `min_width` of 0 those that are `dispensable` may have none."""
+    if round_to < 1 or min_width < 0:
+        raise OptionError("--round-to is at least 1, and --min-width at least 0")
+    whole = [
+        Room(
+            group.name,
+            group.width,
+            group.step,
+            max(1, min_width),
+            group.step,
+            not min_width and group.name in dispensable,
+        )
+        for group in graph.groups
+    ]
+    return [room.rounded(round_to) for room in whole]

@@ -1,0 +1,39 @@
+"""How much of the data, the machine and the time may be used."""
+
+import os
+from dataclasses import dataclass
+
+from onnx_subprune.calibration.streaming.settings import Running
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """How much of the data and of the machine may be used.
+
+    samples: the first so many for calibration (None: all; fidelity is measured on the rest where there is one). batch_size: at most
+    so many samples in one run. threads: None for all cores. memory: bytes to aim at; activations that have no room there go to
+    disk (None: a quarter of the machine's). positions: so many output positions of a sample are drawn where a convolution has at least three times as many
+    (None: enough for 128 rows a column). shifts: add copies of all images, moved by a pixel (None: where most weights lie in layers with few
+    rows a column, and a pass stays short; see `augmentation`). trials: widths to try on a quarter of the samples after fitting on the others
+    (None: 24 where a pass is short, else none; see `budgets.trials`).
+    """
+
+    samples: int | None = None
+    batch_size: int = 32
+    threads: int | None = None
+    memory: int | None = None
+    positions: int | None = None
+    shifts: bool | None = None
+    trials: int | None = None
+
+
+def running_of(resources: Resources) -> Running:
+    """Return how models are run."""
+    return Running(batch_size=resources.batch_size, threads=resources.threads, positions=resources.positions)
+
+
+def memory_of(resources: Resources) -> int:
+    """Return the bytes to aim at: as given, or a quarter of the machine's memory."""
+    if resources.memory is not None:
+        return resources.memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4

@@ -1,0 +1,210 @@
+"""What the model's output loses when one group alone gets narrower, its consumers refitted; no labels.
+
+Pass one over the original model takes the moments of every consumer; channels and refitted weights at a few widths follow from
+those. Pass two, on fewer samples, runs what lies behind the group with each of these weights, which are inputs of one session a group.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from onnx_subprune._typing import Array
+from onnx_subprune.allocation import Curve, Room
+from onnx_subprune.allocation.widths import GroupSensitivity
+from onnx_subprune.calibration.moments.regression import Regression
+from onnx_subprune.calibration.streaming.stream import Stream
+from onnx_subprune.evaluation.divergence import displacement
+from onnx_subprune.graph.channels import ChannelGroup, Consumer, Use
+from onnx_subprune.graph.contractions.bias import bias_of
+from onnx_subprune.graph.contractions.contraction import kernel_of
+from onnx_subprune.graph.surgery.surgery import Plan
+from onnx_subprune.reconstruction.columns import columns_of, problem_of
+from onnx_subprune.reconstruction.task import Task
+from onnx_subprune.runtime.spill import Held, Store
+from onnx_subprune.runtime.threads import alongside
+from onnx_subprune.selection import Choice
+
+TRIED = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 7 / 8)
+"""The widths at which the model is run, as shares of the full one."""
+BETWEEN = (3 / 16, 3 / 8, 5 / 8, 3 / 4)
+"""Widths in between, where the output follows the error of the consumers."""
+SAMPLES = 256
+"""Samples of the second pass."""
+STRENGTH = 1e-5
+"""Ridge of the refits, which a trial does not cross-validate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Trials:
+    """Refitted weights of a group's consumers for the widths that are tried, held in the store, and the consumers' error at these and others."""
+
+    group: ChannelGroup
+    tried: Mapping[int, Choice]
+    values: tuple[Mapping[Use, Held], ...]
+    consumers: Curve
+
+    def sensitivity(self, errors: Sequence[float]) -> GroupSensitivity:
+        """Return the sensitivity for these errors of the output, one for each width that was tried."""
+        measured = Curve(tuple(self.tried), tuple(errors))
+        return GroupSensitivity(
+            name=self.group.name, output=completed(measured, self.consumers), consumers=self.consumers
+        )
+
+
+def sensitivities(
+    task: Task, rooms: Sequence[Room], loss: Callable[[Plan], float] | None = None
+) -> dict[str, GroupSensitivity]:
+    """Return the sensitivity of every room's group; `task.widths` and `task.refit` are not looked at.
+
+    loss: what the model of a plan loses, in place of the displacement of its outputs.
+    """
+    task = task.drafted()
+    groups = [task.graph.group(room.name) for room in rooms]
+    every = {room.name: trial_widths(room) for room in rooms}
+    tried = every if loss is not None else {room.name: trial_widths(room, TRIED) for room in rooms}
+    widths = {name: (tried[name], sorted({*every[name], *tried[name]})) for name in every}
+    with Store(task.memory) as store:
+        trials = _prepare(task, groups, widths, store)
+        return _measure(task, trials, store) if loss is None else _judge(task, trials, loss)
+
+
+def trial_widths(room: Room, shares: Sequence[float] = TRIED + BETWEEN) -> tuple[int, ...]:
+    """Allowed widths closest to the shares of the full one, ascending, without that itself; and none, where that is allowed."""
+    near = {min(room.choices, key=lambda width: abs(width - share * room.width)) for share in shares}
+    near |= {0} & set(room.choices)
+    return tuple(sorted(near - {room.width})) or room.choices[:1]
+
+
+def completed(measured: Curve, consumers: Curve) -> Curve:
+    """Return the curve of the output at all widths of the consumers' one, from some of them.
+
+    Output and consumers err in proportion to some power of each other over short ways: logarithms are interpolated.
+    """
+    known = dict(zip(measured.widths, measured.errors, strict=True))
+    floor = 1e-30
+    pairs = sorted(
+        (np.log(max(error, floor)), np.log(max(known[width], floor)))
+        for width, error in zip(consumers.widths, consumers.errors, strict=True)
+        if width in known
+    )
+    at, values = zip(*pairs, strict=True)
+    errors = (
+        known[width] if width in known else float(np.exp(np.interp(np.log(max(error, floor)), at, values)))
+        for width, error in zip(consumers.widths, consumers.errors, strict=True)
+    )
+    return Curve(consumers.widths, tuple(errors))
+
+
+def _prepare(
+    task: Task, groups: Sequence[ChannelGroup], widths: Mapping[str, tuple[Sequence[int], Sequence[int]]], store: Store
+) -> list[_Trials]:
+    needed = {consumer.node: consumer.contraction for group in groups for consumer in group.consumers}
+    waiting = {group.name: {consumer.node for consumer in group.consumers} for group in groups}
+    moments: dict[str, Regression] = {}
+    trials = []
+    for done, (contraction, found) in enumerate(task.survey(list(needed.values()))):
+        moments[contraction.node] = found
+        for group in groups:
+            if contraction.node in waiting[group.name]:
+                waiting[group.name].remove(contraction.node)
+                if not waiting[group.name]:
+                    trials.append(_try(task, group, *widths[group.name], moments, store))
+        open_nodes = set().union(*waiting.values(), *({c.node for c in g.consumers} for g in groups if waiting[g.name]))
+        moments = {node: item for node, item in moments.items() if node in open_nodes}
+        task.watch("surveying", done + 1, len(needed))
+    return trials
+
+
+def _try(
+    task: Task,
+    group: ChannelGroup,
+    tried: Sequence[int],
+    widths: Sequence[int],
+    moments: Mapping[str, Regression],
+    store: Store,
+) -> _Trials:
+    problems = []
+    for consumer in group.consumers:
+        kernel, weights = kernel_of(task.network, consumer.contraction)
+        alive = np.ones(weights.shape[0] * weights.shape[1], bool)
+        problems.append(problem_of(consumer, kernel, moments[consumer.node].centered(), weights, alive))
+    choices = dict(zip(widths, task.choose(group, problems, widths), strict=True))
+    chosen = {width: choices[width] for width in tried}
+    values = []
+    for choice in chosen.values():
+        mine: dict[Use, Held] = {}
+        for consumer in group.consumers:
+            fitted = _refitted(task, group, consumer, choice, moments[consumer.node])
+            mine.update({use: store.put(value) for use, value in fitted.items()})
+        values.append(mine)
+    consumers = Curve(tuple(widths), tuple(choice.error for choice in choices.values()))
+    return _Trials(group=group, tried=chosen, values=tuple(values), consumers=consumers)
+
+
+def _refitted(
+    task: Task, group: ChannelGroup, consumer: Consumer, choice: Choice, moments: Regression
+) -> dict[Use, Array]:
+    """Weights, and bias where there is one, of a consumer that reads only the chosen channels."""
+    network, contraction = task.network, consumer.contraction
+    kernel, prior = kernel_of(network, contraction)
+    old_weight = network.array(contraction.weight_tensor)
+    alive = np.ones(prior.shape[0] * prior.shape[1], bool)
+    dropped = np.setdiff1d(np.arange(group.width), np.array(choice.support, np.int64))
+    alive[columns_of(consumer.positions[dropped].ravel(), kernel.taps)] = False
+    masks = alive.reshape(prior.shape[:2])
+    bias = bias_of(network, contraction, kernel, prior.shape[0] * prior.shape[2])
+    use = moments.centered() if bias is not None else moments
+    weights = np.zeros_like(prior)
+    for g, mask in enumerate(masks):
+        left = np.flatnonzero(mask)
+        if left.size:
+            weights[g][left] = use.normal(g, left).ridged(prior[g][left], STRENGTH)
+    found: dict[Use, Array] = {contraction.weight: kernel.from_matrix(weights, old_weight.dtype, old_weight.shape)}
+    if bias is not None:
+        lost = (moments.sum_target - moments.sum_output(weights)) / moments.count
+        found[bias.use] = bias.replaced(bias.inside((prior.shape[0], prior.shape[2])) + lost)
+    return found
+
+
+def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, GroupSensitivity]:
+    network = task.network
+    few = task.data.about(SAMPLES)
+    outputs = [name for name in network.outputs if name not in network.constants]
+    stream = Stream(network, few, store, task.running)
+    reference = list(stream.read(outputs))
+    found: dict[str, GroupSensitivity] = {}
+    ordered = sorted(trials, key=lambda trial: min(network.position[c.node] for c in trial.group.consumers))
+    for done, trial in enumerate(ordered):
+        stream.advance(min(network.position[consumer.node] for consumer in trial.group.consumers))
+        run = stream.opened(outputs, list(trial.values[0]))
+        runs = alongside(run, _fed(trial, stream.chunks), stream.side_by_side(stream.chunks))
+        errors = [displacement(reference, [next(runs) for _ in reference]) for _ in trial.values]
+        for held in chain.from_iterable(values.values() for values in trial.values):
+            held.free()
+        found[trial.group.name] = trial.sensitivity(errors)
+        task.watch("measuring sensitivities", done + 1, len(trials))
+    stream.close()
+    return found
+
+
+def _fed(trial: _Trials, chunks: int) -> Iterator[tuple[int, Mapping[Use, Array]]]:
+    """Yield every chunk with every width's weights."""
+    for values in trial.values:
+        weights = {use: held.get() for use, held in values.items()}
+        yield from ((chunk, weights) for chunk in range(chunks))
+
+
+def _judge(task: Task, trials: Sequence[_Trials], loss: Callable[[Plan], float]) -> dict[str, GroupSensitivity]:
+    found: dict[str, GroupSensitivity] = {}
+    for done, trial in enumerate(trials):
+        name, losses = trial.group.name, []
+        for choice, values in zip(trial.tried.values(), trial.values, strict=True):
+            weights = {use: held.get() for use, held in values.items()}
+            losses.append(loss(Plan(supports={name: choice.support}, weights=weights)))
+            for held in values.values():
+                held.free()
+        found[name] = trial.sensitivity(losses)
+        task.watch("measuring sensitivities", done + 1, len(trials))
+    return found

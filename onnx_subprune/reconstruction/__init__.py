@@ -1,0 +1,1 @@
+"""From moments to new weights: the walk through the layers."""

@@ -1,0 +1,47 @@
+"""Columns of a contraction's weight that belong to channels, and the problem that they pose."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune._typing import Int64, Mask
+from onnx_subprune.calibration.moments.regression import Regression
+from onnx_subprune.graph.channels import Axis, ChannelGraph, Consumer, Contraction
+from onnx_subprune.graph.contractions.contraction import Kernel
+from onnx_subprune.selection import Choice, Problem
+from onnx_subprune.selection.linalg.ridge import Weights
+
+
+def alive_columns(
+    graph: ChannelGraph, choices: Mapping[str, Choice], contraction: Contraction, kernel: Kernel, weights: Weights
+) -> Mask:
+    """Mask (g * p,) of the columns whose channels have not been dropped."""
+    alive = np.ones(weights.shape[0] * weights.shape[1], bool)
+    alive[columns_of(dropped_channels(graph, choices, contraction.rows), kernel.taps)] = False
+    return alive
+
+
+def dropped_channels(graph: ChannelGraph, choices: Mapping[str, Choice], axis: Axis) -> NDArray[np.int64]:
+    """Return the positions on `axis` that have been dropped."""
+    found = [np.zeros(0, np.int64)]
+    for group in graph.groups:
+        if group.name in choices:
+            gone = np.setdiff1d(np.arange(group.width), np.array(choices[group.name].support, np.int64))
+            found += [part.positions[gone].ravel() for part in group.slices if part.axis == axis]
+    return np.concatenate(found)
+
+
+def columns_of(rows: Int64, taps: int) -> Int64:
+    """Return the columns that these rows of the weight's input axis own, with one more axis flattened into the last."""
+    return (rows[..., None] * taps + np.arange(taps)).reshape(*rows.shape[:-1], -1)
+
+
+def problem_of(consumer: Consumer, kernel: Kernel, moments: Regression, weights: Weights, alive: Mask) -> Problem:
+    """Return the problem that one consumer poses for its group.
+
+    weights: (g, p, m), the current ones. alive: (g * p,), False for columns of channels that other groups have dropped.
+    """
+    columns = columns_of(consumer.positions, kernel.taps)
+    left = np.flatnonzero(alive)
+    return moments.problem(columns if alive.all() else np.searchsorted(left, columns), weights, left)

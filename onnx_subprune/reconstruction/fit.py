@@ -1,0 +1,172 @@
+"""From moments to least squares: which columns are alive, the problem of a group, the refit of a contraction.
+
+All convolution groups of a contraction are handled side by side: row r of the weight's input axis, counted over all groups, owns the columns
+r * taps ... of a block-diagonal gram.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnx_subprune._typing import Float64, Mask
+from onnx_subprune.calibration.moments.regression import Equations, Regression
+from onnx_subprune.runtime.threads import alongside
+from onnx_subprune.selection.linalg.ridge import STRENGTHS, Factors, Weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Fit:
+    """New weights of a contraction and how they do.
+
+    weights: (g, p, m), zero where columns are dead. bias: (g, m) or None where it is not free. The errors are relative to the energy
+    of the target; plain_error is that of the old weights, sliced; refitted is False where those were kept.
+    strengths: of the ridge, one a convolution group.
+    """
+
+    weights: Weights
+    bias: Float64 | None
+    fitted_error: float
+    heldout_error: float
+    plain_error: float
+    refitted: bool
+    strengths: tuple[float, ...] = ()
+
+
+class Known:
+    """What fits of one contraction share while its inputs and live columns stay the same, and only targets are renewed.
+
+    whole: the regression on all samples, from the first fit on. factors: its factorizations within `limit` bytes.
+    threads: 2 or more fit both halves side by side, and solve for many targets so.
+    """
+
+    def __init__(self, limit: int = 0, threads: int = 1) -> None:
+        self.factors, self.threads = Factors(limit), threads
+        self.whole: Regression | None = None
+
+
+def fit(
+    halves: Sequence[Regression],
+    prior: Weights,
+    alive: Mask,
+    *,
+    free_bias: bool,
+    strengths: Sequence[float] = STRENGTHS,
+    known: Known | None = None,
+) -> Fit:
+    """Refit a contraction on the moments of two halves of the samples, pulled towards `prior` (g, p, m).
+
+    The halves may be of the living columns alone, if there is one convolution group.
+    The refit is taken where it beats the plain slice on held-out halves. With `free_bias` the regression is about the means.
+    """
+    if len(prior) == 1 and not alive.all():
+        found = fit(
+            [living(half, alive) for half in halves],
+            prior[:, alive],
+            np.ones(int(alive.sum()), bool),
+            free_bias=free_bias,
+            strengths=strengths,
+            known=known,
+        )
+        return _among(found, alive)
+    total = halves[0] + halves[1] if len(halves) == 2 else halves[0]
+    known = known if known is not None else Known()
+    use = [*halves, total]
+    if free_bias:
+        use = [*alongside(lambda item: item.centered(), ((item,) for item in use), known.threads)]
+    known.whole = use[-1]
+    groups, p, _ = prior.shape
+    masks = alive.reshape(groups, p)
+    parts = []
+    for g, mask in enumerate(masks):
+        left = np.flatnonzero(mask)
+        factored = [*(None for _ in halves), known.factors.of(g)]
+        normals = [item.normal(g, left, factor) for item, factor in zip(use, factored, strict=True)]
+        parts.append(_fit_group(normals, _rows(prior[g], mask), strengths, known.threads))
+    energy = max(float(known.whole.energy.sum()), 1e-300)
+    held, plain = (float(sum(part[i] for part in parts)) / energy for i in (1, 2))
+    refitted = held < plain
+    weights = np.zeros_like(prior)
+    for g, part in enumerate(parts):
+        weights[g][masks[g]] = part[0] if refitted else prior[g][masks[g]]
+    return Fit(
+        weights=weights,
+        bias=_means(total, weights) if free_bias else None,
+        fitted_error=max(0.0, known.whole.error(weights, known.threads)),
+        heldout_error=float(held if refitted else plain),
+        plain_error=float(plain),
+        refitted=refitted,
+        strengths=tuple(part[3] for part in parts),
+    )
+
+
+def fit_again(whole: Regression, before: Fit, alive: Mask, known: Known) -> Fit:
+    """Refit a contraction that `fit` has fitted, for other targets or inputs; its decision and the strengths of the ridge stay.
+
+    whole: all samples, of the living columns alone if there is one convolution group, as in `fit`. The errors stay those of the fit before.
+    """
+    if len(before.weights) == 1 and not alive.all():
+        narrow = replace(before, weights=before.weights[:, alive])
+        found = fit_again(living(whole, alive), narrow, np.ones(int(alive.sum()), bool), known)
+        return _among(found, alive)
+    free_bias = before.bias is not None
+    if known.whole is not None:
+        known.whole = known.whole.retargeted(whole)
+    else:
+        known.whole = whole.centered() if free_bias else whole
+    groups, p, _ = before.weights.shape
+    weights = before.weights.copy()
+    for g, mask in enumerate(alive.reshape(groups, p) if before.refitted else ()):
+        if mask.any():
+            normal = known.whole.normal(g, np.flatnonzero(mask), known.factors.of(g))
+            weights[g][mask] = normal.ridged(_rows(before.weights[g], mask), before.strengths[g], known.threads)
+    return replace(before, weights=weights, bias=_means(whole, weights) if free_bias else None)
+
+
+def _among(found: Fit, alive: Mask) -> Fit:
+    """Put the columns of `alive` back among the dead ones of the only convolution group."""
+    weights = np.zeros((1, len(alive), found.weights.shape[2]), found.weights.dtype)
+    weights[:, alive] = found.weights
+    return replace(found, weights=weights)
+
+
+def _means(total: Regression, weights: Weights) -> Float64:
+    """Return the bias (g, m) with which `weights` meet the mean of the target."""
+    return np.asarray((total.sum_target - total.sum_output(weights)) / total.count)
+
+
+def living(half: Regression, alive: Mask) -> Regression:
+    """Return `half` on the columns of `alive` (p,), as it may be already; one convolution group."""
+    left = np.flatnonzero(alive)
+    return half if half.columns == len(left) else half.on(left)
+
+
+def spread(half: Regression, alive: Mask) -> Regression:
+    """Undo `living`."""
+    return half.spread(np.flatnonzero(alive), len(alive)) if half.columns < len(alive) and not alive.all() else half
+
+
+def plain(moments: Regression, prior: Weights, alive: Mask) -> Fit:
+    """Return the plain slice: old weights, dead columns zeroed, old bias."""
+    weights = np.where(alive.reshape(prior.shape[:2])[:, :, None], prior, 0.0)
+    error = max(0.0, moments.error(weights))
+    return Fit(weights=weights, bias=None, fitted_error=error, heldout_error=error, plain_error=error, refitted=False)
+
+
+def _rows(weights: Weights, mask: Mask) -> Weights:
+    return weights if mask.all() else weights[mask]
+
+
+def _fit_group(
+    normals: Sequence[Equations], prior: Weights, strengths: Sequence[float], threads: int
+) -> tuple[Weights, float, float, float]:
+    """Weights, held-out loss and the loss of the prior, both plus the energy of the target, and the strength of the ridge."""
+    whole = normals[-1]
+    if not len(prior):
+        return prior, whole.energy, whole.energy, strengths[0]
+    if len(normals) < 3:
+        return prior, whole.energy, 0.0, strengths[0]
+    found = normals[0].validated(normals[1], prior, strengths, threads)
+    energy = normals[0].energy + normals[1].energy
+    fitted = whole.ridged(prior, found.strength, threads)
+    return fitted, found.error * energy, found.prior_error * energy, found.strength

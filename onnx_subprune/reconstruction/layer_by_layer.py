@@ -1,0 +1,188 @@
+"""The lock-step walk: original and pruned model advance together, groups are chosen and layers refitted as they come.
+
+For every contraction in topological order, on the input that it has in the pruned model so far: choose the channels of the groups
+that it is the first to read, then regress it on what it should put out. Three formulations (algorithms.md, section 1) differ in which
+model input and target come from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from onnx_subprune._typing import Mask
+from onnx_subprune.calibration.moments.limits import oversized
+from onnx_subprune.calibration.moments.regression import Regression
+from onnx_subprune.calibration.streaming.executor import Lockstep, united
+from onnx_subprune.calibration.streaming.target import Aim
+from onnx_subprune.graph.channels import ChannelGroup, Consumer, Contraction
+from onnx_subprune.graph.contractions.contraction import kernel_of
+from onnx_subprune.reconstruction.columns import alive_columns, problem_of
+from onnx_subprune.reconstruction.fit import Known, fit, living, plain, spread
+from onnx_subprune.reconstruction.layer import Layer
+from onnx_subprune.reconstruction.progress import State
+from onnx_subprune.reconstruction.refinement import Refitting
+from onnx_subprune.reconstruction.requests import aimed, every_of, input_of
+from onnx_subprune.reconstruction.settings import Asymmetric, Reconstruction, Refitted
+from onnx_subprune.reconstruction.targets import aim_of
+from onnx_subprune.reconstruction.task import Task
+from onnx_subprune.selection import Choice, Problem, conditioning
+
+
+class Walk:
+    """One pass. lost: labels of contractions that lost inputs before it."""
+
+    def __init__(
+        self,
+        task: Task,
+        groups: Sequence[ChannelGroup],
+        models: Lockstep,
+        lost: frozenset[str] = frozenset(),
+    ) -> None:
+        self._task, self._groups, self._models, self._lost = task, groups, models, lost
+        self._seconds = {"calibrate": 0.0, "select": 0.0, "refit": 0.0}
+        self._state = State(task, models)
+        self._refits: list[Refitted] = []
+
+    def run(self) -> Reconstruction:
+        """Walk."""
+        state = self._state
+        for place, contraction in enumerate(state.order):
+            if self._concerned(contraction):
+                self._step(place, contraction)
+            self._task.watch("pruning", place + 1, len(state.order))
+        return Reconstruction(
+            choices=state.choices, weights=state.weights, refits=tuple(self._refits), seconds=self._seconds
+        )
+
+    def _concerned(self, contraction: Contraction) -> bool:
+        """True if the contraction loses inputs, or stands behind a change."""
+        loses = contraction.node in self._lost or any(
+            part.axis == contraction.rows for group in self._groups for part in group.slices
+        )
+        refit = self._task.refit
+        everywhere = refit is not None and refit.everywhere and isinstance(self._task.formulation, Asymmetric)
+        behind = everywhere and bool(self._state.weights) and self._behind(contraction)
+        return loses or (behind and not self._oversized(contraction))
+
+    def _oversized(self, contraction: Contraction) -> bool:
+        return oversized(self._task.graph, self._task.network, contraction, self._task.data.samples)
+
+    def _behind(self, contraction: Contraction) -> bool:
+        chosen, _ = self._task.network.ancestors([contraction.input.tensor], ())
+        changed = {self._task.network.position[use.node] for use in self._state.weights}
+        return not changed.isdisjoint(chosen)
+
+    def _step(self, place: int, contraction: Contraction) -> None:
+        state, task, clock = self._state, self._task, self._task.clock
+        start = clock()
+        layer = state.layer(contraction)
+        self._models.advance(state.pairing.anchor(contraction), [contraction.input.tensor])
+        aim = self._aim(place)
+        alive = state.alive(layer)
+        halves = self._moments(layer, aim, place, alive)
+        calibrated = clock()
+        about = None
+        if self._chooses(contraction) or task.refit is None:
+            if layer.kernel.groups == 1:
+                halves = [spread(half, alive) for half in halves]
+            about = halves[0] + halves[1] if len(halves) == 2 else halves[0]
+            about = about.centered() if layer.bias is not None else about
+            self._choose(layer, about)
+            alive = state.alive(layer)
+        selected = clock()
+        known = Known(task.memory // 8, task.running.cores)
+        if task.refit is None:
+            assert about is not None
+            found = plain(about, layer.prior, alive)
+        else:
+            about = None
+            if layer.kernel.groups == 1:
+                halves = [living(half, alive) for half in halves]
+            found = fit(halves, layer.prior, alive, free_bias=layer.bias is not None, known=known)
+        state.take(layer, found)
+        del halves  # their grams take room that more fits need
+        settled = Refitting(state, layer, aim).settled(found, known)
+        self._refits.append(
+            Refitted(
+                node=contraction.node,
+                fitted_error=found.fitted_error,
+                heldout_error=found.heldout_error,
+                plain_error=found.plain_error,
+                refitted=found.refitted or settled.refitted,
+            )
+        )
+        ended = clock()
+        for name, seconds in (
+            ("calibrate", calibrated - start),
+            ("select", selected - calibrated),
+            ("refit", ended - selected),
+        ):
+            self._seconds[name] += seconds
+
+    def _aim(self, place: int) -> Aim:
+        """What the contraction at this place of the order should put out."""
+        task, order = self._task, self._state.order
+        contraction, later = order[place], order[place + 1 :]
+        rank = len(task.graph.observation.shapes[contraction.output.tensor])
+        residual = task.refit is not None and task.refit.residual
+        return aim_of(task.network, contraction, later, rank, residual=residual)
+
+    def _moments(self, layer: Layer, aim: Aim, place: int, alive: Mask) -> list[Regression]:
+        """Moments of the even and of the odd chunks; of the columns `alive` alone, where there is one convolution group."""
+        network, weights, order = self._task.network, layer.weights, self._state.order
+        if not isinstance(self._task.formulation, Asymmetric):
+            inside = (
+                layer.bias.inside((weights.shape[0], weights.shape[2]))
+                if layer.bias is not None
+                else np.zeros_like(weights[:, 0], np.float64)
+            )
+            halves = self._models.collect(input_of(layer.contraction, layer.kernel))
+            return [half.moments().with_target(weights).shifted(inside) for half in halves]
+        after = network.position[order[place + 1].node] if place + 1 < len(order) else len(network.nodes)
+        # what follows from the aim alone need not be held beside it
+        self._models.advance_original(min(after, network.producer[aim.tensor] + 1), also=[aim.tensor])
+        return self._state.halves(aimed(self._task, layer, aim, alive))
+
+    def _chooses(self, contraction: Contraction) -> bool:
+        """True if the channels of a group are to be chosen on this contraction's moments."""
+        return any(
+            consumer.node == contraction.node and group.name not in self._state.choices
+            for group in self._groups
+            for consumer in group.consumers
+        )
+
+    def _choose(self, layer: Layer, moments: Regression) -> None:
+        choices = self._state.choices
+        for group in self._groups:
+            mine = [consumer for consumer in group.consumers if consumer.node == layer.node]
+            if mine and group.name not in choices:
+                choices[group.name] = self._chosen(group, mine[0], layer, moments)
+                self._cut(group, layer)
+
+    def _cut(self, group: ChannelGroup, reader: Layer) -> None:
+        """Let the pruned model go without the channels that are dropped, where they lie ahead."""
+        state, pairing = self._state, self._state.pairing
+        way = pairing.way(reader.contraction)
+        if way is not None:
+            support = state.choices[group.name].support
+            cut = pairing.cut(way, reader, state.layer(way.producer), group, support)
+            if cut is not None:
+                self._models.cut(cut)
+
+    def _chosen(self, group: ChannelGroup, consumer: Consumer, layer: Layer, moments: Regression) -> Choice:
+        task = self._task
+        problems = [problem_of(consumer, layer.kernel, moments, layer.prior, self._state.alive(layer))]
+        problems += [self._neighbour(other) for other in group.consumers if other is not consumer]  # of the same tensor
+        choice = task.choose(group, problems, [task.widths[group.name]])[0]
+        return replace(choice, conditioning=conditioning(problems, choice.support))
+
+    def _neighbour(self, consumer: Consumer) -> Problem:
+        contraction = consumer.contraction
+        kernel, weights = kernel_of(self._task.network, contraction)
+        asymmetric = isinstance(self._task.formulation, Asymmetric)
+        every = every_of(self._task, contraction, kernel, weights.shape[1]) if asymmetric else 1
+        sums = united(self._models.collect(input_of(contraction, kernel, every)))
+        moments = sums.moments().with_target(weights).centered()
+        alive = alive_columns(self._task.graph, self._state.choices, contraction, kernel, weights)
+        return problem_of(consumer, kernel, moments, weights, alive)

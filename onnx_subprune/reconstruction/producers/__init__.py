@@ -1,0 +1,1 @@
+"""Producers refitted together with their consumers."""

@@ -1,0 +1,195 @@
+"""Two layers refitted together: a reader, and the producer of what it reads.
+
+The reader's refit makes the best of the channels that are left. But those were made for the whole: with fewer of them, each had better be
+something else. So what the reader still puts out wrong is sent back to its producer (target propagation), which takes a step
+towards it (`newton`), and the reader is refitted to what it is given now. The step ends at the lowest point of the parabola through what the
+reader puts out wrong without it and with all of it. There are no labels, and nothing is trained from end to end.
+"""
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnx_subprune._typing import Array, Float64, Int64, Mask
+from onnx_subprune.calibration.moments.moments import Moments
+from onnx_subprune.calibration.moments.regression import Sums
+from onnx_subprune.calibration.streaming.executor import Lockstep, united
+from onnx_subprune.calibration.streaming.request import Ask, What
+from onnx_subprune.graph.channels import Use
+from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, Kernel, Kind
+from onnx_subprune.graph.network import Network
+from onnx_subprune.reconstruction.layer import Layer
+from onnx_subprune.reconstruction.producers.adjoint import adjoint
+from onnx_subprune.reconstruction.producers.gauss_newton import Step, direction, reach
+from onnx_subprune.reconstruction.producers.paths import Way
+from onnx_subprune.selection.linalg.ridge import Weights
+
+WORTH = 0.1
+"""Another step follows one that took away this share of the residual's energy."""
+LASTING = 3
+"""A dense layer, whose steps cost next to nothing, takes so many times as many, for a share so many times smaller."""
+ROWS = 32
+"""A step needs so many output positions for each column of the producer."""
+SPARED = 8
+"""At least one in so many samples is looked at for a step, however large the maps are."""
+
+
+def spared(samples: int, positions: int, columns: int) -> int:
+    """Return of how many samples one is enough for the step of a producer with so many output positions and columns."""
+    return max(1, min(SPARED, samples * positions // (ROWS * columns)))
+
+
+def lasting(kernel: Kernel, positions: int) -> int:
+    """Return how much longer than others a producer with so many output positions a sample goes on; see `LASTING`."""
+    return LASTING if kernel.kind not in CONVOLUTIONS and positions == 1 else 1
+
+
+class Producer:
+    """The producer's weight and bias as they are now, in the pruned model; `put` changes that."""
+
+    def __init__(self, layer: Layer, weight: Array, shift: Array | None) -> None:
+        self._layer, self._weight, self._shift = layer, weight, shift
+        self._matrix: Weights = layer.kernel.to_matrix(weight)
+
+    @property
+    def biased(self) -> bool:
+        """True if it has a bias to move."""
+        return self._shift is not None
+
+    @property
+    def values(self) -> dict[Use, Array]:
+        """Its constants."""
+        values = {self._layer.contraction.weight: self._weight}
+        if self._layer.bias is not None and self._shift is not None:
+            values[self._layer.bias.use] = self._shift
+        return values
+
+    def moved(self, step: Step, far: float) -> "Producer":
+        """Return the producer `far` along `step`, which is of those of its outputs that are not dropped."""
+        layer, shift = self._layer, self._shift
+        matrix = self._matrix + layer.whole(far * step.weights)
+        weight = layer.kernel.from_matrix(matrix, self._weight.dtype, self._weight.shape)
+        if layer.bias is not None and shift is not None and step.bias is not None:
+            change = layer.whole(far * step.bias).ravel() * layer.bias.scale
+            shift = (shift.astype(np.float64) + change.reshape(shift.shape)).astype(shift.dtype)
+        return Producer(layer, weight, shift)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pruned:
+    """The pruned model as far as it is made: it waits at `position`, with `weights` in place of the network's constants.
+
+    held: later tensors that are worth holding while its constants stay as they are. threads: for linear algebra.
+    """
+
+    network: Network
+    models: Lockstep
+    weights: MutableMapping[Use, Array]
+    position: int
+    held: tuple[str, ...]
+    threads: int
+
+    def put(self, values: Mapping[Use, Array]) -> None:
+        """Give it other constants; what is held of the tensors behind is forgotten."""
+        for use, value in values.items():
+            self.weights[use] = value
+            self.models.override(use, value)
+        self.models.advance(self.position)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Source:
+    """How to move a producer.
+
+    ask: for moments of its inputs; aim and axis are its reader's. alive: (g, p), its inputs that have not been dropped.
+    outputs: those of its outputs that have not, None for all. share: of its output positions, those that count in its moments.
+    lasting: how much longer than others it goes on. gram: of its inputs a row, about their means where it has a bias; None if it is not known.
+    """
+
+    ask: Ask
+    producer: Producer
+    alive: Mask
+    outputs: Int64 | None
+    share: float
+    lasting: int
+    gram: Float64 | None
+
+
+class Joint:
+    """One reader and its producer, to be refitted together. ask: for the moments of the reader."""
+
+    def __init__(self, pruned: Pruned, way: Way, ask: Ask, source: Source) -> None:
+        self._pruned, self._models, self._way = pruned, pruned.models, way
+        self._ask, self._source, self._producer = ask, source, source.producer
+        self._gram = source.gram
+
+    def _left(self) -> float:
+        """Return what the reader puts out wrong, on the first half: enough to see whether it falls."""
+        ask = replace(self._ask, what=What.RESIDUAL, every=self._source.ask.every, one_half=True, channels=None)
+        return _energies(self._models.collect(ask)[:1])[0]
+
+    def step(self, refit: Callable[[], None]) -> float:
+        """Move the producer and refit the reader; return the share of the residual's energy that this took away.
+
+        0 if it would have made nothing better: then both stay as they were.
+        """
+        found, energies = self._gradients()
+        whole, first = sum(energies), energies[0]
+        if found is None or first <= 0.0:
+            return 0.0
+        before = {use: value for use, value in self._pruned.weights.items() if use.node == self._way.reader.node}
+        step = direction(*found, self._source.alive, free_bias=self._producer.biased, threads=self._pruned.threads)
+        self._pruned.put(self._producer.moved(step, 1.0).values)
+        far = reach(whole, step.slope / self._source.share, whole * self._left() / first)
+        if far > 0.0:
+            moved = self._producer.moved(step, far)
+            self._settle(moved.values)
+            refit()
+            fall = 1.0 - self._left() / first
+            if fall > 0.0:
+                self._producer = moved
+                return fall
+        self._settle({**before, **self._producer.values})
+        return 0.0
+
+    def _settle(self, values: Mapping[Use, Array]) -> None:
+        self._pruned.put(values)
+        self._models.advance(self._pruned.position, self._pruned.held)
+
+    def _gradients(self) -> tuple[tuple[Moments, Float64, Float64] | None, list[float]]:
+        """Moments of the producer whose target is the gradient, the gram and the curvature; None where there are rows in place of moments.
+
+        Beside it what the reader puts out wrong, on each half.
+        """
+        outputs, channels = self._ask.outputs, self._source.outputs
+        back = adjoint(self._pruned.network, self._way, self._pruned.weights, outputs, channels)
+        ask = replace(self._source.ask, back=back, with_gram=self._gram is None)
+        found = self._models.collect(ask)
+        sums, residuals = found[: len(found) // 2], found[len(found) // 2 :]
+        energies = _energies(residuals)
+        moments = united(sums).moments()
+        if not isinstance(moments, Moments):
+            return None, energies
+        if self._gram is None:
+            self._gram = (moments.centered() if self._producer.biased else moments).gram / moments.count
+        probe = replace(
+            ask, what=What.PROBE, kernel=_positionwise(ask.kernel), with_gram=True, positions=None, channels=None
+        )
+        felt = united(self._models.collect(probe)).moments()
+        assert felt.gram is not None
+        return (moments, moments.count * self._gram, felt.gram[0] / felt.count), energies
+
+
+def _energies(sums: Sequence[Sums]) -> list[float]:
+    return [float(half.moments().energy.sum()) for half in sums]
+
+
+def _positionwise(kernel: Kernel) -> Kernel:
+    """The kernel that reads the output of `kernel` position by position."""
+    if kernel.kind not in CONVOLUTIONS:
+        return Kernel(node=kernel.node, kind=Kind.MATMUL)
+    ones = (1,) * kernel.spatial
+    return Kernel(
+        node=kernel.node, kind=Kind.CONV, kernel=ones, strides=ones, dilations=ones, pads=(0,) * (2 * len(ones))
+    )

@@ -1,0 +1,122 @@
+"""Which contractions are refitted once more together with the producer of their input (`joint`), and what is known of these producers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from onnx_subprune._typing import Array, Float64, Mask
+from onnx_subprune.calibration.moments.limits import oversized
+from onnx_subprune.calibration.moments.regression import Regression
+from onnx_subprune.calibration.streaming.kept import Cut, Left
+from onnx_subprune.calibration.streaming.request import Ask, drawn_share
+from onnx_subprune.graph.channels import ChannelGroup, Contraction, Use
+from onnx_subprune.graph.surgery.slicing import kept_positions
+from onnx_subprune.reconstruction.layer import Layer
+from onnx_subprune.reconstruction.producers.joint_refit import Producer, Source, lasting, spared
+from onnx_subprune.reconstruction.producers.paths import Way, separate, ways
+from onnx_subprune.reconstruction.requests import living_channels, output_count
+from onnx_subprune.reconstruction.settings import Asymmetric
+from onnx_subprune.reconstruction.task import Task
+
+REMEMBERED = 1 << 27
+"""Bytes that a gram takes at most while it waits for the reader of what was made of its inputs; results must not depend on the memory."""
+
+
+class Pairing:
+    """Readers and producers among the contractions `order`, which are in topological order. weights: those of the pruned model so far."""
+
+    def __init__(self, task: Task, order: Sequence[Contraction], weights: Mapping[Use, Array]) -> None:
+        self._task, self._weights = task, weights
+        wanted = task.refit is not None and task.refit.joint and isinstance(task.formulation, Asymmetric)
+        found = ways(task.network, order) if wanted else {}
+        self._ways = {
+            reader: way
+            for reader, way in found.items()
+            if not oversized(task.graph, task.network, way.producer, task.data.samples)
+        }
+        self._grams: dict[str, Float64] = {}
+
+    def way(self, reader: Contraction) -> Way | None:
+        """Return the way to `reader` from the producer that it is refitted with, if it is."""
+        return self._ways.get(reader.node)
+
+    def cut(self, way: Way, reader: Layer, producer: Layer, group: ChannelGroup, support: Sequence[int]) -> Cut | None:
+        """Return what is left of `group`, of which `support` is, where it lies on the way from a producer that waits, and nowhere else.
+
+        None where there is more to it than to take the others out.
+        """
+        if producer.outputs is None or not support or reader.kernel.wide(reader.weights.shape[1]):
+            return None
+        ends = (producer.node,), (reader.node,)
+        alone = (group.producers, tuple(consumer.node for consumer in group.consumers)) == ends
+        whole = all(part.positions.size == part.size for part in group.slices)
+        if not (alone and whole and separate(self._task.network, way)):
+            return None
+        tensors, constants = dict[str, Left](), dict[Use, Left]()
+        for axis, positions in kept_positions(self._task.graph, {group.name: support}).items():
+            if axis.use is None:
+                tensors[axis.tensor] = (axis.index, positions)
+            else:
+                constants[axis.use] = (axis.index, positions)
+        if producer.bias is not None and producer.bias.use not in constants:
+            constants[producer.bias.use] = (0, producer.outputs)  # it is new
+        return Cut(tensors=tensors, constants=constants)
+
+    def anchor(self, contraction: Contraction) -> int:
+        """Return where the pruned model waits at a contraction: before the producers that are still to be refitted with their readers."""
+        at = self._task.network.position
+        here = at[contraction.node]
+        waiting = (at[way.producer.node] for reader, way in self._ways.items() if at[reader] >= here)
+        return min((here, *waiting))
+
+    def remember(self, contraction: Contraction, seen: Regression | None) -> None:
+        """Keep the gram of a contraction, fitted on `seen`, if it is a producer: its inputs stay as they are until it is refitted with its reader."""
+        if seen is None or seen.gram is None or seen.gram.nbytes > REMEMBERED:
+            return
+        if any(way.producer.node == contraction.node for way in self._ways.values()):
+            self._grams[contraction.node] = seen.gram / seen.count
+
+    def source(self, layer: Layer, alive: Mask, ask: Ask) -> Source:
+        """Return the producer `layer`, whose columns `alive` are not dropped, of what a reader that is asked about by `ask` reads."""
+        task, contraction, bias = self._task, layer.contraction, layer.bias
+        count = output_count(layer.kernel, task.graph.observation.shapes[contraction.output.tensor])
+        columns = max(1, int(alive.sum()) // layer.weights.shape[0])
+        every = max(ask.every, spared(task.data.samples, count, columns))
+        positions: int | None = task.running.positions_of(-(-task.data.samples // every), columns)
+        observed = task.graph.observation.shapes
+        if any(array.shape[1:] != observed[name][1:] for name, array in task.data.arrays.items() if name in observed):
+            positions = None  # the data have other sizes than the model was traced with, so the share would be another
+        return Source(
+            ask=replace(
+                ask,
+                kernel=layer.kernel,
+                input=contraction.input.tensor,
+                positions=positions,
+                every=every,
+                channels=living_channels(layer.kernel, alive),
+            ),
+            producer=Producer(
+                layer,
+                self._now(contraction.weight, task.network.array(contraction.weight_tensor)),
+                None if bias is None else self._now(bias.use, np.zeros(len(bias.scale), bias.dtype)),
+            ),
+            alive=alive.reshape(layer.weights.shape[:2]),
+            outputs=layer.outputs,
+            share=drawn_share(layer.kernel, count, positions),
+            lasting=lasting(layer.kernel, count),
+            gram=self._remembered(contraction, alive),
+        )
+
+    def _remembered(self, contraction: Contraction, alive: Mask) -> Float64 | None:
+        """The gram of what is left of the inputs, or of all of them."""
+        gram = self._grams.pop(contraction.node, None)
+        fits = gram is not None and gram.shape[1] in (int(alive.sum()), alive.size // len(gram))
+        return gram if fits else None
+
+    def _now(self, use: Use, otherwise: Array) -> Array:
+        """The constant in a slot of the pruned model."""
+        if use in self._weights:
+            return self._weights[use]
+        names = self._task.network.node(use.node).input
+        return self._task.network.array(names[use.slot]) if use.slot < len(names) and names[use.slot] else otherwise

@@ -1,0 +1,179 @@
+"""Ways from a contraction to another that alone reads what it makes, which an error can be sent back along.
+
+A way leads through elementwise functions of one value, pooling without overlap, changes of layout and depthwise convolutions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import NodeProto
+
+from onnx_subprune.graph.channels import Contraction
+from onnx_subprune.graph.network import Network, attribute, only_reader
+
+SMOOTH = frozenset(
+    [
+        "Celu",
+        "Clip",
+        "Elu",
+        "Erf",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "Identity",
+        "LeakyRelu",
+        "Mish",
+        "Relu",
+        "Selu",
+        "Sigmoid",
+        "Softplus",
+        "Softsign",
+        "Swish",
+        "Tanh",
+        "ThresholdedRelu",
+    ]
+)
+"""Activations, and what they are spelled out in."""
+JOINING = frozenset(("Add", "Sub", "Mul", "Div", "Pow"))
+LAYOUT = frozenset(("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Dropout"))
+POOLING = frozenset(("MaxPool", "AveragePool", "GlobalAveragePool"))
+LONGEST = 12
+"""An activation that is spelled out takes at most so many operators."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Nodes that lead from tensor `start` to tensor `end`: an elementwise function, or one node of another kind."""
+
+    nodes: tuple[int, ...]
+    start: str
+    end: str
+    elementwise: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Way:
+    """The way from a producer to its only reader."""
+
+    producer: Contraction
+    reader: Contraction
+    links: tuple[Link, ...]
+
+
+def ways(network: Network, contractions: Sequence[Contraction]) -> dict[str, Way]:
+    """Return, by its label, the way to each contraction that is the only reader of another; these are in topological order."""
+    readers = {item.input.tensor: item for item in contractions}
+    found = {}
+    for producer in contractions:
+        way = _followed(network, producer, readers)
+        if way is not None:
+            found[way.reader.node] = way
+    return found
+
+
+def separate(network: Network, way: Way) -> bool:
+    """True if every channel goes its own way, in its own place, and no constant but those of a BatchNormalization tells them apart."""
+    if way.reader.groups > 1:
+        return False
+    for index in (index for link in way.links for index in link.nodes):
+        node = network.nodes[index]
+        if node.op_type == "BatchNormalization" and way.producer.output.index == 1:
+            continue
+        known = [name for name in node.input if name in network.constants]
+        if node.op_type not in SMOOTH | JOINING | POOLING or any(network.array(name).size > 1 for name in known):
+            return False
+    return True
+
+
+def whole_numbers(node: NodeProto, name: str, default: Sequence[int] = ()) -> tuple[int, ...]:
+    """Return an attribute that holds integers."""
+    value = attribute(node, name, default)
+    assert isinstance(value, Sequence)
+    return tuple(int(item) for item in value)
+
+
+def _followed(network: Network, producer: Contraction, readers: dict[str, Contraction]) -> Way | None:
+    if network.array(producer.weight_tensor).dtype != np.float32:
+        return None
+    start, links = producer.output.tensor, list[Link]()
+    while (reader := readers.get(start)) is None or reader.whole_groups:
+        link = _elementwise(network, start) or _single(network, start)
+        if link is None:
+            return None
+        links.append(link)
+        start = link.end
+    last = only_reader(network, start)
+    if last is None or network.labels[last[0]] != reader.node or not _transposable(network, reader):
+        return None
+    return Way(producer=producer, reader=reader, links=tuple(links))
+
+
+def _single(network: Network, start: str) -> Link | None:
+    """A link of one node that is not elementwise."""
+    reader = only_reader(network, start)
+    if reader is None or reader[1] != 0:
+        return None
+    node = network.nodes[reader[0]]
+    if any(network.readers.get(name) or name in network.outputs for name in node.output[1:] if name):
+        return None
+    fits = (
+        node.op_type in LAYOUT
+        or (node.op_type in POOLING and _apart(node))
+        or (node.op_type == "Conv" and _depthwise(network, node))
+    )
+    return Link((reader[0],), start, node.output[0]) if fits else None
+
+
+def _elementwise(network: Network, start: str) -> Link | None:
+    """The elementwise function that begins at `start`: nodes that read nothing but each other, `start` and constants."""
+    inside, made = list[int](), [start]
+    while len(inside) < LONGEST and not any(name in network.outputs for name in made):
+        reading = sorted({index for name in made for index, _ in network.readers.get(name, ())} - set(inside))
+        if not reading or not _pointwise(network, network.nodes[reading[0]], made):
+            return None
+        inside.append(reading[0])
+        made.append(network.nodes[reading[0]].output[0])
+        unread = [name for name in made if any(index not in inside for index, _ in network.readers.get(name, ()))]
+        if unread == made[-1:]:
+            return Link(tuple(inside), start, made[-1], elementwise=True)
+    return None
+
+
+def _pointwise(network: Network, node: NodeProto, made: Sequence[str]) -> bool:
+    constant = all(name in network.constants for name in node.input if name and name not in made)
+    if node.op_type == "BatchNormalization":
+        return constant and node.input[0] in made and len([name for name in node.output if name]) == 1
+    return constant and node.op_type in SMOOTH | JOINING
+
+
+def _apart(node: NodeProto) -> bool:
+    """True for pooling windows that do not overlap, and are not padded."""
+    if node.op_type == "GlobalAveragePool":
+        return True
+    kernel = whole_numbers(node, "kernel_shape")
+    strides = whole_numbers(node, "strides", (1,) * len(kernel))
+    padded = any(whole_numbers(node, "pads")) or attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
+    special = any(attribute(node, name, 0) for name in ("ceil_mode", "storage_order"))
+    dilated = any(size != 1 for size in whole_numbers(node, "dilations"))
+    if padded or special or dilated:
+        return False
+    return kernel == strides or (
+        node.op_type == "MaxPool" and all(size <= stride for size, stride in zip(kernel, strides, strict=True))
+    )
+
+
+def _depthwise(network: Network, node: NodeProto) -> bool:
+    if node.input[1] not in network.constants or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
+        return False
+    shape = network.array(node.input[1]).shape
+    return bool(shape[1] == 1 and attribute(node, "group", 1) == shape[0])
+
+
+def _transposable(network: Network, reader: Contraction) -> bool:
+    node = network.node(reader.node)
+    if network.array(reader.weight_tensor).dtype != np.float32 or reader.weight.slot != 1:
+        return False
+    if node.op_type == "Conv":
+        return attribute(node, "auto_pad", b"NOTSET") == b"NOTSET"
+    return node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transA", 0))

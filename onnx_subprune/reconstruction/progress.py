@@ -1,0 +1,54 @@
+"""How things stand on the walk: both models up to a contraction, the channels chosen, and the new weights."""
+
+from onnx_subprune._typing import Mask
+from onnx_subprune.calibration.moments.regression import Regression
+from onnx_subprune.calibration.streaming.executor import Lockstep, united
+from onnx_subprune.calibration.streaming.request import Ask
+from onnx_subprune.graph.channels import Contraction, Use
+from onnx_subprune.reconstruction.columns import alive_columns
+from onnx_subprune.reconstruction.fit import Fit
+from onnx_subprune.reconstruction.layer import Layer, layer_of
+from onnx_subprune.reconstruction.producers.pairs import Pairing
+from onnx_subprune.reconstruction.settings import Asymmetric, Layerwise
+from onnx_subprune.reconstruction.task import Task
+from onnx_subprune.runtime.spill import Shelf
+from onnx_subprune.runtime.threads import alongside
+
+
+class State:
+    """What the walk and its refits work on. choices and weights grow as it goes; order: the contractions, in topological order."""
+
+    def __init__(self, task: Task, models: Lockstep) -> None:
+        self.task, self.models = task, models
+        self.choices = dict(task.choices)
+        self.weights = Shelf[Use](task.memory // 8)
+        self.order = sorted(task.graph.contractions, key=lambda item: task.network.position[item.node])
+        self.pairing = Pairing(task, self.order, self.weights)
+
+    def layer(self, contraction: Contraction) -> Layer:
+        """Return the contraction as it is by now.
+
+        Where targets are those of the original weights, dropped outputs count as the others do.
+        """
+        choices = self.choices if isinstance(self.task.formulation, Asymmetric) else {}
+        return layer_of(self.task.network, self.task.graph, contraction, choices)
+
+    def alive(self, layer: Layer) -> Mask:
+        """Return which columns of the layer have not been dropped."""
+        return alive_columns(self.task.graph, self.choices, layer.contraction, layer.kernel, layer.weights)
+
+    def halves(self, ask: Ask) -> list[Regression]:
+        """Return the moments of the even and of the odd chunks."""
+        sums = ((half,) for half in self.models.collect(ask))
+        return [*alongside(lambda half: half.moments(), sums, self.task.running.cores)]
+
+    def whole(self, ask: Ask) -> Regression:
+        """Return the moments of all chunks."""
+        return united(self.models.collect(ask)).moments()
+
+    def take(self, layer: Layer, found: Fit) -> None:
+        """Put new weights and bias into the pruned model."""
+        for use, value in layer.constants(found, self.task.network).items():
+            self.weights[use] = value
+            if not isinstance(self.task.formulation, Layerwise):
+                self.models.override(use, value)

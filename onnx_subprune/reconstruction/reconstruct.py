@@ -1,0 +1,42 @@
+"""From a task to choices and weights: what is chosen beforehand, the walk through what that leaves, and its weights put back."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from onnx_subprune.calibration.streaming.original import Original
+from onnx_subprune.graph.channels import ChannelGroup, Use
+from onnx_subprune.reconstruction.compaction import presliced
+from onnx_subprune.reconstruction.layer_by_layer import Walk
+from onnx_subprune.reconstruction.settings import Asymmetric, Reconstruction
+from onnx_subprune.reconstruction.shared_groups import choose_apart, far_apart
+from onnx_subprune.reconstruction.task import Task
+from onnx_subprune.runtime.spill import Shelf
+
+
+def reconstruct(task: Task) -> Reconstruction:
+    """Walk through the model once; see the module."""
+    groups = [group for group in task.graph.groups if task.widths.get(group.name, group.width) < group.width]
+    start = task.clock()
+    apart = [group for group in groups if far_apart(group) and group.name not in task.choices]
+    choices = choose_apart(task, apart) if apart else task.choices
+    chosen = task.clock() - start
+    found = _walked(replace(task, choices=choices), groups)
+    return replace(found, seconds={**found.seconds, "calibrate": found.seconds["calibrate"] + chosen})
+
+
+def _walked(task: Task, groups: Sequence[ChannelGroup]) -> Reconstruction:
+    """Walk on what is left of the model after what has been chosen already."""
+    original = Original(network=task.network) if isinstance(task.formulation, Asymmetric) else None
+    supports = {group.name: task.choices[group.name].support for group in groups if group.name in task.choices}
+    sliced = presliced(task.network, task.graph, supports) if original is not None else None
+    if sliced is None:
+        with task.executor.begin(task.network, task.data, task.running, task.memory, original=original) as models:
+            return Walk(task, groups, models).run()
+    left = [group for group in sliced.graph.groups if task.widths.get(group.name, group.width) < group.width]
+    smaller = replace(task, network=sliced.network, graph=sliced.graph, choices={})
+    with task.executor.begin(sliced.network, task.data, task.running, task.memory, original=sliced.original) as models:
+        found = Walk(smaller, left, models, sliced.lost).run()
+    weights = Shelf[Use](task.memory // 8)
+    for use, value in found.weights.items():
+        weights[use] = sliced.whole(use, value)
+    return replace(found, choices={**task.choices, **found.choices}, weights=weights)

@@ -1,0 +1,77 @@
+"""What follows the first fit of a layer: targets renewed by the activation behind it, and refits together with the producer of its input."""
+
+from onnx_subprune.calibration.streaming.target import Aim
+from onnx_subprune.reconstruction.fit import Fit, Known, fit_again
+from onnx_subprune.reconstruction.layer import Layer
+from onnx_subprune.reconstruction.producers.joint_refit import WORTH, Joint, Pruned
+from onnx_subprune.reconstruction.producers.paths import Way
+from onnx_subprune.reconstruction.progress import State
+from onnx_subprune.reconstruction.requests import aimed
+from onnx_subprune.reconstruction.settings import Asymmetric
+
+
+class Refitting:
+    """The refits of one layer towards its aim, on inputs that no choice changes any more."""
+
+    def __init__(self, state: State, layer: Layer, aim: Aim) -> None:
+        self._state, self._layer, self._aim = state, layer, aim
+        self._alive, self._way = state.alive(layer), state.pairing.way(layer.contraction)
+
+    def settled(self, found: Fit, known: Known) -> Fit:
+        """Return the last fit after `found`, which was made with `known`; the pruned model has it."""
+        state, rounds = self._state, self._rounds()
+        if self._way is not None and self._alive.any():
+            first = self._renewed(found, known, max(0, rounds - 1))
+            found, known = self._refitted_jointly(self._way, first, known)
+            rounds = min(rounds, 1) if found is first else 0  # the refits with the producer renew it too
+        found = self._renewed(found, known, rounds)
+        state.pairing.remember(self._layer.contraction, known.whole)
+        return found
+
+    def _rounds(self) -> int:
+        """How often the target is to be renewed."""
+        task = self._state.task
+        tells = self._aim.flat is not None and self._layer.bias is not None and isinstance(task.formulation, Asymmetric)
+        return task.refit.rounds if tells and task.refit is not None else 0
+
+    def _renewed(self, found: Fit, known: Known, rounds: int) -> Fit:
+        """Fit to targets that differ from what the layer now puts out only where the activation behind sees it."""
+        if not rounds:
+            return found
+        ask = aimed(self._state.task, self._layer, self._aim, self._alive, renew=True, with_gram=False)
+        for _ in range(rounds):
+            found = fit_again(self._state.whole(ask), found, self._alive, known)
+            self._state.take(self._layer, found)
+        return found
+
+    def _refitted_jointly(self, way: Way, found: Fit, known: Known) -> tuple[Fit, Known]:
+        """Refit the layer, fitted so far with `known`, together with the producer of its input; see `joint`."""
+        state, task, reader, alive = self._state, self._state.task, self._layer, self._alive
+        ask = aimed(task, reader, self._aim, alive, renew=self._aim.flat is not None)
+        producer = state.layer(way.producer)
+        source = state.pairing.source(producer, state.alive(producer), ask)
+        pruned = Pruned(
+            network=task.network,
+            models=state.models,
+            weights=state.weights,
+            position=state.pairing.anchor(reader.contraction),
+            held=(ask.input,),
+            threads=task.running.cores,
+        )
+        joint, fits = Joint(pruned, way, ask, source), [(found, known)]
+
+        def refit() -> None:
+            other = Known(threads=task.running.cores)  # of other inputs; but the ridge stays
+            fits.append((fit_again(state.whole(ask), fits[-1][0], alive, other), other))
+            state.take(reader, fits[-1][0])
+
+        assert task.refit is not None, "layers are refitted jointly where they are refitted"
+        for _ in range(source.lasting * task.refit.joint):
+            fall = joint.step(refit)
+            if fall > 0.0:
+                del fits[:-1]
+            else:
+                del fits[1:]  # all stays as it was
+            if fall < WORTH / source.lasting:
+                break
+        return fits[-1]

@@ -1,0 +1,67 @@
+"""The questions of the walk: moments of which inputs against which targets, and how much of the data they are of."""
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune._typing import Mask
+from onnx_subprune.calibration.streaming.request import Ask
+from onnx_subprune.calibration.streaming.target import Aim
+from onnx_subprune.graph.channels import Contraction
+from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, Kernel
+from onnx_subprune.reconstruction.layer import Layer
+from onnx_subprune.reconstruction.task import Task
+
+
+def aimed(
+    task: Task,
+    layer: Layer,
+    aim: Aim,
+    alive: Mask,
+    *,
+    renew: bool = False,
+    with_gram: bool = True,
+) -> Ask:
+    """Ask for moments against the original's aim; with `renew`, against what of it the activation behind can tell apart.
+
+    Of large maps some samples are enough.
+    """
+    every = every_of(task, layer.contraction, layer.kernel, layer.weights.shape[1])
+    return Ask(
+        node=layer.node,
+        kernel=layer.kernel,
+        input=layer.contraction.input.tensor,
+        aim=aim.on(layer.outputs),
+        axis=layer.contraction.output.index,
+        renew=renew,
+        with_gram=with_gram,
+        positions=task.running.positions_of(-(-task.data.samples // every), layer.weights.shape[1]),
+        channels=living_channels(layer.kernel, alive),
+        outputs=layer.outputs,
+        every=every,
+    )
+
+
+def every_of(task: Task, contraction: Contraction, kernel: Kernel, columns: int) -> int:
+    """Return of how many samples one is enough for a contraction with so many columns a group."""
+    shape = task.graph.observation.shapes[contraction.output.tensor]
+    return task.running.every_of(task.data.samples, output_count(kernel, shape), columns)
+
+
+def input_of(contraction: Contraction, kernel: Kernel, every: int = 1) -> Ask:
+    """Ask for moments of the input alone, over all positions: layerwise selection is the paper's, and files of statistics have the same."""
+    return Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor, every=every)
+
+
+def output_count(kernel: Kernel, shape: Sequence[int]) -> int:
+    """Return the output positions of a sample, from the shape of the output."""
+    return prod(shape[2:]) if kernel.kind in CONVOLUTIONS else prod(shape[1:-1])
+
+
+def living_channels(kernel: Kernel, alive: Mask) -> NDArray[np.int64] | None:
+    """Return the channels of the input that are not dropped, None for all; where there is one convolution group. One of no use if none is left."""
+    if kernel.groups > 1 or alive.all():
+        return None
+    return np.flatnonzero(alive[:: kernel.taps]) if alive.any() else np.zeros(1, np.int64)

@@ -1,0 +1,1 @@
+"""onnxruntime and the operating system: sessions, memory, threads. Knows no graph."""

@@ -1,0 +1,250 @@
+"""The only door to onnxruntime: sessions, observation of intermediate tensors, latency.
+
+All sessions run on the CPU. Failures come out as one-line errors of this package.
+"""
+
+import contextlib
+import math
+import platform
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from onnx import (
+    ModelProto,
+    NodeProto,
+    OperatorSetIdProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+
+from onnx_subprune._typing import Array
+from onnx_subprune.errors import DataError, ModelError
+from onnx_subprune.runtime.weights import Model, Split, light, source, weight_bytes
+
+SMALL = 4096
+"""Integer tensors of at most this many elements are observed with their values."""
+LARGE = 2**30
+"""Models with more bytes of weights are run without a second, packed copy of them, which is faster for small ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of a model; a dimension is a number, a name, or None where it is not known."""
+
+    name: str
+    shape: tuple[int | str | None, ...]
+    dtype: np.dtype[np.generic]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observed:
+    """What one run shows of a tensor; `value` only of small integer ones."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    value: Array | None
+
+
+class Session:
+    """A model, ready to run.
+
+    model: in memory, a path, or serialized. Large weights are handed over by their address, or mapped from their side file.
+    folder: where side files of an in-memory model lie. optimize: False for onnxruntime's graph optimizations off (verification).
+    threads: None for as many as there are cores. Raises ModelError if onnxruntime refuses the model.
+    """
+
+    def __init__(
+        self,
+        model: "Model | Path | bytes",
+        *,
+        optimize: bool = True,
+        threads: int | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        level = ort.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+        if (
+            not optimize
+        ):  # shapes are taken as soon as a tensor is there, so that the tensor can go (see observe_shapes)
+            options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+        options.intra_op_num_threads = threads or 0
+        options.inter_op_num_threads = 1
+        # Idle threads that spin take the cores from the linear algebra. The memory arena stays: without it, no run was faster and
+        # most took more memory.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if folder is not None:
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(folder.resolve())
+            )
+        if not isinstance(model, (Path, bytes)) and weight_bytes(model) > LARGE:
+            options.add_session_config_entry("session.disable_prepacking", "1")  # a second copy of the weights
+        text, apart = source(model)
+        values = [
+            ort.OrtValue.ortvalue_from_numpy_with_onnx_type(numpy_helper.to_array(tensor), tensor.data_type)
+            for tensor in apart.values()
+        ]
+        options.add_external_initializers(list(apart), values)
+        try:
+            self._session = ort.InferenceSession(text, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise ModelError(f"onnxruntime cannot load the model: {_line(error)}") from error
+        self._session._model_bytes = None  # it would keep them for other providers: as much memory again as the weights
+        self.inputs = tuple(_port(item) for item in self._session.get_inputs())
+        self.outputs = tuple(_port(item) for item in self._session.get_outputs())
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Return the outputs (all of them by default) by name.
+
+        float8 arrives as its bytes in uint8. Raises DataError if `feeds` do not fit the declared inputs, ModelError if the run
+        fails, or if an output is bfloat16 or has 4 bits, which onnxruntime cannot hand to NumPy.
+        """
+        names = list(outputs) if outputs is not None else [port.name for port in self.outputs]
+        with _running():
+            return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+
+    def fill(self, feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        """Write the outputs into arrays of the right shape and type, C-contiguous like the feeds: no copy is made. Raises as `run` does."""
+        binding = self._session.io_binding()
+        with _running():
+            for name, array in feeds.items():
+                binding.bind_cpu_input(name, array)
+            for name, array in outputs.items():
+                binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+            self._session.run_with_iobinding(binding)
+
+
+@contextlib.contextmanager
+def _running() -> Iterator[None]:
+    try:
+        yield
+    except (InvalidArgument, ValueError) as error:
+        text = _line(error)
+        about_feeds = "input" in text and "while running" not in text
+        kind = DataError if about_feeds else ModelError
+        raise kind(f"onnxruntime cannot run the model{' on these inputs' * about_feeds}: {text}") from error
+    except Exception as error:  # onnxruntime's exceptions have no common base
+        raise ModelError(f"onnxruntime cannot run the model: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(re.sub(r"\[ONNXRuntimeError\] : \d+ : |/onnxruntime_src/\S*/", "", str(error)).split())
+    return text if len(text) <= 300 else text[:299] + "…"
+
+
+def _with_outputs(model: ModelProto, outputs: Sequence[str], nodes: Sequence[NodeProto] = ()) -> Split:
+    """`model` and `nodes`, with `outputs` among the outputs and without declared shapes, which may be stale.
+
+    The weights are not copied.
+    """
+    bare = light(model)
+    if nodes and not any(item.domain in ("", "ai.onnx") for item in bare.opset_import):
+        bare.opset_import.append(OperatorSetIdProto(domain="", version=13))
+    have = {value.name for value in bare.graph.output}
+    bare.graph.node.extend(nodes)
+    bare.graph.output.extend(ValueInfoProto(name=name) for name in dict.fromkeys(outputs) if name not in have)
+    return Split(bare, model.graph.initializer)
+
+
+_KINDS = {"float": "float32", "double": "float64", "float8e4m3fn": "float8_e4m3fn", "float8e5m2": "float8_e5m2"}
+_WITHOUT_SHAPE = frozenset(f"tensor({name})" for name in ("int4", "uint4", "int2", "uint2", "float4e2m1"))
+"""Element types that onnxruntime's Shape operator does not take."""
+
+
+def _port(item: ort.NodeArg) -> Port:
+    return Port(item.name, tuple(item.shape), _dtype(str(item.type)))
+
+
+def _dtype(kind: str) -> np.dtype[np.generic]:
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    try:
+        return np.dtype(_KINDS.get(name, name))
+    except TypeError:  # strings, sequences, optionals
+        return np.dtype(object)
+
+
+def _without_large_weights(model: ModelProto) -> ModelProto:
+    """`model` with its large weights as inputs: enough to tell the types of its tensors, at no cost in memory."""
+    graph = model.graph
+    large = [tensor for tensor in graph.initializer if math.prod(tensor.dims) > SMALL]
+    left_out, declared = {tensor.name for tensor in large}, {value.name for value in graph.input}
+    bare = light(model)
+    bare.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name not in left_out)
+    bare.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in large
+        if tensor.name not in declared
+    )
+    return bare
+
+
+def _types(model: ModelProto, names: Sequence[str], folder: Path | None) -> dict[str, str]:
+    """Types of tensors as onnxruntime spells them."""
+    try:
+        probe = Session(_with_outputs(_without_large_weights(model), names), optimize=False, folder=folder)
+    except ModelError:  # some operators take constants only
+        probe = Session(_with_outputs(model, names), optimize=False, folder=folder)
+    return {item.name: str(item.type) for item in probe._session.get_outputs()}
+
+
+def observe(
+    model: ModelProto, feeds: Mapping[str, Array], names: Sequence[str], folder: Path | None = None
+) -> dict[str, Array]:
+    """Run `model` once, optimizations off, and return the tensors `names`, which may be intermediate ones."""
+    return Session(_with_outputs(model, names), optimize=False, folder=folder).run(feeds, names)
+
+
+def observe_shapes(model: ModelProto, feeds: Mapping[str, Array], folder: Path | None = None) -> dict[str, Observed]:
+    """Run `model` once, optimizations off, and return what every tensor of its main graph looks like, `feeds` included.
+
+    Left out: sequences, optionals and 4-bit tensors. The graph itself tells the shapes, so that only small tensors come out and no more
+    activations are alive than in an ordinary run.
+    """
+    names = [name for node in model.graph.node for name in node.output if name]
+    kinds = _types(model, names, folder)
+    tensors = [name for name in names if kinds[name].startswith("tensor(") and kinds[name] not in _WITHOUT_SHAPE]
+    dtypes = {name: _dtype(kinds[name]) for name in tensors}
+    integers = [name for name in tensors if dtypes[name].kind in "iub"]
+    shape_of = {name: f"shape of {name}, observed" for name in tensors}
+    nodes = [NodeProto(op_type="Shape", input=[name], output=[shape]) for name, shape in shape_of.items()]
+    wanted = [*shape_of.values(), *integers]
+    seen = Session(_with_outputs(model, wanted, nodes), optimize=False, folder=folder).run(feeds, wanted)
+    found = {name: Observed(array.shape, array.dtype, _small(array)) for name, array in feeds.items()}
+    for name, shape in shape_of.items():
+        value = _small(seen[name]) if name in seen else None
+        found[name] = Observed(tuple(seen[shape].tolist()), dtypes[name], value)
+    return found
+
+
+def _small(array: Array) -> Array | None:
+    return np.array(array) if array.size <= SMALL and array.dtype.kind in "iub" else None
+
+
+def environment() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    packages = ("onnx", "onnxruntime", "numpy", "scipy")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: version(name) for name in packages},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Runnable:
+    """A model in memory, with the folder of its side files, or the path of one."""
+
+    model: ModelProto | Path
+    folder: Path | None = None
+
+    def session(self, *, threads: int | None = None, optimize: bool = True) -> Session:
+        """Return a session for it."""
+        return Session(self.model, optimize=optimize, threads=threads, folder=self.folder)

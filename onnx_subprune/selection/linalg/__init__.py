@@ -1,0 +1,1 @@
+"""The linear algebra behind selection and refits."""

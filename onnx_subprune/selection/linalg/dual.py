@@ -1,0 +1,82 @@
+"""Ridge regression from the rows themselves, where there are fewer of them than columns.
+
+    X = W + B'(B B' + lam I)^-1 (T - B W),    lam = strength * mean(diag B'B)
+
+is the X of `ridge` with n x n matrices alone. On other rows B2, T2 its output is B2 W + (B2 B')(B B' + lam I)^-1 (T - B W), so that
+cross-validation needs the weights W once and no X at all. B and T are float64; W may be float32, and X has its type.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from onnx_subprune._typing import Float64
+from onnx_subprune.selection.linalg.ridge import Validation, Weights, downhill, likely
+
+STRIP = 256
+"""Columns of W that are float64 at once."""
+
+
+def product(rows: Float64, weights: Weights) -> Float64:
+    """Return rows @ weights, (n, m) float64, without a float64 copy of all weights (p, m)."""
+    found = np.empty((len(rows), weights.shape[1]))
+    for start in range(0, weights.shape[1], STRIP):
+        part = slice(start, start + STRIP)
+        found[:, part] = rows @ weights[:, part].astype(np.float64, copy=False)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Dual:
+    """The rows of some samples: input B (n, p), target T (n, m)."""
+
+    input: Float64
+    target: Float64
+
+    @property
+    def energy(self) -> float:
+        """Energy of the target."""
+        return float(np.sum(self.target**2))
+
+    def loss(self, weights: Weights) -> float:
+        """Return the squared error of `weights` less the energy of the target."""
+        return float(np.sum((self.target - product(self.input, weights)) ** 2)) - self.energy
+
+    def validated(self, other: "Dual", prior: Weights, strengths: Sequence[float], threads: int = 1) -> Validation:
+        """Return the best of `strengths`, each fitted on these or the other rows and judged on the rest."""
+        energy = self.energy + other.energy
+        if energy <= 0.0:
+            return Validation(strengths[-1], 0.0, 0.0)
+        left = [item.target - product(item.input, prior) for item in (self, other)]
+        between = self.input @ other.input.T
+
+        def loss(place: int) -> float:
+            one, two = (item._solved(rest, strengths[place]) for item, rest in zip((self, other), left, strict=True))
+            return float(np.sum((left[1] - between.T @ one) ** 2) + np.sum((left[0] - between @ two) ** 2))
+
+        start = likely(strengths, self.input.shape[1], len(self.input))
+        best, error = downhill(loss, len(strengths), start)
+        return Validation(strengths[best], error / energy, float(sum(np.sum(rest**2) for rest in left)) / energy)
+
+    def ridged(self, prior: Weights, strength: float, threads: int = 1) -> Weights:
+        """Return X, (p, m), laid out as `prior`."""
+        solved = self._solved(self.target - product(self.input, prior), strength)
+        weights = prior.copy(order="K")
+        for start in range(0, weights.shape[1], STRIP):
+            part = slice(start, start + STRIP)
+            weights[:, part] += self.input.T @ solved[:, part]
+        return weights
+
+    @cached_property
+    def _factored(self) -> tuple[Float64, Float64]:
+        values, vectors = np.linalg.eigh(self.input @ self.input.T)
+        return np.maximum(values, 0.0), vectors
+
+    def _solved(self, rest: Float64, strength: float) -> Float64:
+        """(B B' + lam I)^-1 rest; nothing in directions without energy."""
+        values, vectors = self._factored
+        pulled = values + strength * float(values.sum()) / max(self.input.shape[1], 1)
+        inverse = np.divide(1.0, pulled, out=np.zeros_like(pulled), where=pulled > 0.0)
+        return np.asarray(vectors @ (inverse[:, None] * (vectors.T @ rest)))

@@ -1,0 +1,208 @@
+"""Least squares on moments, pulled towards prior weights.
+
+    X = (G + lam I)^-1 (C + lam W),    lam = strength * mean(diag G)
+
+minimises ||T - B X||^2 + lam ||X - W||^2. The strength is chosen by cross-validation on the moments of two disjoint halves: X is
+fitted on one and judged on the other by tr(X'GX) - 2 tr(X'C), which is its error up to the energy of the target.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune._typing import Float64
+from onnx_subprune.selection.linalg.lapack import cholesky, solved
+from onnx_subprune.selection.linalg.lowrank import Gram
+
+Weights = NDArray[np.float64] | NDArray[np.float32]
+Solver = Callable[[Float64], Float64]
+
+STRENGTHS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+TARGETS = 128
+"""About so many targets, of more, are fitted and judged to find the best strength: it is one for all of them."""
+LIKELY = 1 / 3
+"""The best strength is most often near this many times the number of columns for a row; the search begins there."""
+DEPENDENT = 1e-9
+"""Of columns with energies scaled to about 1, directions with less than this share of the largest count as linearly dependent."""
+
+
+class Factors:
+    """Factorizations of the ridged grams of one contraction, within `limit` bytes: only targets change when they are renewed.
+
+    `of` gives those of one gram, under a name that stands for it.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.left = limit
+        self._known: dict[int, Factored] = {}
+
+    def of(self, name: int) -> "Factored":
+        """Return what is known of the gram called `name`."""
+        return self._known.setdefault(name, Factored(self))
+
+
+class Factored:
+    """The solvers of one gram by strength."""
+
+    def __init__(self, kept: Factors) -> None:
+        self._kept = kept
+        self._solvers: dict[float, Solver] = {}
+
+    def solver(self, strength: float, ridged: Callable[[], Float64], threads: int) -> "Solver":
+        """Return the solver at `strength`, made of `ridged()` if it is not known."""
+        known = self._solvers.get(strength)
+        if known is not None:
+            return known
+        gram = ridged()
+        made = factorized(gram, threads)
+        if gram.nbytes <= self._kept.left:
+            self._kept.left -= gram.nbytes
+            self._solvers[strength] = made
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What cross-validation found: the best strength, its held-out error and that of the prior weights, relative to the energy judged."""
+
+    strength: float
+    error: float
+    prior_error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Normal:
+    """The normal equations of so many rows: gram (p, p), cross (p, m), energies (m,) of the targets; `factored`: what is known of the gram."""
+
+    gram: Float64
+    cross: Float64
+    energies: Float64
+    rows: float
+    factored: Factored | None = None
+
+    @property
+    def energy(self) -> float:
+        """Energy of all targets."""
+        return float(self.energies.sum())
+
+    def every(self, apart: int) -> "Normal":
+        """Return the equations of one target in so many."""
+        return replace(self, cross=self.cross[:, ::apart], energies=self.energies[::apart])
+
+    def loss(self, weights: Weights) -> float:
+        """Return the squared error of `weights` less the energy of the target."""
+        return float(np.sum(weights * (self.gram @ weights)) - 2.0 * np.sum(weights * self.cross))
+
+    def validated(self, other: "Normal", prior: Weights, strengths: Sequence[float], threads: int = 1) -> Validation:
+        """Return the best of `strengths`, each fitted on one of the two and judged on the other; with 2 `threads`, side by side."""
+        return cross_validated(self, other, prior, strengths, threads)
+
+    def ridged(self, prior: Weights, strength: float, threads: int = 1) -> Weights:
+        """Return the weights X of the module's formula, (p, m)."""
+        return ridge(self.gram, self.cross, prior, strength, self.factored, threads)
+
+
+def scales(gram: Gram) -> Float64:
+    """Return powers of two, (p,), that bring each column's energy to about 1 without rounding; 0 for columns without any."""
+    energies = gram.diagonal()
+    return np.where(energies > 0.0, np.ldexp(1.0, -(np.frexp(energies)[1] // 2)), 0.0)
+
+
+def pseudo_solve(gram: Float64, cross: Float64) -> Float64:
+    """Return weights X with G X = C, as far as there are any; dependent directions get no weight.
+
+    Dependence is judged with every column scaled to an energy of about 1: a channel may be small without being superfluous.
+    """
+    return factorized(gram)(cross)
+
+
+def factorized(gram: Float64, threads: int = 1) -> Solver:
+    """Return what `pseudo_solve` does with `gram`, for any cross; `threads` share in it where there are many targets."""
+    if not len(gram):
+        return np.zeros_like
+    energies = np.diagonal(gram)
+    try:
+        factor = cholesky(gram)
+        if np.all(np.diagonal(factor) ** 2 > DEPENDENT * energies):  # pivots scale with their columns
+            return lambda cross: solved(factor, cross, threads)
+    except np.linalg.LinAlgError:
+        pass
+    scale = scales(gram)[:, None]
+    values, vectors = np.linalg.eigh(gram * scale * scale.T)
+    use = values > DEPENDENT * values[-1]
+    basis, energies = vectors[:, use], values[use, None]
+    return lambda cross: np.asarray(scale * (basis @ ((basis.T @ (scale * cross)) / energies)))
+
+
+def ridge(
+    gram: Float64, cross: Float64, prior: Weights, strength: float, factored: Factored | None = None, threads: int = 1
+) -> Weights:
+    """Return the weights X of the module's formula, (p, m); strength 0 is plain least squares."""
+    if strength == 0.0:
+        return pseudo_solve(gram, cross)
+    pull = strength * float(np.mean(np.diagonal(gram)))
+    if pull <= 0.0:
+        return prior.copy()
+
+    def ridged() -> Float64:
+        found = gram.copy()
+        found[np.diag_indices(len(gram))] += pull
+        return found
+
+    solver = factorized(ridged(), threads) if factored is None else factored.solver(strength, ridged, threads)
+    return solver(cross + pull * prior)
+
+
+def cross_validated(
+    first: Normal, second: Normal, prior: Weights, strengths: Sequence[float] = STRENGTHS, threads: int = 1
+) -> Validation:
+    """Return the best of `strengths`, each fitted on one half and judged on the other, both ways; on about `TARGETS` of the targets."""
+    apart = max(1, prior.shape[1] // TARGETS)
+    first, second, prior = first.every(apart), second.every(apart), prior[:, ::apart]
+    energy = first.energy + second.energy
+    if energy <= 0.0:
+        return Validation(strengths[-1], 0.0, 0.0)
+
+    def both_ways(loss: Callable[[Normal, Normal], float]) -> float:
+        if threads < 2:
+            return loss(first, second) + loss(second, first)
+        with ThreadPoolExecutor(1) as pool:
+            there = pool.submit(loss, first, second)
+            back = loss(second, first)
+            return there.result() + back
+
+    def fitted(place: int) -> float:
+        def one_way(half: Normal, other: Normal) -> float:
+            return other.loss(ridge(half.gram, half.cross, prior, strengths[place]))
+
+        return both_ways(one_way)
+
+    best, least = downhill(fitted, len(strengths), likely(strengths, len(prior), first.rows))
+    plain = both_ways(lambda _, other: other.loss(prior))
+    return Validation(strengths[best], 1.0 + least / energy, 1.0 + plain / energy)
+
+
+def likely(strengths: Sequence[float], columns: int, rows: float) -> int:
+    """Return which of `strengths`, which rise, is most likely the best for so many columns and rows."""
+    guess = np.log(max(LIKELY * columns / rows, 1e-300))
+    return int(np.argmin(np.abs(np.log(np.maximum(strengths, 1e-300)) - guess)))
+
+
+def downhill(loss: Callable[[int], float], count: int, start: int) -> tuple[int, float]:
+    """Return the place below `count` with the least loss downhill from `start`, and that loss: a handful of fits instead of all."""
+    losses: dict[int, float] = {}
+
+    def known(place: int) -> float:
+        if not 0 <= place < count:
+            return float("inf")
+        if place not in losses:
+            losses[place] = loss(place)
+        return losses[place]
+
+    best = start
+    while known(better := min((best - 1, best + 1), key=known)) < known(best):
+        best = better
+    return best, known(best)

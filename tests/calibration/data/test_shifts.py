@@ -1,0 +1,122 @@
+"""Images moved by a pixel: which inputs are images, where copies go, and when they are made unasked."""
+
+import numpy as np
+import pytest
+
+from onnx_subprune import Channels, Params, Resources, prune, sensitivity
+from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.calibration.data.shifts import MOVES, augmented, few_samples, moved, shifted
+from onnx_subprune.calibration.data.shifts import images as images_of
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.budgets import trials_of
+from tests.conftest import MODELS
+from tests.networks.net import Net
+
+LENET, DENSE, RESNET = (MODELS / f"{name}_fashion.onnx" for name in ("lenet", "lenet_300_100", "resnet"))
+
+
+def of(samples, chunk):
+    x = np.arange(samples * 12, dtype=np.float32).reshape(samples, 1, 3, 4)
+    return Calibration(arrays={"image": x, "other": np.arange(samples)[:, None]}, chunk=chunk)
+
+
+def test_a_move_repeats_the_border():
+    x = np.arange(6.0).reshape(1, 1, 2, 3)
+    assert moved(x, 0, 1).tolist() == [[[[0, 0, 1], [3, 3, 4]]]]
+    assert moved(x, -1, 0).tolist() == [[[[3, 4, 5], [3, 4, 5]]]]
+    assert np.array_equal(moved(x, 0, 0), x)
+
+
+@pytest.mark.parametrize(("samples", "even"), [(8, 8), (10, 8), (14, 12), (3, 0)])
+def test_a_copy_lies_in_the_same_half_as_its_original(samples, even):
+    data = of(samples, 2)
+    found = shifted(data, ("image",))
+    assert found.samples == samples + even * len(MOVES)
+    halves = {}
+    for number, chunk in enumerate(found.chunks()):
+        for origin in chunk["other"].ravel():
+            halves.setdefault(int(origin), set()).add(number % 2)
+    assert all(len(half) == 1 for half in halves.values())
+
+
+def test_other_inputs_go_along_unmoved():
+    data = of(4, 2)
+    found = shifted(data, ("image",))
+    for copy, move in enumerate(MOVES, 1):
+        rows = slice(4 * copy, 4 * copy + 4)
+        assert np.array_equal(found.arrays["other"][rows], data.arrays["other"])
+        assert np.array_equal(found.arrays["image"][rows], moved(data.arrays["image"], *move))
+
+
+def test_what_convolutions_read_are_images():
+    assert images_of(load(LENET)) == ("input",)
+    assert images_of(load(RESNET)) == ("input",)
+    assert images_of(load(DENSE)) == ()
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_an_input_that_something_else_reads_is_none(elsewhere):
+    n = Net()
+    x = n.input(["N", 3, 8, 8])
+    y = n.conv(n("Relu", n("Mul", x, n.constant(np.float32(2)))), 4, 3)
+    y = n("Add", n("ReduceMean", y), n("ReduceMean", x)) if elsewhere else y
+    n.output(y)
+    assert images_of(load(n.model())) == (() if elsewhere else ("x",))
+
+
+def test_copies_are_made_where_samples_are_few_and_a_pass_is_short(images):
+    data = Calibration(arrays={"input": images[:128]}, chunk=32)
+    for path, expected in ((LENET, 5 * 128), (RESNET, 128), (DENSE, 128)):
+        network = load(path)
+        graph = trace(network)
+        assert augmented(data, network, graph, 1e6, shifts=None).samples == expected, path.name
+        assert augmented(data, network, graph, 1e9, shifts=None).samples == 128
+        assert augmented(data, network, graph, 1e6, shifts=False).samples == 128
+    network = load(RESNET)
+    assert augmented(data, network, trace(network), 1e9, shifts=True).samples == 5 * 128
+
+
+def test_enough_samples_need_no_copies():
+    network = load(LENET)
+    graph = trace(network)
+    assert few_samples(network, graph, 512, 5)
+    assert not few_samples(network, graph, 20_000, 5)
+
+
+def test_pruning_says_whether_it_moved_images(images):
+    few = images[:64]
+    with_copies = prune(LENET, few, budget=Channels(0.5), resources=Resources(shifts=True))
+    without = prune(LENET, few, budget=Channels(0.5), resources=Resources(shifts=False))
+    assert with_copies.report.settings["shifts"] is True
+    assert without.report.settings["shifts"] is False
+    assert with_copies.report.data == without.report.data
+    assert with_copies.model.SerializeToString() != without.model.SerializeToString()
+
+
+def test_samples_that_the_trials_judge_by_are_not_fitted():
+    data = of(256, 32)
+    trials = trials_of(data, 1.0, 4, 6, lambda part: shifted(part, ("image",)))
+    fitted, judged = (set(part.arrays["other"].ravel().tolist()) for part in (trials.fitted, trials.judged))
+    assert fitted | judged == set(range(256))
+    assert not fitted & judged
+    assert (trials.most, trials.cheap) == (6, True)
+
+
+@pytest.mark.parametrize(
+    ("samples", "macs", "groups", "expected"),
+    [(512, 1e6, 12, 24), (512, 1e6, 13, 0), (512, 1e8, 4, 0), (255, 1e6, 4, 0)],
+)
+def test_widths_are_tried_unasked_where_that_is_quick_and_tells_something(samples, macs, groups, expected):
+    trials = trials_of(of(samples, 32), macs, groups, None, lambda part: part)
+    assert (trials.most if trials else 0) == expected
+
+
+def test_trials_find_widths_within_the_budget(images):
+    tried = prune(LENET, images[:64], budget=Params(0.4), resources=Resources(trials=4))
+    assert tried.report.params.after <= 0.4 * tried.report.params.before
+
+
+def test_sensitivities_are_those_of_the_same_samples(images):
+    with_copies, without = (sensitivity(LENET, images[:32], resources=Resources(shifts=s)) for s in (True, False))
+    assert [a.output.errors for a in with_copies] != [b.output.errors for b in without]

@@ -1,0 +1,171 @@
+"""The same result on a cluster as here, whatever happens to its workers."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from onnx_subprune import Asymmetric, Channels, Layerwise, Macs, Resources, Sequential, prune
+from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.cli import run
+from onnx_subprune.errors import ClusterError, DataError
+from tests.conftest import MODELS
+
+pytest.importorskip("distributed", reason="the extra [distributed] is not installed")
+import dask
+from distributed import Client, LocalCluster
+
+from onnx_subprune.calibration.dask.cluster import Cluster
+from onnx_subprune.calibration.dask.shipment import Mapped, Shipment
+
+LENET, RESNET = (MODELS / f"{name}_fashion.onnx" for name in ("lenet", "resnet"))
+ONE_THREAD = Resources(threads=1)
+
+
+@pytest.fixture(scope="module")
+def local_cluster():
+    # A local cluster looks 15 s after a loss whether a worker of that name has come back, and closes its nanny if not. A second loss
+    # at that very moment would be taken for the first, and the worker that has just been started again would go once more.
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as found,
+    ):
+        yield found
+
+
+@pytest.fixture
+def cluster(local_cluster):
+    with Client(local_cluster, set_as_default=False) as client:
+        client.wait_for_workers(2)
+        found = Cluster(client)
+        yield found
+        found.close()
+
+
+@pytest.mark.parametrize("formulation", [Asymmetric(), Sequential(), Layerwise()], ids=lambda item: type(item).__name__)
+def test_every_formulation_gives_the_same_bytes_on_a_cluster_as_here(cluster, images, formulation):
+    settings = {"budget": Macs(0.5), "formulation": formulation, "resources": ONE_THREAD}
+    here = prune(RESNET, images[:160], **settings).model.SerializeToString()
+    there = prune(RESNET, images[:160], executor=cluster, **settings).model.SerializeToString()
+    assert there == here
+    assert not cluster.lost
+
+
+def test_the_command_line_prunes_on_a_scheduler(tmp_path, local_cluster, few):
+    np.savez(tmp_path / "x.npz", input=few)
+    tokens = [
+        "prune",
+        str(LENET),
+        "OUT",
+        "--data",
+        str(tmp_path / "x.npz"),
+        "--quiet",
+        "--threads",
+        "1",
+        "--trials",
+        "0",
+    ]
+    written, before = [], local_cluster.scheduler.transition_counter
+    for name, more in (("here", []), ("there", ["--scheduler", local_cluster.scheduler_address])):
+        tokens[2] = str(tmp_path / name)
+        assert run([*tokens, *more]) == 0
+        written.append((tmp_path / name).read_bytes())
+    assert written[0] == written[1]
+    assert local_cluster.scheduler.transition_counter > before  # and the workers did it
+
+
+class KillingOnce:
+    """A progress watch that kills one worker in the middle of the walk."""
+
+    def __init__(self, client, stage, after):
+        self.client, self.stage, self.after, self.killed = client, stage, after, None
+
+    def __call__(self, stage, done, total):
+        if stage == self.stage and done == self.after and self.killed is None:
+            workers = self.client.run(os.getpid)
+            self.killed = sorted(workers)[0]
+            os.kill(workers[self.killed], signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("stage", "after"), [("surveying", 3), ("pruning", 6)])
+def test_a_lost_worker_costs_its_shard_and_nothing_else(cluster, images, stage, after):
+    settings = {"budget": Channels(0.5) if stage == "pruning" else Macs(0.5), "resources": ONE_THREAD}
+    some = images[:256]  # of large maps half of them are looked at: the others follow later, on a new worker too
+    here = prune(RESNET, some, **settings).model.SerializeToString()
+    killing = KillingOnce(cluster.client, stage, after)
+    there = prune(RESNET, some, executor=cluster, progress=killing, **settings).model.SerializeToString()
+    assert killing.killed is not None
+    assert there == here
+    assert len(cluster.lost) == 1
+
+
+def test_more_workers_than_chunks_are_not_all_used(cluster, images):
+    settings = {"budget": Channels(0.5), "resources": ONE_THREAD}
+    here = prune(LENET, images[:1], **settings).model.SerializeToString()
+    assert prune(LENET, images[:1], executor=cluster, **settings).model.SerializeToString() == here
+
+
+def test_an_error_on_a_worker_is_the_error_here(cluster, tmp_path, images):
+    path = tmp_path / "x.npy"
+    np.save(path, np.tile(images, (2, 1, 1, 1)))
+
+    def gone(stage, done, total):
+        path.unlink(missing_ok=True)
+
+    with pytest.raises(DataError, match="a worker cannot read it"):
+        prune(LENET, path, executor=cluster, resources=replace(ONE_THREAD, shifts=False), progress=gone)
+
+
+def test_mapped_data_travel_as_their_place_in_the_file(tmp_path):
+    values = np.random.default_rng(0).standard_normal((64, 100)).astype(np.float32)
+    np.save(tmp_path / "x.npy", values)
+    loaded = np.asarray(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    whole = Calibration(arrays={"a": loaded, "b": np.arange(64)}, chunk=8)
+    sent = pickle.dumps(Shipment.of(whole.part(2, 5)))
+    assert len(sent) < 2000
+    shipment = pickle.loads(sent)
+    assert isinstance(shipment.arrays["a"], Mapped)
+    arrived = shipment.open()
+    np.testing.assert_array_equal(arrived.arrays["a"], values[16:40])
+    np.testing.assert_array_equal(arrived.arrays["b"], np.arange(16, 40))
+    (tmp_path / "x.npy").write_bytes(b"short")
+    with pytest.raises(DataError, match=r"x\.npy"):
+        shipment.open()
+
+
+def test_a_missing_scheduler_is_one_line_and_exit_2(tmp_path, few, capsys):
+    np.savez(tmp_path / "x.npz", input=few)
+    tokens = ["prune", LENET, tmp_path / "o.onnx", "--data", tmp_path / "x.npz", "--scheduler", "tcp://127.0.0.1:9"]
+    assert run([str(token) for token in tokens]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len([line for line in lines if line.startswith("error: no scheduler at tcp://127.0.0.1:9")]) == 1
+
+
+def test_a_cluster_without_workers_says_so(monkeypatch):
+    monkeypatch.setattr("onnx_subprune.calibration.dask.cluster.PATIENCE", 0.2)
+    with LocalCluster(n_workers=0, dashboard_address=":0") as empty, Client(empty, set_as_default=False) as client:
+        cluster = Cluster(client)
+        with pytest.raises(ClusterError, match="no workers"):
+            cluster.places()
+        cluster.close()
+
+
+def test_a_missing_extra_says_what_to_install(tmp_path, few):
+    np.savez(tmp_path / "x.npz", input=few)
+    command = (
+        "import sys, importlib.util\n"
+        "found = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'distributed' else found(name, *rest)\n"
+        "from onnx_subprune.cli import run\n"
+        f"sys.exit(run(['prune', {str(LENET)!r}, {str(tmp_path / 'o')!r}, '--data', {str(tmp_path / 'x.npz')!r},"
+        " '--scheduler', 'tcp://127.0.0.1:9']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "pip install 'onnx-subprune[distributed]'" in done.stderr

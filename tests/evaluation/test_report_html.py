@@ -1,0 +1,133 @@
+"""HTML reports: self-contained, escaped, complete."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from onnx_subprune import Channels, Macs, Resources, prune, sensitivity
+from onnx_subprune.cli import run
+from onnx_subprune.evaluation.report.html import report_html, sensitivity_html
+from onnx_subprune.selection import Choice, Problem, conditioning
+from tests.conftest import MODELS
+
+LENET = MODELS / "lenet_fashion.onnx"
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Text, attributes and balance of the tags of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.text, self.tags, self.links = [], "", set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+        assert not any(name.startswith("on") for name, _ in attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        self.text += " " * (tag == "td")
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def report(images):
+    return prune(LENET, images[:96], budget=Macs(0.5), resources=Resources(samples=64)).report
+
+
+def test_a_page_needs_nothing_but_itself(report):
+    page = Page(report_html(report))
+    assert not page.open
+    assert not page.tags & {"script", "link", "iframe", "object"}
+    assert page.links
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in page.links)
+
+
+def test_a_page_shows_costs_fidelity_groups_consumers_reasons_settings_and_time(report):
+    text = " ".join(Page(report_html(report)).text.split())
+    for group in report.groups:
+        assert f"{group.name} {group.width[0]} → {group.width[1]}" in text
+        for item in group.consumers:
+            assert f"{item.node} {max(item.fitted_error, 0.0):.4f} {max(item.heldout_error, 0.0):.4f}" in text
+    for pinned in report.pinned:
+        assert pinned.reason in text
+    for wanted in ("32 samples", "logits", "latency (ms)", "Macs(fraction=0.5)", "sensitivity", report.model["sha256"]):
+        assert wanted in text, wanted
+
+
+def test_names_from_the_model_are_escaped(report):
+    evil = replace(report.groups[0], name="<script>alert(1)</script>")
+    page = Page(report_html(replace(report, groups=(evil, *report.groups[1:]))))
+    assert "script" not in page.tags
+    assert "<script>alert(1)</script>" in page.text
+
+
+def test_without_curves_and_latency_the_page_is_still_whole(images):
+    found = prune(LENET, images[:32], budget=Channels(0.5)).report
+    page = Page(report_html(replace(found, latency=None)))
+    assert not page.links
+    assert "latency" not in page.text
+
+
+def test_sensitivities_are_a_page_of_curves_the_steepest_first(images):
+    found = sensitivity(LENET, images[:32])
+    page = Page(sensitivity_html(found, "a&b"))
+    assert "a&b" in page.text
+    assert len(page.links) == len(found)
+    steepest = max(found, key=lambda item: max(item.output.errors))
+    assert page.text.index(steepest.name) == min(page.text.index(item.name) for item in found)
+
+
+def test_equal_reports_give_equal_pages(report):
+    assert report_html(report) == report_html(report)
+
+
+def test_both_commands_write_the_page(tmp_path, few):
+    np.save(tmp_path / "x.npy", few)
+    common = ["--data", str(tmp_path / "x.npy"), "--quiet", "--report"]
+    assert run(["prune", str(LENET), str(tmp_path / "s.onnx"), *common, str(tmp_path / "p.html")]) == 0
+    assert run(["sensitivity", str(LENET), *common, str(tmp_path / "s.html")]) == 0
+    for name in ("p.html", "s.html"):
+        assert not Page((tmp_path / name).read_text(encoding="utf-8")).open
+
+
+def test_a_missing_extra_is_one_line_before_any_work(tmp_path):
+    code = (
+        "import importlib.util as u\nfind = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name in ('jinja2', 'matplotlib') else find(name, *rest)\n"
+        "from onnx_subprune.cli import main\nmain()\n"
+    )
+    tokens = ["prune", LENET, tmp_path / "s.onnx", "--data", tmp_path / "missing.npz", "--report", tmp_path / "r.html"]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, tokens)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .*jinja2 and matplotlib.*pip install 'onnx-subprune\[report\]'\n", done.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_conditioning_is_the_eigenvalue_ratio_of_the_chosen_columns():
+    gram = np.diag([4.0, 1.0, 2.0, 0.0])
+    problem = Problem(
+        gram=gram, cross=np.ones((4, 1)), energy=9.0, columns=np.arange(4)[:, None], prior=np.zeros((4, 1))
+    )
+    assert conditioning([problem], (0, 1)) == 0.25
+    assert conditioning([problem], (0, 3)) == 0.0
+    assert conditioning([problem], ()) is None
+    assert Choice((0,), 0.0).conditioning is None
+
+
+def test_the_report_gives_the_conditioning_of_every_narrowed_group(report):
+    for group in report.groups:
+        if group.width[1] < group.width[0]:
+            assert 0.0 <= group.conditioning <= 1.0

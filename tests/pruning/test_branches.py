@@ -1,0 +1,150 @@
+"""Residual branches without channels: which may have none, and that the model without them is the masked one."""
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_subprune import Channels, Layerwise, Macs, Refit, Sequential, prune
+from onnx_subprune.evaluation.verification import law
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.surgery.surgery import Plan, apply
+from onnx_subprune.graph.tracing.branches import dispensable
+from onnx_subprune.graph.tracing.trace import trace
+from tests.conftest import MODELS
+from tests.networks.net import Net
+
+RESNET = MODELS / "resnet_fashion.onnx"
+
+
+def finished(net, x):
+    y = net.add("Flatten", net.gap(net.relu(x)))[0]
+    net.output(net.dense(y, net.width[x], 3), 2)
+    return net.model()
+
+
+def begun(**settings):
+    net = Net(**settings)
+    return net, net.relu(net.conv(net.input(["n", 3, 8, 8]), 8, 3))
+
+
+def plain(net, x):
+    return net("Add", net.conv(net.relu(net.conv(x, 6, 3)), 8, 3), x)
+
+
+def swapped(net, x):
+    return net("Add", x, net.conv(net.relu(net.conv(x, 6, 3)), 8, 3, bias=False))
+
+
+def normalized(net, x):
+    y = net.relu(net.bn(net.conv(x, 6, 3, bias=False)))
+    return net("Add", net.bn(net.bn(net.conv(y, 8, 3, bias=False))), x)
+
+
+def inverted(net, x):
+    y = net.relu(net.conv(x, 12))
+    return net("Add", net.bn(net.conv(net.relu(net.conv(y, 12, 3, group=12)), 8)), x)
+
+
+def projected(net, x):
+    return net("Add", net.conv(net.relu(net.conv(x, 6, 3)), 8, 3), net.conv(x, 8))
+
+
+@pytest.mark.parametrize("block", [plain, swapped, normalized, inverted, projected])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_model_without_a_branch_is_the_masked_one(block, alone):
+    net, x = begun(seed=3)
+    model = finished(net, block(net, block(net, x)))
+    network = Network(model)
+    graph = trace(network)
+    idle = dispensable(network, graph)
+    assert len(idle) == 2
+    supports = {name: [] for name in sorted(idle)[: 1 if alone else 2]}
+    if not alone:
+        supports |= {group.name: range(0, group.width, 2) for group in graph.groups if group.name not in idle}
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)}
+    assert law(network, graph, supports, feeds) < 1e-6
+    small = apply(network, graph, Plan(supports=supports))
+    onnx.checker.check_model(small, full_check=True)
+    read = {name for node in small.graph.node for name in node.input}
+    for tensor in small.graph.initializer:
+        assert 0 not in tensor.dims
+        assert tensor.name in read
+    gone = len(supports) if alone else 2
+    convs = (sum(node.op_type == "Conv" for node in item.graph.node) for item in (model, small))
+    assert next(convs) - next(convs) == gone * (3 if block is inverted else 2)
+
+
+def meeting(net, x):
+    """Two branches, and nothing else."""
+    one, other = (net.conv(net.relu(net.conv(x, 6, 3)), 8, 3) for _ in range(2))
+    return net("Add", one, other)
+
+
+def twice(net, x):
+    y = net.conv(net.relu(net.conv(x, 6, 3)), 8, 3)
+    return net("Add", y, y)
+
+
+def spread(net, x):
+    """A branch of one position a channel, which the sum spreads out."""
+    return net("Add", x, net.conv(net.relu(net.conv(net.gap(x), 6)), 8))
+
+
+def joined(net, x):
+    """The reader has other inputs too."""
+    both = net("Concat", net.relu(net.conv(x, 6, 3)), x, axis=1)
+    net.width[both] = 14
+    return net("Add", net.conv(both, 8, 3), x)
+
+
+def read_twice(net, x):
+    y = net.conv(net.relu(net.conv(x, 6, 3)), 8, 3)
+    return net("Add", net("Add", y, x), net.relu(y))
+
+
+def given(net, x):
+    y = net.conv(net.relu(net.conv(x, 6, 3)), 8, 3)
+    net.output(y, 4)
+    return net("Add", y, x)
+
+
+def weighed(net, x):
+    """The other summand is a constant."""
+    return net("Add", net.conv(net.relu(net.conv(x, 6, 3)), 8, 3), net.weight(1, 8, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("block", "count"),
+    [(meeting, 1), (twice, 0), (spread, 0), (joined, 0), (read_twice, 0), (given, 0), (weighed, 0)],
+)
+def test_what_a_sum_needs_stays(block, count):
+    net, x = begun()
+    network = Network(finished(net, block(net, x)))
+    assert len(dispensable(network, trace(network))) == count
+
+
+def test_rounded_widths_let_branches_go_and_min_width_keeps_them(few):
+    free, kept = (prune(RESNET, few, budget=Macs(0.2), round_to=16, min_width=least) for least in (None, 1))
+    widths = [{group.name: group.width[1] for group in found.report.groups} for found in (free, kept)]
+    assert min(widths[0].values()) == 0
+    assert min(widths[1].values()) > 0
+    for found in (free, kept):
+        assert found.report.macs.ratio <= 0.2
+        assert found.report.deviation < 1e-5
+    assert len(free.model.graph.node) < len(kept.model.graph.node)
+
+
+@pytest.mark.parametrize("settings", [{}, {"formulation": Sequential()}, {"formulation": Layerwise()}, {"refit": None}])
+def test_branches_go_in_every_formulation(few, settings):
+    """At a 64th of every group the nearest width of narrow ones is none; the law is checked before the model is handed out."""
+    found = prune(RESNET, few, budget=Channels(1 / 64), round_to=16, **settings)
+    assert 0 in {group.width[1] for group in found.report.groups}
+    assert np.isfinite(next(iter(found.report.fidelity.outputs.values())).relative_error)
+
+
+def test_refits_are_better_than_none(few):
+    errors = []
+    for refit in (Refit(), None):
+        found = prune(RESNET, few, budget=Macs(0.3), round_to=16, refit=refit)
+        errors.append(next(iter(found.report.fidelity.outputs.values())).relative_error)
+    assert errors[0] < 0.7 * errors[1]

@@ -1,0 +1,245 @@
+"""Budgets met by trying: a drop of a metric, a latency; metrics of the user's own."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_subprune import (
+    Accuracy,
+    BudgetError,
+    DataError,
+    Latency,
+    Macs,
+    MaxDrop,
+    OptionError,
+    Resources,
+    Threshold,
+    Uniform,
+    Validation,
+    VerificationError,
+    prune,
+)
+from onnx_subprune.allocation import Curve, Factor, Multilinear, Room, Term
+from onnx_subprune.cli import run
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.budgets import check_latency
+from onnx_subprune.pruning.budgets.ladder import Ladder
+from onnx_subprune.pruning.budgets.latency import first_channels, within_latency
+from onnx_subprune.runtime.session import Session
+from tests.conftest import MODELS
+
+LENET, DENSE = MODELS / "lenet_fashion.onnx", MODELS / "lenet_300_100_fashion.onnx"
+FEW = Resources(samples=128)
+
+
+@pytest.fixture(scope="module")
+def labelled():
+    """640 labelled test images."""
+    with np.load(MODELS / "fashion_test.npz") as archive:
+        return archive["input"][:640], np.load(MODELS / "fashion_test_labels.npy")[:640]
+
+
+def accuracy(model, inputs, labels):
+    return float(np.mean(Session(model).run({"input": inputs})["logits"].argmax(axis=1) == labels))
+
+
+def test_the_metric_drops_by_no_more_than_asked_and_the_report_says_so(labelled):
+    inputs, labels = labelled
+    found = prune(LENET, inputs, budget=MaxDrop(0.02, Accuracy(labels)), resources=FEW)
+    before = accuracy(onnx.load(LENET), inputs[128:], labels[128:])
+    after = accuracy(found.model, inputs[128:], labels[128:])
+    assert before - after <= 0.02 + 1e-9
+    assert found.report.macs.ratio < 0.9
+    assert found.report.fidelity.accuracy == (before, after)
+    assert (found.report.metric.before, found.report.metric.after) == (before, after)
+
+
+def test_a_larger_drop_gives_a_smaller_model_than_none(labelled):
+    inputs, labels = labelled
+    kept = [
+        prune(
+            DENSE, inputs, budget=MaxDrop(drop, Accuracy(labels)), resources=FEW, allocator=Uniform()
+        ).report.macs.ratio
+        for drop in (0.01, 0.1)
+    ]
+    assert kept[1] < kept[0]
+
+
+def test_a_drop_that_no_candidate_keeps_names_what_the_gentlest_gave(labelled):
+    def size(path):
+        return float(Path(path).stat().st_size)
+
+    with pytest.raises(BudgetError, match=r"even at 9\d\.\d% of the multiply-accumulates the metric goes from"):
+        prune(LENET, labelled[0][:64], budget=MaxDrop(0.0, Validation(size)))
+
+
+def test_a_function_of_the_user_gets_the_path_of_a_whole_model(labelled):
+    seen = []
+
+    def score(path):
+        onnx.checker.check_model(path, full_check=True)
+        seen.append(path)
+        return -float(sum(np.prod(t.dims) for t in onnx.load(path).graph.initializer))
+
+    found = prune(
+        LENET, labelled[0][:64], budget=Macs(0.5), metric=Validation(score, name="small"), resources=Resources(trials=0)
+    )
+    assert len(seen) == 2
+    assert not any(Path(path).exists() for path in seen)
+    assert found.report.metric.after > found.report.metric.before
+    assert found.report.settings["metric"] == "Validation(name='small')"
+    assert found.report.to_dict()["metric"] == {
+        "before": found.report.metric.before,
+        "after": found.report.metric.after,
+    }
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (lambda path: float("nan"), "finite number"),
+        (lambda path: {}["missing"], "KeyError"),
+        (lambda path: "good", "ValueError"),
+    ],
+)
+def test_a_failing_function_is_a_data_error(few, function, says):
+    with pytest.raises(DataError, match=says):
+        prune(LENET, few, metric=Validation(function))
+
+
+def test_labels_need_scores_of_classes(few):
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[N, 4] x) => (float[N, 3, 1] z)'
+        " <float[4, 8] a, float[8, 3] b, int64[3] s = {0, 3, 1}> { h = MatMul(x, a) r = Relu(h) y = MatMul(r, b) z = Reshape(y, s) }"
+    )
+    rng = np.random.default_rng(0)
+    for name, shape in (("a", (4, 8)), ("b", (8, 3))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
+    x = rng.normal(size=(16, 4)).astype(np.float32)
+    with pytest.raises(OptionError, match="samples, classes"):
+        prune(model, x, metric=Accuracy(np.zeros(16, np.int64)))
+
+
+def test_threshold_needs_a_metric_and_gives_a_model_within_the_budget(labelled):
+    inputs, labels = labelled
+    with pytest.raises(OptionError, match="needs a metric"):
+        prune(LENET, inputs, allocator=Threshold(), resources=FEW)
+    found = prune(LENET, inputs, budget=Macs(0.5), allocator=Threshold(), metric=Accuracy(labels), resources=FEW)
+    assert 0.4 < found.report.macs.ratio <= 0.5
+    assert found.report.fidelity.accuracy[1] > found.report.fidelity.accuracy[0] - 0.08
+    drops = [error for group in found.report.groups for error in group.curve[1]]
+    assert max(drops) > 0.1
+    assert all(abs(round(drop * 512) - drop * 512) < 1e-6 for drop in drops)  # shares of 512 judged samples
+
+
+def ladder(allocator=Uniform()):
+    cost = Multilinear((Term(1.0, (Factor(0, {"a": 1}), Factor(0, {"b": 1}))),), {"a": 64, "b": 64})
+    return Ladder(rooms=[Room("a", 64), Room("b", 64)], curves={}, cost=cost, allocator=allocator)
+
+
+def silent(stage, done, total):
+    pass
+
+
+def test_the_widest_rung_within_the_latency_is_found_where_time_follows_the_cost():
+    def ratio(widths, seconds):
+        return widths["a"] * widths["b"] / 64**2
+
+    widths = within_latency(Latency(0.5), [ladder()], ladder().loss, ratio, silent)
+    assert 0.43 < ratio(widths, 1.0) <= 0.5
+
+
+def test_widths_that_the_hardware_likes_win_where_others_are_slow():
+    def ratio(widths, seconds):
+        odd = any(width % 8 for width in widths.values())
+        return (2.0 if odd else 1.0) * widths["a"] * widths["b"] / 64**2
+
+    widths = within_latency(Latency(0.6), [ladder().rounded(m) for m in (1, 8)], ladder().loss, ratio, silent)
+    assert not any(width % 8 for width in widths.values())
+    assert 0.45 < ratio(widths, 1.0) <= 0.6
+
+
+def test_a_lucky_short_measurement_is_not_believed():
+    def ratio(widths, seconds):
+        true = widths["a"] * widths["b"] / 64**2
+        return true / 3 if seconds < 1 else true
+
+    widths = within_latency(Latency(0.5), [ladder()], ladder().loss, ratio, silent)
+    assert ratio(widths, 9.0) <= 0.5
+
+
+class Starving:
+    """Leaves b eight channels, whatever may stay of a."""
+
+    def allocate(self, rooms, curves, cost, limit):
+        return {"a": int(limit), "b": 8}
+
+
+def test_of_ladders_with_other_costs_the_likely_loss_decides():
+    widths = tuple(range(0, 64, 8))
+    curve = Curve(widths, tuple((64 - width) / 64 for width in widths))
+    fair = replace(ladder(), curves={"a": curve, "b": curve})
+    cost = Multilinear((Term(1.0, (Factor(0, {"a": 1}),)),), {"a": 64, "b": 64})
+    starving = replace(fair, cost=cost, allocator=Starving())  # leaves more of its cost at the same latency
+
+    def ratio(widths, seconds):
+        return widths["a"] / 64
+
+    found = within_latency(Latency(0.5), [starving, fair], fair.loss, ratio, silent)
+    assert found["b"] > 8
+    assert 0.4 < ratio(found, 1.0) <= 0.5
+
+
+def test_a_latency_out_of_reach_names_the_least():
+    with pytest.raises(BudgetError, match=r"the least measured here is 0\.7 "):
+        within_latency(Latency(0.5), [ladder()], ladder().loss, lambda widths, seconds: 0.7, silent)
+
+
+def test_a_missed_bound_is_a_failed_verification():
+    check_latency(Latency(0.5), 10.0, 5.0)
+    check_latency(Macs(0.5), 10.0, 9.0)
+    with pytest.raises(VerificationError, match="nothing was written"):
+        check_latency(Latency(0.5), 10.0, 5.1)
+
+
+def test_the_first_channels_are_equally_many_of_each_cell():
+    for group in trace(load(LENET)).groups:
+        assert first_channels(group, group.width) == tuple(range(group.width))
+        half = first_channels(group, max(1, group.width // 2))
+        assert len(set(half)) == max(1, group.width // 2)
+
+
+def test_a_latency_budget_is_met_or_nothing_is_written(tmp_path, few, capsys):
+    np.save(tmp_path / "x.npy", few)
+    out, report = tmp_path / "s.onnx", tmp_path / "r.json"
+    tokens = ["prune", DENSE, out, "--data", tmp_path / "x.npy", "--latency", "0.7", "--threads", 1, "--json", report]
+    status = run([*map(str, tokens), "--quiet", "--allocation", "uniform", "--no-refit"])
+    if status == 0:
+        found = json.loads(report.read_text())["cost"]["latency_ms"]
+        assert found["after"] <= 0.7 * found["before"]
+        assert out.exists()
+    else:
+        told = capsys.readouterr().err
+        assert (status, "misses its bound" in told, "cannot be reached" in told) in ((1, True, False), (2, False, True))
+        assert not out.exists()
+        assert not report.exists()
+
+
+def test_the_command_line_takes_labels_and_scripts(tmp_path, labelled, capsys):
+    inputs, labels = labelled
+    np.save(tmp_path / "x.npy", inputs[:256])
+    np.savez(tmp_path / "y.npz", truth=labels[:256])
+    (tmp_path / "v.py").write_text("import os\ndef size(path):\n    return -os.path.getsize(path) / 1000\n")
+    common = ["prune", str(LENET), "--data", str(tmp_path / "x.npy"), "--samples", "128"]
+    drop = ["--max-drop", "0.05", "--labels", f"{tmp_path}/y.npz:truth", str(tmp_path / "a.onnx")]
+    assert run([*common, *drop]) == 0
+    assert "accuracy with labels" in capsys.readouterr().out
+    assert run([*common, "--validate", f"{tmp_path}/v.py:size", str(tmp_path / "b.onnx")]) == 0
+    assert "metric: -248.433 before" in capsys.readouterr().out
+    assert run([*common, "--validate", f"{tmp_path}/v.py:none", str(tmp_path / "c.onnx")]) == 2
+    assert "has no function 'none'" in capsys.readouterr().err

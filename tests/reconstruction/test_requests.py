@@ -1,0 +1,81 @@
+"""Which samples the walk looks at: of large maps some, of small ones all."""
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from onnx_subprune import Channels, Resources, prune
+from onnx_subprune.calibration.streaming.executor import Local
+from onnx_subprune.calibration.streaming.request import What
+from tests.conftest import MODELS
+
+
+@dataclass
+class Noting:
+    """Runs models in this process, and notes what is asked, and the answers where it is a residual's energy."""
+
+    asks: list = field(default_factory=list)
+    energies: list = field(default_factory=list)
+    steps: list = field(default_factory=list)
+
+    def begin(self, network, data, running, memory, *, original):
+        run = Local().begin(network, data, running, memory, original=original)
+        collect = run.collect
+
+        def noted(ask):
+            self.asks.append(ask)
+            if ask.what is What.RESIDUAL:
+                halves = [collect(replace(ask, one_half=first))[0].moments().energy for first in (True, False)]
+                self.energies.append(halves)
+            if ask.back is not None and ask.what is What.MOMENTS:
+                few, pair = (collect(replace(ask, every=every))[2:] for every in (ask.every, 2))
+                self.steps.append(
+                    (ask.every, *([half.moments().energy.sum() for half in found] for found in (few, pair)))
+                )
+            return collect(ask)
+
+        run.collect = noted
+        return run
+
+
+@pytest.fixture(scope="module")
+def noted(images):
+    noting = Noting()
+    prune(MODELS / "resnet_fashion.onnx", images, budget=Channels(0.5), resources=Resources(), executor=noting)
+    return noting
+
+
+@pytest.fixture(scope="module")
+def asks(noted):
+    return [ask for ask in noted.asks if ask.what is What.MOMENTS and ask.aim is not None]
+
+
+def test_whether_a_joint_step_pays_is_seen_on_one_half(noted):
+    assert noted.energies
+    assert all(ask.one_half for ask in noted.asks if ask.what is What.RESIDUAL)
+    assert all(alone == beside_the_other > 0.0 for alone, beside_the_other in noted.energies)
+
+
+def test_a_step_on_few_samples_looks_at_the_first_chunk_alone(images):
+    noting, chunks = Noting(), 4
+    prune(MODELS / "resnet_fashion.onnx", images[: 16 * chunks], budget=Channels(0.5), executor=noting)
+    alone = [energies for every, *energies in noting.steps if every >= chunks]
+    assert alone
+    assert all(few == [pair[0], 0.0] and pair[1] > 0.0 for few, pair in alone)
+    assert all(few[1] > 0.0 for every, few, _ in noting.steps if every < chunks)
+
+
+def test_all_fits_of_a_layer_look_at_the_same_samples(asks):
+    seen = {}
+    for ask in asks:
+        if ask.back is None:
+            seen.setdefault(ask.node, set()).add(ask.every)
+    assert len(seen) > 5
+    assert all(len(found) == 1 for found in seen.values())
+    assert {1} < set.union(*seen.values())  # all of small maps, some of large ones
+
+
+def test_a_step_looks_at_no_more_samples_than_the_fits_around_it(asks):
+    fits, last = {ask.node: ask.every for ask in asks if ask.back is None}, [ask for ask in asks if ask.back]
+    assert last
+    assert all(ask.every >= fits[ask.node] for ask in last)
