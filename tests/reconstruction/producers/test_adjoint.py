@@ -79,7 +79,7 @@ def compared(network, weights=None):
     """Inner products of a residual with the change of the reader's output, and of the gradient with that of the producer's."""
     contractions = sorted(trace(network).contractions, key=lambda item: network.position[item.node])
     found = ways(network, contractions)
-    way = found[contractions[-1].node]
+    way = found[contractions[-1].weight]
     forward = part(network, way, weights or {})
     generator = np.random.default_rng(0)
     value = generator.standard_normal((2, 6, 9, 9)).astype(np.float32)
