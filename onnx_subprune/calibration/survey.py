@@ -36,5 +36,5 @@ def survey(
             run.advance(network.position[contraction.node])
             kernel, weights = kernel_of(network, contraction)
             positions = times * running.positions_of(data.samples, weights.shape[1]) if times else None
-            ask = Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor, positions=positions)
+            ask = Ask(weight=contraction.weight, kernel=kernel, input=contraction.input.tensor, positions=positions)
             yield contraction, united(run.collect(ask)).moments().with_target(weights)

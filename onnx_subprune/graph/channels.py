@@ -42,9 +42,10 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contraction:
-    """A node that sums over channels of its input, weighted by a constant: output = input (*) weight + bias.
+    """A sum over channels of an input of a node, weighted by a constant: output = input (*) weight + bias.
 
-    The input axis of a grouped convolution's weight counts over all groups: position g * (inputs per group) + j.
+    The use of the weight identifies it: a node may hold several. new_bias: the empty slot that takes a bias where there is none (None: there is no
+    such slot). The input axis of a grouped convolution's weight counts over all groups: position g * (inputs per group) + j.
     """
 
     node: str
@@ -58,6 +59,7 @@ class Contraction:
     """The weight's axis that becomes the channel axis of `output`."""
     output: Axis
     bias: Use | None
+    new_bias: Use | None = None
     groups: int = 1
     whole_groups: bool = False
     """The groups read or make one channel each (depthwise): they go as a whole, and the node carries channels on instead of mixing them."""
@@ -77,6 +79,11 @@ class Consumer:
     def node(self) -> str:
         """Label of the contracting node."""
         return self.contraction.node
+
+    @property
+    def weight(self) -> Use:
+        """The use of the weight, which identifies the contraction."""
+        return self.contraction.weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

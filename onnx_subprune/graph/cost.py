@@ -15,7 +15,7 @@ import numpy as np
 
 from onnx_subprune.allocation import Factor, Multilinear, Term
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Use
-from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.network import Network, key_of
 
 OVERHEAD = 4 / 3
 """What a convolution takes beside its outputs, in blocks of them."""
@@ -124,11 +124,13 @@ def _weight(network: Network, name: str, use: Use, contraction: Contraction | No
 
 def _macs(network: Network, graph: ChannelGraph, sizes: _Sizes) -> list[Term]:
     terms = []
-    weights = {contraction.node: contraction for contraction in graph.contractions}
+    held: dict[str, list[Contraction]] = {}
+    for contraction in graph.contractions:
+        held.setdefault(contraction.node, []).append(contraction)
     for label, node in zip(network.labels, network.nodes, strict=True):
-        if label in weights:
-            terms.append(_contraction(network, graph, weights[label], sizes))
-        elif node.op_type == "MatMul" and not network.constants.issuperset(node.output):
+        if label in held:
+            terms += [_contraction(network, graph, contraction, sizes) for contraction in held[label]]
+        elif key_of(node) == "MatMul" and not network.constants.issuperset(node.output):
             factors = sizes.activation(node.output[0]) if node.output[0] in graph.observation.shapes else []
             inner = graph.observation.shapes.get(node.input[0])
             if factors and inner:

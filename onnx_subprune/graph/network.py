@@ -39,6 +39,8 @@ QUANTIZED = (
     "MatMulInteger",
     "MatMulNBits",
 )
+STANDARD = ("", "ai.onnx")
+"""Names of the domain of the standard operators."""
 RANDOM = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
@@ -50,6 +52,11 @@ def attribute(node: NodeProto, name: str, default: object = None) -> object:
         if item.name == name:
             return onnx.helper.get_attribute_value(item)
     return default
+
+
+def key_of(node: NodeProto) -> str:
+    """Return the operator of a node as rules and tables name it: "Relu", and with its domain "com.microsoft.QuickGelu"."""
+    return node.op_type if node.domain in STANDARD else f"{node.domain}.{node.op_type}"
 
 
 class Network:
@@ -79,7 +86,7 @@ class Network:
     @property
     def opset(self) -> int:
         """Version of the standard operators that the model uses."""
-        return max((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), default=1)
+        return max((o.version for o in self.proto.opset_import if o.domain in STANDARD), default=1)
 
     @cached_property
     def position(self) -> Mapping[str, int]:
@@ -108,7 +115,7 @@ class Network:
         """Names of all tensors that depend on no input of the model."""
         known = set(self.initializers)  # sparse ones are not read, let alone sliced: what they meet is pinned
         for node, reads in zip(self.nodes, self.reads, strict=True):
-            if node.op_type not in RANDOM and known.issuperset(reads):
+            if key_of(node) not in RANDOM and known.issuperset(reads):
                 known.update(name for name in node.output if name)
         return frozenset(known)
 
@@ -126,7 +133,7 @@ class Network:
 
     def _compute(self, name: str) -> NDArray[np.generic]:
         node = self.nodes[self.producer[name]]
-        if node.op_type == "Constant":
+        if key_of(node) == "Constant":
             for item in node.attribute:
                 if item.name == "value":
                     return tensor_array(item.t, self.folder)
@@ -239,7 +246,7 @@ def load(model: ModelProto | Network | str | os.PathLike[str]) -> Network:
 
 def _checked(proto: ModelProto, folder: Path | None) -> Network:
     for opset in proto.opset_import:
-        if opset.domain in ("", "ai.onnx") and opset.version < 7:
+        if opset.domain in STANDARD and opset.version < 7:
             raise ModelError(
                 f"the model uses opset {opset.version}; convert it with onnx.version_converter to 9 or newer first"
             )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, ValueInfoProto
 
 from onnx_subprune.errors import ModelError, SubpruneError
-from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.network import Network, key_of
 from onnx_subprune.runtime import session as runtime
 
 FREE_SIZES = (64, 32, 224, 16, 128, 8, 256, 4, 1)
@@ -119,7 +119,7 @@ def _second_run(network: Network, sizes: _Sizes, *, settled: bool) -> Mapping[st
 
     settled: nothing that was computed could be a size or a position, so that a model with fixed inputs needs no second run.
     """
-    if settled and not _open_names(network) and not any(node.op_type in SHAPED_BY_CONTENT for node in network.nodes):
+    if settled and not _open_names(network) and not any(key_of(node) in SHAPED_BY_CONTENT for node in network.nodes):
         return {}
     others = sum(number >= 0 for number in _open_names(network).values())
     step = max(1, sizes.free // 2)

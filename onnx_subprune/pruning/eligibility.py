@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from onnx_subprune.allocation import Room
 from onnx_subprune.calibration.moments.limits import COLUMNS, _columns, oversized
 from onnx_subprune.errors import OptionError
-from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Pinned
+from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction, Pinned
 from onnx_subprune.graph.network import Network
 
 BLOCK = 256
@@ -21,7 +21,7 @@ def restricted(
 
     samples: how many there are to take moments from; None where these come without their rows.
     """
-    names = {group.name: _names_of(group, network) for group in graph.groups}
+    names = {group.name: _names_of(group, graph) for group in graph.groups}
     everything = set().union(*names.values(), *({c.node, c.weight_tensor, f"op:{c.op}"} for c in graph.contractions))
     for option, patterns in (("--only", only), ("--exclude", exclude)):
         for pattern in patterns:
@@ -40,12 +40,10 @@ def restricted(
         found = sorted({reason for reason in reasons.values() if reason is not None})
         raise OptionError(f"nothing is left to prune: {'; '.join(found) or 'see the reasons in `inspect`'}")
     pinned = [
-        Pinned(node=node, axis=contraction.output, width=group.width, reason=reason)
+        Pinned(node=contraction.node, axis=contraction.output, width=group.width, reason=reason)
         for group in graph.groups
         if (reason := reasons[group.name]) is not None
-        for node in group.producers
-        for contraction in graph.contractions
-        if contraction.node == node
+        for contraction in makers_of(group, graph)
     ]
     return replace(graph, groups=tuple(left), pinned=(*graph.pinned, *pinned))
 
@@ -60,13 +58,15 @@ def _too_large(graph: ChannelGraph, group: ChannelGroup, network: Network, sampl
     return None
 
 
-def _names_of(group: ChannelGroup, network: Network) -> set[str]:
-    producers = {
-        name
-        for node in group.producers
-        for name in (node, f"op:{network.node(node).op_type}", *network.node(node).input[1:2])
-    }
-    return {group.name, *producers}
+def makers_of(group: ChannelGroup, graph: ChannelGraph) -> list[Contraction]:
+    """Return the contractions that make the channels of a group."""
+    made = {part.axis for part in group.slices}
+    return [item for item in graph.contractions if item.node in group.producers and item.output in made]
+
+
+def _names_of(group: ChannelGroup, graph: ChannelGraph) -> set[str]:
+    makers = makers_of(group, graph)
+    return {group.name}.union(*({item.node, f"op:{item.op}", item.weight_tensor} for item in makers))
 
 
 def least_width(min_width: int | None, *, for_speed: bool) -> int:

@@ -100,19 +100,21 @@ def completed(measured: Curve, consumers: Curve) -> Curve:
 def _prepare(
     task: Task, groups: Sequence[ChannelGroup], widths: Mapping[str, tuple[Sequence[int], Sequence[int]]], store: Store
 ) -> list[_Trials]:
-    needed = {consumer.node: consumer.contraction for group in groups for consumer in group.consumers}
-    waiting = {group.name: {consumer.node for consumer in group.consumers} for group in groups}
-    moments: dict[str, Regression] = {}
+    needed = {consumer.weight: consumer.contraction for group in groups for consumer in group.consumers}
+    waiting = {group.name: {consumer.weight for consumer in group.consumers} for group in groups}
+    moments: dict[Use, Regression] = {}
     trials = []
     for done, (contraction, found) in enumerate(task.survey(list(needed.values()))):
-        moments[contraction.node] = found
+        moments[contraction.weight] = found
         for group in groups:
-            if contraction.node in waiting[group.name]:
-                waiting[group.name].remove(contraction.node)
+            if contraction.weight in waiting[group.name]:
+                waiting[group.name].remove(contraction.weight)
                 if not waiting[group.name]:
                     trials.append(_try(task, group, *widths[group.name], moments, store))
-        open_nodes = set().union(*waiting.values(), *({c.node for c in g.consumers} for g in groups if waiting[g.name]))
-        moments = {node: item for node, item in moments.items() if node in open_nodes}
+        open_uses = set().union(
+            *waiting.values(), *({c.weight for c in g.consumers} for g in groups if waiting[g.name])
+        )
+        moments = {use: item for use, item in moments.items() if use in open_uses}
         task.watch("surveying", done + 1, len(needed))
     return trials
 
@@ -122,21 +124,21 @@ def _try(
     group: ChannelGroup,
     tried: Sequence[int],
     widths: Sequence[int],
-    moments: Mapping[str, Regression],
+    moments: Mapping[Use, Regression],
     store: Store,
 ) -> _Trials:
     problems = []
     for consumer in group.consumers:
         kernel, weights = kernel_of(task.network, consumer.contraction)
         alive = np.ones(weights.shape[0] * weights.shape[1], bool)
-        problems.append(problem_of(consumer, kernel, moments[consumer.node].centered(), weights, alive))
+        problems.append(problem_of(consumer, kernel, moments[consumer.weight].centered(), weights, alive))
     choices = dict(zip(widths, task.choose(group, problems, widths), strict=True))
     chosen = {width: choices[width] for width in tried}
     values = []
     for choice in chosen.values():
         mine: dict[Use, Held] = {}
         for consumer in group.consumers:
-            fitted = _refitted(task, group, consumer, choice, moments[consumer.node])
+            fitted = _refitted(task, group, consumer, choice, moments[consumer.weight])
             mine.update({use: store.put(value) for use, value in fitted.items()})
         values.append(mine)
     consumers = Curve(tuple(widths), tuple(choice.error for choice in choices.values()))

@@ -12,7 +12,6 @@ def group_reports(
     graph: ChannelGraph, done: Reconstruction, felt: Mapping[str, GroupSensitivity]
 ) -> tuple[GroupReport, ...]:
     """Return a report on every group of `graph`."""
-    refits = {item.node: item for item in done.refits}
     reports = []
     for group in graph.groups:
         choice = done.choices.get(group.name)
@@ -25,7 +24,7 @@ def group_reports(
                 error=choice.error if choice else 0.0,
                 conditioning=choice.conditioning if choice else None,
                 curve=(curve.widths, curve.errors) if curve else None,
-                consumers=tuple(refits[c.node] for c in group.consumers if c.node in refits),
+                consumers=tuple(done.refits[c.weight] for c in group.consumers if c.weight in done.refits),
             )
         )
     return tuple(reports)

@@ -17,12 +17,12 @@ from onnx_subprune.graph.tracing.trace import trace
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Presliced:
-    """See the module. network, graph: what is left. lost: labels of contractions that have lost inputs."""
+    """See the module. network, graph: what is left. lost: the weights of contractions that have lost inputs."""
 
     network: Network
     graph: ChannelGraph
     original: Original
-    lost: frozenset[str]
+    lost: frozenset[Use]
     whole_graph: ChannelGraph
     kept: Mapping[Axis, Int64]
 
@@ -31,8 +31,8 @@ class Presliced:
         network = self.original.network
         inputs = network.node(use.node).input
         name = inputs[use.slot] if use.slot < len(inputs) else ""
-        weight = use if name else Use(use.node, 1)
-        contraction = next((item for item in self.whole_graph.contractions if item.weight == weight), None)
+        contractions = self.whole_graph.contractions
+        contraction = next((item for item in contractions if use == (item.weight if name else item.new_bias)), None)
         if name:
             shape: tuple[int, ...] = network.array(name).shape
         else:
@@ -68,7 +68,7 @@ def presliced(network: Network, graph: ChannelGraph, supports: Mapping[str, Sequ
         network=smaller,
         graph=found,
         original=Original(network=network, left=left, places=places),
-        lost=frozenset(item.node for item in graph.contractions if item.rows in kept),
+        lost=frozenset(item.weight for item in graph.contractions if item.rows in kept),
         whole_graph=graph,
         kept=kept,
     )
@@ -86,5 +86,5 @@ def _places(network: Network, smaller: Network) -> tuple[int, ...] | None:
     return tuple(places)
 
 
-def _reading(graph: ChannelGraph) -> list[tuple[str, str]]:
-    return [(item.node, item.input.tensor) for item in graph.contractions]
+def _reading(graph: ChannelGraph) -> list[tuple[Use, str]]:
+    return [(item.weight, item.input.tensor) for item in graph.contractions]

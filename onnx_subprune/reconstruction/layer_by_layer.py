@@ -15,7 +15,7 @@ from onnx_subprune.calibration.moments.limits import oversized
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.calibration.streaming.executor import Lockstep, united
 from onnx_subprune.calibration.streaming.target import Aim
-from onnx_subprune.graph.channels import ChannelGroup, Consumer, Contraction
+from onnx_subprune.graph.channels import ChannelGroup, Consumer, Contraction, Use
 from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.reconstruction.columns import alive_columns, problem_of
 from onnx_subprune.reconstruction.fit import Known, fit, living, plain, spread
@@ -30,19 +30,19 @@ from onnx_subprune.selection import Choice, Problem, conditioning
 
 
 class Walk:
-    """One pass. lost: labels of contractions that lost inputs before it."""
+    """One pass. lost: the weights of contractions that lost inputs before it."""
 
     def __init__(
         self,
         task: Task,
         groups: Sequence[ChannelGroup],
         models: Lockstep,
-        lost: frozenset[str] = frozenset(),
+        lost: frozenset[Use] = frozenset(),
     ) -> None:
         self._task, self._groups, self._models, self._lost = task, groups, models, lost
         self._seconds = {"calibrate": 0.0, "select": 0.0, "refit": 0.0}
         self._state = State(task, models)
-        self._refits: list[Refitted] = []
+        self._refits: dict[Use, Refitted] = {}
 
     def run(self) -> Reconstruction:
         """Walk."""
@@ -51,13 +51,11 @@ class Walk:
             if self._concerned(contraction):
                 self._step(place, contraction)
             self._task.watch("pruning", place + 1, len(state.order))
-        return Reconstruction(
-            choices=state.choices, weights=state.weights, refits=tuple(self._refits), seconds=self._seconds
-        )
+        return Reconstruction(choices=state.choices, weights=state.weights, refits=self._refits, seconds=self._seconds)
 
     def _concerned(self, contraction: Contraction) -> bool:
         """True if the contraction loses inputs, or stands behind a change."""
-        loses = contraction.node in self._lost or any(
+        loses = contraction.weight in self._lost or any(
             part.axis == contraction.rows for group in self._groups for part in group.slices
         )
         refit = self._task.refit
@@ -103,14 +101,12 @@ class Walk:
         state.take(layer, found)
         del halves  # their grams take room that more fits need
         settled = Refitting(state, layer, aim).settled(found, known)
-        self._refits.append(
-            Refitted(
-                node=contraction.node,
-                fitted_error=found.fitted_error,
-                heldout_error=found.heldout_error,
-                plain_error=found.plain_error,
-                refitted=found.refitted or settled.refitted,
-            )
+        self._refits[contraction.weight] = Refitted(
+            node=contraction.node,
+            fitted_error=found.fitted_error,
+            heldout_error=found.heldout_error,
+            plain_error=found.plain_error,
+            refitted=found.refitted or settled.refitted,
         )
         ended = clock()
         for name, seconds in (
@@ -147,7 +143,7 @@ class Walk:
     def _chooses(self, contraction: Contraction) -> bool:
         """True if the channels of a group are to be chosen on this contraction's moments."""
         return any(
-            consumer.node == contraction.node and group.name not in self._state.choices
+            consumer.weight == contraction.weight and group.name not in self._state.choices
             for group in self._groups
             for consumer in group.consumers
         )
@@ -155,7 +151,7 @@ class Walk:
     def _choose(self, layer: Layer, moments: Regression) -> None:
         choices = self._state.choices
         for group in self._groups:
-            mine = [consumer for consumer in group.consumers if consumer.node == layer.node]
+            mine = [consumer for consumer in group.consumers if consumer.weight == layer.contraction.weight]
             if mine and group.name not in choices:
                 choices[group.name] = self._chosen(group, mine[0], layer, moments)
                 self._cut(group, layer)

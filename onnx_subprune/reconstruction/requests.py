@@ -30,7 +30,7 @@ def aimed(
     """
     every = every_of(task, layer.contraction, layer.kernel, layer.weights.shape[1])
     return Ask(
-        node=layer.node,
+        weight=layer.contraction.weight,
         kernel=layer.kernel,
         input=layer.contraction.input.tensor,
         aim=aim.on(layer.outputs),
@@ -52,7 +52,7 @@ def every_of(task: Task, contraction: Contraction, kernel: Kernel, columns: int)
 
 def input_of(contraction: Contraction, kernel: Kernel, every: int = 1) -> Ask:
     """Ask for moments of the input alone, over all positions: layerwise selection is the paper's, and files of statistics have the same."""
-    return Ask(node=contraction.node, kernel=kernel, input=contraction.input.tensor, every=every)
+    return Ask(weight=contraction.weight, kernel=kernel, input=contraction.input.tensor, every=every)
 
 
 def output_count(kernel: Kernel, shape: Sequence[int]) -> int:

@@ -58,5 +58,5 @@ class Reconstruction:
 
     choices: Mapping[str, Choice]
     weights: Mapping[Use, Array]
-    refits: tuple[Refitted, ...]
+    refits: Mapping[Use, Refitted]
     seconds: Mapping[str, float]

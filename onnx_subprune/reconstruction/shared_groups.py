@@ -4,7 +4,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
 
 from onnx_subprune.calibration.moments.regression import Regression
-from onnx_subprune.graph.channels import ChannelGroup
+from onnx_subprune.graph.channels import ChannelGroup, Use
 from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.reconstruction.columns import alive_columns, problem_of
 from onnx_subprune.reconstruction.settings import Asymmetric
@@ -24,27 +24,27 @@ def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice
     task = task.drafted()
     if isinstance(task.formulation, Asymmetric):
         task = replace(task, data=task.data.about(SEEN))
-    needed = {consumer.node: consumer.contraction for group in groups for consumer in group.consumers}
-    moments: dict[str, Regression] = {}
+    needed = {consumer.weight: consumer.contraction for group in groups for consumer in group.consumers}
+    moments: dict[Use, Regression] = {}
     choices, waiting = dict(task.choices), [*groups]
     with aside(task.running.cores) as later:
         for done, (contraction, found) in enumerate(task.survey(list(needed.values()), times=1)):
-            moments[contraction.node] = found
-            while waiting and all(consumer.node in moments for consumer in waiting[0].consumers):
+            moments[contraction.weight] = found
+            while waiting and all(consumer.weight in moments for consumer in waiting[0].consumers):
                 later(_choose, task, waiting.pop(0), moments, choices)
             task.watch("surveying", done + 1, len(needed))
     return choices
 
 
 def _choose(
-    task: Task, group: ChannelGroup, moments: Mapping[str, Regression], choices: MutableMapping[str, Choice]
+    task: Task, group: ChannelGroup, moments: Mapping[Use, Regression], choices: MutableMapping[str, Choice]
 ) -> None:
     """Add the choice of `group` to `choices`."""
     problems = []
     for consumer in group.consumers:
         kernel, weights = kernel_of(task.network, consumer.contraction)
         alive = alive_columns(task.graph, choices, consumer.contraction, kernel, weights)
-        problems.append(problem_of(consumer, kernel, moments[consumer.node].centered(), weights, alive))
+        problems.append(problem_of(consumer, kernel, moments[consumer.weight].centered(), weights, alive))
     choice = task.choose(group, problems, [task.widths[group.name]])[0]
     choices[group.name] = replace(choice, conditioning=conditioning(problems, choice.support))
 

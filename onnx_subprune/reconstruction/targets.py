@@ -14,7 +14,7 @@ from onnx_subprune._typing import Float64
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.graph.channels import Contraction
 from onnx_subprune.graph.contractions.bias import normalization_scale
-from onnx_subprune.graph.network import Network, attribute, only_reader
+from onnx_subprune.graph.network import Network, attribute, key_of, only_reader
 
 TINY = 1e-6
 """A channel scaled down by more than this, relative to the largest, is left to aim at its own output."""
@@ -39,7 +39,7 @@ def aim_of(
         return plain
     own = Aim(tensor=tensor, scale=scale, shift=shift, other=None, flat=_flat(network, tensor))
     reader = only_reader(network, tensor)
-    if reader is None or network.nodes[reader[0]].op_type != "Add" or not residual:
+    if reader is None or key_of(network.nodes[reader[0]]) != "Add" or not residual:
         return own
     node, other = network.nodes[reader[0]], network.nodes[reader[0]].input[1 - reader[1]]
     behind, _ = network.ancestors([other], ())
@@ -59,9 +59,9 @@ def _affine(
 ) -> tuple[Float64, Float64] | None:
     """Scale and shift of a per-channel affine operator, None for any other."""
     node = network.nodes[index]
-    if slot == 0 and node.op_type == "BatchNormalization" and axis == 1:
+    if slot == 0 and key_of(node) == "BatchNormalization" and axis == 1:
         return normalization_scale(network, node)
-    if node.op_type not in ("Add", "Mul", "Sub", "Div") or node.input[1 - slot] not in network.constants:
+    if key_of(node) not in ("Add", "Mul", "Sub", "Div") or node.input[1 - slot] not in network.constants:
         return None
     value = network.array(node.input[1 - slot]).astype(np.float64)
     wide = value.reshape((1,) * (rank - value.ndim) + value.shape) if value.ndim <= rank else value
@@ -69,13 +69,13 @@ def _affine(
         return None
     flat = np.broadcast_to(wide.ravel(), (channels,)).copy()
     ones, zeros = np.ones(channels), np.zeros(channels)
-    if node.op_type == "Add":
+    if key_of(node) == "Add":
         return ones, flat
-    if node.op_type == "Mul":
+    if key_of(node) == "Mul":
         return flat, zeros
     if slot != 0:
         return None
-    return (ones, -flat) if node.op_type == "Sub" else (1.0 / flat if np.all(flat) else ones * np.nan, zeros)
+    return (ones, -flat) if key_of(node) == "Sub" else (1.0 / flat if np.all(flat) else ones * np.nan, zeros)
 
 
 def _flat(network: Network, tensor: str) -> tuple[float, float] | None:
@@ -84,11 +84,11 @@ def _flat(network: Network, tensor: str) -> tuple[float, float] | None:
     if reader is None or reader[1] != 0:
         return None
     node = network.nodes[reader[0]]
-    if node.op_type == "Relu":
+    if key_of(node) == "Relu":
         return 0.0, np.inf
-    if node.op_type == "HardSwish":
+    if key_of(node) == "HardSwish":
         return -3.0, np.inf
-    if node.op_type == "Clip":
+    if key_of(node) == "Clip":
         low, high = (
             _bound(network, node.input[1:2], attribute(node, "min")),
             _bound(network, node.input[2:3], attribute(node, "max")),

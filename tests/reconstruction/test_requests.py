@@ -69,13 +69,13 @@ def test_all_fits_of_a_layer_look_at_the_same_samples(asks):
     seen = {}
     for ask in asks:
         if ask.back is None:
-            seen.setdefault(ask.node, set()).add(ask.every)
+            seen.setdefault(ask.weight, set()).add(ask.every)
     assert len(seen) > 5
     assert all(len(found) == 1 for found in seen.values())
     assert {1} < set.union(*seen.values())  # all of small maps, some of large ones
 
 
 def test_a_step_looks_at_no_more_samples_than_the_fits_around_it(asks):
-    fits, last = {ask.node: ask.every for ask in asks if ask.back is None}, [ask for ask in asks if ask.back]
+    fits, last = {ask.weight: ask.every for ask in asks if ask.back is None}, [ask for ask in asks if ask.back]
     assert last
-    assert all(ask.every >= fits[ask.node] for ask in last)
+    assert all(ask.every >= fits[ask.weight] for ask in last)

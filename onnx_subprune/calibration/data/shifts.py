@@ -14,7 +14,7 @@ from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.moments.limits import oversized
 from onnx_subprune.graph.channels import ChannelGraph, Contraction
-from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.network import Network, key_of
 from onnx_subprune.graph.rules.elementwise import UNARY
 
 MOVES = ((1, 0), (-1, 0), (0, 1), (0, -1))
@@ -107,10 +107,10 @@ def _convolved(network: Network, tensor: str) -> bool:
         if slot < 0:
             return False
         node = network.nodes[index]
-        if node.op_type == "Conv" and slot == 0:
+        if key_of(node) == "Conv" and slot == 0:
             continue
-        joined = node.op_type in JOINING and node.input[1 - slot] in network.constants
-        if not joined and not (node.op_type in POINTWISE and slot == 0):
+        joined = key_of(node) in JOINING and node.input[1 - slot] in network.constants
+        if not joined and not (key_of(node) in POINTWISE and slot == 0):
             return False
         if not _convolved(network, node.output[0]):
             return False

@@ -44,7 +44,7 @@ class Part:
 
 def consumers_of(network: Network, graph: ChannelGraph) -> tuple[Contraction, ...]:
     """Return every consumer of every group once, in topological order."""
-    found = {consumer.node: consumer.contraction for group in graph.groups for consumer in group.consumers}
+    found = {consumer.weight: consumer.contraction for group in graph.groups for consumer in group.consumers}
     return tuple(sorted(found.values(), key=lambda item: network.position[item.node]))
 
 
@@ -65,7 +65,7 @@ def collect(  # noqa: PLR0913 - what a run needs
     contractions = consumers_of(network, graph)
     passes = _passes(network, contractions, memory // 2)
     settings = Settings(
-        nodes=tuple(contraction.node for contraction in contractions),
+        weights=tuple(contraction.weight for contraction in contractions),
         passes=tuple(len(turn) for turn in passes),
         samples=shard.samples,
         chunk=shard.data.chunk,

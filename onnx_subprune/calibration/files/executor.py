@@ -54,7 +54,7 @@ class _Answers:
 
     def __init__(self, file: StatisticsFile) -> None:
         self._file = file
-        self._numbers = {node: number for number, node in enumerate(file.header.settings.nodes)}
+        self._numbers = {use: number for number, use in enumerate(file.header.settings.weights)}
 
     def advance(self, position: int, also: Sequence[str] = ()) -> None:
         """See `Lockstep`."""
@@ -71,9 +71,9 @@ class _Answers:
     def collect(self, ask: Ask) -> list[Sums]:
         """See `Lockstep`."""
         assert ask.aim is None, "moments of the original model serve the layerwise formulation only"
-        if ask.node not in self._numbers:
-            raise DataError(f"{self._file.path}: no moments of {ask.node}: collect again with this version")
-        number = self._numbers[ask.node]
+        if ask.weight not in self._numbers:
+            raise DataError(f"{self._file.path}: no moments of {ask.weight.node}: collect again with this version")
+        number = self._numbers[ask.weight]
         return [self._file.collector(number, half, ask.kernel) for half in range(self._file.header.halves)]
 
     def __enter__(self) -> Self:

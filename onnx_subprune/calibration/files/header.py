@@ -13,18 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx.external_data_helper import uses_external_data
 
+from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.network import Network, tensor_array
 
 FORMAT = "onnx-subprune statistics"
-SCHEMA = 2
+SCHEMA = 3
 MODULUS = 1 << 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What must be equal for moments to add up. passes: how many contractions each pass over the data takes."""
+    """What must be equal for moments to add up.
 
-    nodes: tuple[str, ...]
+    weights: of the contractions, as their nodes use them. passes: how many contractions each pass over the data takes.
+    """
+
+    weights: tuple[Use, ...]
     passes: tuple[int, ...]
     samples: int
     chunk: int
@@ -66,7 +70,11 @@ class Header:
                 raise ValueError(f"written in format {found['schema']}, this version reads {SCHEMA}")
             given = found["settings"]
             settings = Settings(
-                **{**given, "nodes": tuple(map(str, given["nodes"])), "passes": tuple(map(int, given["passes"]))}
+                **{
+                    **given,
+                    "weights": tuple(Use(str(item["node"]), int(item["slot"])) for item in given["weights"]),
+                    "passes": tuple(map(int, given["passes"])),
+                }
             )
             shard = None if found["shard"] is None else (int(found["shard"][0]), int(found["shard"][1]))
             int(found["data"], 16)

@@ -26,7 +26,7 @@ def merge(paths: Sequence[Path], path: Path, *, force: bool = False) -> Header:
         header = replace(header, shard=None)
         with writing(path) as out:
             out.header(header)
-            for number in range(len(header.settings.nodes)):
+            for number in range(len(header.settings.weights)):
                 for half in range(header.halves):
                     total = Sums()
                     for file in files:
@@ -79,7 +79,7 @@ def _same(first: StatisticsFile, other: StatisticsFile) -> None:
     ]
     if differing:
         name = differing[0]
-        told = "" if name == "nodes" else f" ({getattr(one.settings, name)} and {getattr(two.settings, name)})"
+        told = "" if name == "weights" else f" ({getattr(one.settings, name)} and {getattr(two.settings, name)})"
         raise DataError(
             f"{first.path} and {other.path}: collected with different {name}{told}: collect all shards of one data set in one way"
         )

@@ -10,6 +10,7 @@ from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.moments.unfold import output_positions, sample_positions
 from onnx_subprune.calibration.streaming.kept import chosen
 from onnx_subprune.calibration.streaming.target import Adjoint, Aim
+from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, Kernel
 
 WORTH = 3
@@ -48,18 +49,18 @@ class Share:
 class Ask:
     """The moments of one contraction.
 
-    node: its label. input: the tensor that it reads in the pruned model. aim: what it should reproduce of the original model, None for the
-    moments of the input alone. axis: the channel axis of its output. renew: take from the original only what the activation behind can
-    tell apart. with_gram: False where the gram is known already. positions: about so many output positions of a sample of a convolution,
-    drawn anew for every chunk; None for all. channels, outputs: those of the input and of the output that count; the moments, and the aim,
-    are of them alone. None for all.
+    weight: its weight, which identifies it. input: the tensor that it reads in the pruned model. aim: what it should reproduce of the
+    original model, None for the moments of the input alone. axis: the channel axis of its output. renew: take from the original only what
+    the activation behind can tell apart. with_gram: False where the gram is known already. positions: about so many output positions of a
+    sample of a convolution, drawn anew for every chunk; None for all. channels, outputs: those of the input and of the output that count;
+    the moments, and the aim, are of them alone. None for all.
     every: take one chunk of each half of so many, as long as there is one; where there are no more than so many in all, the first chunk does
     for a step, which is not judged on another half. one_half: of the first half alone. what: moments, or less.
-    back: with this, the target is what the residual of a reader asks of the contraction; node, aim and axis are that reader's, kernel and
+    back: with this, the target is what the residual of a reader asks of the contraction; weight, aim and axis are that reader's, kernel and
     input the contraction's. See `adjoint`.
     """
 
-    node: str
+    weight: Use
     kernel: Kernel
     input: str
     aim: Aim | None = None

@@ -13,13 +13,10 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.streaming.narrow import channels_read
 from onnx_subprune.graph.channels import Use
-from onnx_subprune.graph.network import Network, attribute
+from onnx_subprune.graph.network import Network, attribute, key_of
 from onnx_subprune.graph.order import captured
 from onnx_subprune.runtime.protobuf import Field, in_graph
 from onnx_subprune.runtime.weights import Pieces
-
-SLOTS = 5
-"""Inputs of a node that may be constants of a channel group: a BatchNormalization has as many."""
 
 REMEMBERED = 4096
 """Inputs and outputs whose text is kept."""
@@ -43,14 +40,11 @@ def part_of(
 ) -> Pieces:
     """Return the model of `nodes`, which computes `outputs` from tensors like `inputs`."""
     texts, weights, read = [_head(network), in_graph(Field.NAME, b"part")], list[TensorProto](), set(outputs)
+    by_node: dict[str, set[Use]] = {}
+    for use in (*changed.constants, *changed.inputs):
+        by_node.setdefault(use.node, set()).add(use)
     for index in nodes:
-        label = network.labels[index]
-        uses = [
-            use
-            for use in (Use(label, slot) for slot in range(SLOTS))
-            if use in changed.constants or use in changed.inputs
-        ]
-        if uses:
+        if uses := sorted(by_node.get(network.labels[index], ()), key=lambda use: use.slot):
             made, given = _changed(network.nodes[index], uses, changed)
             texts += [in_graph(Field.NODE, node.SerializeToString()) for node in made]
             weights += given
@@ -92,7 +86,7 @@ def _changed(node: NodeProto, uses: Sequence[Use], changed: Changed) -> tuple[li
         if use in changed.inputs:
             continue
         value = changed.constants[use]
-        read = channels_read(node.op_type, value, attribute(node, "group", 1)) if use.slot == 1 else None
+        read = channels_read(key_of(node), value, attribute(node, "group", 1)) if use.slot == 1 else None
         if read is not None:  # channels that a weight has no use for are not read
             chosen, narrow = f"{slot_name(use)}/channels", f"{slot_name(use)}/input"
             weights.append(numpy_helper.from_array(read, chosen))

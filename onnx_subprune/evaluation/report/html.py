@@ -24,14 +24,14 @@ def report_html(report: Report) -> str:
     }
     if report.latency is not None:
         costs["latency (ms)"] = report.latency
-    consumers = {item.node: item for group in report.groups for item in group.consumers}
+    consumers = dict.fromkeys(item for group in report.groups for item in group.consumers)
     pinned = {(p.node, p.reason): p.width for p in report.pinned}
     return _page(
         "report.html.jinja",
         report=report,
         costs=costs,
         groups=[(group, _sparkline(group)) for group in report.groups],
-        consumers=list(consumers.values()),
+        consumers=list(consumers),
         pinned=[(node, reason, width) for (node, reason), width in pinned.items()],
     )
 

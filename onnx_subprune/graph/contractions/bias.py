@@ -8,7 +8,7 @@ from onnx import NodeProto
 from onnx_subprune._typing import Array, Float64
 from onnx_subprune.graph.channels import Contraction, Use
 from onnx_subprune.graph.contractions.contraction import Kernel
-from onnx_subprune.graph.network import Network, attribute, only_reader
+from onnx_subprune.graph.network import Network, attribute, key_of, only_reader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,15 +52,15 @@ def bias_of(network: Network, contraction: Contraction, kernel: Kernel, channels
         if old.size != channels or (own and kernel.bias_scale == 0.0):
             return None
         return Bias(use=use, old=old, scale=ones / kernel.bias_scale if own else ones, own=own, dtype=dtype)
-    if contraction.op == "MatMul" or len(network.node(contraction.node).input) > 2:
+    if contraction.new_bias is None:
         return None
     reader = only_reader(network, contraction.output.tensor)
-    if reader is not None and network.nodes[reader[0]].op_type == "BatchNormalization":
+    if reader is not None and key_of(network.nodes[reader[0]]) == "BatchNormalization":
         node = network.nodes[reader[0]]
         scale, _ = normalization_scale(network, node)
         use = Use(network.labels[reader[0]], 2)
         return Bias(use=use, old=network.array(node.input[2]), scale=scale, own=False, dtype=dtype)
-    return Bias(use=Use(contraction.node, 2), old=None, scale=ones / (kernel.bias_scale or 1.0), own=True, dtype=dtype)
+    return Bias(use=contraction.new_bias, old=None, scale=ones / (kernel.bias_scale or 1.0), own=True, dtype=dtype)
 
 
 def normalization_scale(network: Network, node: NodeProto) -> tuple[Float64, Float64]:

@@ -24,7 +24,7 @@ from numpy.typing import DTypeLike
 
 from onnx_subprune._typing import Array
 from onnx_subprune.graph.channels import Contraction
-from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.network import Network, key_of
 from onnx_subprune.selection.linalg.ridge import Weights
 
 WIDE = 4096
@@ -87,9 +87,9 @@ class Kernel:
         found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         label = node.name or next(iter(node.output), "")
         rank = len(weight_shape)
-        if node.op_type in (Kind.CONV.value, Kind.CONV_TRANSPOSE.value) and weight_slot == 1 and rank >= 3:
-            return cls._convolution(label, Kind(node.op_type), found, tuple(int(size) for size in weight_shape[2:]))
-        if node.op_type == "Gemm" and weight_slot == 1 and rank == 2:
+        if key_of(node) in (Kind.CONV.value, Kind.CONV_TRANSPOSE.value) and weight_slot == 1 and rank >= 3:
+            return cls._convolution(label, Kind(key_of(node)), found, tuple(int(size) for size in weight_shape[2:]))
+        if key_of(node) == "Gemm" and weight_slot == 1 and rank == 2:
             alpha = float(found.get("alpha", 1.0))
             if alpha == 0.0:
                 raise ValueError(f"{label}: a Gemm with alpha = 0 does not contract its input")
@@ -101,10 +101,10 @@ class Kernel:
                 alpha=alpha,
                 bias_scale=float(found.get("beta", 1.0)),
             )
-        if node.op_type == "MatMul" and weight_slot in (0, 1) and rank == 2:
+        if key_of(node) == "MatMul" and weight_slot in (0, 1) and rank == 2:
             return cls(node=label, kind=Kind.MATMUL if weight_slot else Kind.LEFT_MATMUL)
         raise ValueError(
-            f"{label}: {node.op_type} with a constant of shape {tuple(weight_shape)} at input {weight_slot} "
+            f"{label}: {key_of(node)} with a constant of shape {tuple(weight_shape)} at input {weight_slot} "
             "is not a known contraction"
         )
 

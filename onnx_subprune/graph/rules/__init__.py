@@ -1,7 +1,7 @@
 """What is known of each operator: a mapping from its name to its rule.
 
-A new operator is one function in one of these files and one entry in that file's RULES. Pass `{**RULES, "MyOp": Rule(my_op)}`
-to use a rule of your own.
+A new operator is one function in one of these files and one entry in that file's RULES. Pass
+`{**RULES, "my.domain.MyOp": Rule(my_op)}` to use a rule of your own; standard operators are named without their domain.
 """
 
 from collections.abc import Mapping

@@ -7,6 +7,7 @@ of each group.
 import numpy as np
 
 from onnx_subprune.graph.channels import Axis, Contraction, Use
+from onnx_subprune.graph.network import key_of
 from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule, Scope, UnknownError
 
 
@@ -36,7 +37,7 @@ def _conv(scope: Scope, *, rows: int) -> None:
     scope.contract(
         Contraction(
             node=scope.label,
-            op=scope.node.op_type,
+            op=key_of(scope.node),
             input=scope.in_axis(0, 1),
             weight=use,
             weight_tensor=weight,
@@ -44,6 +45,7 @@ def _conv(scope: Scope, *, rows: int) -> None:
             columns=Axis(weight, columns, use),
             output=scope.out_axis(1),
             bias=Use(scope.label, 2) if scope.has(2) else None,
+            new_bias=None if scope.has(2) else Use(scope.label, 2),
             groups=groups,
             whole_groups=whole,
         )

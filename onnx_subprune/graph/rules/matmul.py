@@ -1,6 +1,7 @@
 """Matrix products: Gemm, and MatMul of any rank, with a constant matrix or of two activations."""
 
 from onnx_subprune.graph.channels import Axis, Contraction, Use
+from onnx_subprune.graph.network import key_of
 from onnx_subprune.graph.rules.elementwise import broadcast
 from onnx_subprune.graph.rules.vocabulary import Rule, Scope
 
@@ -13,7 +14,7 @@ def _bias_behind(scope: Scope) -> Use | None:
     index, slot = readers[0]
     node = scope.network.nodes[index]
     other = 1 - slot
-    if node.op_type != "Add" or slot < 0 or node.input[other] not in scope.network.constants:
+    if key_of(node) != "Add" or slot < 0 or node.input[other] not in scope.network.constants:
         return None
     shape = scope.shape_of(node.input[other])
     width = scope.out_shape()[-1]
@@ -31,7 +32,7 @@ def _contract(
     scope.contract(
         Contraction(
             node=scope.label,
-            op=scope.node.op_type,
+            op=key_of(scope.node),
             input=scope.in_axis(data, axis),
             weight=use,
             weight_tensor=name,
@@ -39,6 +40,7 @@ def _contract(
             columns=Axis(name, columns, use),
             output=scope.out_axis(output),
             bias=bias,
+            new_bias=Use(scope.label, 2) if key_of(scope.node) == "Gemm" and not scope.has(2) else None,
         )
     )
 

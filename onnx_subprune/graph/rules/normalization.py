@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from onnx_subprune.graph.network import key_of
 from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule, Scope, UnknownError
 
 
@@ -66,7 +67,7 @@ def trailing(scope: Scope) -> None:
 def one_axis(scope: Scope) -> None:
     """Softmax, LpNormalization, CumSum and others that mix the positions of one axis."""
     rank = len(scope.out_shape())
-    default = 1 if scope.node.op_type in ("Softmax", "LogSoftmax", "Hardmax") and scope.network.opset < 13 else -1
+    default = 1 if key_of(scope.node) in ("Softmax", "LogSoftmax", "Hardmax") and scope.network.opset < 13 else -1
     axis = scope.integer("axis", default) % rank
     flattening = default == 1
     _all_but(scope, set(range(axis, rank)) if flattening else {axis})

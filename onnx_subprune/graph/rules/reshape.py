@@ -12,6 +12,7 @@ import numpy as np
 
 from onnx_subprune._typing import Int64
 from onnx_subprune.graph.channels import Axis
+from onnx_subprune.graph.network import key_of
 from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule, Scope, Site, UnknownError
 
 
@@ -123,7 +124,7 @@ def shuffle_from(site: Site) -> Shuffle | None:
         if len(readers) != 1 or name in site.network.outputs:
             return None
         index, slot = readers[0]
-        if slot != 0 or site.network.nodes[index].op_type != expected:
+        if slot != 0 or key_of(site.network.nodes[index]) != expected:
             return None
         chain.append(index)
     first, middle, last = (Site(site.network, site.observation, index) for index in chain)
@@ -159,10 +160,10 @@ def shuffle_to(site: Site) -> Shuffle | None:
     """Return the shuffle that ends at this Reshape, if one does."""
     network = site.network
     middle = network.producer.get(site.node.input[0], -1)
-    if middle < 0 or network.nodes[middle].op_type != "Transpose":
+    if middle < 0 or key_of(network.nodes[middle]) != "Transpose":
         return None
     first = network.producer.get(network.nodes[middle].input[0], -1)
-    if first < 0 or network.nodes[first].op_type != "Reshape":
+    if first < 0 or key_of(network.nodes[first]) != "Reshape":
         return None
     found = shuffle_from(Site(network, site.observation, first))
     return found if found is not None and found.nodes[2] == site.index else None
@@ -204,7 +205,7 @@ def spelled_sizes(site: Resizing, slot: int) -> Patch:
     target = np.array(value)
     for axis in range(len(target)):
         if target[axis] > 0 or (
-            target[axis] == 0 and site.node.op_type == "Reshape" and site.kept_out(axis) is not None
+            target[axis] == 0 and key_of(site.node) == "Reshape" and site.kept_out(axis) is not None
         ):
             target[axis] = site.out_size(axis)
     return Patch(constants={slot: (target, site.varies(slot))})

@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto
 
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Use
-from onnx_subprune.graph.network import Network, attribute
+from onnx_subprune.graph.network import Network, attribute, key_of
 from onnx_subprune.graph.observation import Observation
 from onnx_subprune.graph.order import captured, live
 from onnx_subprune.graph.rules import RULES
@@ -59,6 +59,7 @@ class _Surgery:
     ) -> None:
         self._network, self._plan, self._kept, self._rules = network, plan, kept, rules
         self._contractions = {contraction.weight: contraction for contraction in graph.contractions}
+        self._biased = {item.new_bias: item for item in graph.contractions if item.new_bias is not None}
         self._observation: Observation = graph.observation
         self._sources: Mapping[str, SourceArray] = size_sources(network, graph.observation, rules)
         self._idle = {item.node: item for item in graph.contractions if item.rows in kept and not len(kept[item.rows])}
@@ -69,6 +70,9 @@ class _Surgery:
 
     def model(self) -> ModelProto:
         renamed = self._slice_constants()
+        by_node: dict[str, dict[int, str]] = {}
+        for use, name in renamed.items():
+            by_node.setdefault(use.node, {})[use.slot] = name
         nodes: list[NodeProto] = []
         stale = {axis.tensor for axis in self._kept} | set(self._sources)
         constant = set[int]()
@@ -80,7 +84,7 @@ class _Surgery:
                 )
                 constant.update(places)
             elif index not in constant:
-                nodes += self._rewrite(index, node, renamed)
+                nodes += self._rewrite(index, node, by_node)
         nodes = live(nodes, [*self._network.outputs, *self._ends()])
         if self._idle:
             read = {name for node in nodes for name in (*node.input, *captured(node))} | set(self._network.outputs)
@@ -161,19 +165,17 @@ class _Surgery:
         return slice_constant(value, use, name, self._contractions.get(use), self._kept)
 
     def _sliced_bias(self, use: Use, value: Array) -> Array:
-        contraction = self._contractions[Use(use.node, 1)]
+        contraction = self._biased[use]
         dtype = self._network.array(contraction.weight_tensor).dtype
         return slice_constant(value, use, "", contraction, self._kept).astype(dtype)
 
-    def _rewrite(self, index: int, node: NodeProto, renamed: Mapping[Use, str]) -> list[NodeProto]:
+    def _rewrite(self, index: int, node: NodeProto, renamed: Mapping[str, Mapping[int, str]]) -> list[NodeProto]:
         label = self._network.labels[index]
-        rule = self._rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        rule = self._rules.get(key_of(node))
         patch = Patch()
         if rule is not None and rule.resize is not None and self._touches(node):
             patch = rule.resize(Resizing(self._network, self._observation, index, self._kept.get))
-        names = {
-            slot: renamed[Use(label, slot)] for slot in range(max(5, len(node.input))) if Use(label, slot) in renamed
-        }
+        names = renamed.get(label, {})
         if not names and patch == Patch():
             return [node]
         new = NodeProto()

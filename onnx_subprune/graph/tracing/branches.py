@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from onnx_subprune.graph.channels import ChannelGraph, Consumer
-from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.network import Network, key_of
 
 
 def dispensable(network: Network, graph: ChannelGraph) -> frozenset[str]:
@@ -24,7 +24,7 @@ def dispensable(network: Network, graph: ChannelGraph) -> frozenset[str]:
 def normalizations(network: Network, tensor: str) -> Iterator[int]:
     """Yield the places of the BatchNormalizations that follow `tensor`, each the only reader of what is before it."""
     place = _reader(network, tensor)
-    if place is not None and network.nodes[place].op_type == "BatchNormalization":
+    if place is not None and key_of(network.nodes[place]) == "BatchNormalization":
         yield place
         yield from normalizations(network, network.nodes[place].output[0])
 
@@ -45,7 +45,7 @@ def _sum(network: Network, graph: ChannelGraph, consumer: Consumer) -> str | Non
     for place in normalizations(network, made):
         made = network.nodes[place].output[0]
     reader = _reader(network, made)
-    if reader is None or network.nodes[reader].op_type != "Add":
+    if reader is None or key_of(network.nodes[reader]) != "Add":
         return None
     node = network.nodes[reader]
     other = node.input[1] if node.input[0] == made else node.input[0]

@@ -2,6 +2,8 @@
 
 from onnx import AttributeProto, NodeProto
 
+from onnx_subprune.graph.network import key_of
+
 MIXERS = {
     **dict.fromkeys(
         (
@@ -25,13 +27,12 @@ MIXERS = {
 
 def mixing(label: str, node: NodeProto) -> str:
     """Return the reason for an axis of `node` that its rule, which is known, does not mention."""
-    what = "which sums over this axis" if node.op_type.startswith("Reduce") else "which mixes its positions"
-    return f"it feeds {label} ({node.op_type}), {MIXERS.get(node.op_type, what)}"
+    what = "which sums over this axis" if key_of(node).startswith("Reduce") else "which mixes its positions"
+    return f"it feeds {label} ({key_of(node)}), {MIXERS.get(key_of(node), what)}"
 
 
 def unknown(label: str, node: NodeProto) -> str:
     """Return the reason for all axes of a node without a rule."""
     if any(item.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for item in node.attribute):
-        return f"it enters or leaves the body of {label} ({node.op_type})"
-    domain = f"{node.domain}." if node.domain not in ("", "ai.onnx") else ""
-    return f"it feeds or leaves {label} ({domain}{node.op_type}), an operator without a rule"
+        return f"it enters or leaves the body of {label} ({key_of(node)})"
+    return f"it feeds or leaves {label} ({key_of(node)}), an operator without a rule"

@@ -7,7 +7,7 @@ import numpy as np
 
 from onnx_subprune._typing import Int64
 from onnx_subprune.graph.channels import Axis
-from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.network import Network, key_of
 from onnx_subprune.graph.observation import Observation
 from onnx_subprune.graph.order import captured
 from onnx_subprune.graph.rules.coordinates import Classes, Labels
@@ -59,7 +59,7 @@ def run_rules(
     for index, node in enumerate(network.nodes):
         if not network.constants.issuperset(name for name in node.output if name):
             scope = Scope(network, observation, index, labels, findings, hopeless)
-            _apply(scope, rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None)
+            _apply(scope, rules.get(key_of(node)))
     starts = {axis: (start, size) for axis, start, size in labels.axes}
     return Labelling(findings, labels.resolve(), starts)
 
@@ -76,7 +76,7 @@ def _apply(scope: Scope, rule: Rule | None) -> None:
     """Run the rule of a node, then pin every axis that it did not mention."""
     node = scope.node
     for name in captured(node):
-        reason = f"the body of {scope.label} ({node.op_type}) reads it"
+        reason = f"the body of {scope.label} ({key_of(node)}) reads it"
         _pin_tensor(scope.network, scope.observation, scope.labels, name, reason)
     if rule is None:
         reason = unknown(scope.label, node)
@@ -89,7 +89,7 @@ def _apply(scope: Scope, rule: Rule | None) -> None:
             scope.labels.forget(mark[0])
             del scope.findings.contractions[mark[1] :], scope.findings.balances[mark[2] :]
             scope.mentioned.clear()
-            reason = f"it feeds or leaves {scope.label} ({node.op_type}): {why}"
+            reason = f"it feeds or leaves {scope.label} ({key_of(node)}): {why}"
     if any(name and not _mentioned(scope, which) for which, name in enumerate(node.output[1:], 1)):
         scope.mentioned.clear()  # the rule speaks of the first output only, and this node has more
     for slot, name in enumerate(node.input):

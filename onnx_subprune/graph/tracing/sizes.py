@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from onnx_subprune.graph.channels import Axis
-from onnx_subprune.graph.network import Network, attribute
+from onnx_subprune.graph.network import Network, attribute, key_of
 from onnx_subprune.graph.observation import Observation
 from onnx_subprune.graph.order import captured
 from onnx_subprune.graph.rules.vocabulary import Rule
@@ -49,10 +49,10 @@ def size_sources(network: Network, observation: Observation, rules: Mapping[str,
     """Return the sources of every tensor that depends on some size, other than through a slot that a rule rewrites."""
     found: dict[str, SourceArray] = {}
     for node in network.nodes:
-        if node.op_type in ("Shape", "Size") and node.input[0] not in network.constants:
+        if key_of(node) in ("Shape", "Size") and node.input[0] not in network.constants:
             shape = observation.shapes.get(node.input[0], ())
             axes = [frozenset({Axis(node.input[0], index)}) for index in range(len(shape))]
-            found[node.output[0]] = _whole(axes) if node.op_type == "Size" else _array(axes)[_window(node)]
+            found[node.output[0]] = _whole(axes) if key_of(node) == "Size" else _array(axes)[_window(node)]
         elif any(name in found and slot not in spelled(node, rules) for slot, name in enumerate(node.input)):
             for name in node.output:
                 if name:
@@ -62,7 +62,7 @@ def size_sources(network: Network, observation: Observation, rules: Mapping[str,
 
 def spelled(node: NodeProto, rules: Mapping[str, Rule]) -> tuple[int, ...]:
     """Return the input slots of `node` that hold sizes or positions which its rule rewrites."""
-    rule = rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    rule = rules.get(key_of(node))
     return rule.spelled if rule is not None else ()
 
 
@@ -100,22 +100,22 @@ def _propagate(
 
     shape = observation.shapes.get(output, ())
     first = of(node.input[0])
-    if node.op_type in MOVING and first.size == np.prod(shape):
+    if key_of(node) in MOVING and first.size == np.prod(shape):
         return first.reshape(shape)
-    if node.op_type in ELEMENTWISE:
+    if key_of(node) in ELEMENTWISE:
         parts = [of(name) for name in node.input]
         if np.broadcast_shapes(*(part.shape for part in parts)) == shape:
             lined = [np.broadcast_to(part, shape).ravel() for part in parts]
             return _array([frozenset().union(*items) for items in zip(*lined, strict=True)]).reshape(shape)
-    if node.op_type == "Concat":
+    if key_of(node) == "Concat":
         parts = [of(name) for name in node.input]
         if all(part.ndim == 1 for part in parts):
             return np.concatenate(parts)
-    if node.op_type == "Gather" and first.ndim == 1 and node.input[1] in network.constants:
+    if key_of(node) == "Gather" and first.ndim == 1 and node.input[1] in network.constants:
         indices = network.array(node.input[1]).astype(np.int64)
         picked = first[indices]
         return picked if isinstance(picked, np.ndarray) else _whole([picked])
-    if node.op_type == "Slice" and first.ndim == 1:
+    if key_of(node) == "Slice" and first.ndim == 1:
         cut = _cut(node, network)
         if cut is not None:
             return first[cut]

@@ -17,7 +17,7 @@ from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.streaming.target import GRADIENT, OUTPUT, RESIDUAL, Adjoint
 from onnx_subprune.graph.channels import Contraction, Use
 from onnx_subprune.graph.contractions.contraction import Kernel
-from onnx_subprune.graph.network import Network, attribute
+from onnx_subprune.graph.network import Network, attribute, key_of
 from onnx_subprune.reconstruction.producers.paths import Link, Way, separate, whole_numbers
 
 RELATIVE, ABSOLUTE = 2.0**-9, 2.0**-12
@@ -117,7 +117,7 @@ class _Writer:
         """The constant in a slot, as it is in the pruned model; of the channels that count."""
         use, node = Use(self._network.labels[index], slot), self._network.nodes[index]
         value = self._weights[use] if use in self._weights else self._network.array(node.input[slot])
-        if node.op_type == "BatchNormalization" and self._narrow:
+        if key_of(node) == "BatchNormalization" and self._narrow:
             return value[self._channels]
         return value
 
@@ -149,7 +149,7 @@ class _Writer:
     def _forwards(self, link: Link, inside: str) -> _Passed:
         if link.elementwise:
             return _Passed(link, inside, self._function(link, inside))
-        pooled = self._network.nodes[link.nodes[0]].op_type == "MaxPool"
+        pooled = key_of(self._network.nodes[link.nodes[0]]) == "MaxPool"
         made = self._copied(link.nodes[0], {link.start: inside}, 2 if pooled else 1)
         return _Passed(link, inside, made[0], made[-1])
 
@@ -164,7 +164,7 @@ class _Writer:
             return self._add("Mul", gradient, self._slope(passed.link, passed.inside))
         index = passed.link.nodes[0]
         node, shape = self._network.nodes[index], self._add("Shape", passed.inside)
-        match node.op_type:
+        match key_of(node):
             case "Transpose":
                 order = whole_numbers(node, "perm")
                 back = [int(place) for place in np.argsort(np.array(order))]
@@ -209,7 +209,7 @@ class _Writer:
     def _through_reader(self, reader: Contraction, inside: str) -> str:
         index = self._network.position[reader.node]
         node = self._network.nodes[index]
-        if node.op_type == "Conv":
+        if key_of(node) == "Conv":
             return self._transposed(index, self._counting(self._now(index, 1)), RESIDUAL, self._add("Shape", inside))
         weight = self._now(index, 1)
         alpha = Kernel.from_node(node, weight.shape).alpha

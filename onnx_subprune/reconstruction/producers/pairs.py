@@ -35,11 +35,11 @@ class Pairing:
             for reader, way in found.items()
             if not oversized(task.graph, task.network, way.producer, task.data.samples)
         }
-        self._grams: dict[str, Float64] = {}
+        self._grams: dict[Use, Float64] = {}
 
     def way(self, reader: Contraction) -> Way | None:
         """Return the way to `reader` from the producer that it is refitted with, if it is."""
-        return self._ways.get(reader.node)
+        return self._ways.get(reader.weight)
 
     def cut(self, way: Way, reader: Layer, producer: Layer, group: ChannelGroup, support: Sequence[int]) -> Cut | None:
         """Return what is left of `group`, of which `support` is, where it lies on the way from a producer that waits, and nowhere else.
@@ -48,8 +48,8 @@ class Pairing:
         """
         if producer.outputs is None or not support or reader.kernel.wide(reader.weights.shape[1]):
             return None
-        ends = (producer.node,), (reader.node,)
-        alone = (group.producers, tuple(consumer.node for consumer in group.consumers)) == ends
+        ends = (producer.node,), (reader.contraction.weight,)
+        alone = (group.producers, tuple(consumer.weight for consumer in group.consumers)) == ends
         whole = all(part.positions.size == part.size for part in group.slices)
         if not (alone and whole and separate(self._task.network, way)):
             return None
@@ -67,15 +67,15 @@ class Pairing:
         """Return where the pruned model waits at a contraction: before the producers that are still to be refitted with their readers."""
         at = self._task.network.position
         here = at[contraction.node]
-        waiting = (at[way.producer.node] for reader, way in self._ways.items() if at[reader] >= here)
+        waiting = (at[way.producer.node] for reader, way in self._ways.items() if at[reader.node] >= here)
         return min((here, *waiting))
 
     def remember(self, contraction: Contraction, seen: Regression | None) -> None:
         """Keep the gram of a contraction, fitted on `seen`, if it is a producer: its inputs stay as they are until it is refitted with its reader."""
         if seen is None or seen.gram is None or seen.gram.nbytes > REMEMBERED:
             return
-        if any(way.producer.node == contraction.node for way in self._ways.values()):
-            self._grams[contraction.node] = seen.gram / seen.count
+        if any(way.producer.weight == contraction.weight for way in self._ways.values()):
+            self._grams[contraction.weight] = seen.gram / seen.count
 
     def source(self, layer: Layer, alive: Mask, ask: Ask) -> Source:
         """Return the producer `layer`, whose columns `alive` are not dropped, of what a reader that is asked about by `ask` reads."""
@@ -110,7 +110,7 @@ class Pairing:
 
     def _remembered(self, contraction: Contraction, alive: Mask) -> Float64 | None:
         """The gram of what is left of the inputs, or of all of them."""
-        gram = self._grams.pop(contraction.node, None)
+        gram = self._grams.pop(contraction.weight, None)
         fits = gram is not None and gram.shape[1] in (int(alive.sum()), alive.size // len(gram))
         return gram if fits else None
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto
 
-from onnx_subprune.graph.channels import Contraction
-from onnx_subprune.graph.network import Network, attribute, only_reader
+from onnx_subprune.graph.channels import Contraction, Use
+from onnx_subprune.graph.network import Network, attribute, key_of, only_reader
 
 SMOOTH = frozenset(
     [
@@ -61,14 +61,17 @@ class Way:
     links: tuple[Link, ...]
 
 
-def ways(network: Network, contractions: Sequence[Contraction]) -> dict[str, Way]:
-    """Return, by its label, the way to each contraction that is the only reader of another; these are in topological order."""
-    readers = {item.input.tensor: item for item in contractions}
+def ways(network: Network, contractions: Sequence[Contraction]) -> dict[Use, Way]:
+    """Return, by its weight, the way to each contraction that is the only reader of another; these are in topological order."""
+    reading: dict[str, list[Contraction]] = {}
+    for item in contractions:
+        reading.setdefault(item.input.tensor, []).append(item)
+    readers = {tensor: items[0] for tensor, items in reading.items() if len(items) == 1}
     found = {}
     for producer in contractions:
         way = _followed(network, producer, readers)
         if way is not None:
-            found[way.reader.node] = way
+            found[way.reader.weight] = way
     return found
 
 
@@ -78,10 +81,10 @@ def separate(network: Network, way: Way) -> bool:
         return False
     for index in (index for link in way.links for index in link.nodes):
         node = network.nodes[index]
-        if node.op_type == "BatchNormalization" and way.producer.output.index == 1:
+        if key_of(node) == "BatchNormalization" and way.producer.output.index == 1:
             continue
         known = [name for name in node.input if name in network.constants]
-        if node.op_type not in SMOOTH | JOINING | POOLING or any(network.array(name).size > 1 for name in known):
+        if key_of(node) not in SMOOTH | JOINING | POOLING or any(network.array(name).size > 1 for name in known):
             return False
     return True
 
@@ -118,9 +121,9 @@ def _single(network: Network, start: str) -> Link | None:
     if any(network.readers.get(name) or name in network.outputs for name in node.output[1:] if name):
         return None
     fits = (
-        node.op_type in LAYOUT
-        or (node.op_type in POOLING and _apart(node))
-        or (node.op_type == "Conv" and _depthwise(network, node))
+        key_of(node) in LAYOUT
+        or (key_of(node) in POOLING and _apart(node))
+        or (key_of(node) == "Conv" and _depthwise(network, node))
     )
     return Link((reader[0],), start, node.output[0]) if fits else None
 
@@ -142,14 +145,14 @@ def _elementwise(network: Network, start: str) -> Link | None:
 
 def _pointwise(network: Network, node: NodeProto, made: Sequence[str]) -> bool:
     constant = all(name in network.constants for name in node.input if name and name not in made)
-    if node.op_type == "BatchNormalization":
+    if key_of(node) == "BatchNormalization":
         return constant and node.input[0] in made and len([name for name in node.output if name]) == 1
-    return constant and node.op_type in SMOOTH | JOINING
+    return constant and key_of(node) in SMOOTH | JOINING
 
 
 def _apart(node: NodeProto) -> bool:
     """True for pooling windows that do not overlap, and are not padded."""
-    if node.op_type == "GlobalAveragePool":
+    if key_of(node) == "GlobalAveragePool":
         return True
     kernel = whole_numbers(node, "kernel_shape")
     strides = whole_numbers(node, "strides", (1,) * len(kernel))
@@ -159,7 +162,7 @@ def _apart(node: NodeProto) -> bool:
     if padded or special or dilated:
         return False
     return kernel == strides or (
-        node.op_type == "MaxPool" and all(size <= stride for size, stride in zip(kernel, strides, strict=True))
+        key_of(node) == "MaxPool" and all(size <= stride for size, stride in zip(kernel, strides, strict=True))
     )
 
 
@@ -174,6 +177,6 @@ def _transposable(network: Network, reader: Contraction) -> bool:
     node = network.node(reader.node)
     if network.array(reader.weight_tensor).dtype != np.float32 or reader.weight.slot != 1:
         return False
-    if node.op_type == "Conv":
+    if key_of(node) == "Conv":
         return attribute(node, "auto_pad", b"NOTSET") == b"NOTSET"
-    return node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transA", 0))
+    return key_of(node) == "MatMul" or (key_of(node) == "Gemm" and not attribute(node, "transA", 0))

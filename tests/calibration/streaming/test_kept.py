@@ -117,7 +117,7 @@ def test_channels_go_their_own_ways_or_do_not(between, alone):
     network, graph, _ = pair(between)
     mixing = [item for item in graph.contractions if not item.whole_groups]
     order = sorted(mixing, key=lambda item: network.position[item.node])
-    assert separate(network, ways(network, order)[order[-1].node]) == alone
+    assert separate(network, ways(network, order)[order[-1].weight]) == alone
 
 
 def test_the_walk_comes_to_the_same(images, monkeypatch):

@@ -141,7 +141,7 @@ def test_there_is_no_way_through_what_cannot_be_followed_back(between):
 def test_the_gradient_of_some_channels_is_that_of_a_residual_which_is_zero_in_the_others(between, reader):
     network = network_of(BETWEEN[between], READERS[reader])
     contractions = sorted(trace(network).contractions, key=lambda item: network.position[item.node])
-    way = ways(network, contractions)[contractions[-1].node]
+    way = ways(network, contractions)[contractions[-1].weight]
     generator = np.random.default_rng(0)
     value = generator.standard_normal((2, 6, 9, 9)).astype(np.float32)
     residual = generator.standard_normal(part(network, way, {})(value).shape).astype(np.float32)
