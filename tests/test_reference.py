@@ -39,7 +39,7 @@ def test_layerwise_forward_selection_is_that_of_the_papers_code_on_resnet56():
         group = groups[contraction.node]
         layer = group.name.split("/")[2] + ".conv1"
         kernel, weights = kernel_of(network, contraction)
-        problem = problem_of(group.consumers[0], kernel, moments, weights, np.ones(weights.shape[1], bool))
+        problem = problem_of(group.consumers[0], kernel, moments.whole, weights, np.ones(weights.shape[1], bool))
         selected, objective = layers[layer]["selected"], layers[layer]["objective"]
         choice = Forward().path([problem], [len(selected)], np.zeros(group.width, np.int64))[0]
         overlaps.append(len(set(choice.support) & set(selected)) / len(selected))

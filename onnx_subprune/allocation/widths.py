@@ -59,7 +59,8 @@ class Curve:
     def dense(self, full: int) -> Float64:
         """Return the errors at widths 0 to `full`, (full + 1,): falling, interpolated in the logarithm, 0 at the full width.
 
-        Errors fall by orders of magnitude with the width, so that a straight line between two of them is far too high.
+        Errors fall by orders of magnitude with the width, so that a straight line between two of them is far too high. From the last one to the
+        full width they fall with the square of the channels that are missing: the first to go is the cheapest, and each costs more than the one before.
         """
         pairs = {w: e for w, e in zip(self.widths, self.errors, strict=True) if w < full}
         if not pairs:
@@ -68,12 +69,13 @@ class Curve:
         errors = np.maximum.accumulate(np.array([max(pairs[int(w)], 0.0) for w in widths])[::-1])[::-1]
         floor = max(float(errors.max()) * 1e-7, 1e-12)
         logs = np.log(np.maximum(errors, floor))
-        curve = np.interp(np.arange(full + 1), [*widths, full], [*logs, np.log(floor / 10)])
+        curve = np.interp(np.arange(full + 1), widths, logs)
         if widths[0] > 0:
             slope = (logs[0] - logs[1]) / (widths[1] - widths[0]) if len(widths) > 1 else 0.0
             curve[: widths[0]] = logs[0] + max(slope, 0.05) * (widths[0] - np.arange(widths[0]))
         dense = np.exp(curve)
-        dense[full] = 0.0
+        last = int(widths[-1])
+        dense[last:] = dense[last] * ((full - np.arange(last, full + 1)) / (full - last)) ** 2
         return np.asarray(np.maximum.accumulate(dense[::-1])[::-1])
 
 

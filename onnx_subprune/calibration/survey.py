@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from onnx_subprune.calibration.data.samples import Calibration
-from onnx_subprune.calibration.moments.regression import Regression
-from onnx_subprune.calibration.streaming.executor import Executor, Local, united
+from onnx_subprune.calibration.moments.halves import Halves
+from onnx_subprune.calibration.streaming.executor import Executor, Local
 from onnx_subprune.calibration.streaming.request import Ask
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.graph.channels import Contraction
@@ -26,7 +26,7 @@ def survey(
     executor: Executor = LOCAL,
     *,
     times: int | None = None,
-) -> Iterator[tuple[Contraction, Regression]]:
+) -> Iterator[tuple[Contraction, Halves]]:
     """Yield the moments of the original model at each of `contractions`, in topological order; the target is input times weights.
 
     times: of drawn output positions, so many times as many as `running` says; None for all.
@@ -37,4 +37,4 @@ def survey(
             kernel, weights = kernel_of(network, contraction)
             positions = times * running.positions_of(data.samples, weights.shape[1]) if times else None
             ask = Ask(weight=contraction.weight, kernel=kernel, input=contraction.input.tensor, positions=positions)
-            yield contraction, united(run.collect(ask)).moments().with_target(weights)
+            yield contraction, Halves.of([half.moments().with_target(weights) for half in run.collect(ask)])

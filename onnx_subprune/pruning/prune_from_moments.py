@@ -168,12 +168,13 @@ def error_curves(task: Task, rooms: Sequence[Room]) -> dict[str, GroupSensitivit
         group, widths = task.graph.group(room.name), trial_widths(room)
         contractions = [consumer.contraction for consumer in group.consumers]
         steps = task.survey(contractions)
-        moments = {contraction.weight: item.centered() for contraction, item in steps}
+        moments = {contraction.weight: item for contraction, item in steps}
         problems = []
         for consumer in group.consumers:
             kernel, weights = kernel_of(task.network, consumer.contraction)
             alive = np.ones(weights.shape[0] * weights.shape[1], bool)
-            problems.append(problem_of(consumer, kernel, moments[consumer.weight], weights, alive))
+            halves = moments[consumer.weight]
+            problems.append(problem_of(consumer, kernel, halves.whole.centered(), weights, alive, halves.shrinkage))
         choices = task.choose(group, problems, widths)
         curve = Curve(widths, tuple(choice.error for choice in choices))
         found[room.name] = GroupSensitivity(name=room.name, output=curve, consumers=curve)

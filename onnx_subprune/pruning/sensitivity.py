@@ -1,7 +1,8 @@
 """What the model's output loses when one group alone gets narrower, its consumers refitted; no labels.
 
-Pass one over the original model takes the moments of every consumer; channels and refitted weights at a few widths follow from
-those. Pass two, on fewer samples, runs what lies behind the group with each of these weights, which are inputs of one session a group.
+Pass one over the original model takes the moments of every consumer on each half of the samples; channels and refitted weights at a few
+widths follow from those. Pass two, on fewer samples, runs what lies behind the group with each of these weights, which are inputs of one
+session a group: every sample with weights that were fitted to the other half.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,10 +11,10 @@ from itertools import chain
 
 import numpy as np
 
-from onnx_subprune._typing import Array
+from onnx_subprune._typing import Array, Mask
 from onnx_subprune.allocation import Curve, Room
 from onnx_subprune.allocation.widths import GroupSensitivity
-from onnx_subprune.calibration.moments.regression import Regression
+from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.evaluation.divergence import displacement
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Use
@@ -21,6 +22,7 @@ from onnx_subprune.graph.contractions.bias import bias_of
 from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.graph.surgery.surgery import Plan
 from onnx_subprune.reconstruction.columns import columns_of, problem_of
+from onnx_subprune.reconstruction.crossfit import crossfit, strength_of
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Held, Store
 from onnx_subprune.runtime.threads import alongside
@@ -32,17 +34,18 @@ BETWEEN = (3 / 16, 3 / 8, 5 / 8, 3 / 4)
 """Widths in between, where the output follows the error of the consumers."""
 SAMPLES = 256
 """Samples of the second pass."""
-STRENGTH = 1e-5
-"""Ridge of the refits, which a trial does not cross-validate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Trials:
-    """Refitted weights of a group's consumers for the widths that are tried, held in the store, and the consumers' error at these and others."""
+    """Refitted weights of a group's consumers for the widths that are tried, held in the store, and the consumers' error at these and others.
+
+    values: for each width, those that were fitted to each half of the samples.
+    """
 
     group: ChannelGroup
     tried: Mapping[int, Choice]
-    values: tuple[Mapping[Use, Held], ...]
+    values: tuple[tuple[Mapping[Use, Held], ...], ...]
     consumers: Curve
 
     def sensitivity(self, errors: Sequence[float]) -> GroupSensitivity:
@@ -102,7 +105,7 @@ def _prepare(
 ) -> list[_Trials]:
     needed = {consumer.weight: consumer.contraction for group in groups for consumer in group.consumers}
     waiting = {group.name: {consumer.weight for consumer in group.consumers} for group in groups}
-    moments: dict[Use, Regression] = {}
+    moments: dict[Use, Halves] = {}
     trials = []
     for done, (contraction, found) in enumerate(task.survey(list(needed.values()))):
         moments[contraction.weight] = found
@@ -124,50 +127,77 @@ def _try(
     group: ChannelGroup,
     tried: Sequence[int],
     widths: Sequence[int],
-    moments: Mapping[Use, Regression],
+    moments: Mapping[Use, Halves],
     store: Store,
 ) -> _Trials:
-    problems = []
-    for consumer in group.consumers:
-        kernel, weights = kernel_of(task.network, consumer.contraction)
-        alive = np.ones(weights.shape[0] * weights.shape[1], bool)
-        problems.append(problem_of(consumer, kernel, moments[consumer.weight].centered(), weights, alive))
-    choices = dict(zip(widths, task.choose(group, problems, widths), strict=True))
-    chosen = {width: choices[width] for width in tried}
-    values = []
-    for choice in chosen.values():
-        mine: dict[Use, Held] = {}
-        for consumer in group.consumers:
-            fitted = _refitted(task, group, consumer, choice, moments[consumer.weight])
-            mine.update({use: store.put(value) for use, value in fitted.items()})
-        values.append(mine)
-    consumers = Curve(tuple(widths), tuple(choice.error for choice in choices.values()))
+    paths = _paths(task, group, widths, moments)
+    readers = [_Reader(task, group, consumer, moments[consumer.weight], paths) for consumer in group.consumers]
+    values, errors = [], []
+    for width in tried:
+        fitted = [reader.refitted([path[width] for path in paths]) for reader in readers]
+        errors.append(float(np.mean([error for _, error in fitted])))
+        sides = zip(*(values for values, _ in fitted), strict=True)
+        values.append(tuple({use: store.put(value) for mine in side for use, value in mine.items()} for side in sides))
+    likely = Curve(tuple(widths), tuple(float(np.mean([path[width].error for path in paths])) for width in widths))
+    consumers = completed(Curve(tuple(tried), tuple(errors)), likely)
+    chosen = {width: paths[0][width] for width in tried}
     return _Trials(group=group, tried=chosen, values=tuple(values), consumers=consumers)
 
 
-def _refitted(
-    task: Task, group: ChannelGroup, consumer: Consumer, choice: Choice, moments: Regression
-) -> dict[Use, Array]:
-    """Weights, and bias where there is one, of a consumer that reads only the chosen channels."""
-    network, contraction = task.network, consumer.contraction
-    kernel, prior = kernel_of(network, contraction)
-    old_weight = network.array(contraction.weight_tensor)
-    alive = np.ones(prior.shape[0] * prior.shape[1], bool)
-    dropped = np.setdiff1d(np.arange(group.width), np.array(choice.support, np.int64))
-    alive[columns_of(consumer.positions[dropped].ravel(), kernel.taps)] = False
-    masks = alive.reshape(prior.shape[:2])
-    bias = bias_of(network, contraction, kernel, prior.shape[0] * prior.shape[2])
-    use = moments.centered() if bias is not None else moments
-    weights = np.zeros_like(prior)
-    for g, mask in enumerate(masks):
-        left = np.flatnonzero(mask)
-        if left.size:
-            weights[g][left] = use.normal(g, left).ridged(prior[g][left], STRENGTH)
-    found: dict[Use, Array] = {contraction.weight: kernel.from_matrix(weights, old_weight.dtype, old_weight.shape)}
-    if bias is not None:
-        lost = (moments.sum_target - moments.sum_output(weights)) / moments.count
-        found[bias.use] = bias.replaced(bias.inside((prior.shape[0], prior.shape[2])) + lost)
-    return found
+def _paths(
+    task: Task, group: ChannelGroup, widths: Sequence[int], moments: Mapping[Use, Halves]
+) -> list[dict[int, Choice]]:
+    """The choices by width, as each half of the samples suggests them."""
+    paths = []
+    for part in range(min(len(moments[consumer.weight].parts) for consumer in group.consumers)):
+        problems = []
+        for consumer in group.consumers:
+            kernel, weights = kernel_of(task.network, consumer.contraction)
+            alive, halves = np.ones(weights.shape[0] * weights.shape[1], bool), moments[consumer.weight]
+            half = halves.parts[part].centered()
+            problems.append(problem_of(consumer, kernel, half, weights, alive, halves.shrinkage_of_half))
+        paths.append(dict(zip(widths, task.choose(group, problems, widths), strict=True)))
+    return paths
+
+
+class _Reader:
+    """A consumer, refitted to some of its group's channels. The ridge is validated at one width, and grows with the number of columns."""
+
+    def __init__(
+        self, task: Task, group: ChannelGroup, consumer: Consumer, halves: Halves, paths: Sequence[Mapping[int, Choice]]
+    ) -> None:
+        network, contraction = task.network, consumer.contraction
+        self._group, self._consumer, self._halves = group, consumer, halves
+        self._kernel, self._prior = kernel_of(network, contraction)
+        self._old = network.array(contraction.weight_tensor)
+        self._bias = bias_of(network, contraction, self._kernel, self._prior.shape[0] * self._prior.shape[2])
+        self._strength, self._columns = None, 1.0
+        for choice in sorted(paths[0].values(), key=lambda choice: abs(2 * len(choice.support) - group.width))[:1]:
+            alive = self._alive(choice)
+            self._strength = strength_of(halves.parts, self._prior, alive, free_bias=self._bias is not None)
+            self._columns = float(alive.sum())
+
+    def refitted(self, choices: Sequence[Choice]) -> tuple[list[dict[Use, Array]], float]:
+        """Return weights, and bias where there is one, of each half of the samples, with its choice alone to read; and the held-out error."""
+        alive = [self._alive(choice) for choice in choices]
+        strength = None if self._strength is None else self._strength * float(alive[0].sum()) / self._columns
+        found = crossfit(self._halves.parts, self._prior, alive, strength, free_bias=self._bias is not None)
+        sides = []
+        for weights, shift in zip(found.weights, found.biases, strict=True):
+            use = self._consumer.contraction.weight
+            values: dict[Use, Array] = {use: self._kernel.from_matrix(weights, self._old.dtype, self._old.shape)}
+            if shift is not None and self._bias is not None:
+                inside = self._bias.inside((self._prior.shape[0], self._prior.shape[2]))
+                values[self._bias.use] = self._bias.replaced(inside + shift)
+            sides.append(values)
+        return sides, found.error
+
+    def _alive(self, choice: Choice) -> Mask:
+        """Which columns are left, (g, p)."""
+        alive = np.ones(self._prior.shape[0] * self._prior.shape[1], bool)
+        dropped = np.setdiff1d(np.arange(self._group.width), np.array(choice.support, np.int64))
+        alive[columns_of(self._consumer.positions[dropped].ravel(), self._kernel.taps)] = False
+        return alive.reshape(self._prior.shape[:2])
 
 
 def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, GroupSensitivity]:
@@ -180,10 +210,10 @@ def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, G
     ordered = sorted(trials, key=lambda trial: min(network.position[c.node] for c in trial.group.consumers))
     for done, trial in enumerate(ordered):
         stream.advance(min(network.position[consumer.node] for consumer in trial.group.consumers))
-        run = stream.opened(outputs, list(trial.values[0]))
+        run = stream.opened(outputs, list(trial.values[0][0]))
         runs = alongside(run, _fed(trial, stream.chunks), stream.side_by_side(stream.chunks))
         errors = [displacement(reference, [next(runs) for _ in reference]) for _ in trial.values]
-        for held in chain.from_iterable(values.values() for values in trial.values):
+        for held in chain.from_iterable(side.values() for values in trial.values for side in values):
             held.free()
         found[trial.group.name] = trial.sensitivity(errors)
         task.watch("measuring sensitivities", done + 1, len(trials))
@@ -192,10 +222,10 @@ def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, G
 
 
 def _fed(trial: _Trials, chunks: int) -> Iterator[tuple[int, Mapping[Use, Array]]]:
-    """Yield every chunk with every width's weights."""
+    """Yield every chunk with every width's weights, those that were fitted to the other half of the samples."""
     for values in trial.values:
-        weights = {use: held.get() for use, held in values.items()}
-        yield from ((chunk, weights) for chunk in range(chunks))
+        sides = [{use: held.get() for use, held in side.items()} for side in values]
+        yield from ((chunk, sides[(chunk + 1) % len(sides)]) for chunk in range(chunks))
 
 
 def _judge(task: Task, trials: Sequence[_Trials], loss: Callable[[Plan], float]) -> dict[str, GroupSensitivity]:
@@ -203,9 +233,9 @@ def _judge(task: Task, trials: Sequence[_Trials], loss: Callable[[Plan], float])
     for done, trial in enumerate(trials):
         name, losses = trial.group.name, []
         for choice, values in zip(trial.tried.values(), trial.values, strict=True):
-            weights = {use: held.get() for use, held in values.items()}
+            weights = {use: held.get() for use, held in values[0].items()}
             losses.append(loss(Plan(supports={name: choice.support}, weights=weights)))
-            for held in values.values():
+            for held in chain.from_iterable(side.values() for side in values):
                 held.free()
         found[name] = trial.sensitivity(losses)
         task.watch("measuring sensitivities", done + 1, len(trials))

@@ -37,11 +37,14 @@ def columns_of(rows: Int64, taps: int) -> Int64:
     return (rows[..., None] * taps + np.arange(taps)).reshape(*rows.shape[:-1], -1)
 
 
-def problem_of(consumer: Consumer, kernel: Kernel, moments: Regression, weights: Weights, alive: Mask) -> Problem:
+def problem_of(
+    consumer: Consumer, kernel: Kernel, moments: Regression, weights: Weights, alive: Mask, shrinkage: float = 0.0
+) -> Problem:
     """Return the problem that one consumer poses for its group.
 
     weights: (g, p, m), the current ones. alive: (g * p,), False for columns of channels that other groups have dropped.
+    shrinkage: see `Regression.problem`.
     """
     columns = columns_of(consumer.positions, kernel.taps)
     left = np.flatnonzero(alive)
-    return moments.problem(columns if alive.all() else np.searchsorted(left, columns), weights, left)
+    return moments.problem(columns if alive.all() else np.searchsorted(left, columns), weights, left, shrinkage)

@@ -91,7 +91,7 @@ def fit(
         weights[g][masks[g]] = part[0] if refitted else prior[g][masks[g]]
     return Fit(
         weights=weights,
-        bias=_means(total, weights) if free_bias else None,
+        bias=means(total, weights) if free_bias else None,
         fitted_error=max(0.0, known.whole.error(weights, known.threads)),
         heldout_error=float(held if refitted else plain),
         plain_error=float(plain),
@@ -120,7 +120,7 @@ def fit_again(whole: Regression, before: Fit, alive: Mask, known: Known) -> Fit:
         if mask.any():
             normal = known.whole.normal(g, np.flatnonzero(mask), known.factors.of(g))
             weights[g][mask] = normal.ridged(_rows(before.weights[g], mask), before.strengths[g], known.threads)
-    return replace(before, weights=weights, bias=_means(whole, weights) if free_bias else None)
+    return replace(before, weights=weights, bias=means(whole, weights) if free_bias else None)
 
 
 def _among(found: Fit, alive: Mask) -> Fit:
@@ -130,7 +130,7 @@ def _among(found: Fit, alive: Mask) -> Fit:
     return replace(found, weights=weights)
 
 
-def _means(total: Regression, weights: Weights) -> Float64:
+def means(total: Regression, weights: Weights) -> Float64:
     """Return the bias (g, m) with which `weights` meet the mean of the target."""
     return np.asarray((total.sum_target - total.sum_output(weights)) / total.count)
 

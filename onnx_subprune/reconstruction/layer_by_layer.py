@@ -11,9 +11,10 @@ from dataclasses import replace
 import numpy as np
 
 from onnx_subprune._typing import Mask
+from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.limits import oversized
 from onnx_subprune.calibration.moments.regression import Regression
-from onnx_subprune.calibration.streaming.executor import Lockstep, united
+from onnx_subprune.calibration.streaming.executor import Lockstep
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Contraction, Use
 from onnx_subprune.graph.contractions.contraction import kernel_of
@@ -84,9 +85,9 @@ class Walk:
         if self._chooses(contraction) or task.refit is None:
             if layer.kernel.groups == 1:
                 halves = [spread(half, alive) for half in halves]
-            about = halves[0] + halves[1] if len(halves) == 2 else halves[0]
-            about = about.centered() if layer.bias is not None else about
-            self._choose(layer, about)
+            both = Halves.of(halves)
+            about = both.whole.centered() if layer.bias is not None else both.whole
+            self._choose(layer, about, both.shrinkage)
             alive = state.alive(layer)
         selected = clock()
         known = Known(task.memory // 8, task.running.cores)
@@ -148,12 +149,12 @@ class Walk:
             for consumer in group.consumers
         )
 
-    def _choose(self, layer: Layer, moments: Regression) -> None:
+    def _choose(self, layer: Layer, moments: Regression, shrinkage: float) -> None:
         choices = self._state.choices
         for group in self._groups:
             mine = [consumer for consumer in group.consumers if consumer.weight == layer.contraction.weight]
             if mine and group.name not in choices:
-                choices[group.name] = self._chosen(group, mine[0], layer, moments)
+                choices[group.name] = self._chosen(group, mine[0], layer, moments, shrinkage)
                 self._cut(group, layer)
 
     def _cut(self, group: ChannelGroup, reader: Layer) -> None:
@@ -166,9 +167,11 @@ class Walk:
             if cut is not None:
                 self._models.cut(cut)
 
-    def _chosen(self, group: ChannelGroup, consumer: Consumer, layer: Layer, moments: Regression) -> Choice:
+    def _chosen(
+        self, group: ChannelGroup, consumer: Consumer, layer: Layer, moments: Regression, shrinkage: float
+    ) -> Choice:
         task = self._task
-        problems = [problem_of(consumer, layer.kernel, moments, layer.prior, self._state.alive(layer))]
+        problems = [problem_of(consumer, layer.kernel, moments, layer.prior, self._state.alive(layer), shrinkage)]
         problems += [self._neighbour(other) for other in group.consumers if other is not consumer]  # of the same tensor
         choice = task.choose(group, problems, [task.widths[group.name]])[0]
         return replace(choice, conditioning=conditioning(problems, choice.support))
@@ -178,7 +181,7 @@ class Walk:
         kernel, weights = kernel_of(self._task.network, contraction)
         asymmetric = isinstance(self._task.formulation, Asymmetric)
         every = every_of(self._task, contraction, kernel, weights.shape[1]) if asymmetric else 1
-        sums = united(self._models.collect(input_of(contraction, kernel, every)))
-        moments = sums.moments().with_target(weights).centered()
+        sums = self._models.collect(input_of(contraction, kernel, every))
+        halves = Halves.of([half.moments().with_target(weights) for half in sums])
         alive = alive_columns(self._task.graph, self._state.choices, contraction, kernel, weights)
-        return problem_of(consumer, kernel, moments, weights, alive)
+        return problem_of(consumer, kernel, halves.whole.centered(), weights, alive, halves.shrinkage)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
 
-from onnx_subprune.calibration.moments.regression import Regression
+from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.graph.channels import ChannelGroup, Use
 from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.reconstruction.columns import alive_columns, problem_of
@@ -25,7 +25,7 @@ def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice
     if isinstance(task.formulation, Asymmetric):
         task = replace(task, data=task.data.about(SEEN))
     needed = {consumer.weight: consumer.contraction for group in groups for consumer in group.consumers}
-    moments: dict[Use, Regression] = {}
+    moments: dict[Use, Halves] = {}
     choices, waiting = dict(task.choices), [*groups]
     with aside(task.running.cores) as later:
         for done, (contraction, found) in enumerate(task.survey(list(needed.values()), times=1)):
@@ -37,14 +37,15 @@ def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice
 
 
 def _choose(
-    task: Task, group: ChannelGroup, moments: Mapping[Use, Regression], choices: MutableMapping[str, Choice]
+    task: Task, group: ChannelGroup, moments: Mapping[Use, Halves], choices: MutableMapping[str, Choice]
 ) -> None:
     """Add the choice of `group` to `choices`."""
     problems = []
     for consumer in group.consumers:
         kernel, weights = kernel_of(task.network, consumer.contraction)
         alive = alive_columns(task.graph, choices, consumer.contraction, kernel, weights)
-        problems.append(problem_of(consumer, kernel, moments[consumer.weight].centered(), weights, alive))
+        halves = moments[consumer.weight]
+        problems.append(problem_of(consumer, kernel, halves.whole.centered(), weights, alive, halves.shrinkage))
     choice = task.choose(group, problems, [task.widths[group.name]])[0]
     choices[group.name] = replace(choice, conditioning=conditioning(problems, choice.support))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from onnx_subprune._typing import Float64
 from onnx_subprune.calibration.data.samples import Calibration
-from onnx_subprune.calibration.moments.regression import Regression
+from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.streaming.executor import Executor
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.survey import LOCAL, SURVEYED, survey
@@ -40,7 +40,7 @@ class Task:
 
     def survey(
         self, contractions: Sequence[Contraction], times: int = SURVEYED
-    ) -> Iterator[tuple[Contraction, Regression]]:
+    ) -> Iterator[tuple[Contraction, Halves]]:
         """Yield the moments of the original model at each of `contractions`.
 
         They are of drawn positions where those of the walk are, so many times as many.

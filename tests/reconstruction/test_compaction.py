@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from onnx_subprune import Channels, Resources, prune, reconstruction
+from onnx_subprune import Channels, Resources, prune
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.reconstruction import reconstruct as reconstruction
 from onnx_subprune.reconstruction.compaction import presliced
 from onnx_subprune.runtime.session import Session
 from tests.conftest import MODELS

@@ -20,6 +20,8 @@ from onnx_subprune.selection.linalg.rounding import ROUNDING, audible, energies,
 
 TARGETS = 256
 """Targets whose error is judged at a time."""
+STRIP = 512
+"""Rows of a gram that are compared at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -126,14 +128,36 @@ class Moments:
         parts = alongside(loss, ((start,) for start in range(0, weights.shape[2], TARGETS)), threads)
         return float(1.0 + sum(parts) / max(float(self.energy.sum()), 1e-300))
 
-    def problem(self, columns: Int64, weights: Weights, left: Int64) -> Problem:
-        """Return the problem of choosing channels, which own `columns` of the columns `left` counted over all groups.
+    def overlap(self, other: "Moments") -> tuple[float, float, float]:
+        """See `Regression`."""
+        shared = first = second = 0.0
+        for ours, theirs in zip(self.gram, other.gram, strict=True):
+            diagonal = np.diagonal(ours) + np.diagonal(theirs)
+            scale = np.divide(1.0, np.sqrt(np.maximum(diagonal, 0.0)), out=np.zeros(len(ours)), where=diagonal > 0.0)
+            for start in range(0, len(ours), STRIP):
+                strip = np.arange(start, min(start + STRIP, len(ours)))
+                one, two = (gram[strip] * scale[strip, None] * scale for gram in (ours, theirs))
+                for part in (one, two):
+                    part[strip - start, strip] = 0.0
+                shared, first, second = (
+                    total + float(np.vdot(a, b))
+                    for total, a, b in ((shared, one, two), (first, one, one), (second, two, two))
+                )
+        return shared, first, second
 
-        weights: (g, p, m), the current ones.
-        """
+    def problem(self, columns: Int64, weights: Weights, left: Int64, shrinkage: float = 0.0) -> Problem:
+        """See `Regression`."""
         groups, p, m = weights.shape
         gram = self.gram[0] if groups == 1 else scipy.linalg.block_diag(*self.gram)
         cross, prior = self.cross.reshape(groups * p, m), weights.reshape(groups * p, m)
         if len(left) < groups * p:
             gram, cross, prior = gram[np.ix_(left, left)], cross[left], prior[left]
-        return Problem(gram=gram, cross=cross, energy=float(self.energy.sum()), columns=columns, prior=prior)
+        energy = float(self.energy.sum())
+        if shrinkage > 0.0:
+            own, kept = np.diagonal(gram).copy(), 1.0 - shrinkage
+            gram = kept * gram
+            np.fill_diagonal(gram, own)
+            pulled = own[:, None] * prior
+            energy = kept * energy + shrinkage * float(np.sum(pulled * prior))
+            cross = kept * cross + shrinkage * pulled
+        return Problem(gram=gram, cross=cross, energy=energy, columns=columns, prior=prior)

@@ -78,10 +78,15 @@ class Regression(Protocol):
     def normal(self, group: int, left: Int64, factored: Factored | None = None) -> Equations:
         """Return the regression on the columns `left` of a convolution group."""
 
-    def problem(self, columns: Int64, weights: Weights, left: Int64) -> Problem:
+    def overlap(self, other: Self) -> tuple[float, float, float]:
+        """Return <O, P>, |O|^2, |P|^2 for the off-diagonal parts O, P of the grams of both, columns scaled to the same energy in all."""
+
+    def problem(self, columns: Int64, weights: Weights, left: Int64, shrinkage: float = 0.0) -> Problem:
         """Return the problem of choosing channels, which own `columns` of the columns `left` counted over all groups.
 
-        weights: (g, p, m), the current ones.
+        weights: (g, p, m), the current ones. shrinkage: the share of the off-diagonal of the gram that is noise (`halves`). It is taken
+        away, as if there were as many more rows in which columns are independent and the current weights are right: where all is noise,
+        the gain of a column is the energy of its weights times its own.
         """
 
 

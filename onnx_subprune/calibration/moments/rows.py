@@ -19,9 +19,8 @@ from onnx_subprune.selection.linalg.dual import Dual, product
 from onnx_subprune.selection.linalg.lowrank import LowRank
 from onnx_subprune.selection.linalg.ridge import Factored, Weights
 
-RIDGE = 1e-2
-"""Pull towards the prior weights in the selection, relative to the mean energy of a column: n rows alone are explained by n columns,
-and say nothing about which of the others should stay."""
+LEAST = 1e-4
+"""Least share of the gram that counts as noise: n rows alone are explained by n columns, and say nothing about which of the others should stay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -102,22 +101,36 @@ class Rows:
         source, target = self._matrices()
         return Dual(source, target).loss(weights[0]) / max(float(np.sum(target**2)), 1e-300) + 1.0
 
-    def problem(self, columns: Int64, weights: Weights, left: Int64) -> Problem:
-        """Return the problem of choosing channels, which own `columns` of the columns `left`, pulled towards weights (1, p, m).
+    def overlap(self, other: "Rows") -> tuple[float, float, float]:
+        """See `Regression`."""
+        (one, _), (two, _) = self._matrices(), other._matrices()
+        energies = [np.einsum("np,np->p", rows, rows) for rows in (one, two)]
+        total = energies[0] + energies[1]
+        weight = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0.0)
 
-        Its cross is turned into the directions that the target has at all: selection sees only C C'.
-        """
+        def product(left: int, right: int) -> float:
+            rows = (one, two)
+            whole = float(np.sum(((rows[left] * weight) @ rows[right].T) ** 2))
+            return whole - float(np.sum(weight**2 * energies[left] * energies[right]))
+
+        return product(0, 1), product(0, 0), product(1, 1)
+
+    def problem(self, columns: Int64, weights: Weights, left: Int64, shrinkage: float = 0.0) -> Problem:
+        """See `Regression`. Its cross is turned into the directions that the target has at all: selection sees only C C'."""
         source, target = self._matrices()
         source, prior = source[:, left], weights[0] if len(left) == weights.shape[1] else weights[0][left]
-        pull = RIDGE * float(np.sum(source**2)) / max(source.shape[1], 1)
+        own = np.einsum("np,np->p", source, source)
+        shrinkage = min(max(shrinkage, LEAST), 1.0 - LEAST)
+        kept = np.sqrt(1.0 - shrinkage)
+        pull = shrinkage * np.maximum(own, LEAST * float(own.mean()))[:, None]
         pulled: Weights = prior
         if target.shape[1] > len(target):
             basis, turned = np.linalg.qr(target.T)  # (m, n)
             target, pulled = turned.T, prior @ basis.astype(prior.dtype)
         return Problem(
-            gram=LowRank(source, np.full(source.shape[1], pull)),
-            cross=source.T @ target + pull * pulled,
-            energy=float(np.sum(target**2)) + pull * float(np.sum(pulled.astype(np.float64) ** 2)),
+            gram=LowRank(kept * source, pull[:, 0]),
+            cross=kept**2 * (source.T @ target) + pull * pulled,
+            energy=kept**2 * float(np.sum(target**2)) + float(np.sum(pull * pulled.astype(np.float64) ** 2)),
             columns=columns,
             prior=np.asarray(prior),
         )

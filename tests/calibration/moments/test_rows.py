@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune.calibration.moments.accumulator import Collector
-from onnx_subprune.calibration.moments.rows import RIDGE, RowCollector
+from onnx_subprune.calibration.moments.rows import RowCollector
 from onnx_subprune.graph.contractions.contraction import Kernel, Kind
 from onnx_subprune.selection import Forward, cross_validated
 
@@ -66,21 +66,20 @@ def test_cross_validation_on_rows_finds_what_it_finds_on_grams():
 
 
 @pytest.mark.parametrize("targets", [7, 60])
-def test_the_problem_is_the_ridge_towards_the_prior_in_the_directions_of_the_target(targets):
+def test_the_problem_is_that_of_the_shrunk_moments_in_the_directions_of_the_target(targets):
     moments, rows, weights = both(targets)
     columns, left = np.arange(40).reshape(10, 4), np.arange(40)
-    problem = rows.problem(columns, weights, left)
-    whole = moments.problem(columns, weights, left)
+    problem = rows.problem(columns, weights, left, 0.3)
+    whole = moments.problem(columns, weights, left, 0.3)
     basis = np.linalg.svd(rows.target, full_matrices=False)[2] if targets > 24 else np.eye(targets)
-    pull = RIDGE * whole.gram.trace() / 40
-    cross = whole.cross @ basis.T + pull * weights[0] @ basis.T
-    gram = whole.gram + pull * np.eye(40)
+    cross, gram = whole.cross @ basis.T, whole.gram
     np.testing.assert_allclose(problem.cross @ problem.cross.T, cross @ cross.T, rtol=1e-3, atol=1e-2)
     np.testing.assert_allclose(problem.gram[np.ix_(left, left)], gram, atol=1e-3)
     choice = Forward().path([problem], [4], FREE)[0]
     kept = columns[list(choice.support)].ravel()
     explained = np.sum(cross[kept] * np.linalg.solve(gram[np.ix_(kept, kept)], cross[kept]))
-    energy = whole.energy + pull * np.sum((weights[0] @ basis.T) ** 2)
+    own = 0.3 * np.diagonal(moments.gram[0])[:, None]
+    energy = 0.7 * float(moments.energy.sum()) + np.sum(own * (weights[0] @ basis.T) ** 2)
     assert choice.error == pytest.approx(1 - explained / energy, rel=1e-3)
 
 

@@ -1,0 +1,53 @@
+"""What was collected of a contraction on each half of the samples: what is fitted on one half is judged on the other.
+
+Samples that say the same, as an image and its moved copies or the tokens of a sentence, lie in the same half.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from onnx_subprune.calibration.moments.regression import Regression
+
+
+@dataclass(frozen=True, eq=False)
+class Halves:
+    """The regressions on the even and on the odd chunks; on all, if there is only one chunk."""
+
+    parts: tuple[Regression, ...]
+
+    @classmethod
+    def of(cls, parts: Sequence[Regression]) -> "Halves":
+        """Return the halves `parts`."""
+        return cls(tuple(parts))
+
+    @cached_property
+    def whole(self) -> Regression:
+        """The regression on all samples."""
+        return self.parts[0] + self.parts[1] if len(self.parts) == 2 else self.parts[0]
+
+    @cached_property
+    def shrinkage(self) -> float:
+        """How much of the off-diagonal of the whole gram is noise, 0 to 1; see `shrinkage_of`."""
+        return shrinkage_of([part.centered() for part in self.parts])
+
+    @property
+    def shrinkage_of_half(self) -> float:
+        """How much of that of a half is noise: twice as much for each part of what is not."""
+        return 2.0 * self.shrinkage / (1.0 + self.shrinkage) if len(self.parts) == 2 else self.shrinkage
+
+
+def shrinkage_of(parts: Sequence[Regression]) -> float:
+    """Return the share of the off-diagonal correlations, all samples together, that is noise of the sampling: 0 to 1.
+
+    With O1, O2 the correlations in the halves, <O1, O2> estimates the energy of the true ones and what |O1|^2, |O2|^2 have beyond that is the noise
+    of a half; the whole has half of it. So (1 - share) O is nearest to the truth (Ledoit and Wolf 2004, with halves in place of fourth moments:
+    rows of one sample need not be independent). One half alone: as many unknowns as columns, as many knowns as rows.
+    """
+    if len(parts) < 2:
+        return parts[0].columns / (parts[0].columns + parts[0].count)
+    shared, first, second = parts[0].overlap(parts[1])
+    if first + second <= 0.0:
+        return 0.0
+    noise = max(0.0, (first + second) / 2.0 - shared) / 2.0
+    return 1.0 if shared <= 0.0 else noise / (shared + noise)

@@ -1,0 +1,79 @@
+"""Fits on one half of the samples that are judged on the other: what a trial of fewer channels is worth on samples that it has not seen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_subprune._typing import Float64, Mask
+from onnx_subprune.calibration.moments.regression import Regression
+from onnx_subprune.reconstruction.fit import means
+from onnx_subprune.selection.linalg.ridge import STRENGTHS, Weights, likely
+
+GROUPS = 8
+"""Of more convolution groups so many are looked at to find the strength of the ridge."""
+LOST = 1e-300
+"""Where a target has no energy, nothing is lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Crossfit:
+    """Weights (g, p, m), zero in dead columns, and bias (g, m), None where it is not free, one of each half; of all samples, where there is one half.
+
+    error: relative, each of the two on the half that it was not fitted to. refitted: False where the old weights, sliced, do better there.
+    """
+
+    weights: tuple[Weights, ...]
+    biases: tuple[Float64 | None, ...]
+    error: float
+    refitted: bool
+
+
+def crossfit(
+    halves: Sequence[Regression], prior: Weights, alive: Sequence[Mask], strength: float | None, *, free_bias: bool
+) -> Crossfit:
+    """Fit the columns `alive` (g, p), one mask a half, on each half with a ridge of that strength; None: keep the weights `prior`."""
+    use = [half.centered() for half in halves] if free_bias else [*halves]
+    fitted, refitted = [np.where(mask[:, :, None], prior, np.zeros((), prior.dtype)) for mask in alive], False
+    losses = [_lost(judge, weights) for judge, weights in zip(reversed(use), fitted, strict=True)]
+    if strength is not None:
+        tried = [_fitted(half, prior, mask, strength) for half, mask in zip(use, alive, strict=True)]
+        found = [_lost(judge, weights) for judge, weights in zip(reversed(use), tried, strict=True)]
+        if sum(found) < sum(losses) or len(use) < 2:
+            fitted, losses, refitted = tried, found, True
+    energy = sum(float(half.energy.sum()) for half in use)
+    return Crossfit(
+        weights=tuple(fitted),
+        biases=tuple(means(half, weights) if free_bias else None for half, weights in zip(halves, fitted, strict=True)),
+        error=max(0.0, sum(losses)) / max(energy, LOST),
+        refitted=refitted,
+    )
+
+
+def strength_of(halves: Sequence[Regression], prior: Weights, alive: Mask, *, free_bias: bool) -> float | None:
+    """Return the strength of the ridge that does best on the half that was not fitted to; None where there is nothing to fit."""
+    use = [half.centered() for half in halves] if free_bias else halves
+    living = [g for g in range(len(prior)) if alive[g].any()]
+    if not living:
+        return None
+    if len(use) < 2:
+        return STRENGTHS[likely(STRENGTHS, int(alive[living[0]].sum()), use[0].count)]
+    found = []
+    for g in living[:: -(-len(living) // GROUPS)]:
+        left = np.flatnonzero(alive[g])
+        first, second = (half.normal(g, left) for half in use)
+        found.append(first.validated(second, prior[g][left], STRENGTHS).strength)
+    return float(np.median(found))
+
+
+def _fitted(half: Regression, prior: Weights, alive: Mask, strength: float) -> Weights:
+    weights = np.zeros_like(prior)
+    for g, mask in enumerate(alive):
+        left = np.flatnonzero(mask)
+        if left.size:
+            weights[g][left] = half.normal(g, left).ridged(prior[g][left], strength)
+    return weights
+
+
+def _lost(judge: Regression, weights: Weights) -> float:
+    return judge.error(weights) * float(judge.energy.sum())

@@ -1,0 +1,28 @@
+"""Sensitivities hold on samples that nothing was fitted to."""
+
+import numpy as np
+import pytest
+
+from onnx_subprune import Resources, sensitivity
+from tests.networks.net import Net
+
+
+@pytest.fixture(scope="module")
+def network():
+    net = Net(seed=4)
+    hidden = net.dense(net.input(["n", 20]), 20, 48)
+    net.output(net.dense(net.relu(hidden), 48, 6), 2)
+    return net.model()
+
+
+def curve(model, samples):
+    x = np.random.default_rng(7).standard_normal((samples, 20)).astype(np.float32)
+    found = sensitivity(model, x, resources=Resources(threads=1))[0].output
+    return dict(zip(found.widths, found.errors, strict=True))
+
+
+@pytest.mark.parametrize("samples", [32, 64])
+def test_few_samples_promise_no_more_than_many(network, samples):
+    few, many = curve(network, samples), curve(network, 4096)
+    for width in (6, 12, 24, 42):
+        assert few[width] > 0.6 * many[width]
