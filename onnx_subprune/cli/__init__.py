@@ -1,42 +1,76 @@
 """The command line: maps words to values, calls the API, prints. No logic."""
 
+import os
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from cyclopts import CycloptsError
 
+from onnx_subprune._version import __version__
 from onnx_subprune.cli import collect, compare, inspect, merge, prune, sensitivity
 from onnx_subprune.cli.application import app
 from onnx_subprune.errors import SubpruneError, VerificationError
+from onnx_subprune.runtime.interrupts import end_like_ctrl_c
 from onnx_subprune.runtime.memory import share_one_heap
 
 COMMANDS = (prune, inspect, sensitivity, compare, collect, merge)
 """Modules whose import registers a command."""
+LONGEST = 2000
+"""Characters of an error: names in a file can be of any length."""
 
 
 def run(tokens: Sequence[str]) -> int:
-    """Run the command line and return the exit status; errors are one line on stderr."""
+    """Run the command line and return the exit status; errors, of whatever kind, are one line on stderr."""
     try:
         app(tokens, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except CycloptsError as error:
         return _fail(f"{' '.join(str(error).split())} See `onnx-subprune {' '.join(tokens[:1])} --help`.", 2)
     except VerificationError as error:
         return _fail(str(error), 1)
     except SubpruneError as error:
         return _fail(str(error), 2)
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written", 130)
-    except MemoryError:
-        return _fail("out of memory: use fewer --samples or a smaller --memory", 2)
+    except KeyboardInterrupt as error:
+        return _fail(f"interrupted; {_left(error)}", 130)
+    except MemoryError as error:
+        return _fail(f"out of memory; {_left(error)}: use fewer --samples or a smaller --memory", 2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # who reads has seen enough
+    except OSError as error:
+        about = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{about}{error.strerror or error}; {_left(error)}", 2)
+    except Exception as error:
+        return _fail(f"internal error: {_place(error)}; {_left(error)}; please report this line", 3)
     return 0
 
 
+def _left(error: BaseException) -> str:
+    """What the command has written before it failed."""
+    return "; ".join(getattr(error, "__notes__", ())) or "nothing was written"
+
+
+def _place(error: Exception) -> str:
+    """What failed, and where."""
+    frames = traceback.extract_tb(error.__traceback__)
+    here = Path(__file__).parents[1].as_posix()
+    inside = [frame for frame in frames if Path(frame.filename).as_posix().startswith(here)] or frames
+    where = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(inside[-3:]))
+    return f"{type(error).__name__} at {where} (onnx-subprune {__version__}): {str(error)[:300]}"
+
+
 def _fail(message: str, status: int) -> int:
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    line = " ".join(message.split())
+    line = line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+    encoding = sys.stderr.encoding or "utf-8"
+    printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    print("error:", printable.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
     return status
 
 
 def main() -> None:
     """Entry point of the command."""
     share_one_heap()
+    end_like_ctrl_c()
     sys.exit(run(sys.argv[1:]))

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from onnx_subprune.cli.application import app
+from onnx_subprune.cli.files import guarded
 from onnx_subprune.cli.options import DataOption, StatisticsOutput, resources_of
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.errors import OptionError
@@ -48,7 +49,10 @@ def collect_command(  # noqa: PLR0913 - one argument an option
 
     """
     resources = resources_of(samples, batch_size, threads, memory)
-    with Bar(quiet=quiet) as watch:
+    with (
+        guarded({"--output": output}, models=[model], sources=[data], force=force),
+        Bar(quiet=quiet) as watch,
+    ):
         collect(model, data, output, shard=_shard(shard), resources=resources, progress=watch, force=force)
 
 

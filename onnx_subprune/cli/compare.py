@@ -5,8 +5,8 @@ from pathlib import Path
 from rich.console import Console
 
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.files import free_json, write_json
-from onnx_subprune.cli.options import DataOption, JsonOption
+from onnx_subprune.cli.files import guarded, json_text, written
+from onnx_subprune.cli.options import DataOption, ForceOption, JsonOption
 from onnx_subprune.evaluation.report import fidelity_table
 from onnx_subprune.evaluation.report.table import comparison_table
 from onnx_subprune.pruning.compare import compare as compare_models
@@ -21,6 +21,7 @@ def compare_command(
     labels: str | None = None,
     threads: int | None = None,
     json_file: JsonOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Compare PRUNED with ORIGINAL: fidelity of the outputs, size, latency measured here.
 
@@ -36,7 +37,8 @@ def compare_command(
         Threads of onnxruntime (all cores).
 
     """
-    free_json(json_file)
-    found = compare_models(original, pruned, data, labels=labels, threads=threads)
-    write_json(json_file, found.to_dict())
+    with guarded({"--json": json_file}, models=[original, pruned], sources=[data, labels], force=force):
+        found = compare_models(original, pruned, data, labels=labels, threads=threads)
+        with written({json_file: lambda: json_text(found.to_dict())}):
+            pass
     Console().print(comparison_table(found), fidelity_table(found.fidelity))

@@ -1,53 +1,94 @@
-"""JSON and HTML files beside the terminal's tables."""
+"""What a command reads and writes: checked together before any work; JSON and HTML files beside the terminal's tables."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from onnx_subprune.allocation.widths import GroupSensitivity
-from onnx_subprune.errors import OutputError
+from onnx_subprune.calibration.data.paths import source_files
 from onnx_subprune.evaluation.report import Report
 from onnx_subprune.evaluation.report.extra import need_extra
-from onnx_subprune.graph.save import free_path
+from onnx_subprune.graph.save import INLINE, side_path
+from onnx_subprune.graph.tensors import model_files
+from onnx_subprune.runtime.files import check_apart, free_path, replacing
 
 
-def free_json(path: Path | None) -> None:
-    """Check that the file can be written; an existing one is replaced."""
-    if path is not None:
-        free_path(path, force=True)
+@contextmanager
+def guarded(
+    outputs: Mapping[str, Path | None],
+    *,
+    models: Iterable[Path],
+    sources: Iterable[str | None] = (),
+    force: bool,
+) -> Iterator[None]:
+    """Check before the work in the context what it reads and writes; where it fails, note on the error which outputs it wrote all the same.
 
-
-def write_json(path: Path | None, value: object) -> None:
-    """Write `value`, if a path is given."""
-    if path is not None:
-        _write(path, json.dumps(value, indent=1) + "\n")
-
-
-def free_html(path: Path | None) -> None:
-    """Check that the file can be written, and that what HTML needs is installed, before any work is done."""
-    if path is not None:
+    outputs: by what the user calls them; large weights may go beside OUTPUT. sources: data, labels and scripts. Raises OutputError if
+    something that is read would be harmed, if two outputs are one file, or if one cannot be written (see `free_path`).
+    """
+    models = list(models)
+    reads = [file for model in models for file in model_files(model)]
+    heavy = len(reads) > len(models) or any(_size(path) > INLINE for path in models)
+    reads += [file for source in sources for file in source_files(source)]
+    named = {name: path for name, path in outputs.items() if path is not None}
+    output = named.get("OUTPUT")
+    beside = {"OUTPUT.data": side_path(output)} if output is not None and output.name else {}
+    check_apart({**named, **beside}, reads)
+    for path in (*named.values(), *(beside.values() if heavy else ())):
+        free_path(path, force=force)
+    if "--report" in named:
         need_extra()
-        free_path(path, force=True)
-
-
-def write_report(path: Path | None, report: Report) -> None:
-    """Write a run as HTML, if a path is given."""
-    if path is not None:
-        from onnx_subprune.evaluation.report.html import report_html  # noqa: PLC0415 - an extra
-
-        _write(path, report_html(report))
-
-
-def write_sensitivities(path: Path | None, found: Sequence[GroupSensitivity], model: str) -> None:
-    """Write sensitivities as HTML, if a path is given."""
-    if path is not None:
-        from onnx_subprune.evaluation.report.html import sensitivity_html  # noqa: PLC0415 - an extra
-
-        _write(path, sensitivity_html(found, model))
-
-
-def _write(path: Path, text: str) -> None:
+    before = {path: _state(path) for path in (*named.values(), *beside.values())}
     try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+        yield
+    except BaseException as error:
+        new = [str(path) for path in before if _state(path) != before[path]]
+        if new:
+            error.add_note(f"{', '.join(new)} {'was' if len(new) == 1 else 'were'} written")
+        raise
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """What tells a file apart from another in its place."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@contextmanager
+def written(texts: Mapping[Path | None, Callable[[], str]]) -> Iterator[None]:
+    """Make the texts, run what the context holds, and put the files in place if that ends well; else none of them appears."""
+    with ExitStack() as stack:
+        for path, text in texts.items():
+            if path is not None:
+                stack.enter_context(replacing(path)).write_text(text(), encoding="utf-8")
+        yield
+
+
+def json_text(value: object) -> str:
+    """Return what --json writes."""
+    return json.dumps(value, indent=1) + "\n"
+
+
+def report_text(report: Report) -> str:
+    """Return a run as HTML."""
+    from onnx_subprune.evaluation.report.html import report_html  # noqa: PLC0415 - an extra
+
+    return report_html(report)
+
+
+def sensitivities_text(found: Sequence[GroupSensitivity], model: str) -> str:
+    """Return sensitivities as HTML."""
+    from onnx_subprune.evaluation.report.html import sensitivity_html  # noqa: PLC0415 - an extra
+
+    return sensitivity_html(found, model)

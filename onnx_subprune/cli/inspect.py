@@ -5,8 +5,8 @@ from pathlib import Path
 from rich.console import Console
 
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.files import free_json, write_json
-from onnx_subprune.cli.options import JsonOption
+from onnx_subprune.cli.files import guarded, json_text, written
+from onnx_subprune.cli.options import ForceOption, JsonOption
 from onnx_subprune.evaluation.report import inspection_table
 from onnx_subprune.evaluation.report.inspection import inspection_dict
 from onnx_subprune.graph.cost import costs
@@ -15,7 +15,7 @@ from onnx_subprune.graph.tracing.trace import trace
 
 
 @app.command(name="inspect")
-def inspect_command(model: Path, *, json_file: JsonOption = None) -> None:
+def inspect_command(model: Path, *, json_file: JsonOption = None, force: ForceOption = False) -> None:
     """Show what can be pruned in MODEL, and why the rest stays.
 
     Parameters
@@ -24,9 +24,10 @@ def inspect_command(model: Path, *, json_file: JsonOption = None) -> None:
         The ONNX model.
 
     """
-    free_json(json_file)
-    network = load(model)
-    graph = trace(network)
-    price = costs(network, graph)
-    write_json(json_file, inspection_dict(graph, price))
+    with guarded({"--json": json_file}, models=[model], force=force):
+        network = load(model)
+        graph = trace(network)
+        price = costs(network, graph)
+        with written({json_file: lambda: json_text(inspection_dict(graph, price))}):
+            pass
     Console().print(inspection_table(graph, price))

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from onnx_subprune.calibration.files import merge
 from onnx_subprune.cli.application import app
+from onnx_subprune.cli.files import guarded
 from onnx_subprune.cli.options import StatisticsOutput
 
 
@@ -26,4 +27,5 @@ def merge_command(
         What `collect` wrote: every shard once.
 
     """
-    merge(files, output, force=force)
+    with guarded({"--output": output}, models=(), sources=map(str, files), force=force):
+        merge(files, output, force=force)

@@ -25,6 +25,14 @@ ReportOption = Annotated[
     Path | None,
     Parameter(name="--report", help="Write an HTML report to this file too; needs the extra `report`."),
 ]
+ForceOption = Annotated[
+    bool,
+    Parameter(
+        name="--force",
+        negative="",
+        help="Overwrite files that are there; never one that is read here, nor links and devices.",
+    ),
+]
 ShiftsOption = Annotated[
     bool | None,
     Parameter(

@@ -11,13 +11,20 @@ from onnx_subprune.allocation import Allocator, MarginalCost, Threshold, Uniform
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.budget import budget_of, metric_of
 from onnx_subprune.cli.executor import executor_of
-from onnx_subprune.cli.files import free_html, free_json, write_json, write_report
-from onnx_subprune.cli.options import DataOption, JsonOption, Names, ReportOption, ShiftsOption, resources_of
+from onnx_subprune.cli.files import guarded, json_text, report_text, written
+from onnx_subprune.cli.options import (
+    DataOption,
+    ForceOption,
+    JsonOption,
+    Names,
+    ReportOption,
+    ShiftsOption,
+    resources_of,
+)
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluation.metric import Metric
 from onnx_subprune.evaluation.report import report_table
-from onnx_subprune.graph.save import free_path
 from onnx_subprune.pruning.budgets import Budget
 from onnx_subprune.pruning.prune import prune
 from onnx_subprune.pruning.prune_from_moments import prune_collected
@@ -159,7 +166,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     ] = None,
     json_file: JsonOption = None,
     html_file: ReportOption = None,
-    force: Annotated[bool, Parameter(negative="", help="Overwrite OUTPUT.")] = False,
+    force: ForceOption = False,
     quiet: Annotated[bool, Parameter(negative="", help="Print nothing but errors.")] = False,
 ) -> None:
     """Make MODEL smaller and write the result to OUTPUT.
@@ -172,39 +179,43 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         Where the smaller model goes; large weights go to OUTPUT.data.
 
     """
-    free_path(output, force=force)
-    free_json(json_file)
-    free_html(html_file)
-    metric = metric_of(labels, validate)
-    fractions = {"--macs": macs, "--params": params, "--channels": channels, "--latency": latency}
-    settings = _Settings(
-        budget=budget_of(fractions, max_drop, metric),
-        selector=selectors(seed)[selector],
-        allocator=ALLOCATIONS[allocation],
-        refit=Refit() if refit else None,
-        exclude=tuple(exclude or ()),
-        only=tuple(only or ()),
-        round_to=round_to,
-        min_width=min_width,
-        resources=resources_of(samples, batch_size, threads, memory, positions, shifts=shifts, trials=trials),
-    )
-    with Bar(quiet=quiet) as watch:
-        if statistics is not None:
-            _layerwise_only(data, formulation, samples, scheduler, metric)
-            result = prune_collected(model, statistics, **settings, progress=watch)
-        elif data is not None:
-            form = FORMULATIONS[formulation or "asymmetric"]
-            with executor_of(scheduler) as executor:
-                result = prune(
-                    model, data, formulation=form, metric=metric, executor=executor, **settings, progress=watch
-                )
-        else:
-            raise OptionError("no data: give --data, or --statistics collected from it")
-    result.save(output, force=force)
-    write_json(json_file, {**result.report.to_dict(), "command": sys.argv[1:]})
-    write_report(html_file, result.report)
+    outputs = {"OUTPUT": output, "--json": json_file, "--report": html_file}
+    sources = (data, labels, validate, None if statistics is None else str(statistics))
+    with guarded(outputs, models=[model], sources=sources, force=force):
+        metric = metric_of(labels, validate)
+        fractions = {"--macs": macs, "--params": params, "--channels": channels, "--latency": latency}
+        settings = _Settings(
+            budget=budget_of(fractions, max_drop, metric),
+            selector=selectors(seed)[selector],
+            allocator=ALLOCATIONS[allocation],
+            refit=Refit() if refit else None,
+            exclude=tuple(exclude or ()),
+            only=tuple(only or ()),
+            round_to=round_to,
+            min_width=min_width,
+            resources=resources_of(samples, batch_size, threads, memory, positions, shifts=shifts, trials=trials),
+        )
+        with Bar(quiet=quiet) as watch:
+            if statistics is not None:
+                _layerwise_only(data, formulation, samples, scheduler, metric)
+                result = prune_collected(model, statistics, **settings, progress=watch)
+            elif data is not None:
+                form = FORMULATIONS[formulation or "asymmetric"]
+                with executor_of(scheduler) as executor:
+                    result = prune(
+                        model, data, formulation=form, metric=metric, executor=executor, **settings, progress=watch
+                    )
+            else:
+                raise OptionError("no data: give --data, or --statistics collected from it")
+        report = result.report
+        texts = {
+            json_file: lambda: json_text({**report.to_dict(), "command": sys.argv[1:]}),
+            html_file: lambda: report_text(report),
+        }
+        with written(texts):
+            result.save(output, force=force)
     if not quiet:
-        Console().print(report_table(result.report))
+        Console().print(report_table(report))
 
 
 class _Settings(TypedDict):

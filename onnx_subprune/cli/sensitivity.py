@@ -7,15 +7,15 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.files import free_html, free_json, write_json, write_sensitivities
-from onnx_subprune.cli.options import DataOption, JsonOption, ReportOption, ShiftsOption, resources_of
+from onnx_subprune.cli.files import guarded, json_text, sensitivities_text, written
+from onnx_subprune.cli.options import DataOption, ForceOption, JsonOption, ReportOption, ShiftsOption, resources_of
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.evaluation.report.table import sensitivity_table
 from onnx_subprune.pruning.prune import sensitivity
 
 
 @app.command(name="sensitivity")
-def sensitivity_command(
+def sensitivity_command(  # noqa: PLR0913 - one argument an option
     model: Path,
     *,
     data: DataOption,
@@ -24,6 +24,7 @@ def sensitivity_command(
     shifts: ShiftsOption = None,
     json_file: JsonOption = None,
     html_file: ReportOption = None,
+    force: ForceOption = False,
     quiet: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Show how far the output of MODEL moves when one group alone gets narrower.
@@ -40,15 +41,12 @@ def sensitivity_command(
         Print no progress.
 
     """
-    free_json(json_file)
-    free_html(html_file)
-    with Bar(quiet=quiet) as watch:
-        found = sensitivity(
-            model, data, resources=resources_of(samples, 32, threads, None, shifts=shifts), progress=watch
-        )
-    write_json(
-        json_file,
-        {item.name: dict(zip(map(str, item.output.widths), item.output.errors, strict=True)) for item in found},
-    )
-    write_sensitivities(html_file, found, str(model))
+    resources = resources_of(samples, 32, threads, None, shifts=shifts)
+    with guarded({"--json": json_file, "--report": html_file}, models=[model], sources=[data], force=force):
+        with Bar(quiet=quiet) as watch:
+            found = sensitivity(model, data, resources=resources, progress=watch)
+        errors = {item.name: dict(zip(map(str, item.output.widths), item.output.errors, strict=True)) for item in found}
+        texts = {json_file: lambda: json_text(errors), html_file: lambda: sensitivities_text(found, str(model))}
+        with written(texts):
+            pass
     Console().print(sensitivity_table(found))

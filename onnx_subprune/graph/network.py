@@ -16,12 +16,13 @@ import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
-from onnx.external_data_helper import uses_external_data
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.order import captured, topological
+from onnx_subprune.graph.soundness import check, check_graph, not_finite, self_contained
+from onnx_subprune.graph.tensors import tensor_array
 from onnx_subprune.runtime import session as runtime
 from onnx_subprune.runtime.session import Port
 
@@ -69,9 +70,10 @@ class Network:
 
     def __init__(self, proto: ModelProto, folder: Path | None = None) -> None:
         self.inlined = len(proto.functions)
-        self.proto = onnx.inliner.inline_local_functions(proto) if self.inlined else proto
+        self.proto = _inlined(proto) if self.inlined else proto
         self.folder = folder
         graph = self.proto.graph
+        check_graph(graph)
         self.initializers: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
         self.nodes: tuple[NodeProto, ...] = tuple(topological(graph))
         self.labels = _labels(self.nodes)
@@ -163,6 +165,13 @@ class Network:
         return sorted(chosen), needed
 
 
+def _inlined(proto: ModelProto) -> ModelProto:
+    try:
+        return onnx.inliner.inline_local_functions(proto)
+    except Exception as error:  # what the library raises in C++ has no common base
+        raise ModelError(f"the model's local functions cannot be inlined: {_line(error)}") from error
+
+
 def _labels(nodes: Sequence[NodeProto]) -> tuple[str, ...]:
     """The node's own name where that is unique, else operator and first output."""
     counts: dict[str, int] = {}
@@ -186,43 +195,6 @@ def _refuse(network: Network) -> None:
         raise ModelError("the model has no nodes: there is nothing to prune")
 
 
-def tensor_array(tensor: TensorProto, folder: Path | None) -> NDArray[np.generic]:
-    """Return the value of `tensor`; a memory map of its side file if it has one (never of a path outside `folder`)."""
-    if not uses_external_data(tensor):
-        return numpy_helper.to_array(tensor)
-    if folder is None:
-        raise ModelError(
-            f"weight {tensor.name!r} lies in a side file, but the model came without its folder: pass the path of the model"
-        )
-    entry = {item.key: item.value for item in tensor.external_data}
-    path = side_file(tensor, folder)
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    shape = tuple(tensor.dims)
-    offset = int(entry.get("offset", 0))
-    wanted = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if path.stat().st_size < offset + wanted:
-        raise ModelError(
-            f"{path}: too short for weight {tensor.name!r}: the file is truncated or belongs to another model"
-        )
-    if wanted == 0:
-        return np.zeros(shape, dtype)
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape or (1,)).reshape(shape)
-
-
-def side_file(tensor: TensorProto, folder: Path) -> Path:
-    """Return the path of a tensor's side file; ModelError if it is missing or leaves the model's folder."""
-    location = next((item.value for item in tensor.external_data if item.key == "location"), "")
-    root = os.path.realpath(folder)
-    path = os.path.realpath(os.path.join(root, location))
-    if not location or os.path.isabs(location) or os.path.commonpath([root, path]) != root:
-        raise ModelError(
-            f"weight {tensor.name!r} names the side file {location!r}, outside the model's folder {folder}: move it there"
-        )
-    if not os.path.isfile(path):
-        raise ModelError(f"{path}: side file of the model is missing: put it back beside the model")
-    return Path(path)
-
-
 def load(model: ModelProto | Network | str | os.PathLike[str]) -> Network:
     """Return `model` as a Network; ModelError if it cannot be read, is not valid, or is quantized."""
     if isinstance(model, Network):
@@ -238,9 +210,6 @@ def load(model: ModelProto | Network | str | os.PathLike[str]) -> Network:
         raise ModelError(f"{path}: not an ONNX model, or truncated: {_line(error)}") from error
     if not proto.graph.node:
         raise ModelError(f"{path}: not an ONNX model, or one without nodes")
-    for tensor in proto.graph.initializer:
-        if uses_external_data(tensor):
-            tensor_array(tensor, path.parent)
     return _checked(proto, path.parent)
 
 
@@ -250,11 +219,33 @@ def _checked(proto: ModelProto, folder: Path | None) -> Network:
             raise ModelError(
                 f"the model uses opset {opset.version}; convert it with onnx.version_converter to 9 or newer first"
             )
-    return Network(proto, folder)
+    try:
+        check(proto, folder)
+        if folder is not None:
+            self_contained(proto, folder)
+        return Network(proto, folder)
+    except ModelError:
+        raise
+    except RecursionError as error:
+        raise ModelError("the model's graphs are nested too deeply") from error
 
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:160]
+
+
+def check_computes(network: Network) -> None:
+    """Raise ModelError where a model has no outputs, or a weight, which it names, holds NaN or infinity where no number can be meant."""
+    if not network.outputs:
+        raise ModelError("the model has no outputs: there is nothing to keep")
+    for label, node in zip(network.labels, network.nodes, strict=True):
+        for name in node.input:
+            known = name in network.initializers or (
+                name in network.producer and network.nodes[network.producer[name]].op_type == "Constant"
+            )
+            found = not_finite(node, network.array(name)) if known else None
+            if found is not None:
+                raise ModelError(f"weight {name!r} of {label} holds {found}: the model is broken; export it again")
 
 
 def model_bytes(model: ModelProto) -> int:

@@ -4,6 +4,7 @@ The second run has other contents, another batch size and, where the model takes
 is *varying*, and so is an element of a shape-like value that differs.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from onnx_subprune.runtime import session as runtime
 FREE_SIZES = (64, 32, 224, 16, 128, 8, 256, 4, 1)
 """Tried in this order for dimensions that the model leaves open, other than the batch."""
 
+LARGEST = 1 << 32
+"""Bytes of an input beyond which a model is not run."""
 FLOATING = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
 SHAPED_BY_CONTENT = frozenset({"Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "TopK", "Unique"})
 """Operators whose results have sizes, or hold positions, that depend on more than the sizes of their inputs."""
@@ -197,6 +200,10 @@ def _feed(
         number = names[_name(value, axis)] if _open(value, axis) else 0
         dims.append(dim.dim_value if not _open(value, axis) else sizes.batch if number < 0 else sizes.of(number))
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    if math.prod(dims) * dtype.itemsize > LARGEST:
+        raise ModelError(
+            f"input {value.name!r} is declared as {' x '.join(map(str, dims))}, more than {LARGEST >> 30} GB a sample: such models cannot be pruned"
+        )
     if np.issubdtype(dtype, np.integer) or dtype == np.bool_:
         return np.full(dims, sizes.seed % 2, dtype)
     return generator.standard_normal(dims).astype(dtype)

@@ -2,6 +2,8 @@
 
 import math
 import os
+import re
+import secrets
 import shutil
 import tempfile
 import weakref
@@ -11,8 +13,9 @@ import onnx
 from onnx import ModelProto, TensorProto
 from onnx.external_data_helper import set_external_data, uses_external_data
 
-from onnx_subprune.errors import OutputError
-from onnx_subprune.graph.network import tensor_array
+from onnx_subprune.graph.tensors import BITS, located, model_files, tensor_array
+from onnx_subprune.runtime.files import put, workshop
+from onnx_subprune.runtime.interrupts import undisturbed
 
 INLINE = 1500 << 20
 """Models with more bytes of weights than this get a side file."""
@@ -20,22 +23,6 @@ SETTLED = 256 << 20
 """Weights of more bytes than this, of a model that has side files, wait in a side file too until it is saved."""
 SMALL = 1024
 """Weights of fewer bytes stay in the model."""
-
-
-def free_path(path: Path, *, force: bool) -> None:
-    """Raise OutputError if `path` cannot be written: exists without `force`, or its folder is missing or not writable."""
-    folder = path.parent
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; name a file")
-    if path.exists() and not force:
-        raise OutputError(f"{path}: exists already; choose another name, or overwrite it with --force")
-    if not folder.is_dir():
-        raise OutputError(f"{folder}: no such folder; make it first")
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written to ({error.strerror}); choose another folder") from error
 
 
 def side_file_wanted(model: ModelProto) -> bool:
@@ -60,25 +47,74 @@ def settled(model: ModelProto, folder: Path | None) -> Settled | None:
 
 
 def _bytes(tensor: TensorProto) -> int:
-    return int(math.prod(tensor.dims)) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    return int(math.prod(tensor.dims)) * BITS.get(tensor.data_type, 0) // 8
+
+
+def side_path(path: Path) -> Path:
+    """Return where the large weights of a model at `path` go."""
+    return path.with_name(path.name + ".data")
 
 
 def save_model(model: ModelProto, folder: Path | None, path: Path, *, side_file: bool) -> None:
-    """Write `model`, whose side files lie in `folder`, to `path`, with `side_file` its large weights to `path` + ".data".
+    """Write `model`, whose side files lie in `folder`, to `path`, with `side_file` its large weights to `side_path(path)`.
 
-    Both files appear whole or not at all. Raises OutputError.
+    Both files appear whole or not at all, and whenever the process is killed, `path` is a whole model: the one that was there, with its
+    side file, or the new one with its own. Raises OutputError.
     """
-    data = path.with_name(path.name + ".data")
+    with workshop(path) as temporary:
+        new = temporary / "model"
+        if not side_file:
+            onnx.save(_inlined(model, folder), new)
+            put(new, path)
+            return
+        data = side_path(path)
+        new_data = temporary / "data"
+        light = _externalized(model, folder, new_data)
+        _relocate(light, data.name)
+        onnx.save(light, new)
+        if data.exists():
+            _replace_pair(light, temporary, path)
+        else:  # the model that is there, if one is, does not read it
+            with undisturbed():
+                put(new_data, data)
+                put(new, path)
+
+
+def _replace_pair(light: ModelProto, temporary: Path, path: Path) -> None:
+    """Put `model` and `data` in `temporary` in the places of `path` and its side file, which the model that is there may read.
+
+    Two files cannot be replaced at once. So the new data get a name of their own first, by which a first new model knows them; then nothing
+    reads the old data any more, the new ones take their name as well, and a second new model knows them by that.
+    """
+    data = side_path(path)
+    spare = data.with_name(f"{data.name}.{secrets.token_hex(4)}")
+    left_over = [item for item in model_files(path) if _is_spare(item, data)]
+    _relocate(light, spare.name)
+    onnx.save(light, temporary / "first")
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".onnx-subprune-") as temporary:
-            new = Path(temporary) / path.name
-            new_data = Path(temporary) / data.name
-            onnx.save(_externalized(model, folder, new_data) if side_file else _inlined(model, folder), new)
-            if new_data.exists():
-                os.replace(new_data, data)
-            os.replace(new, path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from error
+        os.link(temporary / "data", temporary / "again")
+    except OSError:  # not every file system has links
+        shutil.copyfile(temporary / "data", temporary / "again")
+    with undisturbed():
+        put(temporary / "data", spare)
+        put(temporary / "first", path)
+        put(temporary / "again", data)
+        put(temporary / "model", path)
+        for item in (spare, *left_over):
+            item.unlink(missing_ok=True)
+
+
+def _is_spare(path: Path, data: Path) -> bool:
+    """True for the name of a side file for a moment, which a killed process left in use."""
+    return path.parent == data.parent and re.fullmatch(re.escape(data.name) + r"\.[0-9a-f]{8}", path.name) is not None
+
+
+def _relocate(light: ModelProto, name: str) -> None:
+    """Let the weights that lie in a side file lie in the one called `name`."""
+    for tensor in light.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = name
 
 
 def _inlined(model: ModelProto, folder: Path | None) -> ModelProto:
@@ -88,7 +124,7 @@ def _inlined(model: ModelProto, folder: Path | None) -> ModelProto:
     copy.CopyFrom(model)
     for tensor in copy.graph.initializer:
         if uses_external_data(tensor):
-            tensor.raw_data = tensor_array(tensor, folder).tobytes()
+            tensor.raw_data = _raw(tensor, folder)
             del tensor.external_data[:]
             tensor.data_location = TensorProto.DEFAULT
     return copy
@@ -100,20 +136,30 @@ def _externalized(model: ModelProto, folder: Path | None, data: Path) -> ModelPr
     copy.CopyFrom(_without_weights(model))
     with data.open("wb") as file:
         for tensor in model.graph.initializer:
-            array = tensor_array(tensor, folder)
-            if array.nbytes < SMALL and not uses_external_data(tensor):
+            if not uses_external_data(tensor) and (_bytes(tensor) < SMALL or BITS.get(tensor.data_type, 0) < 8):
                 copy.graph.initializer.append(tensor)
                 continue
             light = copy.graph.initializer.add()
             light.name, light.data_type, light.doc_string = tensor.name, tensor.data_type, tensor.doc_string
             light.dims.extend(tensor.dims)
+            light.metadata_props.extend(tensor.metadata_props)
             light.raw_data = b""
             offset = file.tell()
-            file.write(array.tobytes())
-            set_external_data(light, data.name, offset, array.nbytes)
+            size = file.write(_raw(tensor, folder))
+            set_external_data(light, data.name, offset, size)
             light.ClearField("raw_data")
             light.data_location = TensorProto.EXTERNAL
     return copy
+
+
+def _raw(tensor: TensorProto, folder: Path | None) -> bytes:
+    """The bytes of a weight as a side file has them."""
+    if not uses_external_data(tensor):
+        return tensor.raw_data if tensor.HasField("raw_data") else tensor_array(tensor, None).tobytes()
+    path, offset, size = located(tensor, folder)
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
 
 
 def _without_weights(model: ModelProto) -> ModelProto:

@@ -3,15 +3,18 @@
 import os
 from pathlib import Path
 
+from onnx_subprune.calibration.data.paths import source_files
 from onnx_subprune.calibration.data.samples import open_shard
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.calibration.files import collect as collect_shard
 from onnx_subprune.calibration.files.collect import Part
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.errors import OptionError
-from onnx_subprune.graph.network import Model, load, ports
+from onnx_subprune.graph.network import Model, check_computes, load, ports
+from onnx_subprune.graph.tensors import model_files
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.resources import Resources, memory_of
+from onnx_subprune.runtime.files import check_apart
 from onnx_subprune.runtime.progress import Watch, silent
 
 
@@ -34,6 +37,10 @@ def collect(
     if count < 1 or not 0 <= number <= count:
         raise OptionError(f"shard {number}/{count}: write it as I/N with I from 1 to N")
     network = load(model)
+    check_computes(network)
+    reads = model_files(Path(model)) if isinstance(model, (str, os.PathLike)) else []
+    sources = source_files(os.fspath(data)) if isinstance(data, (str, os.PathLike)) else ()
+    check_apart({"the file of moments": Path(path)}, [*reads, *sources])
     graph = trace(network)
     if not graph.groups:
         raise OptionError("nothing can be pruned in this model: see the reasons in `inspect`")

@@ -8,7 +8,7 @@ from onnx_subprune.allocation import Room
 from onnx_subprune.calibration.moments.limits import COLUMNS, _columns, oversized
 from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction, Pinned
-from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.network import Network, check_computes
 
 BLOCK = 256
 """Most inputs that a channel of a larger layer may own: choosing works on a channel's own block of the Gram as a whole."""
@@ -17,10 +17,12 @@ BLOCK = 256
 def restricted(
     graph: ChannelGraph, network: Network, *, only: Sequence[str], exclude: Sequence[str], samples: int | None = None
 ) -> ChannelGraph:
-    """Return `graph` without the groups that `exclude` names or `only` does not; OptionError for a pattern without a match.
+    """Return `graph` without the groups that `exclude` names or `only` does not; OptionError for a pattern without a match, ModelError
+    for a model whose weights are no numbers.
 
     samples: how many there are to take moments from; None where these come without their rows.
     """
+    check_computes(network)
     names = {group.name: _names_of(group, graph) for group in graph.groups}
     everything = set().union(*names.values(), *({c.node, c.weight_tensor, f"op:{c.op}"} for c in graph.contractions))
     for option, patterns in (("--only", only), ("--exclude", exclude)):

@@ -7,7 +7,9 @@ from pathlib import Path
 from onnx import ModelProto
 
 from onnx_subprune.evaluation.report.model import Report
-from onnx_subprune.graph.save import Settled, free_path, save_model
+from onnx_subprune.graph.save import Settled, save_model, side_path
+from onnx_subprune.graph.tensors import model_files
+from onnx_subprune.runtime.files import check_apart, free_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -21,6 +23,13 @@ class Pruned:
     apart: Settled | None = None
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
-        """Write the model to `path` (and `path`.data for large weights), whole or not at all; OutputError if that fails."""
-        free_path(Path(path), force=force)
-        save_model(self.model, self.folder, Path(path), side_file=self.side_file)
+        """Write the model to `path` (and `path`.data for large weights), whole or not at all; OutputError if that fails.
+
+        force: overwrite what is there, if it is no link, device or folder. The original and its side files are never written to.
+        """
+        output, data = Path(path), side_path(Path(path))
+        original = Path(self.report.model["path"])
+        check_apart({"the output": output, "its side file": data}, model_files(original) if original.is_file() else ())
+        for file in (output, data) if self.side_file else (output,):
+            free_path(file, force=force)
+        save_model(self.model, self.folder, output, side_file=self.side_file)

@@ -4,7 +4,6 @@ Members are `header` and `K/HALF/NAME`: contraction K of the header's list, the 
 `Collector.state`. They are read one contraction at a time, so a file may be larger than memory.
 """
 
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +18,9 @@ from onnx_subprune.calibration.data.sources import UNREADABLE
 from onnx_subprune.calibration.files.header import Header
 from onnx_subprune.calibration.files.sums import Sums
 from onnx_subprune.calibration.moments.accumulator import Collector
-from onnx_subprune.errors import DataError, OutputError
+from onnx_subprune.errors import DataError
 from onnx_subprune.graph.contractions.contraction import Kernel
+from onnx_subprune.runtime.files import replacing
 
 
 class StatisticsFile:
@@ -101,14 +101,8 @@ class Writer:
 @contextmanager
 def writing(path: Path) -> Iterator[Writer]:
     """Write a file that appears at `path` whole when the context ends well, and not at all otherwise; OutputError."""
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".onnx-subprune-") as temporary:
-            new = Path(temporary) / path.name
-            with zipfile.ZipFile(new, "w", zipfile.ZIP_STORED) as archive:
-                yield Writer(archive)
-            new.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another folder") from error
+    with replacing(path) as new, zipfile.ZipFile(new, "w", zipfile.ZIP_STORED) as archive:
+        yield Writer(archive)
 
 
 def _line(error: BaseException) -> str:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from onnx.external_data_helper import uses_external_data
 
 from onnx_subprune.graph.channels import Use
-from onnx_subprune.graph.network import Network, tensor_array
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.tensors import tensor_array
 
 FORMAT = "onnx-subprune statistics"
 SCHEMA = 3

@@ -9,7 +9,7 @@ from onnx_subprune.calibration.files.file import StatisticsFile, writing
 from onnx_subprune.calibration.files.header import Header, Settings, told
 from onnx_subprune.calibration.files.sums import Sums
 from onnx_subprune.errors import DataError
-from onnx_subprune.graph.save import free_path
+from onnx_subprune.runtime.files import check_apart, free_path
 
 
 def merge(paths: Sequence[Path], path: Path, *, force: bool = False) -> Header:
@@ -17,6 +17,7 @@ def merge(paths: Sequence[Path], path: Path, *, force: bool = False) -> Header:
 
     The file is the one that a single shard would have given. Raises DataError if the shards do not belong together or are not all there.
     """
+    check_apart({"the merged file": path}, paths)
     free_path(path, force=force)
     with ExitStack() as stack:
         files = _ordered([stack.enter_context(StatisticsFile(item)) for item in paths])

@@ -10,6 +10,7 @@ from onnx_subprune.evaluation.fidelity import Fidelity
 from onnx_subprune.evaluation.report.extra import need_extra
 from onnx_subprune.graph.channels import Pinned
 from onnx_subprune.reconstruction.settings import Refitted
+from onnx_subprune.runtime.files import replacing
 
 SCHEMA = 1
 
@@ -92,14 +93,16 @@ class Report:
 
     def to_json(self, path: str | Path) -> None:
         """Write the report to `path`."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        with replacing(Path(path)) as new:
+            new.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 
     def to_html(self, path: str | Path) -> None:
         """Write the report to `path` as one self-contained page; OptionError where the extra `report` is not installed."""
         need_extra()
         from onnx_subprune.evaluation.report.html import report_html  # noqa: PLC0415 - an extra
 
-        Path(path).write_text(report_html(self), encoding="utf-8")
+        with replacing(Path(path)) as new:
+            new.write_text(report_html(self), encoding="utf-8")
 
 
 def fidelity_dict(fidelity: Fidelity) -> dict[str, object]:

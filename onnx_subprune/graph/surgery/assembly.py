@@ -42,6 +42,7 @@ def _add_constants(graph: GraphProto, network: Network, constants: Mapping[str, 
             made = graph.initializer.add()
             made.CopyFrom(numpy_helper.from_array(constants[name], name))
             made.doc_string = tensor.doc_string
+            made.metadata_props.extend(tensor.metadata_props)
         elif name not in unread:
             graph.initializer.append(tensor)
     for name, value in constants.items():
