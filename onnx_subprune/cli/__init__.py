@@ -1,5 +1,6 @@
 """The command line: maps words to values, calls the API, prints. No logic."""
 
+import io
 import os
 import sys
 import traceback
@@ -11,6 +12,7 @@ from cyclopts import CycloptsError
 from onnx_subprune._version import __version__
 from onnx_subprune.cli import collect, compare, inspect, merge, prune, sensitivity
 from onnx_subprune.cli.application import app
+from onnx_subprune.cli.terminal import printable
 from onnx_subprune.errors import SubpruneError, VerificationError
 from onnx_subprune.runtime.interrupts import end_like_ctrl_c
 from onnx_subprune.runtime.memory import share_one_heap
@@ -61,16 +63,16 @@ def _place(error: Exception) -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    line = " ".join(message.split())
-    line = line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
-    encoding = sys.stderr.encoding or "utf-8"
-    printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    print("error:", printable.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
+    line = printable(" ".join(message.split()))
+    print("error:", line if len(line) <= LONGEST else line[: LONGEST - 1] + "…", file=sys.stderr)
     return status
 
 
 def main() -> None:
     """Entry point of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an encoding that lacks a character of a name is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     share_one_heap()
     end_like_ctrl_c()
     sys.exit(run(sys.argv[1:]))

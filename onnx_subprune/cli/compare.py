@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, json_text, written
 from onnx_subprune.cli.options import DataOption, ForceOption, JsonOption
+from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.report import fidelity_table
 from onnx_subprune.evaluation.report.table import comparison_table
 from onnx_subprune.pruning.compare import compare as compare_models
@@ -41,4 +40,4 @@ def compare_command(
         found = compare_models(original, pruned, data, labels=labels, threads=threads)
         with written({json_file: lambda: json_text(found.to_dict())}):
             pass
-    Console().print(comparison_table(found), fidelity_table(found.fidelity))
+    show(comparison_table(found), fidelity_table(found.fidelity))

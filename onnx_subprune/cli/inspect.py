@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, json_text, written
 from onnx_subprune.cli.options import ForceOption, JsonOption
+from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.report import inspection_table
 from onnx_subprune.evaluation.report.inspection import inspection_dict
 from onnx_subprune.graph.cost import costs
@@ -30,4 +29,4 @@ def inspect_command(model: Path, *, json_file: JsonOption = None, force: ForceOp
         price = costs(network, graph)
         with written({json_file: lambda: json_text(inspection_dict(graph, price))}):
             pass
-    Console().print(inspection_table(graph, price))
+    show(inspection_table(graph, price))

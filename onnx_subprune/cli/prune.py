@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Literal, TypedDict
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from onnx_subprune.allocation import Allocator, MarginalCost, Threshold, Uniform
 from onnx_subprune.cli.application import app
@@ -22,6 +21,7 @@ from onnx_subprune.cli.options import (
     resources_of,
 )
 from onnx_subprune.cli.progress import Bar
+from onnx_subprune.cli.terminal import show
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluation.metric import Metric
 from onnx_subprune.evaluation.report import report_table
@@ -215,7 +215,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         with written(texts):
             result.save(output, force=force)
     if not quiet:
-        Console().print(report_table(report))
+        show(report_table(report))
 
 
 class _Settings(TypedDict):

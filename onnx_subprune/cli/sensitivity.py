@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, json_text, sensitivities_text, written
 from onnx_subprune.cli.options import DataOption, ForceOption, JsonOption, ReportOption, ShiftsOption, resources_of
 from onnx_subprune.cli.progress import Bar
+from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.report.table import sensitivity_table
 from onnx_subprune.pruning.prune import sensitivity
 
@@ -49,4 +49,4 @@ def sensitivity_command(  # noqa: PLR0913 - one argument an option
         texts = {json_file: lambda: json_text(errors), html_file: lambda: sensitivities_text(found, str(model))}
         with written(texts):
             pass
-    Console().print(sensitivity_table(found))
+    show(sensitivity_table(found))

@@ -17,10 +17,9 @@ BLOCK = 256
 def restricted(
     graph: ChannelGraph, network: Network, *, only: Sequence[str], exclude: Sequence[str], samples: int | None = None
 ) -> ChannelGraph:
-    """Return `graph` without the groups that `exclude` names or `only` does not; OptionError for a pattern without a match, ModelError
-    for a model whose weights are no numbers.
+    """Return `graph` without the groups that `exclude` names or `only` does not; OptionError for a pattern without a match.
 
-    samples: how many there are to take moments from; None where these come without their rows.
+    Raises ModelError for a model whose weights are no numbers. samples: how many there are to take moments from; None where these come without their rows.
     """
     check_computes(network)
     names = {group.name: _names_of(group, graph) for group in graph.groups}

@@ -46,14 +46,14 @@ class Recorded:
     ) -> Lockstep:
         """See `Executor`."""
         assert original is None, "moments of the original model serve the layerwise formulation only"
-        return _Answers(self.file)
+        return _Answers(self.file, network)
 
 
 class _Answers:
     """`Lockstep` in which nothing moves: the pruned model's inputs are those of the original."""
 
-    def __init__(self, file: StatisticsFile) -> None:
-        self._file = file
+    def __init__(self, file: StatisticsFile, network: Network) -> None:
+        self._file, self._network = file, network
         self._numbers = {use: number for number, use in enumerate(file.header.settings.weights)}
 
     def advance(self, position: int, also: Sequence[str] = ()) -> None:
@@ -71,10 +71,19 @@ class _Answers:
     def collect(self, ask: Ask) -> list[Sums]:
         """See `Lockstep`."""
         assert ask.aim is None, "moments of the original model serve the layerwise formulation only"
+        node, slot = ask.weight.node, ask.weight.slot
         if ask.weight not in self._numbers:
-            raise DataError(f"{self._file.path}: no moments of {ask.weight.node}: collect again with this version")
+            raise DataError(f"{self._file.path}: no moments of {node}: collect again with this version")
         number = self._numbers[ask.weight]
-        return [self._file.collector(number, half, ask.kernel) for half in range(self._file.header.halves)]
+        groups, columns, _ = ask.kernel.to_matrix(self._network.array(self._network.node(node).input[slot])).shape
+        sums = [
+            self._file.collector(number, half, ask.kernel, groups, columns) for half in range(self._file.header.halves)
+        ]
+        if len({item.state()["shape"].tobytes() for item in sums}) > 1:
+            raise DataError(
+                f"{self._file.path}: the sums of {node} are of samples of different sizes: the file is damaged"
+            )
+        return list(sums)
 
     def __enter__(self) -> Self:
         return self

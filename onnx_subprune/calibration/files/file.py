@@ -16,11 +16,13 @@ import numpy as np
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.sources import UNREADABLE
 from onnx_subprune.calibration.files.header import Header
-from onnx_subprune.calibration.files.sums import Sums
+from onnx_subprune.calibration.files.sums import Sums, check_state
 from onnx_subprune.calibration.moments.accumulator import Collector
+from onnx_subprune.calibration.moments.moments import Moments
 from onnx_subprune.errors import DataError
 from onnx_subprune.graph.contractions.contraction import Kernel
 from onnx_subprune.runtime.files import replacing
+from onnx_subprune.selection.linalg.rounding import energies
 
 
 class StatisticsFile:
@@ -51,16 +53,24 @@ class StatisticsFile:
         except UNREADABLE as error:
             raise DataError(f"{self.path}: damaged ({_line(error)}): collect this shard again") from error
 
-    def collector(self, number: int, half: int, kernel: Kernel) -> Collector:
-        """Return the same as a collector; DataError if the sums are not those of such a contraction."""
+    def collector(self, number: int, half: int, kernel: Kernel, groups: int, columns: int) -> Collector:
+        """Return the same as a collector; DataError if they are not the sums of a contraction with so many columns in so many groups."""
         try:
-            collector = Collector.restore(kernel, self.state(number, half))
+            state = self.state(number, half)
+            check_state(state)
+            collector = Collector.restore(kernel, state)
             found = collector.moments()
-        except (KeyError, ValueError, IndexError, TypeError, AssertionError) as error:
+        except (KeyError, ValueError, IndexError, TypeError, AssertionError, OverflowError) as error:
             raise DataError(f"{self.path}: the sums of {kernel.node} do not fit the model: {_line(error)}") from error
+        if found.gram.shape != (groups, columns, columns) or found.sum_input.shape != (groups, columns):
+            raise DataError(f"{self.path}: the sums of {kernel.node} do not fit the model: collect them of this one")
         if not (np.isfinite(found.gram).all() and np.isfinite(found.sum_input).all()):
             raise DataError(
                 f"{self.path}: the sums of {kernel.node} are not finite: the activations there are too large"
+            )
+        if not _possible(found):
+            raise DataError(
+                f"{self.path}: the sums of {kernel.node} are sums of no rows at all: the file is damaged; collect again"
             )
         return collector
 
@@ -103,6 +113,22 @@ def writing(path: Path) -> Iterator[Writer]:
     """Write a file that appears at `path` whole when the context ends well, and not at all otherwise; OutputError."""
     with replacing(path) as new, zipfile.ZipFile(new, "w", zipfile.ZIP_STORED) as archive:
         yield Writer(archive)
+
+
+LARGEST = 1e80
+"""Activations that are larger than can be squared in float32 are refused where sums are taken."""
+
+
+def _possible(found: Moments) -> bool:
+    """True if there are rows that have such sums: no product is larger than its factors' lengths allow (Cauchy and Schwarz)."""
+    lengths = energies(found.gram)
+    if found.count < 1 or (lengths < 0).any() or (lengths > LARGEST).any():
+        return False
+    lengths = np.sqrt(lengths)
+    least = 1e-6 * lengths.max(initial=0.0) ** 2  # rounding
+    gram = np.abs(found.gram) <= (1 + 1e-6) * lengths[:, :, None] * lengths[:, None, :] + least
+    means = np.abs(found.sum_input) <= (1 + 1e-6) * np.sqrt(found.count) * lengths + 1e-3 * np.sqrt(found.count * least)
+    return bool(gram.all() and means.all())
 
 
 def _line(error: BaseException) -> str:

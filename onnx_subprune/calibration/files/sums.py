@@ -18,6 +18,7 @@ class Sums:
 
     def add(self, state: Mapping[str, Array]) -> None:
         """Add what one collector, maybe an empty one, has summed; ValueError if it does not fit."""
+        check_state(state)
         if not int(state.get("count", np.array(0))):
             return
         self._count += int(state["count"])
@@ -44,3 +45,19 @@ class Sums:
             assert settled.lo is not None
             arrays[f"{name}.hi"], arrays[f"{name}.lo"] = settled.hi, settled.lo
         return arrays
+
+
+def check_state(state: Mapping[str, Array]) -> None:
+    """Raise ValueError if `state` is not what a collector gives: a count, sizes, and sums as pairs of numbers."""
+    count = np.asarray(state.get("count", 0))
+    if count.ndim or count.dtype.kind not in "iu" or int(count) < 0:
+        raise ValueError("its count is no number of rows")
+    if not count:
+        return
+    shape = np.asarray(state.get("shape", 0.5))
+    if shape.ndim != 1 or (len(shape) and (shape.dtype.kind not in "iu" or int(shape.min()) < 0)):
+        raise ValueError("its samples have no sizes")
+    for name in {key.rpartition(".")[0] for key in state if "." in key}:
+        pair = [state.get(f"{name}.{half}") for half in ("hi", "lo")]
+        if any(item is None or item.dtype.kind != "f" for item in pair):
+            raise ValueError(f"its sums {name!r} are no pairs of numbers")
