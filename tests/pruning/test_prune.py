@@ -203,7 +203,9 @@ def test_activations_that_are_not_numbers_are_refused(few, scale, selector):
     first = next(t for t in model.graph.initializer if len(t.dims) == 4)
     weight = onnx.numpy_helper.to_array(first).astype(np.float64) * scale
     first.CopyFrom(onnx.numpy_helper.from_array(weight.astype(np.float32), first.name))
-    with pytest.raises(ModelError, match=r"infinite, not a number, or too large|weight .0.weight. .* holds (NaN|infinity)"):
+    with pytest.raises(
+        ModelError, match=r"infinite, not a number, or too large|weight .0.weight. .* holds (NaN|infinity)"
+    ):
         prune(model, few, budget=Channels(0.5), selector=selector)
 
 
