@@ -25,30 +25,29 @@ from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.files import Recorded, StatisticsFile
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.errors import OptionError
-from onnx_subprune.evaluation.report.model import Change, Report
-from onnx_subprune.evaluation.verification import verify
 from onnx_subprune.graph.contractions.contraction import kernel_of
-from onnx_subprune.graph.cost import Costs, costs, parameters
-from onnx_subprune.graph.network import Model, Network, identity, load, model_bytes
+from onnx_subprune.graph.cost import costs
+from onnx_subprune.graph.network import Model, identity, load
 from onnx_subprune.graph.observation import made_up
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule
-from onnx_subprune.graph.save import side_file_wanted
-from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.branches import dispensable
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets import Budget
-from onnx_subprune.pruning.eligibility import least_width, restricted, rooms_of
+from onnx_subprune.pruning.budgets.ladder import Allocated
+from onnx_subprune.pruning.cut import Measured, cut
+from onnx_subprune.pruning.eligibility import restricted, rooms_of
+from onnx_subprune.pruning.preparation import Job, inlined_note
 from onnx_subprune.pruning.resources import Resources, memory_of
 from onnx_subprune.pruning.result import Pruned
 from onnx_subprune.pruning.sensitivity import trial_widths
-from onnx_subprune.pruning.summary import group_reports
+from onnx_subprune.pruning.settings import Settings
+from onnx_subprune.pruning.summary import summarize
 from onnx_subprune.reconstruction.columns import problem_of
 from onnx_subprune.reconstruction.reconstruct import reconstruct
 from onnx_subprune.reconstruction.settings import Layerwise, Refit
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.progress import Watch, silent
-from onnx_subprune.runtime.session import environment
 from onnx_subprune.selection import ProbingSelector, Refined, Selector
 
 NOTES = (
@@ -78,87 +77,81 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
     statistics: a file of all shards, from `collect` or `merge`. Settings as in `prune`. No data are needed: the result is verified on made-up
     inputs, and its fidelity is not measured. Raises SubpruneError and its kinds.
     """
+    start = time.perf_counter()
+    settings = Settings(
+        budget=budget,
+        formulation=Layerwise(),
+        selector=selector,
+        allocator=allocator,
+        exclude=tuple(exclude),
+        only=tuple(only),
+        round_to=round_to,
+        min_width=min_width,
+        refit=refit,
+        rules=rules,
+        resources=resources,
+        progress=progress,
+    )
+    _runs_nothing(settings)
+    with StatisticsFile(Path(statistics)) as file, threadpool_limits(1):
+        job = prepare_from_moments(model, file, settings)
+        traced = time.perf_counter()
+        found = _allocated(job)
+        settled = time.perf_counter()
+        done = reconstruct(replace(job.task, widths=found.widths))
+    rebuilt = time.perf_counter()
+    smaller = cut(job, done, job.task.data.arrays)
+    end = time.perf_counter()
+    seconds = {"trace": traced - start, "sensitivity": settled - traced, **done.seconds}
+    job = replace(job, told={**job.told, "statistics": str(statistics)})
+    return summarize(job, found, done, smaller, Measured(), {**seconds, "verify": end - rebuilt, "total": end - start})
+
+
+def _runs_nothing(settings: Settings) -> None:
+    """Raise OptionError if the settings need models that run on data."""
+    selector, budget = settings.selector, settings.budget
     if isinstance(selector, ProbingSelector):
         raise OptionError(f"{type(selector).__name__} runs the model on data: give --data instead of --statistics")
     if not isinstance(budget, (Macs, Params, Channels)):
         raise OptionError(f"{type(budget).__name__} needs models that run on data: give --data instead of --statistics")
-    if resources.trials or resources.shifts:
+    if settings.resources.trials or settings.resources.shifts:
         raise OptionError("--trials and --shifts run the model on data: give --data instead of --statistics")
-    clock, start = time.perf_counter, time.perf_counter()
+
+
+def prepare_from_moments(model: Model, file: StatisticsFile, settings: Settings) -> Job:
+    """Load, trace and price `model`, whose moments are in `file`; the model runs on made-up inputs only."""
     network = load(model)
-    graph = restricted(trace(network, rules=rules), network, only=only, exclude=exclude)
-    price = costs(network, graph, block=round_to)
+    graph = restricted(trace(network, rules=settings.rules), network, only=settings.only, exclude=settings.exclude)
     feeds = made_up(network, graph.observation)
-    samples = Calibration(arrays=feeds, chunk=max((len(array) for array in feeds.values()), default=1))
     named = "(in memory)" if not isinstance(model, (str, os.PathLike)) else model
-    with StatisticsFile(Path(statistics)) as file, threadpool_limits(1):
-        task = Task(
-            network=network,
-            graph=graph,
-            data=samples,
-            widths={},
-            formulation=Layerwise(),
-            selector=selector,
-            refit=refit,
-            running=Running(batch_size=resources.batch_size, threads=resources.threads),
-            memory=memory_of(resources),
-            watch=progress,
-            clock=clock,
-            executor=Recorded.open(file, network, str(named)),
-        )
-        traced = clock()
-        least = least_width(min_width, for_speed=round_to > 1)
-        rooms = rooms_of(graph, round_to=round_to, min_width=least, dispensable=dispensable(network, graph))
-        felt = (
-            error_curves(task, rooms)
-            if isinstance(allocator, MarginalCost) and not isinstance(budget, Channels)
-            else {}
-        )
-        if isinstance(budget, Macs):
-            allocator = block_aware(allocator, price.work, round_to)
-        widths = _widths(task, rooms, budget, allocator, price, felt)
-        allocated = clock()
-        done = reconstruct(replace(task, widths=widths))
-        header = file.header
-    rebuilt = clock()
-    plan = Plan(supports={name: choice.support for name, choice in done.choices.items()}, weights=done.weights)
-    small = apply(network, graph, plan, rules=rules)
-    deviation = verify(network, graph, plan, small, feeds)
-    report = Report(
-        model=identity(model),
-        data={"samples": header.settings.samples, "sha256": header.data},
-        settings={
-            "budget": str(budget),
-            "formulation": "Layerwise",
-            "selector": str(selector),
-            "allocator": str(allocator),
-            "refit": str(refit),
-            "round_to": round_to,
-            "min_width": least,
-            "exclude": " ".join(exclude),
-            "only": " ".join(only),
-            "statistics": str(statistics),
-        },
-        environment=environment(),
-        params=Change(parameters(network), parameters(Network(small, network.folder))),
-        macs=Change(price.macs({}), price.macs(widths)),
-        size=Change(model_bytes(network.proto), model_bytes(small)),
-        latency=None,
-        groups=group_reports(graph, done, felt),
-        pinned=graph.pinned,
-        fidelity=None,
-        deviation=deviation,
-        seconds={
-            "trace": traced - start,
-            "sensitivity": allocated - traced,
-            **done.seconds,
-            "verify": clock() - rebuilt,
-            "total": clock() - start,
-        },
-        notes=(*NOTES, *(("local functions were inlined",) if network.inlined else ())),
+    task = Task(
+        network=network,
+        graph=graph,
+        data=Calibration(arrays=feeds, chunk=max((len(array) for array in feeds.values()), default=1)),
+        widths={},
+        formulation=settings.formulation,
+        selector=settings.selector,
+        refit=settings.refit,
+        running=Running(batch_size=settings.resources.batch_size, threads=settings.resources.threads),
+        memory=memory_of(settings.resources),
+        watch=settings.progress,
+        clock=time.perf_counter,
+        executor=Recorded.open(file, network, str(named)),
     )
-    side_file = side_file_wanted(small) or side_file_wanted(network.proto)
-    return Pruned(model=small, report=report, folder=network.folder, side_file=side_file)
+    rooms = rooms_of(
+        graph, round_to=settings.round_to, min_width=settings.least, dispensable=dispensable(network, graph)
+    )
+    return Job(
+        settings=settings,
+        network=network,
+        task=task,
+        price=costs(network, graph, block=settings.round_to),
+        rooms=rooms,
+        model=identity(model),
+        data={"samples": file.header.settings.samples, "sha256": file.header.data},
+        told=settings.to_dict(),
+        notes=(*NOTES, *inlined_note(network)),
+    )
 
 
 def error_curves(task: Task, rooms: Sequence[Room]) -> dict[str, GroupSensitivity]:
@@ -182,16 +175,16 @@ def error_curves(task: Task, rooms: Sequence[Room]) -> dict[str, GroupSensitivit
     return found
 
 
-def _widths(
-    task: Task,
-    rooms: Sequence[Room],
-    budget: Macs | Params | Channels,
-    allocator: Allocator,
-    price: Costs,
-    felt: Mapping[str, GroupSensitivity],
-) -> dict[str, int]:
+def _allocated(job: Job) -> Allocated:
+    """Return the widths that meet the budget, from the errors of each layer alone."""
+    settings, budget, price = job.settings, job.settings.budget, job.price
     if isinstance(budget, Channels):
-        return proportional(rooms, budget.fraction)
-    cost = price.macs if isinstance(budget, Macs) else price.params
+        return Allocated(widths=proportional(job.rooms, budget.fraction))
+    assert isinstance(budget, (Macs, Params)), "others are refused at the door"
+    felt = error_curves(job.task, job.rooms) if isinstance(settings.allocator, MarginalCost) else {}
     curves = {name: item.output for name, item in felt.items()}
-    return dict(allocator.allocate(rooms, curves, cost, budget.fraction * cost({})))
+    by_macs = isinstance(budget, Macs)
+    allocator = block_aware(settings.allocator, price.work, settings.round_to) if by_macs else settings.allocator
+    cost = price.macs if by_macs else price.params
+    widths = dict(allocator.allocate(job.rooms, curves, cost, budget.fraction * cost({})))
+    return Allocated(widths=widths, felt=felt)

@@ -1,11 +1,45 @@
-"""What became of each group."""
+"""What is told of a run: the report, and what became of each group."""
 
 from collections.abc import Mapping
 
 from onnx_subprune.allocation.widths import GroupSensitivity
-from onnx_subprune.evaluation.report.model import GroupReport
+from onnx_subprune.evaluation.report.model import Change, GroupReport, Report
 from onnx_subprune.graph.channels import ChannelGraph
+from onnx_subprune.graph.cost import parameters
+from onnx_subprune.graph.network import model_bytes
+from onnx_subprune.graph.save import side_file_wanted
+from onnx_subprune.pruning.budgets.ladder import Allocated
+from onnx_subprune.pruning.cut import Cut, Measured
+from onnx_subprune.pruning.preparation import Job
+from onnx_subprune.pruning.result import Pruned
 from onnx_subprune.reconstruction.settings import Reconstruction
+from onnx_subprune.runtime.session import environment
+
+
+def summarize(
+    job: Job, found: Allocated, done: Reconstruction, smaller: Cut, measured: Measured, seconds: Mapping[str, float]
+) -> Pruned:
+    """Return the smaller model with the report on it; `seconds` by stage."""
+    network, price = job.network, job.price
+    report = Report(
+        model=job.model,
+        data=job.data,
+        settings=job.told,
+        environment=environment(),
+        params=Change(parameters(network), parameters(smaller.network)),
+        macs=Change(price.macs({}), price.macs(found.widths)),
+        size=Change(model_bytes(network.proto), model_bytes(smaller.model)),
+        latency=measured.latency,
+        groups=group_reports(job.task.graph, done, found.felt),
+        pinned=job.task.graph.pinned,
+        fidelity=measured.fidelity,
+        metric=measured.metric,
+        deviation=smaller.deviation,
+        seconds=seconds,
+        notes=job.notes,
+    )
+    side_file = side_file_wanted(smaller.model) or side_file_wanted(network.proto)
+    return Pruned(model=smaller.model, report=report, folder=smaller.folder, side_file=side_file, apart=smaller.apart)
 
 
 def group_reports(

@@ -24,7 +24,7 @@ from onnx_subprune import (
 )
 from onnx_subprune.calibration.data.samples import Calibration, chunk_size
 from onnx_subprune.errors import DataError, ModelError, OptionError
-from onnx_subprune.pruning.prune import judged_of
+from onnx_subprune.pruning.cut import judged_of
 from onnx_subprune.runtime.session import Session
 from tests.conftest import MODELS
 

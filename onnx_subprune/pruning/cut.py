@@ -1,0 +1,89 @@
+"""The smaller model itself: cut as the walk says, verified, and measured against the original."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from onnx import ModelProto
+
+from onnx_subprune._typing import Array
+from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.evaluation.fidelity import Fidelity, fidelity
+from onnx_subprune.evaluation.latency import measured_latency
+from onnx_subprune.evaluation.metric import Accuracy
+from onnx_subprune.evaluation.report.model import Change
+from onnx_subprune.evaluation.verification import verify
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.save import Settled, settled, side_file_wanted
+from onnx_subprune.graph.surgery.surgery import Plan, apply
+from onnx_subprune.pruning.budgets import check_latency, latency_seconds
+from onnx_subprune.pruning.preparation import Job, Samples
+from onnx_subprune.reconstruction.settings import Reconstruction
+from onnx_subprune.runtime.session import Runnable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Cut:
+    """A smaller model, with the folder of its side files, and how far it deviates from its plan; `apart` keeps weights on disk."""
+
+    model: ModelProto
+    folder: Path | None
+    apart: Settled | None
+    deviation: float
+
+    @property
+    def network(self) -> Network:
+        """The model, ready to be counted."""
+        return Network(self.model, self.folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Measured:
+    """What the smaller model is beside the original on data: nothing of it without data."""
+
+    latency: Change | None = None
+    fidelity: Fidelity | None = None
+    metric: Change | None = None
+
+
+def cut(job: Job, done: Reconstruction, feeds: Mapping[str, Array]) -> Cut:
+    """Return the model that `done` leads to, verified on `feeds`; VerificationError if it is not what it must be."""
+    network, graph = job.network, job.task.graph
+    plan = Plan(supports={name: choice.support for name, choice in done.choices.items()}, weights=done.weights)
+    small = apply(network, graph, plan, rules=job.settings.rules)
+    apart = settled(small, network.folder if side_file_wanted(network.proto) else None)
+    small, folder = (small, network.folder) if apart is None else (apart.model, apart.folder)
+    return Cut(model=small, folder=folder, apart=apart, deviation=verify(network, graph, plan, small, feeds, folder))
+
+
+def measure(job: Job, samples: Samples, smaller: Cut) -> Measured:
+    """Return latency, fidelity and the user's metric, before and after; VerificationError if the latency misses its bound."""
+    threads, budget = job.settings.resources.threads, job.settings.budget
+    before, after = Runnable(job.network.proto, job.network.folder), Runnable(smaller.model, smaller.folder)
+    latency = Change(*measured_latency(before, after, samples.used, threads, latency_seconds(budget)))
+    check_latency(budget, latency.before, latency.after)
+    scores = Change(job.judged.base, job.judged.judge(smaller.model)) if job.judged is not None else None
+    judged = samples.rest if samples.rest is not None else judged_of(samples.used)
+    faithful = fidelity(before, after, judged, threads=threads)
+    if scores is not None and isinstance(job.settings.judged_by, Accuracy):
+        faithful = replace(faithful, accuracy=(scores.before, scores.after))
+    return Measured(latency=latency, fidelity=faithful, metric=scores)
+
+
+CHECKED = 8
+"""Samples that the law is checked on."""
+
+
+def few(data: Calibration) -> Mapping[str, Array]:
+    """Return so many samples of the first chunk as a check needs."""
+    feeds = next(data.chunks())
+    return feeds if data.fixed else {name: array[:CHECKED] for name, array in feeds.items()}
+
+
+JUDGED, JUDGED_BYTES = 256, 1 << 24
+"""Samples of the calibration data that fidelity is measured on where there are no others: what was fitted says little about others anyway."""
+
+
+def judged_of(data: Calibration) -> Calibration:
+    """Return the first samples, as many as fidelity is measured on."""
+    return data.take(max(data.chunk, min(JUDGED, JUDGED_BYTES // max(data.sample_bytes, 1))))

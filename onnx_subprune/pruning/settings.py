@@ -1,0 +1,75 @@
+"""How a model is pruned: the arguments of `prune` and `prune_collected` as one value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnx_subprune.allocation import Allocator, Channels, Latency
+from onnx_subprune.calibration.streaming.executor import Executor
+from onnx_subprune.calibration.survey import LOCAL
+from onnx_subprune.errors import OptionError
+from onnx_subprune.evaluation.metric import Metric
+from onnx_subprune.graph.rules.vocabulary import Rule
+from onnx_subprune.pruning.budgets import Budget, MaxDrop, can_be_tried
+from onnx_subprune.pruning.eligibility import least_width
+from onnx_subprune.pruning.resources import Resources
+from onnx_subprune.reconstruction.settings import Formulation, Refit
+from onnx_subprune.runtime.progress import Watch
+from onnx_subprune.selection import ProbingSelector, Selector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Settings:
+    """What `prune` says of each of its arguments; `executor` and `metric` are for those that have data."""
+
+    budget: Budget
+    formulation: Formulation
+    selector: Selector | ProbingSelector
+    allocator: Allocator
+    exclude: tuple[str, ...]
+    only: tuple[str, ...]
+    round_to: int
+    min_width: int | None
+    refit: Refit | None
+    rules: Mapping[str, Rule]
+    resources: Resources
+    progress: Watch
+    metric: Metric | None = None
+    executor: Executor = LOCAL
+
+    @property
+    def least(self) -> int:
+        """The least width of a group."""
+        return least_width(self.min_width, for_speed=self.round_to > 1 or isinstance(self.budget, Latency))
+
+    @property
+    def judged_by(self) -> Metric | None:
+        """What is measured before and after: `metric`, or that of the budget."""
+        return self.budget.metric if self.metric is None and isinstance(self.budget, MaxDrop) else self.metric
+
+    @property
+    def probed(self) -> float:
+        """The largest share of a group that a selector that runs the model must score."""
+        return self.budget.fraction if isinstance(self.budget, Channels) else 1.0
+
+    @property
+    def triable(self) -> bool:
+        """True if there are other widths of the same cost to try; OptionError if trials are asked for and there are none."""
+        found = can_be_tried(self.budget, self.allocator, self.round_to)
+        if self.resources.trials and not found:
+            raise OptionError("--trials goes with --macs or --params, allocation by sensitivity and widths of any size")
+        return found
+
+    def to_dict(self) -> dict[str, str | float | int | bool | None]:
+        """Return the settings as the report has them."""
+        return {
+            "budget": str(self.budget),
+            "formulation": type(self.formulation).__name__,
+            "selector": str(self.selector),
+            "allocator": str(self.allocator),
+            "refit": str(self.refit),
+            "metric": str(self.judged_by or ""),
+            "round_to": self.round_to,
+            "min_width": self.least,
+            "exclude": " ".join(self.exclude),
+            "only": " ".join(self.only),
+        }
