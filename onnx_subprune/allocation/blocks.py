@@ -1,7 +1,7 @@
 """Allocation for kernels that work on blocks of channels: multiply-accumulates within the limit, and the work nearly so.
 
-Half the multiply-accumulates are not half the time: a kernel computes whole blocks of output channels, and few of them as slowly as
-several. An axis of several groups (a residual stream that a shortcut pads) has to be a whole number of blocks as a whole.
+Half the multiply-accumulates are not half the time: a kernel computes whole blocks of output channels, and much of a network of depthwise
+convolutions is not multiplied at all. An axis of several groups (a residual stream that a shortcut pads) has to be a whole number of blocks as a whole.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,8 @@ from onnx_subprune.allocation.multilinear import Multilinear
 from onnx_subprune.allocation.widths import Allocator, Curve, Room
 from onnx_subprune.errors import BudgetError
 
-WORK = (1.17, 1.08, 1.0, 0.94, 0.88)
-"""The share of the work that is left, in units of that of the multiply-accumulates: as much as the first, less where that costs little."""
-LITTLE = 0.2
-"""The error up to which the work is cut further: what is not work, as adding and starting, takes time too, and hardly gets less."""
+WORK = 1.05
+"""The share of the work that is left, in units of that of the multiply-accumulates."""
 MIXTURES = (0.0, 0.5, 1.0)
 """Shares of the multiply-accumulates in the costs that are tried; the rest is work."""
 LIMITS = (1.0, 0.97, 0.94, 0.9)
@@ -24,10 +22,7 @@ LIMITS = (1.0, 0.97, 0.94, 0.9)
 
 @dataclass(frozen=True, slots=True)
 class BlockAware:
-    """Of several allocations within the limit, the one with the least error whose work is within its own limit; else with the least work.
-
-    The limit of the work is the lowest of `WORK` at which the error is little, or that of the highest.
-    """
+    """Of several allocations within the limit, the one with the least error whose work is within its own limit; else with the least work."""
 
     inner: MarginalCost
     work: Multilinear
@@ -36,15 +31,12 @@ class BlockAware:
         self, rooms: Sequence[Room], curves: Mapping[str, Curve], cost: Multilinear, limit: float
     ) -> Mapping[str, int]:
         """See `Allocator`; one step wider, a group can go beyond the limit of the work instead of `limit`."""
-        search = _Search(self, rooms, curves, cost, limit, self.inner.allocate(rooms, curves, cost, limit))
-        best = search.within(WORK[0])
-        most = max(LITTLE, search.error(best))
-        for work in WORK[1:]:
-            widths = search.within(work)
-            if search.error(widths) > most:
-                break
-            best = widths
-        return best
+        first = self.inner.allocate(rooms, curves, cost, limit)
+        return _Search(self, rooms, curves, cost, limit, first).found()
+
+    def allowed(self, share: float) -> float:
+        """Return the work that goes with so much of the multiply-accumulates."""
+        return WORK * share * self.work({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +54,17 @@ class _Search:
         """Return the error at these widths."""
         return self.by.inner.error(self.rooms, self.curves, widths)
 
-    def within(self, work: float) -> Mapping[str, int]:
-        """Return the allocation at one of the limits `WORK`."""
+    def found(self) -> Mapping[str, int]:
+        """Return the allocation."""
         share = self.limit / self.cost({})
-        allowed = work * share * self.by.work({})
+        allowed = self.by.allowed(share)
         if self.by.work(self.first) <= allowed:
             return self.first
         found = [self.first]
         for mixture in MIXTURES:
             mixed = _mixed(self.cost, self.by.work, mixture)
             for part in LIMITS:
-                at = part * share * (mixture + (1.0 - mixture) * work)
+                at = part * share * (mixture + (1.0 - mixture) * WORK)
                 try:
                     widths = self.by.inner.allocate(self.rooms, self.curves, mixed, at)
                 except BudgetError:

@@ -21,12 +21,17 @@ HALVINGS = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Terrain:
-    """Where moves lead: widths of `rooms` whose `cost` is at most `limit`. errors: (width + 1,) for each room, to share out what is left over."""
+    """Where moves lead: widths of `rooms` whose `cost` is at most `limit`, and whose `work`, where that counts, is at most `allowed`.
+
+    errors: (width + 1,) for each room, to share out what is left over.
+    """
 
     rooms: Sequence[Room]
     errors: Mapping[str, Float64]
     cost: Multilinear
     limit: float
+    work: Multilinear | None = None
+    allowed: float = 0.0
 
     def moves(self, widths: Mapping[str, int], room: Room, factor: float) -> Iterator[dict[str, int]]:
         """Yield the widths with `room` wider and with it narrower by `factor`, where there are such choices within the limit."""
@@ -36,7 +41,7 @@ class Terrain:
         for choices, aim in ((wider, here * factor), (narrower, here / factor)):
             if choices:
                 found = self._balanced(widths, room, _nearest(choices, aim))
-                if found is not None:
+                if found is not None and (self.work is None or self.work(found) <= self.allowed):
                     yield found
 
     def _balanced(self, widths: Mapping[str, int], fixed: Room, width: int) -> dict[str, int] | None:

@@ -7,8 +7,12 @@ from onnx_subprune.allocation.multilinear import Multilinear
 from onnx_subprune.allocation.widths import Curve, Room, filled, smallest
 
 
-def proportional(rooms: Sequence[Room], fraction: float) -> dict[str, int]:
-    """Return for every group the allowed width closest to `fraction` of it; ties to the smaller."""
+def proportional(rooms: Sequence[Room], fraction: float, *, upwards: bool = False) -> dict[str, int]:
+    """Return for every group the allowed width closest to `fraction` of it; ties to the smaller. upwards: not below `fraction`."""
+    if upwards:
+        return {
+            room.name: min(width for width in room.choices if width >= fraction * room.width - 1e-9) for room in rooms
+        }
     return {
         room.name: min(room.choices, key=lambda width: (abs(width - fraction * room.width), width)) for room in rooms
     }

@@ -19,8 +19,8 @@ class Room:
     """The widths that a group may have: multiples of `step` from `minimum` on, and its full width.
 
     A group of at most `step` channels has no smaller multiple. It may have the halves of `step`, their halves and so on, as long
-    as they are multiples of `unit`, which grouped operators demand: 8, 4, 2 and 1 of 16 channels for a step of 16. A group that is
-    `dispensable` may have none.
+    as they are multiples of `unit`, which grouped operators demand: 8, 4, 2 and 1 of 16 channels for a step of 16; with `halves` a wider
+    group may have them too. A group that is `dispensable` may have none.
     """
 
     name: str
@@ -29,11 +29,13 @@ class Room:
     minimum: int = 1
     unit: int = 1
     dispensable: bool = False
+    halves: bool = False
 
     @property
     def choices(self) -> tuple[int, ...]:
         """All allowed widths, ascending."""
-        smaller = range(self.step, self.width, self.step) if self.width > self.step else self._halves()
+        halves = self._halves() if self.halves or self.width <= self.step else []
+        smaller = (*halves, *range(self.step, self.width, self.step))
         none = (0,) if self.dispensable else ()
         return (*none, *(width for width in smaller if width >= self.minimum), self.width)
 

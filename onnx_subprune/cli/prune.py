@@ -29,6 +29,7 @@ from onnx_subprune.pruning.budgets import Budget
 from onnx_subprune.pruning.prune import prune
 from onnx_subprune.pruning.prune_from_moments import prune_collected
 from onnx_subprune.pruning.resources import Resources
+from onnx_subprune.pruning.rounding import RoundTo
 from onnx_subprune.reconstruction.settings import Asymmetric, Formulation, Layerwise, Refit, Sequential
 from onnx_subprune.selection import ProbingSelector, Selector, selectors
 
@@ -121,19 +122,34 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     ] = None,
     only: Annotated[Names, Parameter(help="Prune only these; repeatable.")] = None,
     round_to: Annotated[
-        int,
+        int | Literal["auto"],
         Parameter(
-            help="Make every new width a multiple of N, for kernels that work on N channels at once: 16 for onnxruntime on a CPU with AVX-512, "
-            "8 with AVX2. Groups of at most N channels, which have no smaller multiple, get N/2, N/4 ...; --min-width N forbids that. "
-            "Whole residual branches may go as well, unless --min-width is given. "
-            "With --macs the work of such kernels is bounded as well, where possible to 1.17 of the fraction, and down to 0.88 of it as long "
-            "as that costs little, so that the result can be narrower than the multiply-accumulates alone ask for."
+            help="Make every new width a multiple of N, for kernels that work on N channels at once; 1 for any width. The default, auto, takes "
+            "what --target likes for each group of channels, and any width with --params. Groups of at most N channels, which have no smaller "
+            "multiple, get N/2, N/4 ...; --min-width N forbids that. Whole residual branches may go as well, unless --min-width is given. "
+            "With --macs the work of such kernels is bounded too, to about the same fraction, so that the result can be narrower than the "
+            "multiply-accumulates alone ask for; --channels keeps at least its fraction."
         ),
-    ] = 1,
+    ] = "auto",
+    target: Annotated[
+        Literal[
+            "cpu-avx512",
+            "cpu-avx2",
+            "arm64",
+            "tensorrt-fp16",
+            "tensorrt-int8",
+            "qnn",
+            "coreml",
+            "webgpu",
+            "none",
+        ]
+        | None,
+        Parameter(help="Machine that the model is for (this one); none: any width, for size alone."),
+    ] = None,
     min_width: Annotated[
         int | None,
         Parameter(
-            help="Leave at least so many channels in a group; 0 lets whole residual branches go. [default: 0 with --round-to or --latency, else 1]"
+            help="Leave at least so many channels in a group; 0 lets whole residual branches go. [default: 0 with rounded widths or --latency, else 1]"
         ),
     ] = None,
     samples: Annotated[
@@ -192,6 +208,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
             exclude=tuple(exclude or ()),
             only=tuple(only or ()),
             round_to=round_to,
+            target=target,
             min_width=min_width,
             resources=resources_of(samples, batch_size, threads, memory, positions, shifts=shifts, trials=trials),
         )
@@ -225,7 +242,8 @@ class _Settings(TypedDict):
     refit: Refit | None
     exclude: tuple[str, ...]
     only: tuple[str, ...]
-    round_to: int
+    round_to: RoundTo
+    target: str | None
     min_width: int | None
     resources: Resources
 

@@ -1,10 +1,9 @@
-"""What of a model may be pruned, and to which widths: the user's patterns and multiples, and what memory allows."""
+"""What of a model may be pruned: the user's patterns, and what memory allows."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from onnx_subprune.allocation import Room
 from onnx_subprune.calibration.moments.limits import COLUMNS, _columns, oversized
 from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction, Pinned
@@ -68,28 +67,3 @@ def makers_of(group: ChannelGroup, graph: ChannelGraph) -> list[Contraction]:
 def _names_of(group: ChannelGroup, graph: ChannelGraph) -> set[str]:
     makers = makers_of(group, graph)
     return {group.name}.union(*({item.node, f"op:{item.op}", item.weight_tensor} for item in makers))
-
-
-def least_width(min_width: int | None, *, for_speed: bool) -> int:
-    """Return the least width of a group where `min_width` is what the user says; a branch with a single channel takes as long as with some."""
-    return int(not for_speed) if min_width is None else min_width
-
-
-def rooms_of(
-    graph: ChannelGraph, *, round_to: int, min_width: int, dispensable: Collection[str] = frozenset()
-) -> list[Room]:
-    """Return the widths that each group may have; at a `min_width` of 0 those that are `dispensable` may have none."""
-    if round_to < 1 or min_width < 0:
-        raise OptionError("--round-to is at least 1, and --min-width at least 0")
-    whole = [
-        Room(
-            group.name,
-            group.width,
-            group.step,
-            max(1, min_width),
-            group.step,
-            not min_width and group.name in dispensable,
-        )
-        for group in graph.groups
-    ]
-    return [room.rounded(round_to) for room in whole]

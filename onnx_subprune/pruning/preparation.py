@@ -14,8 +14,9 @@ from onnx_subprune.graph.network import Model, Network, identity, load, ports
 from onnx_subprune.graph.tracing.branches import dispensable
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets.trials import Trials, trials_of
-from onnx_subprune.pruning.eligibility import restricted, rooms_of
+from onnx_subprune.pruning.eligibility import restricted
 from onnx_subprune.pruning.resources import memory_of, running_of
+from onnx_subprune.pruning.rounding import Rounding
 from onnx_subprune.pruning.settings import Settings
 from onnx_subprune.reconstruction.task import Task
 
@@ -38,13 +39,14 @@ class Samples:
 class Job:
     """A model to be pruned, and all that does not depend on the widths.
 
-    task: without widths. price: costs at any widths. trials: what to try widths of one cost on, None for nothing. told: identity of the model, data
+    task: without widths. rounding: what `rooms` are rounded to. price: costs at any widths. trials: what to try widths of one cost on, None for nothing. told: identity of the model, data
     and settings for the report.
     """
 
     settings: Settings
     network: Network
     task: Task
+    rounding: Rounding
     price: Costs
     rooms: Sequence[Room]
     model: Mapping[str, str]
@@ -70,9 +72,8 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         return augmented(some, network, whole, macs, shifts=samples.shifts)
 
     graph = restricted(whole, network, only=settings.only, exclude=settings.exclude, samples=fitted.samples)
-    rooms = rooms_of(
-        graph, round_to=settings.round_to, min_width=settings.least, dispensable=dispensable(network, graph)
-    )
+    rounding = settings.rounding_for(network, graph)
+    rooms = rounding.rooms(graph, min_width=settings.least, dispensable=dispensable(network, graph))
     task = Task(
         network=network,
         graph=graph,
@@ -91,11 +92,12 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         settings=settings,
         network=network,
         task=task,
-        price=costs(network, graph, block=settings.round_to),
+        rounding=rounding,
+        price=costs(network, graph, block=rounding.block),
         rooms=rooms,
         model=identity(model),
         data={"samples": used.samples, "sha256": used.sha256()},
-        told={**settings.to_dict(), "shifts": samples.shifts},
+        told={**settings.to_dict(), "round_to": rounding.name, "shifts": samples.shifts},
         judged=_judged(network, samples, settings),
         trials=trials_of(used, macs, len(rooms), resources.trials, with_copies) if triable else None,
         notes=inlined_note(network),

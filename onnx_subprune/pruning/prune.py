@@ -22,6 +22,7 @@ from onnx_subprune.pruning.cut import cut, few, measure
 from onnx_subprune.pruning.preparation import Job, prepare
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.pruning.result import Pruned
+from onnx_subprune.pruning.rounding import RoundTo
 from onnx_subprune.pruning.sensitivity import sensitivities
 from onnx_subprune.pruning.settings import Settings
 from onnx_subprune.pruning.summary import summarize
@@ -41,7 +42,8 @@ def prune(  # noqa: PLR0913 - the interface's signature
     allocator: Allocator = MarginalCost(),
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
-    round_to: int = 1,
+    round_to: RoundTo = "auto",
+    target: str | None = None,
     min_width: int | None = None,
     refit: Refit | None = Refit(),
     metric: Metric | None = None,
@@ -54,7 +56,8 @@ def prune(  # noqa: PLR0913 - the interface's signature
 
     exclude, only: patterns (globs) of node, group or weight names, or "op:Conv". round_to: widths are multiples of this; groups that have no
     smaller one take its halves (`Room`), and MarginalCost keeps the work of kernels with blocks of so many channels near the budget of
-    multiply-accumulates too (`BlockAware`). min_width: no group gets narrower; at 0, the default with rounded widths or a budget of latency, whole
+    multiply-accumulates too (`BlockAware`). "auto": of what `target` (a name in `graph.targets`; None: this machine) likes; with a budget of
+    parameters and no target any width. min_width: no group gets narrower; at 0, the default with rounded widths or a budget of latency, whole
     residual branches may go. refit: None keeps the weights as they are.
     metric: measured before and after (by default that of the budget). executor: where the models run: here, or on
     a cluster. Nothing passed in is changed. Raises SubpruneError and its kinds.
@@ -68,6 +71,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
         exclude=tuple(exclude),
         only=tuple(only),
         round_to=round_to,
+        target=target,
         min_width=min_width,
         refit=refit,
         metric=metric,
@@ -103,7 +107,7 @@ def meet(job: Job) -> Allocated:
         job.judged,
         settings.rules,
         job.trials,
-        round_to=settings.round_to,
+        rounding=job.rounding,
     )
 
 
@@ -125,6 +129,7 @@ def sensitivity(
         exclude=(),
         only=(),
         round_to=1,
+        target=None,
         min_width=1,
         refit=Refit(),
         rules=rules,

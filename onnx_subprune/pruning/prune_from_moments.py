@@ -36,10 +36,11 @@ from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets import Budget
 from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.cut import Measured, cut
-from onnx_subprune.pruning.eligibility import restricted, rooms_of
+from onnx_subprune.pruning.eligibility import restricted
 from onnx_subprune.pruning.preparation import Job, inlined_note
 from onnx_subprune.pruning.resources import Resources, memory_of
 from onnx_subprune.pruning.result import Pruned
+from onnx_subprune.pruning.rounding import RoundTo
 from onnx_subprune.pruning.sensitivity import trial_widths
 from onnx_subprune.pruning.settings import Settings
 from onnx_subprune.pruning.summary import summarize
@@ -65,7 +66,8 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
     allocator: Allocator = MarginalCost(),
     exclude: Sequence[str] = (),
     only: Sequence[str] = (),
-    round_to: int = 1,
+    round_to: RoundTo = "auto",
+    target: str | None = None,
     min_width: int | None = None,
     refit: Refit | None = Refit(),
     rules: Mapping[str, Rule] = RULES,
@@ -86,6 +88,7 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
         exclude=tuple(exclude),
         only=tuple(only),
         round_to=round_to,
+        target=target,
         min_width=min_width,
         refit=refit,
         rules=rules,
@@ -138,18 +141,17 @@ def prepare_from_moments(model: Model, file: StatisticsFile, settings: Settings)
         clock=time.perf_counter,
         executor=Recorded.open(file, network, str(named)),
     )
-    rooms = rooms_of(
-        graph, round_to=settings.round_to, min_width=settings.least, dispensable=dispensable(network, graph)
-    )
+    rounding, free = settings.rounding_for(network, graph), dispensable(network, graph)
     return Job(
         settings=settings,
         network=network,
         task=task,
-        price=costs(network, graph, block=settings.round_to),
-        rooms=rooms,
+        rounding=rounding,
+        price=costs(network, graph, block=rounding.block),
+        rooms=rounding.rooms(graph, min_width=settings.least, dispensable=free),
         model=identity(model),
         data={"samples": file.header.settings.samples, "sha256": file.header.data},
-        told=settings.to_dict(),
+        told={**settings.to_dict(), "round_to": rounding.name},
         notes=(*NOTES, *inlined_note(network)),
     )
 
@@ -179,12 +181,12 @@ def _allocated(job: Job) -> Allocated:
     """Return the widths that meet the budget, from the errors of each layer alone."""
     settings, budget, price = job.settings, job.settings.budget, job.price
     if isinstance(budget, Channels):
-        return Allocated(widths=proportional(job.rooms, budget.fraction))
+        return Allocated(widths=proportional(job.rooms, budget.fraction, upwards=job.rounding.upwards))
     assert isinstance(budget, (Macs, Params)), "others are refused at the door"
     felt = error_curves(job.task, job.rooms) if isinstance(settings.allocator, MarginalCost) else {}
     curves = {name: item.output for name, item in felt.items()}
     by_macs = isinstance(budget, Macs)
-    allocator = block_aware(settings.allocator, price.work, settings.round_to) if by_macs else settings.allocator
+    allocator = block_aware(settings.allocator, price.work, job.rounding.block) if by_macs else settings.allocator
     cost = price.macs if by_macs else price.params
     widths = dict(allocator.allocate(job.rooms, curves, cost, budget.fraction * cost({})))
     return Allocated(widths=widths, felt=felt)

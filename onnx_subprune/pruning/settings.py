@@ -3,15 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from onnx_subprune.allocation import Allocator, Channels, Latency
+from onnx_subprune.allocation import Allocator, Channels, Latency, Params
 from onnx_subprune.calibration.streaming.executor import Executor
 from onnx_subprune.calibration.survey import LOCAL
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluation.metric import Metric
+from onnx_subprune.graph.channels import ChannelGraph
+from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.rules.vocabulary import Rule
+from onnx_subprune.graph.tracing.branches import dispensable
 from onnx_subprune.pruning.budgets import Budget, MaxDrop, can_be_tried
-from onnx_subprune.pruning.eligibility import least_width
 from onnx_subprune.pruning.resources import Resources
+from onnx_subprune.pruning.rounding import Rounding, RoundTo, least_width, reachable, rounding_of
 from onnx_subprune.reconstruction.settings import Formulation, Refit
 from onnx_subprune.runtime.progress import Watch
 from onnx_subprune.selection import ProbingSelector, Selector
@@ -27,7 +30,8 @@ class Settings:
     allocator: Allocator
     exclude: tuple[str, ...]
     only: tuple[str, ...]
-    round_to: int
+    round_to: RoundTo
+    target: str | None
     min_width: int | None
     refit: Refit | None
     rules: Mapping[str, Rule]
@@ -39,7 +43,15 @@ class Settings:
     @property
     def least(self) -> int:
         """The least width of a group."""
-        return least_width(self.min_width, for_speed=self.round_to > 1 or isinstance(self.budget, Latency))
+        return least_width(self.min_width, for_speed=not self._rounding.plain or isinstance(self.budget, Latency))
+
+    @property
+    def _rounding(self) -> Rounding:
+        return rounding_of(self.round_to, self.target, size=isinstance(self.budget, Params))
+
+    def rounding_for(self, network: Network, graph: ChannelGraph) -> Rounding:
+        """Return what widths of `graph` are rounded to, so that the budget can be reached; OptionError for a target or multiple that makes no sense."""
+        return reachable(self._rounding, self.budget, network, graph, self.least, dispensable(network, graph))
 
     @property
     def judged_by(self) -> Metric | None:
@@ -54,9 +66,9 @@ class Settings:
     @property
     def triable(self) -> bool:
         """True if there are other widths of the same cost to try; OptionError if trials are asked for and there are none."""
-        found = can_be_tried(self.budget, self.allocator, self.round_to)
+        found = can_be_tried(self.budget, self.allocator)
         if self.resources.trials and not found:
-            raise OptionError("--trials goes with --macs or --params, allocation by sensitivity and widths of any size")
+            raise OptionError("--trials goes with --macs or --params, and allocation by sensitivity")
         return found
 
     def to_dict(self) -> dict[str, str | float | int | bool | None]:
@@ -68,7 +80,6 @@ class Settings:
             "allocator": str(self.allocator),
             "refit": str(self.refit),
             "metric": str(self.judged_by or ""),
-            "round_to": self.round_to,
             "min_width": self.least,
             "exclude": " ".join(self.exclude),
             "only": " ".join(self.only),

@@ -74,14 +74,14 @@ def _hint(report: Report) -> list[str]:
     """What to try if the time does not follow the multiply-accumulates, and widths were not rounded."""
     if (
         report.latency is None
-        or report.settings.get("round_to") != 1
+        or report.settings.get("round_to") != "1"
         or report.latency.ratio < report.macs.ratio + SLOW
     ):
         return []
     if all(group.width[1] % 8 == 0 for group in report.groups):
         return []
     return [
-        "hint: onnxruntime runs layers slower whose widths are not whole blocks of channels: try --round-to 8 or 16"
+        "hint: onnxruntime runs layers slower whose widths are not whole blocks of channels: leave --round-to at its default, auto, or try 8 or 16"
     ]
 
 

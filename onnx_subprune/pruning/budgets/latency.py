@@ -14,12 +14,13 @@ from onnx_subprune.graph.cost import costs
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.pruning.budgets.ladder import Ladder
+from onnx_subprune.pruning.rounding import PLAIN, Rounding
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.progress import Watch
 from onnx_subprune.runtime.session import Runnable
 
-MULTIPLES = (1, 8, 16)
-"""Multiples that a latency budget tries where the user names none: kernels step at them, so that a wider layer can be a faster one."""
+FINER = (1, 2)
+"""By how much the multiples of a target are divided for the ladders of a latency budget; one more has any width."""
 RUNGS, BISECTIONS = 10, 3
 """Fractions that a latency budget measures, and how often the gap above the best of them is halved."""
 SHORT, LONG, REPORTED = 0.5, 2.0, 0.25
@@ -132,15 +133,22 @@ def check_latency(budget: object, before: float, after: float) -> None:
 
 
 def laddered(
-    budget: Latency, ladder: Ladder, task: Task, rules: Mapping[str, Rule], *, round_to: int
+    budget: Latency, ladder: Ladder, task: Task, rules: Mapping[str, Rule], rounding: Rounding
 ) -> Mapping[str, int]:
-    """Return the widths for a latency budget, in multiples of `round_to`, or, where that is 1, in those that the hardware likes best.
+    """Return the widths for a latency budget, in the multiples that are asked for, or those of a target, parts of these, and any.
 
-    Each multiple has a ladder of its own, along the work of kernels with blocks of so many channels.
+    Each has a ladder of its own, along the work of kernels with such blocks.
     """
+    least = min(room.choices[0] for room in ladder.rooms)
+    free = {room.name for room in ladder.rooms if room.dispensable}
+    kinds = (rounding,) if rounding.target is None else (*(rounding.divided(by) for by in FINER), PLAIN)
     ladders = [
-        replace(ladder.rounded(multiple), cost=costs(task.network, task.graph, multiple).work)
-        for multiple in (MULTIPLES if round_to == 1 else (round_to,))
+        replace(
+            ladder,
+            rooms=kind.rooms(task.graph, min_width=min(least, 1), dispensable=free),
+            cost=costs(task.network, task.graph, rounding.block).work,
+        )
+        for kind in kinds
     ]
     race = Race(Runnable(task.network.proto, task.network.folder), task.data, task.running.threads)
     return within_latency(budget, ladders, ladder.loss, latency_ratio(task, race, rules), task.watch)

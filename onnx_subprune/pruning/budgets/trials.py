@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from onnx_subprune._typing import Array
-from onnx_subprune.allocation import Macs, MarginalCost, Params, Terrain, local_moves
+from onnx_subprune.allocation import BlockAware, Macs, MarginalCost, Params, Terrain, local_moves
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.calibration.survey import LOCAL
@@ -51,23 +51,27 @@ def trials_of(
     return Trials(most=most, cheap=cheap, fitted=augment(fitted), judged=augment(judged))
 
 
-def can_be_tried(budget: object, allocator: object, round_to: int) -> bool:
+def can_be_tried(budget: object, allocator: object) -> bool:
     """True if there are other widths of the same cost to try."""
-    return isinstance(budget, (Macs, Params)) and isinstance(allocator, MarginalCost) and round_to == 1
+    return isinstance(budget, (Macs, Params)) and isinstance(allocator, MarginalCost)
 
 
 def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Mapping[str, Rule]) -> dict[str, int]:
     """Return the widths of the ladder at `fraction`, or better ones that cost no more."""
-    assert isinstance(ladder.allocator, MarginalCost), "moves begin at widths of least marginal cost"
-    loss = _loss(task, trials, rules)
+    aware = ladder.allocator if isinstance(ladder.allocator, BlockAware) else None
+    inner = ladder.allocator if aware is None else aware.inner
+    assert isinstance(inner, MarginalCost), "moves begin at widths of least marginal cost"
+    start, loss = ladder.widths(fraction), _loss(task, trials, rules)
     return local_moves(
         Terrain(
             rooms=ladder.rooms,
-            errors=ladder.allocator.tempered(ladder.rooms, ladder.curves),
+            errors=inner.tempered(ladder.rooms, ladder.curves),
             cost=ladder.cost,
             limit=fraction * ladder.cost({}),
+            work=None if aware is None else aware.work,
+            allowed=0.0 if aware is None else max(aware.work(start), aware.allowed(fraction)),
         ),
-        ladder.widths(fraction),
+        start,
         loss,
         trials.most,
     )

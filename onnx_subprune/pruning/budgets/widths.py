@@ -24,6 +24,7 @@ from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder
 from onnx_subprune.pruning.budgets.latency import laddered
 from onnx_subprune.pruning.budgets.max_drop import MaxDrop, metric_sensitivities, within_drop
 from onnx_subprune.pruning.budgets.trials import Trials, tried
+from onnx_subprune.pruning.rounding import Rounding
 from onnx_subprune.pruning.sensitivity import sensitivities
 from onnx_subprune.reconstruction.task import Task
 
@@ -40,14 +41,14 @@ def allocated(  # noqa: PLR0913 - what a budget may need
     rules: Mapping[str, Rule],
     trials: Trials | None,
     *,
-    round_to: int,
+    rounding: Rounding,
 ) -> Allocated:
     """Return the widths that meet `budget`; a budget that is met by trying brings its walk with it.
 
     trials: what to try widths of a fixed cost on, None for nothing.
     """
     if isinstance(budget, Channels):
-        return Allocated(widths=proportional(rooms, budget.fraction))
+        return Allocated(widths=proportional(rooms, budget.fraction, upwards=rounding.upwards))
     felt: Mapping[str, GroupSensitivity] = {}
     curves: dict[str, Curve] = {}
     if isinstance(allocator, MarginalCost):
@@ -58,13 +59,13 @@ def allocated(  # noqa: PLR0913 - what a budget may need
         curves = {name: item.output for name, item in felt.items()}
     cost = price.params if isinstance(budget, Params) else price.macs
     if isinstance(budget, Macs):
-        allocator = block_aware(allocator, price.work, round_to)
+        allocator = block_aware(allocator, price.work, rounding.block)
     ladder = Ladder(rooms=rooms, curves=curves, cost=cost, allocator=allocator)
     if isinstance(budget, MaxDrop):
         assert judged is not None, "the budget has a metric"
         return replace(within_drop(budget, ladder, task, judged, rules), felt=felt)
     if isinstance(budget, Latency):
-        return Allocated(widths=laddered(budget, ladder, task, rules, round_to=round_to), felt=felt)
+        return Allocated(widths=laddered(budget, ladder, task, rules, rounding), felt=felt)
     if trials is not None and isinstance(allocator, MarginalCost):
         return Allocated(widths=tried(ladder, budget.fraction, task, trials, rules), felt=felt)
     return Allocated(widths=ladder.widths(budget.fraction), felt=felt)
