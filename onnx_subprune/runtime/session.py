@@ -57,7 +57,7 @@ class Session:
 
     model: in memory, a path, or serialized. Large weights are handed over by their address, or mapped from their side file.
     folder: where side files of an in-memory model lie. optimize: False for onnxruntime's graph optimizations off (verification).
-    threads: None for as many as there are cores. Raises ModelError if onnxruntime refuses the model.
+    threads: None for as many as there are cores. profile: where the time of every node is written, see `runtime.profiling`. Raises ModelError if onnxruntime refuses the model.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Session:
         optimize: bool = True,
         threads: int | None = None,
         folder: Path | None = None,
+        profile: Path | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -78,6 +79,8 @@ class Session:
             options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
         # Idle threads that spin take the cores from the linear algebra. The memory arena stays: without it, no run was faster and
         # most took more memory.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -110,6 +113,10 @@ class Session:
         names = list(outputs) if outputs is not None else [port.name for port in self.outputs]
         with _running():
             return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+
+    def end_profiling(self) -> Path:
+        """Return the file with the time of every node; only for a session with `profile`."""
+        return Path(self._session.end_profiling())
 
     def fill(self, feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         """Write the outputs into arrays of the right shape and type, C-contiguous like the feeds: no copy is made. Raises as `run` does."""
@@ -245,6 +252,8 @@ class Runnable:
     model: ModelProto | Path
     folder: Path | None = None
 
-    def session(self, *, threads: int | None = None, optimize: bool = True) -> Session:
+    def session(
+        self, *, threads: int | None = None, optimize: bool = True, profile: Path | None = None
+    ) -> Session:
         """Return a session for it."""
-        return Session(self.model, optimize=optimize, threads=threads, folder=self.folder)
+        return Session(self.model, optimize=optimize, threads=threads, folder=self.folder, profile=profile)
