@@ -39,8 +39,8 @@ class Samples:
 class Job:
     """A model to be pruned, and all that does not depend on the widths.
 
-    task: without widths. rounding: what `rooms` are rounded to. price: costs at any widths. trials: what to try widths of one cost on, None for nothing. told: identity of the model, data
-    and settings for the report.
+    task: without widths. rounding: what `rooms` are rounded to. price: costs at any widths. trials: what to try widths of one cost on, None
+    for nothing. told: identity of the model, data and settings for the report.
     """
 
     settings: Settings

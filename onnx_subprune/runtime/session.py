@@ -252,8 +252,6 @@ class Runnable:
     model: ModelProto | Path
     folder: Path | None = None
 
-    def session(
-        self, *, threads: int | None = None, optimize: bool = True, profile: Path | None = None
-    ) -> Session:
+    def session(self, *, threads: int | None = None, optimize: bool = True, profile: Path | None = None) -> Session:
         """Return a session for it."""
         return Session(self.model, optimize=optimize, threads=threads, folder=self.folder, profile=profile)
