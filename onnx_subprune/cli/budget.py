@@ -3,15 +3,26 @@
 from collections.abc import Callable, Mapping
 
 from onnx_subprune.allocation import Channels, Latency, Macs, Params
-from onnx_subprune.errors import OptionError
+from onnx_subprune.errors import BudgetError, OptionError
 from onnx_subprune.evaluation.metric import Accuracy, Metric, validation
 from onnx_subprune.pruning.budgets import Budget, MaxDrop
+
+
+def _speedup(factor: float) -> Latency:
+    """Return the latency of a model that is so many times as fast."""
+    if not factor > 1.0:
+        raise BudgetError(
+            f"speedup {factor} is not above 1: give how many times as fast the result has to be, for example 2"
+        )
+    return Latency(1.0 / factor)
+
 
 FRACTIONS: Mapping[str, Callable[[float], Budget]] = {
     "--macs": Macs,
     "--params": Params,
     "--channels": Channels,
     "--latency": Latency,
+    "--speedup": _speedup,
 }
 
 

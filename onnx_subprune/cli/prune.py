@@ -70,6 +70,9 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     latency: Annotated[
         float | None, Parameter(help="Take at most this fraction of the original's latency, measured here.")
     ] = None,
+    speedup: Annotated[
+        float | None, Parameter(help="Be so many times as fast as the original, measured here: 2 is --latency 0.5.")
+    ] = None,
     max_drop: Annotated[
         float | None,
         Parameter(help="Make the smallest model whose metric drops by at most this: 0.01 is one point of accuracy."),
@@ -199,7 +202,13 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     sources = (data, labels, validate, None if statistics is None else str(statistics))
     with guarded(outputs, models=[model], sources=sources, force=force):
         metric = metric_of(labels, validate)
-        fractions = {"--macs": macs, "--params": params, "--channels": channels, "--latency": latency}
+        fractions = {
+            "--macs": macs,
+            "--params": params,
+            "--channels": channels,
+            "--latency": latency,
+            "--speedup": speedup,
+        }
         settings = _Settings(
             budget=budget_of(fractions, max_drop, metric),
             selector=selectors(seed)[selector],
@@ -231,6 +240,8 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         }
         with written(texts):
             result.save(output, force=force)
+    for warning in report.warnings:
+        print("warning:", " ".join(warning.split()), file=sys.stderr)
     if not quiet:
         show(report_table(report))
 

@@ -1,7 +1,8 @@
 """Size and latency of models."""
 
+from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.samples import Calibration
-from onnx_subprune.evaluation.timing import latency
+from onnx_subprune.evaluation.timing import Timing, timing
 from onnx_subprune.runtime.session import Runnable
 
 RACED = 1 << 21
@@ -13,22 +14,25 @@ def raced(data: Calibration) -> int:
     return data.fixed or max(1, min(data.chunk, RACED // max(data.sample_bytes, 1)))
 
 
+def raced_feeds(data: Calibration) -> dict[str, Array]:
+    """Return these samples."""
+    return {name: array[: raced(data)] for name, array in next(data.chunks()).items()}
+
+
 class Race:
     """Measures models against one original, in turns, on a chunk of the data, or less; see `raced`."""
 
     def __init__(self, original: Runnable, data: Calibration, threads: int | None = None) -> None:
         self._original, self._threads = original.session(threads=threads), threads
-        self._feeds = {name: array[: raced(data)] for name, array in next(data.chunks()).items()}
+        self._feeds = raced_feeds(data)
 
-    def __call__(self, model: Runnable, seconds: float = 0.5) -> tuple[float, float]:
-        """Return the median milliseconds that the original and `model` take, measured for about so many seconds."""
-        sessions = [self._original, model.session(threads=self._threads)]
-        before, after = latency(sessions, self._feeds, seconds=seconds)
-        return before, after
+    def __call__(self, model: Runnable, seconds: float = 0.5) -> Timing:
+        """Return how long the original and `model` take, measured for about so many seconds."""
+        return timing(self._original, model.session(threads=self._threads), self._feeds, seconds=seconds)
 
 
 def measured_latency(
     original: Runnable, pruned: Runnable, data: Calibration, threads: int | None = None, seconds: float = 0.5
-) -> tuple[float, float]:
-    """Return the median milliseconds that each model takes for one batch of the data, measured in turns; see `Race`."""
+) -> Timing:
+    """Return how long each model takes for one batch of the data, measured in turns; see `Race`."""
     return Race(original, data, threads)(pruned, seconds)

@@ -1,6 +1,6 @@
 """How long each layer takes before and after: why a smaller model is faster, or is not."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx_subprune._typing import Array
@@ -9,6 +9,8 @@ from onnx_subprune.graph.network import Network
 from onnx_subprune.runtime.profiling import NodeTime, node_times
 from onnx_subprune.runtime.session import Runnable
 
+SHOWN = 3
+"""Layers that are named where a model is not faster."""
 BLOCKED = "_nchwc"
 """What onnxruntime appends to the name of a tensor for that of a node in its own layout."""
 FUSED = "fused "
@@ -36,6 +38,18 @@ def layer_times(
     names = [label for label in network.labels if label in layers and (label in sums[0] or label in sums[1])]
     rows = [LayerTime(name, sums[0].get(name, 0.0), sums[1].get(name, 0.0)) for name in names]
     return (*rows, LayerTime("beside the layers", sums[0].get("", 0.0), sums[1].get("", 0.0)))
+
+
+def slower_because(layers: Sequence[LayerTime]) -> str:
+    """Return which layers take most of the time that was not gained, for a reader."""
+    total = sum(layer.before for layer in layers)
+    lost = sorted(layers, key=lambda layer: layer.before - layer.after)[:SHOWN]
+    worse = [layer for layer in lost if layer.after > layer.before]
+    if worse:
+        return "slower: " + ", ".join(f"{item.name} ({item.before:.3g} to {item.after:.3g} ms)" for item in worse)
+    slow = sorted(layers, key=lambda layer: -layer.after)[:SHOWN]
+    shares = ", ".join(f"{item.name} ({item.after:.3g} of {total:.3g} ms)" for item in slow)
+    return f"most of the time is in {shares}"
 
 
 def _by_layer(network: Network, layers: Collection[str], times: tuple[NodeTime, ...]) -> dict[str, float]:

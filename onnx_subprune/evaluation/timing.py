@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from onnx_subprune._typing import Array
 from onnx_subprune.runtime.session import Session
@@ -17,12 +18,34 @@ def latency(sessions: Sequence[Session], feeds: Mapping[str, Array], *, seconds:
     return tuple(statistics.median(times) for times in zip(*_rounds(sessions, feeds, seconds), strict=True))
 
 
-def latency_ratio(before: Session, after: Session, feeds: Mapping[str, Array], *, seconds: float = 1.0) -> float:
-    """Return how long `after` takes in units of `before`: the median over rounds that ran both back to back.
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Median milliseconds of two models, and of their ratio over rounds that ran both back to back the quartiles, ascending.
 
-    On a busy machine this scatters less than a ratio of two latencies, because a disturbance that lasts longer than a round cancels.
+    On a busy machine the ratios scatter less than a ratio of two latencies, because a disturbance that lasts longer than a round cancels.
     """
-    return statistics.median(b / a for a, b in _rounds((before, after), feeds, seconds))
+
+    before: float
+    after: float
+    ratios: tuple[float, float, float]
+
+    @property
+    def ratio(self) -> float:
+        """The median ratio."""
+        return self.ratios[1]
+
+
+def timing(before: Session, after: Session, feeds: Mapping[str, Array], *, seconds: float = 1.0) -> Timing:
+    """Return how long both take, in turns; see `latency`."""
+    rounds = _rounds((before, after), feeds, seconds)
+    first, second = (statistics.median(times) for times in zip(*rounds, strict=True))
+    low, middle, high = statistics.quantiles((b / a for a, b in rounds), n=4, method="inclusive")
+    return Timing(first, second, (low, middle, high))
+
+
+def latency_ratio(before: Session, after: Session, feeds: Mapping[str, Array], *, seconds: float = 1.0) -> float:
+    """Return how long `after` takes in units of `before`; see `Timing`."""
+    return timing(before, after, feeds, seconds=seconds).ratio
 
 
 def _rounds(sessions: Sequence[Session], feeds: Mapping[str, Array], seconds: float) -> list[list[float]]:

@@ -27,12 +27,15 @@ class Comparison:
     macs: Change
     size: Change
     latency: Change
+    latency_ratios: tuple[float, float, float]
+    """Quartiles of the pruned model's time in units of the original's, over rounds that ran both."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the comparison as plain values."""
         named = {"params": self.params, "macs": self.macs, "bytes": self.size, "latency_ms": self.latency}
         return {
             "cost": {name: asdict(change) for name, change in named.items()},
+            "latency_ratios": list(self.latency_ratios),
             "fidelity": fidelity_dict(self.fidelity),
         }
 
@@ -54,13 +57,14 @@ def compare(
         raise DataError(f"{labels}: {len(truth)} labels for {samples.samples} samples")
     one, two = _runnable(first, original), _runnable(second, pruned)
     prices = [costs(network, trace(network)) for network in (first, second)]
-    before, after = measured_latency(one, two, samples, threads)
+    found = measured_latency(one, two, samples, threads)
     return Comparison(
         fidelity=fidelity(one, two, samples, truth, threads),
         params=Change(prices[0].params({}), prices[1].params({})),
         macs=Change(prices[0].macs({}), prices[1].macs({})),
         size=Change(model_bytes(first.proto), model_bytes(second.proto)),
-        latency=Change(before, after),
+        latency=Change(found.before, found.after),
+        latency_ratios=found.ratios,
     )
 
 

@@ -1,6 +1,6 @@
 """Which widths groups may have: multiples that are asked for, or those that a machine likes."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -51,15 +51,29 @@ class Rounding:
         self, graph: ChannelGraph, *, min_width: int = 1, dispensable: Collection[str] = frozenset()
     ) -> list[Room]:
         """Return the widths that each group may have; at a `min_width` of 0 those that are `dispensable` may have none."""
-        rooms = []
-        for group in graph.groups:
-            none = not min_width and group.name in dispensable
-            room = Room(group.name, group.width, group.step, max(1, min_width), group.step, none)
-            if self.target is None:
-                rooms.append(room.rounded(self.multiple))
-            else:
-                rooms.append(replace(room.rounded(multiple_of(graph, group, self.target)), halves=True))
-        return rooms
+        return self.again(
+            graph,
+            [
+                Room(
+                    group.name,
+                    group.width,
+                    group.step,
+                    max(1, min_width),
+                    group.step,
+                    not min_width and group.name in dispensable,
+                )
+                for group in graph.groups
+            ],
+        )
+
+    def again(self, graph: ChannelGraph, rooms: Sequence[Room]) -> list[Room]:
+        """Return `rooms` with the multiples of this rounding in place of their own."""
+        bare = [replace(room, step=room.unit, halves=False) for room in rooms]
+        if self.target is None:
+            return [room.rounded(self.multiple) for room in bare]
+        return [
+            replace(room.rounded(multiple_of(graph, graph.group(room.name), self.target)), halves=True) for room in bare
+        ]
 
     def divided(self, divisor: int) -> "Rounding":
         """Return the rounding with multiples of a target that are smaller by a factor, a power of two."""

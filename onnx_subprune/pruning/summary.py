@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 
+from onnx_subprune.allocation import Params
 from onnx_subprune.allocation.widths import GroupSensitivity
+from onnx_subprune.evaluation.layers import slower_because
 from onnx_subprune.evaluation.report.model import Change, GroupReport, Report
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.cost import parameters
@@ -20,7 +22,7 @@ def summarize(
     job: Job, found: Allocated, done: Reconstruction, smaller: Cut, measured: Measured, seconds: Mapping[str, float]
 ) -> Pruned:
     """Return the smaller model with the report on it; `seconds` by stage."""
-    network, price = job.network, job.price
+    network, price, timed = job.network, job.price, measured.latency
     report = Report(
         model=job.model,
         data=job.data,
@@ -29,7 +31,8 @@ def summarize(
         params=Change(parameters(network), parameters(smaller.network)),
         macs=Change(price.macs({}), price.macs(found.widths)),
         size=Change(model_bytes(network.proto), model_bytes(smaller.model)),
-        latency=measured.latency,
+        latency=None if timed is None else Change(timed.before, timed.after),
+        latency_ratios=None if timed is None else timed.ratios,
         groups=group_reports(job.task.graph, done, found.felt),
         pinned=job.task.graph.pinned,
         fidelity=measured.fidelity,
@@ -37,9 +40,22 @@ def summarize(
         deviation=smaller.deviation,
         seconds=seconds,
         notes=job.notes,
+        warnings=_warnings(job, measured),
+        layers=measured.layers,
     )
     side_file = side_file_wanted(smaller.model) or side_file_wanted(network.proto)
     return Pruned(model=smaller.model, report=report, folder=smaller.folder, side_file=side_file, apart=smaller.apart)
+
+
+def _warnings(job: Job, measured: Measured) -> tuple[str, ...]:
+    """What the user should know: a budget of work that brought no time."""
+    latency, budget = measured.latency, job.settings.budget
+    if latency is None or isinstance(budget, Params) or latency.ratio < 1.0:
+        return ()
+    return (
+        f"the result is not faster than the original: {latency.after:.3g} ms against {latency.before:.3g} ms, with "
+        f"{job.rounding.name} as the multiple of its widths; {slower_because(measured.layers)}",
+    )
 
 
 def group_reports(

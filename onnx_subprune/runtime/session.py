@@ -57,7 +57,8 @@ class Session:
 
     model: in memory, a path, or serialized. Large weights are handed over by their address, or mapped from their side file.
     folder: where side files of an in-memory model lie. optimize: False for onnxruntime's graph optimizations off (verification).
-    threads: None for as many as there are cores. profile: where the time of every node is written, see `runtime.profiling`. Raises ModelError if onnxruntime refuses the model.
+    threads: None for as many as there are cores. profile: where to write the time of every node (`runtime.profiling`).
+    Raises ModelError if onnxruntime refuses the model.
     """
 
     def __init__(

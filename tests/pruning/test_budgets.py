@@ -25,6 +25,7 @@ from onnx_subprune import (
 )
 from onnx_subprune.allocation import Curve, Factor, Multilinear, Room, Term
 from onnx_subprune.cli import run
+from onnx_subprune.evaluation.timing import Timing
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets import check_latency
@@ -201,10 +202,10 @@ def test_a_latency_out_of_reach_names_the_least():
 
 
 def test_a_missed_bound_is_a_failed_verification():
-    check_latency(Latency(0.5), 10.0, 5.0)
-    check_latency(Macs(0.5), 10.0, 9.0)
+    check_latency(Latency(0.5), Timing(10.0, 5.0, (0.49, 0.5, 0.51)))
+    check_latency(Macs(0.5), Timing(10.0, 9.0, (0.89, 0.9, 0.91)))
     with pytest.raises(VerificationError, match="nothing was written"):
-        check_latency(Latency(0.5), 10.0, 5.1)
+        check_latency(Latency(0.5), Timing(10.0, 5.1, (0.49, 0.51, 0.6)))
 
 
 def test_the_first_channels_are_equally_many_of_each_cell():

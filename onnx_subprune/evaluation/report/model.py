@@ -7,6 +7,7 @@ from pathlib import Path
 
 from onnx_subprune._version import __version__
 from onnx_subprune.evaluation.fidelity import Fidelity
+from onnx_subprune.evaluation.layers import LayerTime
 from onnx_subprune.evaluation.report.extra import need_extra
 from onnx_subprune.graph.channels import Pinned
 from onnx_subprune.reconstruction.settings import Refitted
@@ -53,12 +54,18 @@ class Report:
     macs: Change
     size: Change
     latency: Change | None
+    latency_ratios: tuple[float, float, float] | None = None
+    """Quartiles of the pruned model's time in units of the original's, over rounds that ran both."""
     groups: tuple[GroupReport, ...]
     pinned: tuple[Pinned, ...]
     fidelity: Fidelity | None
     deviation: float
     seconds: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What the user should know before the result is used."""
+    layers: tuple[LayerTime, ...] = ()
+    """Milliseconds of each layer before and after."""
     metric: Change | None = None
     """The user's own metric, higher is better."""
     command: Sequence[str] = field(default=())
@@ -79,6 +86,7 @@ class Report:
                 "bytes": asdict(self.size),
                 "latency_ms": asdict(self.latency) if self.latency else None,
             },
+            "latency_ratios": list(self.latency_ratios) if self.latency_ratios else None,
             "groups": [_group(group) for group in self.groups],
             "pinned": [
                 {"node": p.node, "tensor": p.axis.tensor, "axis": p.axis.index, "width": p.width, "reason": p.reason}
@@ -88,6 +96,8 @@ class Report:
             "metric": asdict(self.metric) if self.metric else None,
             "deviation": self.deviation,
             "notes": list(self.notes),
+            "warnings": list(self.warnings),
+            "layers": [asdict(layer) for layer in self.layers],
             "seconds": dict(self.seconds),
         }
 

@@ -9,6 +9,7 @@ import numpy as np
 from onnx_subprune.allocation import Latency
 from onnx_subprune.errors import BudgetError, VerificationError
 from onnx_subprune.evaluation.latency import Race
+from onnx_subprune.evaluation.timing import Timing
 from onnx_subprune.graph.channels import ChannelGroup
 from onnx_subprune.graph.cost import costs
 from onnx_subprune.graph.rules.vocabulary import Rule
@@ -99,14 +100,16 @@ def _bisected(rung: _Rung, bound: float, ratio: Stopwatch) -> Mapping[str, int]:
     return best
 
 
-def latency_ratio(task: Task, race: Race, rules: Mapping[str, Rule]) -> Stopwatch:
+def stopwatch(task: Task, rules: Mapping[str, Rule]) -> Stopwatch:
     """Return what measures widths; which channels stay, and the weights, do not matter for time."""
+    races: list[Race] = []
 
     def ratio(widths: Mapping[str, int], seconds: float) -> float:
         supports = {name: first_channels(task.graph.group(name), width) for name, width in widths.items()}
         model = apply(task.network, task.graph, Plan(supports=supports), rules=rules)
-        before, after = race(Runnable(model, task.network.folder), seconds)
-        return after / before
+        if not races:  # widths that nobody asks for cost no session
+            races.append(Race(Runnable(task.network.proto, task.network.folder), task.data, task.running.threads))
+        return races[0](Runnable(model, task.network.folder), seconds).ratio
 
     return ratio
 
@@ -123,11 +126,11 @@ def latency_seconds(budget: object) -> float:
     return LONG if isinstance(budget, Latency) else REPORTED
 
 
-def check_latency(budget: object, before: float, after: float) -> None:
+def check_latency(budget: object, found: Timing) -> None:
     """Raise VerificationError if the budget bounds the latency and the model misses it."""
-    if isinstance(budget, Latency) and after > budget.fraction * before:
+    if isinstance(budget, Latency) and found.ratio > budget.fraction:
         raise VerificationError(
-            f"the pruned model takes {after:.4g} ms, {after / before:.3g} of the original's {before:.4g} ms, and misses its bound of "
+            f"the pruned model takes {found.after:.4g} ms, {found.ratio:.3g} of the original's {found.before:.4g} ms, and misses its bound of "
             f"{budget.fraction:.4g}: nothing was written; try again on a quieter machine, a smaller --latency, or --round-to 16"
         )
 
@@ -139,16 +142,13 @@ def laddered(
 
     Each has a ladder of its own, along the work of kernels with such blocks.
     """
-    least = min(room.choices[0] for room in ladder.rooms)
-    free = {room.name for room in ladder.rooms if room.dispensable}
     kinds = (rounding,) if rounding.target is None else (*(rounding.divided(by) for by in FINER), PLAIN)
     ladders = [
         replace(
             ladder,
-            rooms=kind.rooms(task.graph, min_width=min(least, 1), dispensable=free),
+            rooms=kind.again(task.graph, ladder.rooms),
             cost=costs(task.network, task.graph, rounding.block).work,
         )
         for kind in kinds
     ]
-    race = Race(Runnable(task.network.proto, task.network.folder), task.data, task.running.threads)
-    return within_latency(budget, ladders, ladder.loss, latency_ratio(task, race, rules), task.watch)
+    return within_latency(budget, ladders, ladder.loss, stopwatch(task, rules), task.watch)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from onnx_subprune.allocation import (
     Allocator,
+    BlockAware,
     Channels,
     Curve,
     Latency,
@@ -20,8 +21,9 @@ from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.evaluation.metric import Judged
 from onnx_subprune.graph.cost import Costs
 from onnx_subprune.graph.rules.vocabulary import Rule
+from onnx_subprune.pruning.budgets.faster import fastest
 from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder
-from onnx_subprune.pruning.budgets.latency import laddered
+from onnx_subprune.pruning.budgets.latency import laddered, stopwatch
 from onnx_subprune.pruning.budgets.max_drop import MaxDrop, metric_sensitivities, within_drop
 from onnx_subprune.pruning.budgets.trials import Trials, tried
 from onnx_subprune.pruning.rounding import Rounding
@@ -48,7 +50,12 @@ def allocated(  # noqa: PLR0913 - what a budget may need
     trials: what to try widths of a fixed cost on, None for nothing.
     """
     if isinstance(budget, Channels):
-        return Allocated(widths=proportional(rooms, budget.fraction, upwards=rounding.upwards))
+
+        def shared_out(kind: Rounding) -> Mapping[str, int]:
+            finer = rooms if kind is rounding else kind.again(task.graph, rooms)
+            return proportional(finer, budget.fraction, upwards=rounding.upwards)
+
+        return Allocated(widths=fastest(stopwatch(task, rules), rounding, shared_out(rounding), shared_out, task.watch))
     felt: Mapping[str, GroupSensitivity] = {}
     curves: dict[str, Curve] = {}
     if isinstance(allocator, MarginalCost):
@@ -66,6 +73,12 @@ def allocated(  # noqa: PLR0913 - what a budget may need
         return replace(within_drop(budget, ladder, task, judged, rules), felt=felt)
     if isinstance(budget, Latency):
         return Allocated(widths=laddered(budget, ladder, task, rules, rounding), felt=felt)
-    if trials is not None and isinstance(allocator, MarginalCost):
-        return Allocated(widths=tried(ladder, budget.fraction, task, trials, rules), felt=felt)
-    return Allocated(widths=ladder.widths(budget.fraction), felt=felt)
+
+    def other(kind: Rounding) -> Mapping[str, int]:
+        return replace(ladder, rooms=kind.again(task.graph, rooms)).widths(budget.fraction)
+
+    if trials is not None and isinstance(allocator, (MarginalCost, BlockAware)):
+        widths: Mapping[str, int] = tried(ladder, budget.fraction, task, trials, rules)
+    else:
+        widths = ladder.widths(budget.fraction)
+    return Allocated(widths=fastest(stopwatch(task, rules), rounding, widths, other, task.watch), felt=felt)
