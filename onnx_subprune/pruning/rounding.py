@@ -136,5 +136,10 @@ def rounding_of(round_to: RoundTo, target: str | None, *, size: bool) -> Roundin
 
 
 def least_width(min_width: int | None, *, for_speed: bool) -> int:
-    """Return the least width of a group where `min_width` is what the user says; a branch with a single channel takes as long as with some."""
+    """Return the least width of a group where `min_width` is what the user says; a branch with a single channel takes as long as with some.
+
+    Raises OptionError for a negative one.
+    """
+    if min_width is not None and min_width < 0:
+        raise OptionError("--min-width is at least 0")
     return int(not for_speed) if min_width is None else min_width
