@@ -102,7 +102,7 @@ def test_weights_that_are_handed_over_by_address_give_the_same_pruned_model(monk
 def test_a_layer_with_more_inputs_than_samples_is_pruned_from_its_rows_for_every_batch_size(monkeypatch):
     monkeypatch.setattr("onnx_subprune.graph.contractions.contraction.WIDE", 100)
     results = [
-        prune(flat_model(), IMAGES, budget=Channels(0.5), resources=resources)
+        prune(flat_model(), IMAGES, budget=Channels(0.5), round_to=1, resources=resources)
         for resources in (
             Resources(),
             Resources(batch_size=5),
