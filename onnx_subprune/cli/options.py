@@ -41,6 +41,14 @@ ShiftsOption = Annotated[
         help="Add four copies of all images, each moved by a pixel (by default only for small networks, where the weights are many for the samples).",
     ),
 ]
+MaskOption = Annotated[
+    str | None,
+    Parameter(
+        name="--mask",
+        help="The input (samples, positions) whose zeros hide positions, as padding: those count in no fit (by default the one that hides them from "
+        "the attention).",
+    ),
+]
 Names = Annotated[list[str] | None, Parameter(negative="")]
 
 
@@ -53,6 +61,7 @@ def resources_of(
     *,
     shifts: bool | None = None,
     trials: int | None = None,
+    mask: str | None = None,
 ) -> Resources:
     """Return what may be used; OptionError if it makes no sense."""
     for name, value in (
@@ -73,6 +82,7 @@ def resources_of(
         positions=positions,
         shifts=shifts,
         trials=trials,
+        mask=mask,
     )
 
 

@@ -15,6 +15,7 @@ from onnx_subprune.cli.options import (
     DataOption,
     ForceOption,
     JsonOption,
+    MaskOption,
     Names,
     ReportOption,
     ShiftsOption,
@@ -176,6 +177,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         ),
     ] = None,
     shifts: ShiftsOption = None,
+    mask: MaskOption = None,
     trials: Annotated[
         int | None,
         Parameter(
@@ -219,7 +221,9 @@ def prune_command(  # noqa: PLR0913 - one argument an option
             round_to=round_to,
             target=target,
             min_width=min_width,
-            resources=resources_of(samples, batch_size, threads, memory, positions, shifts=shifts, trials=trials),
+            resources=resources_of(
+                samples, batch_size, threads, memory, positions, shifts=shifts, trials=trials, mask=mask
+            ),
         )
         with Bar(quiet=quiet) as watch:
             if statistics is not None:

@@ -7,7 +7,15 @@ from cyclopts import Parameter
 
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, json_text, sensitivities_text, written
-from onnx_subprune.cli.options import DataOption, ForceOption, JsonOption, ReportOption, ShiftsOption, resources_of
+from onnx_subprune.cli.options import (
+    DataOption,
+    ForceOption,
+    JsonOption,
+    MaskOption,
+    ReportOption,
+    ShiftsOption,
+    resources_of,
+)
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.report.table import sensitivity_table
@@ -22,6 +30,7 @@ def sensitivity_command(  # noqa: PLR0913 - one argument an option
     samples: int | None = None,
     threads: int | None = None,
     shifts: ShiftsOption = None,
+    mask: MaskOption = None,
     json_file: JsonOption = None,
     html_file: ReportOption = None,
     force: ForceOption = False,
@@ -41,7 +50,7 @@ def sensitivity_command(  # noqa: PLR0913 - one argument an option
         Print no progress.
 
     """
-    resources = resources_of(samples, 32, threads, None, shifts=shifts)
+    resources = resources_of(samples, 32, threads, None, shifts=shifts, mask=mask)
     with guarded({"--json": json_file, "--report": html_file}, models=[model], sources=[data], force=force):
         with Bar(quiet=quiet) as watch:
             found = sensitivity(model, data, resources=resources, progress=watch)

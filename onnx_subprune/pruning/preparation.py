@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from onnx_subprune.allocation import Room
+from onnx_subprune.calibration.data.masks import mask_of
 from onnx_subprune.calibration.data.samples import Calibration, open_data
 from onnx_subprune.calibration.data.shifts import augmented
 from onnx_subprune.calibration.data.sources import Source
@@ -74,6 +75,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
     graph = restricted(whole, network, only=settings.only, exclude=settings.exclude, samples=fitted.samples)
     rounding = settings.rounding_for(network, graph)
     rooms = rounding.rooms(graph, min_width=settings.least, dispensable=dispensable(network, graph))
+    mask = mask_of(network, fitted, resources.mask)
     task = Task(
         network=network,
         graph=graph,
@@ -82,7 +84,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         formulation=settings.formulation,
         selector=settings.selector,
         refit=settings.refit,
-        running=running_of(resources),
+        running=replace(running_of(resources), mask=mask),
         memory=memory_of(resources),
         watch=settings.progress,
         clock=time.perf_counter,
@@ -97,7 +99,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         rooms=rooms,
         model=identity(model),
         data={"samples": used.samples, "sha256": used.sha256()},
-        told={**settings.to_dict(), "round_to": rounding.name, "shifts": samples.shifts},
+        told={**settings.to_dict(), "round_to": rounding.name, "shifts": samples.shifts, "mask": mask or ""},
         judged=_judged(network, samples, settings),
         trials=trials_of(used, macs, len(rooms), resources.trials, with_copies) if triable else None,
         notes=inlined_note(network),

@@ -14,6 +14,7 @@ import numpy as np
 from onnx_subprune._typing import Array, Mask
 from onnx_subprune.allocation import Curve, Room
 from onnx_subprune.allocation.widths import GroupSensitivity
+from onnx_subprune.calibration.data.masks import Visible
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.evaluation.divergence import displacement
@@ -205,14 +206,15 @@ def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, G
     few = task.data.about(SAMPLES)
     outputs = [name for name in network.outputs if name not in network.constants]
     stream = Stream(network, few, store, task.running)
-    reference = list(stream.read(outputs))
+    visible = Visible(few, task.running.mask)
+    reference = visible.outputs([*stream.read(outputs)])
     found: dict[str, GroupSensitivity] = {}
     ordered = sorted(trials, key=lambda trial: min(network.position[c.node] for c in trial.group.consumers))
     for done, trial in enumerate(ordered):
         stream.advance(min(network.position[consumer.node] for consumer in trial.group.consumers))
         run = stream.opened(outputs, list(trial.values[0][0]))
         runs = alongside(run, _fed(trial, stream.chunks), stream.side_by_side(stream.chunks))
-        errors = [displacement(reference, [next(runs) for _ in reference]) for _ in trial.values]
+        errors = [displacement(reference, visible.outputs([next(runs) for _ in reference])) for _ in trial.values]
         for held in chain.from_iterable(side.values() for values in trial.values for side in values):
             held.free()
         found[trial.group.name] = trial.sensitivity(errors)

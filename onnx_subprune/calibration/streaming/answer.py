@@ -1,11 +1,12 @@
 """What one chunk has to say to an `Ask`: input, target and positions of a contraction, from what both models have there."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onnx_subprune._typing import Array, Int64
+from onnx_subprune.calibration.data.masks import Visible
 from onnx_subprune.calibration.moments.unfold import at
 from onnx_subprune.calibration.streaming.kept import Left
 from onnx_subprune.calibration.streaming.original import Original
@@ -42,13 +43,14 @@ class Pair:
     current: Stream
     original: Beside | None
     running: Running
+    visible: Visible
 
 
 class Answers:
     """Terms for `ask`, of `chunks`, `side` of them side by side. shape: that of the input of a chunk, () where it does not matter."""
 
     def __init__(self, ask: Ask, pair: Pair, chunks: Sequence[int], side: int, shape: Sequence[int]) -> None:
-        self._ask, self._shape = ask, shape
+        self._ask, self._shape, self._visible = ask, shape, pair.visible
         self._threads = threads_each(pair.running.threads, side)
         self._have = pair.current.reader(_names(ask), chunks, side)
         self._wanted: Read | None = None
@@ -62,18 +64,25 @@ class Answers:
             self._session = pair.running.open(ask.back.model, side)
 
     def terms(self, chunk: int, number: int) -> Terms:
-        """Return those of a chunk, which has that number in the whole data; may be called from several threads."""
+        """Return those of a chunk, which has that number in the whole data, of positions that are not hidden; may be called from several threads."""
+        found = self._terms(chunk, number)
+        source, target = self._visible.rows(self._ask.kernel, chunk, found.input, found.target)
+        assert source is not None
+        return replace(found, input=source, target=target)
+
+    def _terms(self, chunk: int, number: int) -> Terms:
         ask, have = self._ask, self._have(chunk)
         wanted = None if self._wanted is None or ask.aim is None else self._wanted(chunk)[ask.aim.tensor]
         if ask.what is What.RESIDUAL:
-            return Terms(input=self._residual(have, wanted))
+            return Terms(input=self._residual(chunk, have, wanted))
         if ask.what is What.PROBE:
             assert wanted is not None, "what is sent back is short of an aim"
-            return Terms(input=self._sent_back(have, _signs(self._aimed(wanted).shape, number)))
+            signs = self._visible.shown(chunk, _signs(self._aimed(wanted).shape, number))
+            return Terms(input=self._sent_back(have, signs))
         positions, source = drawn(ask, self._shape, number), ask.source(have[ask.input])
         if ask.back is None:
             return Terms(input=source, target=self._target(have, wanted, positions), positions=positions)
-        residual = self._residual(have, wanted)
+        residual = self._residual(chunk, have, wanted)
         target = self._sent_back(have, residual)
         target = target if positions is None else at(target, positions)
         return Terms(input=source, target=target, positions=positions, residual=residual)
@@ -108,7 +117,7 @@ class Answers:
         beside = [aim.tensor] * ask.renew + ([] if aim.other is None else [aim.other])
         return self._by_samples(target, wanted, *(have[name] for name in beside))
 
-    def _residual(self, have: Mapping[str, Array], wanted: Array | None) -> Array:
+    def _residual(self, chunk: int, have: Mapping[str, Array], wanted: Array | None) -> Array:
         """What the contraction puts out short of its aim, as far as the activation behind can tell."""
         ask, aim = self._ask, self._ask.aim
         assert aim is not None, "a residual is short of an aim"
@@ -117,7 +126,7 @@ class Answers:
         def residual(wanted: Array, current: Array) -> Array:
             return aim.residual(self._aimed(wanted), ask.output(current), ask.axis)
 
-        return self._by_samples(residual, wanted, have[aim.tensor])
+        return self._visible.shown(chunk, self._by_samples(residual, wanted, have[aim.tensor]))
 
     def _sent_back(self, have: Mapping[str, Array], residual: Array) -> Array:
         back = self._ask.back

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 from onnx_subprune._typing import Array
+from onnx_subprune.calibration.data.masks import Visible
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.moments.accumulator import Collector
 from onnx_subprune.calibration.moments.energies import Energies
@@ -112,7 +113,7 @@ class Streams:
         store = self._open.enter_context(Store(*limits))
         self._current = Stream(network, data, store, running)
         self._original = None if original is None else Beside(original, Stream(original.network, data, store, running))
-        self._running = running
+        self._running, self._visible = running, Visible(data, running.mask)
         self._first = first
         self._total = self._current.chunks if total is None else total
         self._halves, self._most = min(2, self._total), self._total * data.chunk
@@ -165,7 +166,7 @@ class Streams:
         chosen = self.bring(ask.share)
         side = self._current.side_by_side(len(chosen))
         threads = threads_each(self._running.threads, side)
-        pair = Pair(current=self._current, original=self._original, running=self._running)
+        pair = Pair(current=self._current, original=self._original, running=self._running, visible=self._visible)
         answers = Answers(ask, pair, chosen, side, shape)
         beside: list[Energies] = [Energies(ask.kernel) for _ in halves]
         locks = [Lock() for _ in halves]

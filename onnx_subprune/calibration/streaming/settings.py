@@ -36,13 +36,14 @@ class Running:
     """How models are run: at most `batch_size` samples at once, on `threads` threads (None: all), in sessions that `session` makes.
 
     positions: at most so many output positions of a sample of a convolution count in its moments (None: enough for `ROWS`
-    rows a column).
+    rows a column). mask: the input whose zeros hide positions; None: all are seen.
     """
 
     batch_size: int = 32
     threads: int | None = None
     session: Opener = new_session
     positions: int | None = None
+    mask: str | None = None
 
     def positions_of(self, samples: int, columns: int) -> int:
         """Return how many output positions of each of `samples` count for a convolution with so many columns a group."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from onnx_subprune._typing import Array
 from onnx_subprune.allocation import BlockAware, Macs, MarginalCost, Params, Terrain, local_moves
+from onnx_subprune.calibration.data.masks import Visible
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.calibration.survey import LOCAL
@@ -87,7 +88,8 @@ def _loss(task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Callable[[Ma
 
     def read(model: Network) -> list[Mapping[str, Array]]:
         with Store(task.memory) as store:
-            return list(Stream(model, trials.judged, store, task.running).read(outputs))
+            found = [*Stream(model, trials.judged, store, task.running).read(outputs)]
+        return Visible(trials.judged, task.running.mask).outputs(found)
 
     reference = read(network)
     done = 0

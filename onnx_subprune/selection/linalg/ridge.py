@@ -20,7 +20,7 @@ from onnx_subprune.selection.linalg.lowrank import Gram
 Weights = NDArray[np.float64] | NDArray[np.float32]
 Solver = Callable[[Float64], Float64]
 
-STRENGTHS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+STRENGTHS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 TARGETS = 128
 """About so many targets, of more, are fitted and judged to find the best strength: it is one for all of them."""
 LIKELY = 1 / 3
