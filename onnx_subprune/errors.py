@@ -23,6 +23,10 @@ class DataError(SubpruneError):
     """The calibration data cannot be read or do not fit the model."""
 
 
+class DataNote(UserWarning):
+    """Something that is done to the calibration data and changes nothing, such as another element type for the same numbers."""
+
+
 class BudgetError(SubpruneError):
     """No choice of widths reaches the budget."""
 

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from onnx_subprune._version import __version__
 from onnx_subprune.cli import collect, compare, inspect, merge, prune, sensitivity
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.terminal import printable
-from onnx_subprune.errors import SubpruneError, VerificationError
+from onnx_subprune.errors import DataNote, SubpruneError, VerificationError
 from onnx_subprune.runtime.interrupts import end_like_ctrl_c
 from onnx_subprune.runtime.memory import share_one_heap
 
@@ -24,9 +25,12 @@ LONGEST = 2000
 
 
 def run(tokens: Sequence[str]) -> int:
-    """Run the command line and return the exit status; errors, of whatever kind, are one line on stderr."""
+    """Run the command line and return the exit status; errors, of whatever kind, are one line on stderr, and so is each note on the data."""
     try:
-        app(tokens, exit_on_error=False, print_error=False)
+        with warnings.catch_warnings(record="--quiet" in tokens):
+            warnings.filterwarnings("once", category=DataNote)
+            warnings.showwarning = _note  # type: ignore[assignment]  # the other arguments are of no use here
+            app(tokens, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
         return _fail(f"{' '.join(str(error).split())} See `onnx-subprune {' '.join(tokens[:1])} --help`.", 2)
@@ -46,6 +50,11 @@ def run(tokens: Sequence[str]) -> int:
     except Exception as error:
         return _fail(f"internal error: {_place(error)}; {_left(error)}; please report this line", 3)
     return 0
+
+
+def _note(message: Warning | str, category: type[Warning], *_: object) -> None:
+    kind = "note" if category is DataNote else "warning"
+    print(f"{kind}: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
 
 def _left(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded
-from onnx_subprune.cli.options import DataOption, StatisticsOutput, resources_of
+from onnx_subprune.cli.options import DataOption, SetOption, StatisticsOutput, constants_of, read_by, resources_of
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.errors import OptionError
 from onnx_subprune.pruning.collect import collect
@@ -35,6 +35,7 @@ def collect_command(  # noqa: PLR0913 - one argument an option
             "gone through several times; give all shards the same."
         ),
     ] = None,
+    constants: SetOption = None,
     force: Annotated[bool, Parameter(negative="", help="Overwrite FILE.")] = False,
     quiet: Annotated[bool, Parameter(negative="", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -50,10 +51,19 @@ def collect_command(  # noqa: PLR0913 - one argument an option
     """
     resources = resources_of(samples, batch_size, threads, memory)
     with (
-        guarded({"--output": output}, models=[model], sources=[data], force=force),
+        guarded({"--output": output}, models=[model], sources=[data, *read_by(constants)], force=force),
         Bar(quiet=quiet) as watch,
     ):
-        collect(model, data, output, shard=_shard(shard), resources=resources, progress=watch, force=force)
+        collect(
+            model,
+            data,
+            output,
+            shard=_shard(shard),
+            resources=resources,
+            progress=watch,
+            force=force,
+            constants=constants_of(constants),
+        )
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -1,21 +1,32 @@
 """`onnx-subprune inspect`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from onnx_subprune.calibration.data.constants import Constant, constant_values
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, json_text, written
-from onnx_subprune.cli.options import ForceOption, JsonOption
+from onnx_subprune.cli.options import DataOption, ForceOption, JsonOption, SetOption, constants_of, read_by
 from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.report import inspection_table
-from onnx_subprune.evaluation.report.inspection import inspection_dict
+from onnx_subprune.evaluation.report.inspection import inspection_dict, made_up_note
+from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.cost import costs
-from onnx_subprune.graph.network import load
+from onnx_subprune.graph.network import Network, load, ports
 from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.opening import opened
 
 
 @app.command(name="inspect")
-def inspect_command(model: Path, *, json_file: JsonOption = None, force: ForceOption = False) -> None:
-    """Show what can be pruned in MODEL, and why the rest stays.
+def inspect_command(
+    model: Path,
+    *,
+    data: DataOption | None = None,
+    constants: SetOption = None,
+    json_file: JsonOption = None,
+    force: ForceOption = False,
+) -> None:
+    """Show what can be pruned in MODEL, and why the rest stays; with --data, at the sizes that its inputs have there.
 
     Parameters
     ----------
@@ -23,10 +34,17 @@ def inspect_command(model: Path, *, json_file: JsonOption = None, force: ForceOp
         The ONNX model.
 
     """
-    with guarded({"--json": json_file}, models=[model], force=force):
+    with guarded({"--json": json_file}, models=[model], sources=[data, *read_by(constants)], force=force):
         network = load(model)
-        graph = trace(network)
+        graph = _traced(network, data, constants_of(constants))
         price = costs(network, graph)
         with written({json_file: lambda: json_text(inspection_dict(graph, price))}):
             pass
-    show(inspection_table(graph, price))
+    note = made_up_note(graph)
+    show(inspection_table(graph, price), *([] if note is None else [f"note: {note}"]))
+
+
+def _traced(network: Network, data: str | None, values: Mapping[str, Constant]) -> ChannelGraph:
+    if data is not None:
+        return opened(network, data, constants=values, rows=False).graph
+    return trace(network, constants=constant_values(values, ports(network)))

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from onnx_subprune.calibration.data.constants import Constant, constants_named
 from onnx_subprune.errors import OptionError
 from onnx_subprune.pruning.resources import Resources
 
@@ -14,6 +15,15 @@ DataOption = Annotated[
         name="--data",
         help="Inputs, preprocessed as the model wants them: x.npz (one array an input), x.npy, a folder of those, a folder of "
         "test_data_set_*/input_*.pb, or script.py[:function] yielding dictionaries of arrays.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--set",
+        negative="",
+        help="NAME=VALUE or NAME=FILE.npy: what the input NAME is fed, the same for all samples; repeatable. VALUE is a number, true or false, "
+        "or a list like [1,2].",
     ),
 ]
 JsonOption = Annotated[Path | None, Parameter(name="--json", help="Write the result to this JSON file too.")]
@@ -50,6 +60,16 @@ MaskOption = Annotated[
     ),
 ]
 Names = Annotated[list[str] | None, Parameter(negative="")]
+
+
+def constants_of(texts: list[str] | None) -> dict[str, Constant]:
+    """Return what --set says."""
+    return constants_named(texts or ())
+
+
+def read_by(texts: list[str] | None) -> list[str]:
+    """Return the files that --set reads."""
+    return [text.partition("=")[2] for text in texts or () if text.endswith(".npy")]
 
 
 def resources_of(

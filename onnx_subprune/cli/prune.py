@@ -18,7 +18,10 @@ from onnx_subprune.cli.options import (
     MaskOption,
     Names,
     ReportOption,
+    SetOption,
     ShiftsOption,
+    constants_of,
+    read_by,
     resources_of,
 )
 from onnx_subprune.cli.progress import Bar
@@ -185,6 +188,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
             "judged on the rest (24 for small networks, 0 for others, whose trials cost as much as a pruning each)."
         ),
     ] = None,
+    constants: SetOption = None,
     json_file: JsonOption = None,
     html_file: ReportOption = None,
     force: ForceOption = False,
@@ -201,7 +205,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
 
     """
     outputs = {"OUTPUT": output, "--json": json_file, "--report": html_file}
-    sources = (data, labels, validate, None if statistics is None else str(statistics))
+    sources = (data, labels, validate, None if statistics is None else str(statistics), *read_by(constants))
     with guarded(outputs, models=[model], sources=sources, force=force):
         metric = metric_of(labels, validate)
         fractions = {
@@ -228,12 +232,21 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         with Bar(quiet=quiet) as watch:
             if statistics is not None:
                 _layerwise_only(data, formulation, samples, scheduler, metric)
+                if constants:
+                    raise OptionError("--set: with --statistics nothing is run; give it to `collect`")
                 result = prune_collected(model, statistics, **settings, progress=watch)
             elif data is not None:
                 form = FORMULATIONS[formulation or "asymmetric"]
                 with executor_of(scheduler) as executor:
                     result = prune(
-                        model, data, formulation=form, metric=metric, executor=executor, **settings, progress=watch
+                        model,
+                        data,
+                        formulation=form,
+                        metric=metric,
+                        executor=executor,
+                        constants=constants_of(constants),
+                        **settings,
+                        progress=watch,
                     )
             else:
                 raise OptionError("no data: give --data, or --statistics collected from it")

@@ -13,7 +13,10 @@ from onnx_subprune.cli.options import (
     JsonOption,
     MaskOption,
     ReportOption,
+    SetOption,
     ShiftsOption,
+    constants_of,
+    read_by,
     resources_of,
 )
 from onnx_subprune.cli.progress import Bar
@@ -31,6 +34,7 @@ def sensitivity_command(  # noqa: PLR0913 - one argument an option
     threads: int | None = None,
     shifts: ShiftsOption = None,
     mask: MaskOption = None,
+    constants: SetOption = None,
     json_file: JsonOption = None,
     html_file: ReportOption = None,
     force: ForceOption = False,
@@ -51,9 +55,10 @@ def sensitivity_command(  # noqa: PLR0913 - one argument an option
 
     """
     resources = resources_of(samples, 32, threads, None, shifts=shifts, mask=mask)
-    with guarded({"--json": json_file, "--report": html_file}, models=[model], sources=[data], force=force):
+    outputs, sources = {"--json": json_file, "--report": html_file}, [data, *read_by(constants)]
+    with guarded(outputs, models=[model], sources=sources, force=force):
         with Bar(quiet=quiet) as watch:
-            found = sensitivity(model, data, resources=resources, progress=watch)
+            found = sensitivity(model, data, resources=resources, progress=watch, constants=constants_of(constants))
         errors = {item.name: dict(zip(map(str, item.output.widths), item.output.errors, strict=True)) for item in found}
         texts = {json_file: lambda: json_text(errors), html_file: lambda: sensitivities_text(found, str(model))}
         with written(texts):

@@ -16,7 +16,7 @@ def raced(data: Calibration) -> int:
 
 def raced_feeds(data: Calibration) -> dict[str, Array]:
     """Return these samples."""
-    return {name: array[: raced(data)] for name, array in next(data.chunks()).items()}
+    return data.feeds(raced(data))
 
 
 class Race:

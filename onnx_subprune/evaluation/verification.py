@@ -78,8 +78,8 @@ def _masked_in_steps(
     uses: dict[int, list[Use]] = {}
     for use in {**dict.fromkeys(plan.weights), **dict.fromkeys(dropped)}:
         uses.setdefault(network.position[use.node], []).append(use)
-    samples = max((len(array) for array in feeds.values() if array.ndim), default=1)
-    stream = Stream(network, Calibration(arrays=feeds, chunk=samples), Store(LARGE), Running())
+    whole = Calibration(arrays={name: array[None] for name, array in feeds.items()}, chunk=1, runs=True)
+    stream = Stream(network, whole, Store(LARGE), Running())
     for position in sorted(uses):
         stream.advance(position)
         for use in uses[position]:

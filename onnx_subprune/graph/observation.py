@@ -1,28 +1,23 @@
 """Shapes as they are when the model runs: inference leaves them unknown in common exports, so the model is run twice.
 
-The second run has other contents, another batch size and, where the model takes it, other free dimensions: an axis whose size differs
-is *varying*, and so is an element of a shape-like value that differs.
+The first run is on the data, where there are any: then sizes are theirs. The second run has other contents, another batch size and, where the model
+takes it, other free dimensions: an axis whose size differs is *varying*, and so is an element of a shape-like value that differs.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from types import MappingProxyType
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, ValueInfoProto
 
-from onnx_subprune.errors import ModelError, SubpruneError
+from onnx_subprune.errors import DataError, ModelError, SubpruneError
+from onnx_subprune.graph.feeds import FREE_SIZES, Example, Feeds, invented, made_up_example, open_sizes, others
 from onnx_subprune.graph.network import Network, key_of
+from onnx_subprune.graph.rows import rows_of
 from onnx_subprune.runtime import session as runtime
 
-FREE_SIZES = (64, 32, 224, 16, 128, 8, 256, 4, 1)
-"""Tried in this order for dimensions that the model leaves open, other than the batch."""
-
-LARGEST = 1 << 32
-"""Bytes of an input beyond which a model is not run."""
-FLOATING = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
 SHAPED_BY_CONTENT = frozenset({"Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "TopK", "Unique"})
 """Operators whose results have sizes, or hold positions, that depend on more than the sizes of their inputs."""
 
@@ -35,7 +30,10 @@ class Observation:
     values: small integer tensors, in the first run; `varying` masks their elements that differ in the second.
     other_shapes: of all activations, in the second run (empty if there was none).
     varying_axes: axes whose size differs between the runs, by tensor.
-    batch: size of the batch axis in the first run (1 for a model without one).
+    batch: samples in the first run. example: its feeds.
+    rows: how many rows a sample has on the first axis of tensors that hold samples one after another there; 0 for those that are the same
+    however many samples there are; see `rows`. Empty where nobody asked, and where the model does not take two samples, or one.
+    invented: inputs whose open sizes were made up, with their declared shapes.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -44,12 +42,27 @@ class Observation:
     other_shapes: Mapping[str, tuple[int, ...]]
     varying_axes: Mapping[str, frozenset[int]]
     batch: int
+    example: Example
+    rows: Mapping[str, int] = field(default_factory=dict)
+    invented: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
+
+    def positions(self, tensor: str, channels: int) -> int:
+        """Return how many places a sample has in a tensor beside its axis of channels, wherever the samples are."""
+        shape = self.shapes[tensor]
+        return max(1, prod(shape) // max(1, shape[channels] * self.batch))
 
 
-def observe(network: Network) -> Observation:
-    """Run `network` on made-up inputs of the declared types and shapes; ModelError if it does not run at all."""
-    first, sizes = _first_run(network)
-    second = _second_run(network, sizes, settled=all(seen.value is None for seen in first.values()))
+def observe(
+    network: Network, example: Example | None = None, *, rows: bool = False, constants: Feeds = MappingProxyType({})
+) -> Observation:
+    """Run `network` on `example`, or on made-up inputs of the declared types and shapes; ModelError if it does not run at all.
+
+    rows: find out about them, which takes two more runs. constants: values of inputs where there is no example.
+    """
+    observer = runtime.Observer(network.proto, network.folder)
+    first, used = _first_run(network, example, observer, constants)
+    settled = all(seen.value is None for seen in first.values())
+    second = _second_run(network, used, observer, settled=settled, real=example is not None)
     shapes = {name: seen.shape for name, seen in first.items()}
     values = {name: seen.value for name, seen in first.items() if seen.value is not None}
     varying, varying_axes = {}, {}
@@ -70,140 +83,62 @@ def observe(network: Network) -> Observation:
         varying=varying,
         other_shapes={name: seen.shape for name, seen in second.items()},
         varying_axes=varying_axes,
-        batch=sizes.batch,
+        batch=used.samples,
+        example=used,
+        rows=_rows(network, used, first, observer) if rows else {},
+        invented=invented(network, constants) if example is None else {},
     )
 
 
-def made_up(network: Network, observation: Observation) -> dict[str, NDArray[np.generic]]:
-    """Return inputs of the right kinds and shapes, as in the first run: noise, and zeros where they are integers."""
-    generator = np.random.default_rng(0)
-    feeds: dict[str, NDArray[np.generic]] = {}
-    for value in network.inputs:
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        shape = observation.shapes[value.name]
-        whole = np.issubdtype(dtype, np.integer) or dtype == np.bool_
-        feeds[value.name] = np.zeros(shape, dtype) if whole else generator.standard_normal(shape).astype(dtype)
-    return feeds
-
-
-@dataclass(frozen=True, slots=True)
-class _Sizes:
-    """Sizes for open dimensions: the batch, and one for each other name (or place) in order of appearance.
-
-    extra: added to the size of each other name. seed: of the contents; odd ones have integers and truth values of 1, even ones of 0.
-    """
-
-    batch: int
-    free: int
-    extra: tuple[int, ...] = ()
-    seed: int = 0
-
-    def of(self, number: int) -> int:
-        return self.free + (self.extra[number] if self.extra else 0)
-
-
-def _first_run(network: Network) -> tuple[Mapping[str, runtime.Observed], _Sizes]:
-    trials = [_Sizes(batch, free) for batch in _batches(network) for free in _frees(network)]
+def _first_run(
+    network: Network, example: Example | None, observer: runtime.Observer, constants: Feeds
+) -> tuple[Mapping[str, runtime.Observed], Example]:
+    if example is not None:
+        trials = [example, example.first(1)] if example.free and example.samples > 1 else [example]
+    else:
+        frees = FREE_SIZES if invented(network, constants) else FREE_SIZES[:1]
+        batches = (2, 1) if made_up_example(network, 1, FREE_SIZES[0], constants).free else (1,)
+        trials = [made_up_example(network, batch, free, constants) for batch in batches for free in frees]
     problem: SubpruneError | None = None
-    for sizes in trials:
+    for trial in trials:
         try:
-            return _run(network, sizes), sizes
+            return observer(trial.feeds), trial
         except SubpruneError as error:
-            if problem is None:
-                runtime.Session(
-                    network.proto, optimize=False, folder=network.folder
-                )  # sizes do not help a model that is refused
             problem = problem or error
-    raise ModelError(f"the model does not run on inputs of its declared types and shapes: {problem}") from problem
+    if example is not None:
+        raise DataError(f"the model does not run on the data: {problem}") from problem
+    advice = "; give --data, whose sizes are then taken" if invented(network) else ""
+    raise ModelError(
+        f"the model does not run on inputs of its declared types and shapes{advice}: {problem}"
+    ) from problem
 
 
-def _second_run(network: Network, sizes: _Sizes, *, settled: bool) -> Mapping[str, runtime.Observed]:
+def _second_run(
+    network: Network, example: Example, observer: runtime.Observer, *, settled: bool, real: bool
+) -> Mapping[str, runtime.Observed]:
     """Other contents and sizes; if these can differ from one another (height and width), they do.
 
     settled: nothing that was computed could be a size or a position, so that a model with fixed inputs needs no second run.
     """
-    if settled and not _open_names(network) and not any(key_of(node) in SHAPED_BY_CONTENT for node in network.nodes):
+    if settled and not open_sizes(network) and not any(key_of(node) in SHAPED_BY_CONTENT for node in network.nodes):
         return {}
-    others = sum(number >= 0 for number in _open_names(network).values())
-    step = max(1, sizes.free // 2)
-    extras = [
-        tuple(step * (1 + number) for number in range(others)),
-        (step,) * others,
-        tuple(step if number else -(step // 2) for number in range(others)),
-        tuple(step if number == others - 1 else 0 for number in range(others)),
-        tuple(0 if number else step for number in range(others)),
-        (0,) * others,
-    ]
-    batches = (sizes.batch + 1, sizes.batch * 2, 1, sizes.batch) if sizes.batch > 1 else (1,)
-    whole = any(value.type.tensor_type.elem_type not in FLOATING for value in network.inputs)
-    trials = [
-        _Sizes(batch, sizes.free, extra, seed)
-        for batch in batches
-        for extra in dict.fromkeys(extras)
-        for seed in ((1, 2) if whole else (1,))
-    ]
-    for other in trials:
+    for feeds in others(network, example, real=real):
         try:
-            return _run(network, other)
+            return observer(feeds)
         except SubpruneError:
             continue
-    raise ModelError("the model does not run twice on made-up inputs: its result depends on more than their shapes")
+    raise ModelError("the model does not run twice on inputs like these: its result depends on more than their shapes")
 
 
-def _batches(network: Network) -> Sequence[int]:
-    return (2, 1) if any(_open(value, 0) for value in network.inputs) else (1,)
-
-
-def _frees(network: Network) -> Sequence[int]:
-    ranks = [len(value.type.tensor_type.shape.dim) for value in network.inputs]
-    free = any(_open(v, axis) for v, rank in zip(network.inputs, ranks, strict=True) for axis in range(1, rank))
-    return FREE_SIZES if free else FREE_SIZES[:1]
-
-
-def _open(value: ValueInfoProto, axis: int) -> bool:
-    dims = value.type.tensor_type.shape.dim
-    return axis < len(dims) and dims[axis].dim_value <= 0
-
-
-def _name(value: ValueInfoProto, axis: int) -> str:
-    return value.type.tensor_type.shape.dim[axis].dim_param or f"{value.name}/{axis}"
-
-
-def _open_names(network: Network) -> Mapping[str, int]:
-    """Number the open dimensions: -1 for what stands on the first axis of some input (the batch), else in order of appearance."""
-    found: dict[str, int] = {}
-    for value in network.inputs:
-        if _open(value, 0):
-            found[_name(value, 0)] = -1
-    for value in network.inputs:
-        for axis in range(1, len(value.type.tensor_type.shape.dim)):
-            if _open(value, axis):
-                found.setdefault(_name(value, axis), sum(number >= 0 for number in found.values()))
-    return found
-
-
-def _run(network: Network, sizes: _Sizes) -> Mapping[str, runtime.Observed]:
-    generator = np.random.default_rng(sizes.seed)
-    names = _open_names(network)
-    feeds = {value.name: _feed(value, sizes, names, generator) for value in network.inputs}
-    return runtime.observe_shapes(network.proto, feeds, network.folder)
-
-
-def _feed(
-    value: ValueInfoProto, sizes: _Sizes, names: Mapping[str, int], generator: np.random.Generator
-) -> NDArray[np.generic]:
-    kind = value.type.tensor_type
-    if not value.type.HasField("tensor_type") or kind.elem_type == TensorProto.STRING:
-        raise ModelError(f"input {value.name!r} is not a numeric tensor: such models cannot be pruned")
-    dims = []
-    for axis, dim in enumerate(kind.shape.dim):
-        number = names[_name(value, axis)] if _open(value, axis) else 0
-        dims.append(dim.dim_value if not _open(value, axis) else sizes.batch if number < 0 else sizes.of(number))
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
-    if math.prod(dims) * dtype.itemsize > LARGEST:
-        raise ModelError(
-            f"input {value.name!r} is declared as {' x '.join(map(str, dims))}, more than {LARGEST >> 30} GB a sample: such models cannot be pruned"
-        )
-    if np.issubdtype(dtype, np.integer) or dtype == np.bool_:
-        return np.full(dims, sizes.seed % 2, dtype)
-    return generator.standard_normal(dims).astype(dtype)
+def _rows(
+    network: Network, example: Example, two: Mapping[str, runtime.Observed], observer: runtime.Observer
+) -> Mapping[str, int]:
+    """See `rows_of`."""
+    if not example.free or example.samples != 2:
+        return {}
+    first = example.first(1)
+    try:
+        one = observer(first.feeds)
+    except SubpruneError:
+        return {}
+    return rows_of(network, example.feeds, first.feeds, (two, one))

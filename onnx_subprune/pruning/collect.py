@@ -1,8 +1,11 @@
 """The verb `collect`: moments of one shard of the data, in a file."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.paths import source_files
 from onnx_subprune.calibration.data.samples import open_shard
 from onnx_subprune.calibration.data.sources import Source
@@ -13,6 +16,7 @@ from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.network import Model, check_computes, load, ports
 from onnx_subprune.graph.tensors import model_files
 from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.opening import reading_of
 from onnx_subprune.pruning.resources import Resources, memory_of
 from onnx_subprune.runtime.files import check_apart
 from onnx_subprune.runtime.progress import Watch, silent
@@ -27,11 +31,12 @@ def collect(
     resources: Resources = Resources(),
     progress: Watch = silent,
     force: bool = False,
+    constants: Mapping[str, Constant] = MappingProxyType({}),
 ) -> None:
     """Write the moments of one shard of `data` at every consumer of every group of `model` to `path`.
 
     shard: (i, n), the i-th of n equal runs of samples, counted from 1; (0, n) is (n, n), so that counting from 0 works as well.
-    Raises SubpruneError and its kinds.
+    constants: as in `prune`. Raises SubpruneError and its kinds.
     """
     number, count = shard
     if count < 1 or not 0 <= number <= count:
@@ -41,12 +46,14 @@ def collect(
     reads = model_files(Path(model)) if isinstance(model, (str, os.PathLike)) else []
     sources = source_files(os.fspath(data)) if isinstance(data, (str, os.PathLike)) else ()
     check_apart({"the file of moments": Path(path)}, [*reads, *sources])
-    graph = trace(network)
+    part = Part(index=(number - 1) % count, count=count)
+    found = open_shard(
+        data, ports(network), part.index, count, reading=reading_of(network, constants, resources.samples)
+    )
+    graph = trace(network, example=found.example, rows=True)
     if not graph.groups:
         raise OptionError("nothing can be pruned in this model: see the reasons in `inspect`")
-    part = Part(index=(number - 1) % count, count=count)
-    found = open_shard(data, ports(network), part.index, count, samples=resources.samples)
-    running = Running(batch_size=resources.batch_size, threads=resources.threads)
+    running = Running(batch_size=resources.batch_size, threads=resources.threads, rows=graph.observation.rows)
     collect_shard(
         network,
         graph,

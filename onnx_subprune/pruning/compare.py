@@ -1,20 +1,24 @@
 """Original against pruned: fidelity, size, latency measured here."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from onnx import ModelProto
 
-from onnx_subprune.calibration.data.samples import open_data, read_labels
+from onnx_subprune.calibration.data.constants import Constant
+from onnx_subprune.calibration.data.samples import read_labels
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.evaluation.fidelity import Fidelity, fidelity
 from onnx_subprune.evaluation.latency import measured_latency
 from onnx_subprune.evaluation.report.model import Change, fidelity_dict
 from onnx_subprune.graph.cost import costs
-from onnx_subprune.graph.network import Network, load, model_bytes, ports
+from onnx_subprune.graph.network import Network, load, model_bytes
 from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.opening import opened
 from onnx_subprune.runtime.session import Runnable
 
 
@@ -47,16 +51,19 @@ def compare(
     *,
     labels: str | None = None,
     threads: int | None = None,
+    constants: Mapping[str, Constant] = MappingProxyType({}),
 ) -> Comparison:
-    """Compare two models on `data`; `labels` is a path as on the command line. Raises SubpruneError and its kinds."""
+    """Compare two models on `data`; `labels` is a path as on the command line, `constants` as in `prune`. Raises SubpruneError and its kinds."""
     first, second = load(original), load(pruned)
     _same_ports(first, second)
-    samples, _ = open_data(data, ports(first))
+    given = opened(first, data, constants=constants, rows=False)
+    samples = given.calibration
     truth = read_labels(labels) if labels is not None else None
     if truth is not None and len(truth) < samples.samples:
         raise DataError(f"{labels}: {len(truth)} labels for {samples.samples} samples")
     one, two = _runnable(first, original), _runnable(second, pruned)
-    prices = [costs(network, trace(network)) for network in (first, second)]
+    graphs = (given.graph, trace(second, example=given.graph.observation.example))
+    prices = [costs(network, graph) for network, graph in zip((first, second), graphs, strict=True)]
     found = measured_latency(one, two, samples, threads)
     return Comparison(
         fidelity=fidelity(one, two, samples, truth, threads),

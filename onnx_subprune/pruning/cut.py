@@ -85,8 +85,7 @@ CHECKED = 8
 
 def few(data: Calibration) -> Mapping[str, Array]:
     """Return so many samples of the first chunk as a check needs."""
-    feeds = next(data.chunks())
-    return feeds if data.fixed else {name: array[:CHECKED] for name, array in feeds.items()}
+    return data.feeds(min(CHECKED, data.chunk))
 
 
 JUDGED, JUDGED_BYTES = 256, 1 << 24

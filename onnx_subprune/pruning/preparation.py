@@ -6,16 +6,16 @@ from dataclasses import dataclass, field, replace
 
 from onnx_subprune.allocation import Room
 from onnx_subprune.calibration.data.masks import mask_of
-from onnx_subprune.calibration.data.samples import Calibration, open_data
+from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.data.shifts import augmented
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.evaluation.metric import Judged, judge_of
 from onnx_subprune.graph.cost import Costs, costs
-from onnx_subprune.graph.network import Model, Network, identity, load, ports
+from onnx_subprune.graph.network import Model, Network, identity, load
 from onnx_subprune.graph.tracing.branches import dispensable
-from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets.trials import Trials, trials_of
 from onnx_subprune.pruning.eligibility import restricted
+from onnx_subprune.pruning.opening import opened
 from onnx_subprune.pruning.resources import memory_of, running_of
 from onnx_subprune.pruning.rounding import Rounding
 from onnx_subprune.pruning.settings import Settings
@@ -61,10 +61,10 @@ class Job:
 def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Samples]:
     """Load, trace and price `model`, and open `data`. Raises ModelError, DataError and OptionError where these do not fit."""
     triable = settings.triable
-    resources, rules = settings.resources, settings.rules
+    resources = settings.resources
     network = load(model)
-    whole = trace(network, rules=rules)
-    used, rest = open_data(data, ports(network), samples=resources.samples)
+    given = opened(network, data, samples=resources.samples, constants=settings.constants, rules=settings.rules)
+    used, rest, whole = given.calibration, given.rest, given.graph
     macs = costs(network, whole).macs({})
     fitted = augmented(used, network, whole, macs, shifts=resources.shifts)
     samples = Samples(used=used, fitted=fitted, rest=rest)
@@ -84,7 +84,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         formulation=settings.formulation,
         selector=settings.selector,
         refit=settings.refit,
-        running=replace(running_of(resources), mask=mask),
+        running=replace(running_of(resources, whole.observation.rows), mask=mask),
         memory=memory_of(resources),
         watch=settings.progress,
         clock=time.perf_counter,

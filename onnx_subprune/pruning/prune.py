@@ -3,11 +3,13 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from threadpoolctl import threadpool_limits
 
 from onnx_subprune.allocation import Allocator, Macs, MarginalCost
 from onnx_subprune.allocation.widths import GroupSensitivity
+from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.calibration.streaming.executor import Executor
 from onnx_subprune.calibration.survey import LOCAL
@@ -51,6 +53,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     resources: Resources = Resources(),
     progress: Watch = silent,
     executor: Executor = LOCAL,
+    constants: Mapping[str, Constant] = MappingProxyType({}),
 ) -> Pruned:
     """Make `model` smaller, so that it meets `budget` and its outputs on `data` change as little as possible.
 
@@ -60,7 +63,8 @@ def prune(  # noqa: PLR0913 - the interface's signature
     parameters and no target any width. min_width: no group gets narrower; at 0, the default with rounded widths or a budget of latency, whole
     residual branches may go. refit: None keeps the weights as they are.
     metric: measured before and after (by default that of the budget). executor: where the models run: here, or on
-    a cluster. Nothing passed in is changed. Raises SubpruneError and its kinds.
+    a cluster. constants: inputs that are the same for all samples, by name, with their values. Nothing passed in is changed. Raises SubpruneError
+    and its kinds.
     """
     start = time.perf_counter()
     settings = Settings(
@@ -78,6 +82,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
         rules=rules,
         resources=resources,
         progress=progress,
+        constants=constants,
         executor=executor,
     )
     job, samples = prepare(model, data, settings)
@@ -119,8 +124,12 @@ def sensitivity(
     rules: Mapping[str, Rule] = RULES,
     resources: Resources = Resources(),
     progress: Watch = silent,
+    constants: Mapping[str, Constant] = MappingProxyType({}),
 ) -> tuple[GroupSensitivity, ...]:
-    """Return how far the outputs of `model` move on `data` when one group alone gets narrower, its consumers refitted."""
+    """Return how far the outputs of `model` move on `data` when one group alone gets narrower, its consumers refitted.
+
+    constants: as in `prune`.
+    """
     settings = Settings(
         budget=Macs(0.5),
         formulation=Asymmetric(),
@@ -135,6 +144,7 @@ def sensitivity(
         rules=rules,
         resources=resources,
         progress=progress,
+        constants=constants,
     )
     job, _ = prepare(model, data, settings)
     with threadpool_limits(1):

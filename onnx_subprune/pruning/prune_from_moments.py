@@ -25,10 +25,10 @@ from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.files import Recorded, StatisticsFile
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.errors import OptionError
+from onnx_subprune.evaluation.report.inspection import made_up_note
 from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.graph.cost import costs
 from onnx_subprune.graph.network import Model, identity, load
-from onnx_subprune.graph.observation import made_up
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.tracing.branches import dispensable
@@ -103,7 +103,7 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
         settled = time.perf_counter()
         done = reconstruct(replace(job.task, widths=found.widths))
     rebuilt = time.perf_counter()
-    smaller = cut(job, done, job.task.data.arrays)
+    smaller = cut(job, done, job.task.data.feeds(1))
     end = time.perf_counter()
     seconds = {"trace": traced - start, "sensitivity": settled - traced, **done.seconds}
     job = replace(job, told={**job.told, "statistics": str(statistics)})
@@ -125,12 +125,13 @@ def prepare_from_moments(model: Model, file: StatisticsFile, settings: Settings)
     """Load, trace and price `model`, whose moments are in `file`; the model runs on made-up inputs only."""
     network = load(model)
     graph = restricted(trace(network, rules=settings.rules), network, only=settings.only, exclude=settings.exclude)
-    feeds = made_up(network, graph.observation)
+    runs = {name: array[None] for name, array in graph.observation.example.feeds.items()}
+    made_up = made_up_note(graph)
     named = "(in memory)" if not isinstance(model, (str, os.PathLike)) else model
     task = Task(
         network=network,
         graph=graph,
-        data=Calibration(arrays=feeds, chunk=max((len(array) for array in feeds.values()), default=1)),
+        data=Calibration(arrays=runs, chunk=1, runs=True),
         widths={},
         formulation=settings.formulation,
         selector=settings.selector,
@@ -152,7 +153,7 @@ def prepare_from_moments(model: Model, file: StatisticsFile, settings: Settings)
         model=identity(model),
         data={"samples": file.header.settings.samples, "sha256": file.header.data},
         told={**settings.to_dict(), "round_to": rounding.name},
-        notes=(*NOTES, *inlined_note(network)),
+        notes=(*NOTES, *([] if made_up is None else [made_up]), *inlined_note(network)),
     )
 
 

@@ -1,6 +1,7 @@
 """How much of the data, the machine and the time may be used."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onnx_subprune.calibration.streaming.settings import Running
@@ -29,9 +30,9 @@ class Resources:
     mask: str | None = None
 
 
-def running_of(resources: Resources) -> Running:
-    """Return how models are run."""
-    return Running(batch_size=resources.batch_size, threads=resources.threads, positions=resources.positions)
+def running_of(resources: Resources, rows: Mapping[str, int]) -> Running:
+    """Return how models are run; `rows` as `Running` has them."""
+    return Running(batch_size=resources.batch_size, threads=resources.threads, positions=resources.positions, rows=rows)
 
 
 def memory_of(resources: Resources) -> int:

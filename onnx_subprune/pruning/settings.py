@@ -1,9 +1,10 @@
 """How a model is pruned: the arguments of `prune` and `prune_collected` as one value."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from onnx_subprune.allocation import Allocator, Channels, Latency, Params
+from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.streaming.executor import Executor
 from onnx_subprune.calibration.survey import LOCAL
 from onnx_subprune.errors import OptionError
@@ -22,7 +23,7 @@ from onnx_subprune.selection import ProbingSelector, Selector
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Settings:
-    """What `prune` says of each of its arguments; `executor` and `metric` are for those that have data."""
+    """What `prune` says of each of its arguments; `executor`, `metric` and `constants` are for those that have data."""
 
     budget: Budget
     formulation: Formulation
@@ -39,6 +40,7 @@ class Settings:
     progress: Watch
     metric: Metric | None = None
     executor: Executor = LOCAL
+    constants: Mapping[str, Constant] = field(default_factory=dict)
 
     @property
     def least(self) -> int:

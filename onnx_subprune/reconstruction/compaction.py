@@ -58,7 +58,7 @@ def presliced(network: Network, graph: ChannelGraph, supports: Mapping[str, Sequ
                 return None
             left[axis.tensor] = (axis.index, positions)
     smaller = Network(apply(network, graph, Plan(supports=supports)), network.folder)
-    found = trace(smaller)
+    found = trace(smaller, example=graph.observation.example)
     widths = {group.name: group.width for group in found.groups}
     same = all(group.name in supports or widths.get(group.name) == group.width for group in graph.groups)
     places = _places(network, smaller)

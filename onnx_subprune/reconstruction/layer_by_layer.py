@@ -180,7 +180,7 @@ class Walk:
         contraction = consumer.contraction
         kernel, weights = kernel_of(self._task.network, contraction)
         asymmetric = isinstance(self._task.formulation, Asymmetric)
-        every = every_of(self._task, contraction, kernel, weights.shape[1]) if asymmetric else 1
+        every = every_of(self._task, contraction, weights.shape[1]) if asymmetric else 1
         sums = self._models.collect(input_of(contraction, kernel, every))
         halves = Halves.of([half.moments().with_target(weights) for half in sums])
         alive = alive_columns(self._task.graph, self._state.choices, contraction, kernel, weights)

@@ -28,7 +28,7 @@ def aimed(
 
     Of large maps some samples are enough.
     """
-    every = every_of(task, layer.contraction, layer.kernel, layer.weights.shape[1])
+    every = every_of(task, layer.contraction, layer.weights.shape[1])
     return Ask(
         weight=layer.contraction.weight,
         kernel=layer.kernel,
@@ -44,10 +44,13 @@ def aimed(
     )
 
 
-def every_of(task: Task, contraction: Contraction, kernel: Kernel, columns: int) -> int:
+def every_of(task: Task, contraction: Contraction, columns: int) -> int:
     """Return of how many samples one is enough for a contraction with so many columns a group."""
-    shape = task.graph.observation.shapes[contraction.output.tensor]
-    return task.running.every_of(task.data.samples, output_count(kernel, shape), columns)
+    return task.running.every_of(
+        task.data.samples,
+        task.graph.observation.positions(contraction.output.tensor, contraction.output.index),
+        columns,
+    )
 
 
 def input_of(contraction: Contraction, kernel: Kernel, every: int = 1) -> Ask:
@@ -56,7 +59,7 @@ def input_of(contraction: Contraction, kernel: Kernel, every: int = 1) -> Ask:
 
 
 def output_count(kernel: Kernel, shape: Sequence[int]) -> int:
-    """Return the output positions of a sample, from the shape of the output."""
+    """Return the output positions of a place on the first axis (a sample, or less), from the shape of the output."""
     return prod(shape[2:]) if kernel.kind in CONVOLUTIONS else prod(shape[1:-1])
 
 

@@ -20,6 +20,7 @@ class Field(IntEnum):
     INITIALIZER = 5
     INPUT = 11
     OUTPUT = 12
+    SPARSE_INITIALIZER = 15
 
 
 def in_graph(field: Field, text: bytes) -> bytes:

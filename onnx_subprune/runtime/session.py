@@ -210,26 +210,37 @@ def observe(
     return Session(_with_outputs(model, names), optimize=False, folder=folder).run(feeds, names)
 
 
-def observe_shapes(model: ModelProto, feeds: Mapping[str, Array], folder: Path | None = None) -> dict[str, Observed]:
-    """Run `model` once, optimizations off, and return what every tensor of its main graph looks like, `feeds` included.
+class Observer:
+    """Runs `model`, optimizations off, and says what every tensor of its main graph looks like.
 
     Left out: sequences, optionals and 4-bit tensors. The graph itself tells the shapes, so that only small tensors come out and no more
     activations are alive than in an ordinary run.
     """
-    names = [name for node in model.graph.node for name in node.output if name]
-    kinds = _types(model, names, folder)
-    tensors = [name for name in names if kinds[name].startswith("tensor(") and kinds[name] not in _WITHOUT_SHAPE]
-    dtypes = {name: _dtype(kinds[name]) for name in tensors}
-    integers = [name for name in tensors if dtypes[name].kind in "iub"]
-    shape_of = {name: f"shape of {name}, observed" for name in tensors}
-    nodes = [NodeProto(op_type="Shape", input=[name], output=[shape]) for name, shape in shape_of.items()]
-    wanted = [*shape_of.values(), *integers]
-    seen = Session(_with_outputs(model, wanted, nodes), optimize=False, folder=folder).run(feeds, wanted)
-    found = {name: Observed(array.shape, array.dtype, _small(array)) for name, array in feeds.items()}
-    for name, shape in shape_of.items():
-        value = _small(seen[name]) if name in seen else None
-        found[name] = Observed(tuple(seen[shape].tolist()), dtypes[name], value)
-    return found
+
+    def __init__(self, model: ModelProto, folder: Path | None = None) -> None:
+        names = [name for node in model.graph.node for name in node.output if name]
+        kinds = _types(model, names, folder)
+        tensors = [name for name in names if kinds[name].startswith("tensor(") and kinds[name] not in _WITHOUT_SHAPE]
+        self._dtypes = {name: _dtype(kinds[name]) for name in tensors}
+        integers = [name for name in tensors if self._dtypes[name].kind in "iub"]
+        self._shape_of = {name: f"shape of {name}, observed" for name in tensors}
+        nodes = [NodeProto(op_type="Shape", input=[name], output=[shape]) for name, shape in self._shape_of.items()]
+        self._wanted = [*self._shape_of.values(), *integers]
+        self._session = Session(_with_outputs(model, self._wanted, nodes), optimize=False, folder=folder)
+
+    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Observed]:
+        """Return what the tensors look like in a run on `feeds`, those included."""
+        seen = self._session.run(feeds, self._wanted)
+        found = {name: Observed(array.shape, array.dtype, _small(array)) for name, array in feeds.items()}
+        for name, shape in self._shape_of.items():
+            value = _small(seen[name]) if name in seen else None
+            found[name] = Observed(tuple(seen[shape].tolist()), self._dtypes[name], value)
+        return found
+
+
+def observe_shapes(model: ModelProto, feeds: Mapping[str, Array], folder: Path | None = None) -> dict[str, Observed]:
+    """Run `model` once and return what its tensors look like; see `Observer`."""
+    return Observer(model, folder)(feeds)
 
 
 def _small(array: Array) -> Array | None:

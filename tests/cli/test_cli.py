@@ -15,6 +15,7 @@ from onnx_subprune.cli import run
 from onnx_subprune.cli.prune import prune_command
 from onnx_subprune.selection import selectors
 from tests.conftest import MODELS
+from tests.networks.net import Net
 
 LENET = MODELS / "lenet_fashion.onnx"
 LABELS = str(MODELS / "fashion_test_labels.npy")
@@ -160,8 +161,8 @@ def test_a_bad_model_is_one_line_and_exit_2(tmp_path, data, capsys, make, says):
     [
         ({"input": np.zeros((8, 1, 28, 27), np.float32)}, "has shape"),
         ({"input": np.zeros((8, 28, 28), np.float32)}, "has shape"),
-        ({"input": np.zeros((8, 1, 28, 28))}, ".astype(numpy.float32)"),
-        ({"input": np.zeros((8, 1, 28, 28), np.uint8)}, ".astype(numpy.float32)"),
+        ({"input": np.full((8, 1, 28, 28), 0.1)}, ".astype(numpy.float32)"),
+        ({"input": np.full((8, 1, 28, 28), 1j)}, "is complex128"),
         ({"image": np.zeros((8, 1, 28, 28), np.float32)}, "the model's inputs are 'input'"),
         ({"input": np.zeros((0, 1, 28, 28), np.float32)}, "no samples"),
         ({"input": np.full((8, 1, 28, 28), np.nan, np.float32)}, "NaN or infinity in sample 0"),
@@ -261,3 +262,27 @@ def test_help_teaches():
 def test_every_selector_has_its_name_on_the_command_line():
     annotated = get_type_hints(prune_command, include_extras=True)["selector"]
     assert set(get_args(get_args(annotated)[0])) == set(selectors(0))
+
+
+def test_inspect_counts_at_the_sizes_of_the_data_and_says_which_are_made_up(tmp_path, capsys):
+    net = Net()
+    x = net.relu(net.conv(net.input(["n", 1, "h", "w"]), 4, 3))
+    scaled = net("Mul", x, net.input([1], "scale"))
+    net.width[scaled] = 4
+    net.head(scaled)
+    model = str(tmp_path / "m.onnx")
+    onnx.save(net.model(), model)
+    np.savez(tmp_path / "x.npz", np.zeros((3, 1, 5, 7)))
+    assert run(["inspect", model, "--set", "scale=0.5", "--json", str(tmp_path / "i.json")]) == 0
+    assert "made up" in " ".join(capsys.readouterr().out.split())
+    made_up = json.loads((tmp_path / "i.json").read_text())
+    assert made_up["made_up"] == ["x"]
+    data = ["--data", str(tmp_path / "x.npz"), "--set", "scale=0.5"]
+    assert run(["inspect", model, *data, "--json", str(tmp_path / "i.json"), "--force"]) == 0
+    seen = capsys.readouterr()
+    assert "made up" not in seen.out
+    assert seen.err.count("note:") == 1
+    found = json.loads((tmp_path / "i.json").read_text())
+    assert (found["macs"], found["made_up"]) == (5 * 7 * 9 * 4 + 4 * 5, [])
+    assert found["sizes"] == {"x": [2, 1, 5, 7], "scale": [1]}
+    assert run(["inspect", model, "--set", "speed=1"]) == 2

@@ -92,6 +92,7 @@ class Cluster:
                     folder=network.folder.resolve() if network.folder is not None else None,
                     data=Shipment.of(shard.data),
                     batch_size=running.batch_size,
+                    rows=running.rows,
                     threads=running.threads or 1,
                     memory=memory // neighbours,
                     original=None if original is None else beside,

@@ -37,17 +37,19 @@ class Shipment:
     arrays: Mapping[str, Array | Mapped]
     chunk: int
     fixed: int | None
+    runs: bool
+    shared: Mapping[str, Array]
 
     @classmethod
     def of(cls, data: Calibration) -> "Shipment":
         """Pack `data`."""
         arrays = {name: mapped(array) or np.ascontiguousarray(array) for name, array in data.arrays.items()}
-        return cls(arrays=arrays, chunk=data.chunk, fixed=data.fixed)
+        return cls(arrays=arrays, chunk=data.chunk, fixed=data.fixed, runs=data.runs, shared=data.shared)
 
     def open(self) -> Calibration:
         """Unpack it, on the worker."""
         arrays = {name: item.open() if isinstance(item, Mapped) else item for name, item in self.arrays.items()}
-        return Calibration(arrays=arrays, chunk=self.chunk, fixed=self.fixed)
+        return Calibration(arrays=arrays, chunk=self.chunk, fixed=self.fixed, runs=self.runs, shared=self.shared)
 
 
 def mapped(array: Array) -> Mapped | None:

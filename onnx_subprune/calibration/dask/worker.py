@@ -46,6 +46,7 @@ class Open:
     folder: Path | None
     data: Shipment
     batch_size: int
+    rows: Mapping[str, int]
     threads: int
     memory: int
     first: int
@@ -191,7 +192,7 @@ class _State:
         return Streams(
             network,
             command.data.open(),
-            Running(batch_size=command.batch_size, threads=command.threads, session=self._session),
+            Running(batch_size=command.batch_size, threads=command.threads, session=self._session, rows=command.rows),
             command.memory,
             original=original,
             first=command.first,

@@ -21,7 +21,7 @@ def in_memory(part: Array) -> Array:
     """Return a contiguous array; what lies in a mapped file is copied, and the file's pages are given back to the system."""
     mapping = mapping_of(part)
     if mapping is None:
-        return np.ascontiguousarray(part)
+        return np.asarray(part, order="C")  # a number stays one
     copy = np.array(part, order="C")
     if hasattr(mmap, "MADV_DONTNEED"):  # the pages are read again when they are looked at again
         mapping.madvise(mmap.MADV_DONTNEED)

@@ -7,17 +7,21 @@ that sums over chunks do not depend on how the data arrived.
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune._typing import Array
+from onnx_subprune.calibration.data.constants import constant_values
 from onnx_subprune.calibration.data.mapped import in_memory
-from onnx_subprune.calibration.data.sources import Source, count, listed, load, read
+from onnx_subprune.calibration.data.ports import converted, finite, fitted, fixed_batch, unstacked, validate_names
+from onnx_subprune.calibration.data.separate import separate
+from onnx_subprune.calibration.data.sources import Given, Source, count, joined, listed, load, read, stacked
 from onnx_subprune.errors import DataError
-from onnx_subprune.runtime.session import Port
+from onnx_subprune.graph.feeds import Example
+from onnx_subprune.runtime.session import Port, Runnable
 
 CHUNK = 32
 CHUNK_BYTES = 20 << 20
@@ -31,11 +35,14 @@ class Calibration:
 
     arrays: by input name, first axis the samples (memory-mapped where the file allows it).
     chunk: samples a chunk. fixed: the batch that the model insists on; then samples that do not fill one are left out.
+    runs: a sample is all that a run is fed, and is fed as it is, without the first axis. shared: inputs that are the same for all samples.
     """
 
     arrays: Mapping[str, Array]
     chunk: int
     fixed: int | None = None
+    runs: bool = False
+    shared: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -55,11 +62,32 @@ class Calibration:
     def chunks(self) -> Iterator[dict[str, Array]]:
         """Yield the feeds, chunk by chunk."""
         for number in range(self.chunk_count):
-            yield {name: self.fed(name, number) for name in self.arrays}
+            yield {name: self.fed(name, number) for name in (*self.arrays, *self.shared)}
 
     def fed(self, name: str, number: int) -> Array:
         """Return what chunk `number` feeds to an input; of a mapped file it is a copy."""
+        if name in self.shared:
+            return self.shared[name]
+        if self.runs:
+            return in_memory(self.arrays[name][number, ...])
         return in_memory(self.arrays[name][number * self.chunk : (number + 1) * self.chunk])
+
+    def feeds(self, most: int) -> dict[str, Array]:
+        """Return what a run on the first samples is fed: at most so many, or as many as it must be."""
+        if self.runs:
+            return {name: self.fed(name, 0) for name in (*self.arrays, *self.shared)}
+        count = self.fixed or min(most, self.samples)
+        return {name: in_memory(array[:count]) for name, array in self.arrays.items()} | dict(self.shared)
+
+    def example(self) -> Example:
+        """Return a run on the first samples: two of them, or a fixed batch."""
+        return Example(
+            feeds=self.feeds(2),
+            samples=1 if self.runs else self.fixed or min(2, self.samples),
+            stacked=frozenset() if self.runs else frozenset(self.arrays),
+            free=self.fixed is None and not self.runs,
+            constant=frozenset(self.shared),
+        )
 
     def take(self, samples: int) -> "Calibration":
         """Return the first `samples`, or all if there are fewer; in whole fixed batches."""
@@ -74,10 +102,12 @@ class Calibration:
     def sha256(self) -> str:
         """Return a digest of names, types, shapes and values."""
         digest = hashlib.sha256()
-        for name, array in sorted(self.arrays.items()):
+        for name, array in sorted({**self.arrays, **self.shared}.items()):
             digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            for start in range(0, len(array), CHUNK):
+            for start in range(0, len(array) if array.ndim else 0, CHUNK):
                 digest.update(in_memory(array[start : start + CHUNK]).tobytes())
+            if not array.ndim:
+                digest.update(array.tobytes())
         return digest.hexdigest()
 
     def part(self, start: int, stop: int) -> "Calibration":
@@ -94,7 +124,8 @@ class Calibration:
 
     def _cut(self, start: int, stop: int) -> "Calibration":
         arrays = {name: array[start:stop] for name, array in self.arrays.items()}
-        return replace(self, arrays=arrays, chunk=chunk_size(stop - start, self.fixed, _bytes_of(arrays)))
+        chunk = 1 if self.runs else chunk_size(stop - start, self.fixed, _bytes_of(arrays))
+        return replace(self, arrays=arrays, chunk=chunk)
 
 
 def chunk_size(samples: int, fixed: int | None, each: int = 0) -> int:
@@ -113,43 +144,91 @@ def _bytes_of(arrays: Mapping[str, Array]) -> int:
     return sum(array.nbytes // max(len(array), 1) for array in arrays.values())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reading:
+    """How data are read. samples: the first so many are for calibration, None for all. constants: values of inputs that are the same for all samples.
+
+    model: tells whether what is fed run by run is samples that may be put together; None: the declared shapes do.
+    """
+
+    samples: int | None = None
+    constants: Mapping[str, Array] = field(default_factory=dict)
+    model: Runnable | None = None
+
+
 def open_data(
-    source: Source, inputs: Sequence[Port], *, samples: int | None = None
+    source: Source, inputs: Sequence[Port], *, samples: int | None = None, reading: Reading = Reading()
 ) -> tuple[Calibration, Calibration | None]:
     """Return the calibration data and, where `samples` leaves some, the rest; DataError if they do not fit `inputs`.
 
-    A model with a fixed batch is fed in that size; samples that do not fill a batch are left out.
+    A model with a fixed batch is fed in that size; samples that do not fill a batch are left out. What comes run by run is fed as it is, unless
+    its first axes count samples.
     """
-    where, whole, used = _opened(source, inputs, samples)
-    _validate(where, whole.arrays, inputs)
+    reading = reading if samples is None else replace(reading, samples=samples)
+    where, whole, used = _opened(source, inputs, reading)
+    whole = _validated(where, whole, inputs)
     return whole.take(used), whole.rest(used)
 
 
-def _opened(source: Source, inputs: Sequence[Port], samples: int | None) -> tuple[str, Calibration, int]:
+def _opened(source: Source, inputs: Sequence[Port], reading: Reading) -> tuple[str, Calibration, int]:
     """Name of the source for messages, all its samples, and how many of them to use."""
-    if samples is not None and samples < 1:
-        raise DataError(f"at least one sample is needed, not {samples}")
-    fixed = _fixed_batch(inputs)
-    where, arrays = read(source, inputs)
-    _validate_names(where, arrays, inputs)
-    total = len(next(iter(arrays.values())))
-    used = total if samples is None else min(samples, total)
-    if used < (fixed or 1):
+    if reading.samples is not None and reading.samples < 1:
+        raise DataError(f"at least one sample is needed, not {reading.samples}")
+    shared = constant_values(reading.constants, inputs)
+    ports = [port for port in inputs if port.name not in shared]
+    if not ports:
+        raise DataError("all inputs of the model have constant values: what the samples differ in is no input")
+    given = read(source, ports)
+    for place, arrays in given.parts[:1]:
+        validate_names(place if given.runs else given.where, arrays, ports)
+    whole = _calibration(given, ports, reading, shared)
+    used = whole.samples if reading.samples is None else min(reading.samples, whole.samples)
+    if used < (whole.fixed or 1):
         raise DataError(
-            f"{where}: {used} samples, but the model takes batches of exactly {fixed}: give at least {fixed}, "
+            f"{given.where}: {used} samples, but the model takes batches of exactly {whole.fixed}: give at least {whole.fixed}, "
             "or export the model with a batch of any size"
         )
-    return where, Calibration(arrays=arrays, chunk=chunk_size(total, fixed, _bytes_of(arrays)), fixed=fixed), used
+    return given.where, whole, used
+
+
+def _calibration(given: Given, ports: Sequence[Port], reading: Reading, shared: Mapping[str, Array]) -> Calibration:
+    """Samples on the first axis, or runs as they are."""
+    if given.runs and (unstacked(ports) is not None or not _joinable(given, ports, reading, shared)):
+        arrays = stacked(given.parts)
+        return Calibration(arrays=arrays, chunk=1, runs=True, shared=shared)
+    fixed = fixed_batch(ports)
+    arrays = joined(given.parts)
+    total = count(given.where, arrays)
+    if total == 0:
+        raise DataError(f"{given.where}: no samples at all")
+    return Calibration(arrays=arrays, chunk=chunk_size(total, fixed, _bytes_of(arrays)), fixed=fixed, shared=shared)
+
+
+def _joinable(given: Given, ports: Sequence[Port], reading: Reading, shared: Mapping[str, Array]) -> bool:
+    """True unless the model says that the first axes of what a run is fed do not count samples."""
+    if reading.model is None or fixed_batch(ports) is not None:
+        return True
+    feeds = [
+        {port.name: converted(place, arrays[port.name], port) for port in ports} for place, arrays in given.parts[:2]
+    ]
+    for place, arrays in given.parts[:2]:
+        if any(not array.ndim for array in arrays.values()) or not count(place, arrays):
+            return True  # an error that is told later
+    return separate(reading.model, feeds[0], feeds[1] if len(feeds) > 1 else None, shared)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Shard:
-    """A run of consecutive chunks: number `first` and the following ones, of `chunks` in the whole data of `samples` samples."""
+    """A run of consecutive chunks: number `first` and the following ones, of `chunks` in the whole data of `samples` samples.
+
+    example: a run on the first samples of the whole data.
+    """
 
     data: Calibration
     first: int
     chunks: int
     samples: int
+    example: Example
 
 
 def shard_of(whole: Calibration, index: int, count: int) -> Shard:
@@ -160,15 +239,39 @@ def shard_of(whole: Calibration, index: int, count: int) -> Shard:
         raise DataError(
             f"{whole.samples} samples are {chunks} chunks of {whole.chunk}: cut them into at most {chunks} shards, not {count}"
         )
-    return Shard(data=whole.part(start, stop), first=start, chunks=chunks, samples=whole.samples)
+    return Shard(
+        data=whole.part(start, stop), first=start, chunks=chunks, samples=whole.samples, example=whole.example()
+    )
 
 
-def open_shard(source: Source, inputs: Sequence[Port], index: int, count: int, *, samples: int | None = None) -> Shard:
+def open_shard(
+    source: Source,
+    inputs: Sequence[Port],
+    index: int,
+    count: int,
+    *,
+    samples: int | None = None,
+    reading: Reading = Reading(),
+) -> Shard:
     """Return shard `index` (from 0) of `count` of the calibration data; only the shard's own samples are looked at."""
-    where, whole, used = _opened(source, inputs, samples)
+    reading = reading if samples is None else replace(reading, samples=samples)
+    where, whole, used = _opened(source, inputs, reading)
+    first = _validated(where, whole.take(min(used, whole.fixed or 2)), inputs)
     shard = shard_of(whole.take(used), index, count)
-    _validate(where, shard.data.arrays, inputs)
-    return shard
+    return replace(shard, data=_validated(where, shard.data, inputs), example=first.example())
+
+
+def _validated(where: str, data: Calibration, inputs: Sequence[Port]) -> Calibration:
+    """The data in the model's element types; DataError if they do not fit."""
+    ports = {port.name: port for port in inputs}
+    one = "run" if data.runs else "sample"
+    arrays = {}
+    for name, array in data.arrays.items():
+        arrays[name] = converted(where, array, ports[name])
+        one_run = arrays[name][0] if data.runs else arrays[name]
+        fitted(where, one_run, ports[name], first="" if data.runs else "samples")
+        finite(where, arrays[name], ports[name], one)
+    return replace(data, arrays=arrays)
 
 
 def read_labels(source: str) -> NDArray[np.int64]:
@@ -185,55 +288,3 @@ def read_labels(source: str) -> NDArray[np.int64]:
     if loaded.ndim != 1 or loaded.dtype.kind not in "iu" or not len(loaded):
         raise DataError(f"{source}: labels must be one integer a sample, not {loaded.dtype} of shape {loaded.shape}")
     return loaded.astype(np.int64)
-
-
-def _fixed_batch(inputs: Sequence[Port]) -> int | None:
-    scalar = next((port.name for port in inputs if not port.shape), None)
-    if scalar is not None:
-        raise DataError(
-            f"the model's input {scalar!r} has no axis of samples (it is declared without dimensions): "
-            "make it an initializer, or declare its shape"
-        )
-    sizes = {port.name: size for port in inputs if isinstance(size := port.shape[0], int) and size > 0}
-    if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{size} of {name!r}" for name, size in sizes.items())
-        raise DataError(
-            f"the model's inputs take different numbers of samples at once ({told}): the first axis of each must count samples"
-        )
-    return next(iter(sizes.values()), None)
-
-
-def _validate_names(where: str, arrays: Mapping[str, Array], inputs: Sequence[Port]) -> None:
-    wanted, given = {port.name for port in inputs}, set(arrays)
-    if wanted != given:
-        raise DataError(
-            f"{where}: has arrays for {listed(given)}, but the model's inputs are {listed(wanted)}: rename them"
-        )
-    if count(where, arrays) == 0:
-        raise DataError(f"{where}: no samples at all")
-
-
-def _validate(where: str, arrays: Mapping[str, Array], inputs: Sequence[Port]) -> None:
-    for port in inputs:
-        _validate_array(where, arrays[port.name], port)
-
-
-def _validate_array(where: str, array: Array, port: Port) -> None:
-    if array.dtype != port.dtype:
-        advice = f": convert it with .astype(numpy.{port.dtype})" if port.dtype != np.dtype(object) else ""
-        raise DataError(f"{where}: input {port.name!r} is {array.dtype}, the model wants {port.dtype}{advice}")
-    fits = array.ndim == len(port.shape) and all(
-        not isinstance(want, int) or want <= 0 or have == want
-        for have, want in zip(array.shape[1:], port.shape[1:], strict=True)
-    )
-    if not fits:
-        shape = ", ".join(["samples", *("?" if size is None else str(size) for size in port.shape[1:])])
-        raise DataError(f"{where}: input {port.name!r} has shape {array.shape}, the model wants ({shape})")
-    if array.dtype.kind == "f":
-        for start in range(0, len(array), CHUNK):
-            part = in_memory(array[start : start + CHUNK])
-            bad = ~np.isfinite(part.reshape(len(part), -1)).all(axis=1)
-            if bad.any():
-                raise DataError(
-                    f"{where}: input {port.name!r} holds NaN or infinity in sample {start + int(np.argmax(bad))}: leave it out"
-                )

@@ -35,7 +35,7 @@ def augmented(
 
     macs: of one sample. shifts: True or False as the user says; None: where samples are few and a pass stays short.
     """
-    names = images(network)
+    names = () if data.runs else tuple(name for name in images(network) if name not in data.shared)
     if shifts is None:
         copies = 1 + len(MOVES)
         shifts = macs * data.samples * copies <= AFFORDED and few_samples(network, graph, data.samples, copies)
@@ -93,9 +93,7 @@ def _sizes(network: Network, graph: ChannelGraph, contraction: Contraction, samp
     """Rows, columns and weights of a contraction."""
     weight = network.initializers.get(contraction.weight_tensor)
     dims = tuple(weight.dims) if weight is not None else network.array(contraction.weight_tensor).shape
-    out = graph.observation.shapes[contraction.output.tensor]
-    channels = out[contraction.output.index]
-    rows = samples * prod(out) // max(1, out[0] * channels)
+    rows = samples * graph.observation.positions(contraction.output.tensor, contraction.output.index)
     return rows, prod(dims) // max(1, dims[contraction.columns.index]), prod(dims)
 
 

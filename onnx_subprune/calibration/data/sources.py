@@ -10,6 +10,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -33,30 +34,55 @@ class DataReader(Protocol):
         """Return the next feeds, None at the end."""
 
 
-Source = str | os.PathLike[str] | Array | Mapping[str, Array] | Iterable[Mapping[str, Array]] | DataReader
+Feed = Mapping[str, Array] | Sequence[Array] | Array
+"""Arrays of a run by input, or in the order of the inputs; one alone for a model with one input."""
+Source = str | os.PathLike[str] | Array | Mapping[str, Array] | Iterable[Feed] | DataReader | Callable[[], "Source"]
 FORMATS = "an .npz or .npy file, a folder of them, a folder of test_data_set_*/input_*.pb, or script.py[:function]"
 
 
-def read(source: Source, inputs: Sequence[Port]) -> tuple[str, Mapping[str, Array]]:
-    """Return the name of the source for messages, and its arrays by input."""
+Part = tuple[str, dict[str, Array]]
+"""The name of a part of the data for messages, and its arrays by input."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Given:
+    """What a source has. where: its name for messages. runs: each part is what a run of the model is fed, not just some samples."""
+
+    where: str
+    parts: Sequence[Part]
+    runs: bool
+
+
+def read(source: Source, inputs: Sequence[Port]) -> Given:
+    """Return what `source` has for `inputs`."""
     if isinstance(source, (str, os.PathLike)):
-        return str(source), _read_path(str(source), inputs)
+        return _read_path(str(source), inputs)
     if isinstance(source, np.ndarray):
-        return "the array", _single("the array", source, inputs)
+        return _stack("the array", _single("the array", source, inputs))
     if isinstance(source, Mapping):
-        return "the data", _arrays("the data", source)
+        return _stack("the data", _arrays("the data", source, inputs))
     if hasattr(source, "get_next"):
         if hasattr(source, "rewind"):
             source.rewind()
-        return "the data reader", _join("the data reader", _numbered("the data reader", iter(source.get_next, None)))
+        return _runs("the data reader", _numbered("the data reader", iter(source.get_next, None)), inputs)
+    if callable(source):
+        return read(source(), inputs)
     if not isinstance(source, Iterable):
         raise DataError(
             f"data of type {type(source).__name__} cannot be read: give a path, an array, or dictionaries of arrays by input name"
         )
-    return "the data", _join("the data", _numbered("the data", source))
+    return _runs("the data", _numbered("the data", source), inputs)
 
 
-def _single(where: str, array: Array, inputs: Sequence[Port]) -> Mapping[str, Array]:
+def _stack(where: str, arrays: dict[str, Array]) -> Given:
+    return Given(where=where, parts=[(where, arrays)], runs=False)
+
+
+def _runs(where: str, feeds: Iterable[tuple[str, object]], inputs: Sequence[Port]) -> Given:
+    return Given(where=where, parts=_parts(where, feeds, inputs), runs=True)
+
+
+def _single(where: str, array: Array, inputs: Sequence[Port]) -> dict[str, Array]:
     if len(inputs) != 1:
         raise DataError(
             f"{where}: one array, but the model has the inputs {listed(p.name for p in inputs)}: use an .npz with one array each"
@@ -64,42 +90,84 @@ def _single(where: str, array: Array, inputs: Sequence[Port]) -> Mapping[str, Ar
     return {inputs[0].name: array}
 
 
-def _arrays(where: str, feed: object) -> dict[str, Array]:
+def _arrays(where: str, feed: object, inputs: Sequence[Port]) -> dict[str, Array]:
+    """The arrays of a feed by input; a tuple or list has those of all inputs in their order."""
+    if hasattr(feed, "__array__") and len(inputs) == 1:
+        feed = [feed]
+    if isinstance(feed, (tuple, list)):
+        if len(feed) != len(inputs):
+            raise DataError(
+                f"{where}: a {type(feed).__name__} of {len(feed)}, but the model has the inputs {', '.join(repr(p.name) for p in inputs)}: "
+                "one array each in this order, without labels, or a dictionary of arrays by input name"
+            )
+        feed = {port.name: value for port, value in zip(inputs, feed, strict=True)}
     if not isinstance(feed, Mapping):
         raise DataError(f"{where}: is of type {type(feed).__name__}, not a dictionary of arrays by input name")
+    if list(feed) == [UNNAMED] and len(inputs) == 1:
+        feed = {inputs[0].name: feed[UNNAMED]}
     try:
         return {str(name): np.asarray(value) for name, value in feed.items()}
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise DataError(f"{where}: holds something that is not an array: {line_of(error)}") from error
+
+
+UNNAMED = "arr_0"
+"""The name that numpy.savez gives the first array without one."""
 
 
 def _numbered(where: str, feeds: Iterable[object]) -> Iterator[tuple[str, object]]:
     return ((f"{where}, item {number}", feed) for number, feed in enumerate(feeds))
 
 
-def _join(where: str, feeds: Iterable[tuple[str, object]]) -> Mapping[str, Array]:
-    """The arrays of all feeds, each with a name for messages, behind one another."""
-    parts: list[dict[str, Array]] = []
+def _parts(where: str, feeds: Iterable[tuple[str, object]], inputs: Sequence[Port]) -> list[Part]:
+    """The arrays of all feeds, each with a name for messages."""
+    parts: list[Part] = []
     for place, feed in feeds:
-        parts.append(_arrays(place, feed))
-        _same_kind(place, parts[-1], parts[0])
+        arrays = _arrays(place, feed, inputs)
+        first = parts[0][1] if parts else arrays
+        if set(arrays) != set(first):
+            raise DataError(f"{place}: has arrays for {listed(arrays)}, but those before it for {listed(first)}")
+        for name, array in arrays.items():
+            if array.dtype != first[name].dtype:
+                raise DataError(
+                    f"{place}: {name!r} is {array.dtype}, but {first[name].dtype} before: convert one of them"
+                )
+        parts.append((place, arrays))
     if not parts:
         raise DataError(f"{where}: no samples at all")
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return parts
 
 
-def _same_kind(place: str, arrays: Mapping[str, Array], first: Mapping[str, Array]) -> None:
-    if set(arrays) != set(first):
-        raise DataError(f"{place}: has arrays for {listed(arrays)}, but those before it for {listed(first)}")
-    count(place, arrays)
-    for name, array in arrays.items():
-        if array.dtype != first[name].dtype:
-            raise DataError(f"{place}: {name!r} is {array.dtype}, but {first[name].dtype} before: convert one of them")
-        if array.shape[1:] != first[name].shape[1:]:
-            raise DataError(
-                f"{place}: {name!r} has shape {array.shape}, but {first[name].shape} before: "
-                "only the first axis may differ; crop or pad the others to one size"
-            )
+def joined(parts: Sequence[Part]) -> dict[str, Array]:
+    """Return the samples of all parts, behind one another."""
+    first = parts[0][1]
+    for place, arrays in parts:
+        count(place, arrays)
+        for name, array in arrays.items():
+            _same_shape(place, name, array.shape, first[name].shape)
+    if len(parts) == 1:
+        return first
+    return {name: np.concatenate([arrays[name] for _, arrays in parts]) for name in first}
+
+
+def stacked(parts: Sequence[Part]) -> dict[str, Array]:
+    """Return the feeds of all runs, on a new first axis."""
+    first = parts[0][1]
+    for place, arrays in parts:
+        for name, array in arrays.items():
+            if array.shape != first[name].shape:
+                raise DataError(
+                    f"{place}: {name!r} has shape {array.shape}, but {first[name].shape} before: runs of this model are fed as they are, and "
+                    "must be of one size; crop or pad them"
+                )
+    return {name: np.stack([arrays[name] for _, arrays in parts]) for name in first}
+
+
+def _same_shape(place: str, name: str, shape: tuple[int, ...], before: tuple[int, ...]) -> None:
+    if shape[1:] != before[1:]:
+        raise DataError(
+            f"{place}: {name!r} has shape {shape}, but {before} before: only the first axis may differ; crop or pad the others to one size"
+        )
 
 
 def count(where: str, arrays: Mapping[str, Array]) -> int:
@@ -114,14 +182,16 @@ def count(where: str, arrays: Mapping[str, Array]) -> int:
     return next(iter(counts.values()), 0)
 
 
-def _read_path(source: str, inputs: Sequence[Port]) -> Mapping[str, Array]:
+def _read_path(source: str, inputs: Sequence[Port]) -> Given:
     path, function = script_named(source) or (Path(source), "data")
     if path.is_dir():
         return _read_folder(path, inputs)
     if path.suffix == ".py" and path.exists():
-        return _join(source, _numbered(source, _function(path, function)()))
+        return _runs(source, _numbered(source, _function(path, function)()), inputs)
     loaded = load(path)
-    return loaded if isinstance(loaded, Mapping) else _single(source, loaded, inputs)
+    return _stack(
+        source, _arrays(source, loaded, inputs) if isinstance(loaded, Mapping) else _single(source, loaded, inputs)
+    )
 
 
 def load(path: Path) -> Array | Mapping[str, Array]:
@@ -164,17 +234,15 @@ UNREADABLE = (
 """What NumPy and zipfile raise on broken files."""
 
 
-def _read_folder(path: Path, inputs: Sequence[Port]) -> Mapping[str, Array]:
+def _read_folder(path: Path, inputs: Sequence[Port]) -> Given:
     files = sorted((item for item in path.iterdir() if item.suffix in (".npz", ".npy")), key=_numeric)
     sets = sorted(path.glob("test_data_set_*"), key=_numeric)
     if files:
         loaded = ((str(item), load(item)) for item in files)
-        return _join(
-            str(path),
-            ((name, item if isinstance(item, Mapping) else _single(name, item, inputs)) for name, item in loaded),
-        )
+        feeds = ((name, item if isinstance(item, Mapping) else _single(name, item, inputs)) for name, item in loaded)
+        return Given(where=str(path), parts=_parts(str(path), feeds, inputs), runs=False)
     if sets:
-        return _join(str(path), ((str(item), _read_set(item, inputs)) for item in sets))
+        return _runs(str(path), ((str(item), _read_set(item, inputs)) for item in sets), inputs)
     raise DataError(f"{path}: nothing to read in this folder; DATA is {FORMATS}")
 
 

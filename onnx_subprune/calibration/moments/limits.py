@@ -19,7 +19,8 @@ def oversized(graph: ChannelGraph, network: Network, contraction: Contraction, s
     kernel = Kernel.from_node(
         network.node(contraction.node), _shape(network, contraction.weight_tensor), contraction.weight.slot
     )
-    return samples is None or not kernel.wide(columns) or samples * int(np.prod(shape[1:-1])) >= columns
+    rows = int(np.prod(shape[:-1])) // graph.observation.batch
+    return samples is None or not kernel.wide(columns) or samples * rows >= columns
 
 
 def _columns(network: Network, contraction: Contraction) -> int:

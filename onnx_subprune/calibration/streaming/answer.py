@@ -132,7 +132,7 @@ class Answers:
         back = self._ask.back
         assert self._session is not None
         assert back is not None, "nothing is sent back"
-        return self._session.run(back.feeds(have[back.output], residual), [GRADIENT])[GRADIENT]
+        return self._session.run(back.feeds(have, residual), [GRADIENT])[GRADIENT]
 
 
 def _names(ask: Ask) -> list[str]:
@@ -147,7 +147,7 @@ def _names(ask: Ask) -> list[str]:
     if ask.what is What.RESIDUAL or (ask.what is What.MOMENTS and (ask.renew or ask.back is not None)):
         names.append(aim.tensor)
     if ask.back is not None:
-        names.append(ask.back.output)
+        names += [ask.back.output, *ask.back.beside]
     return [*dict.fromkeys(names)]
 
 

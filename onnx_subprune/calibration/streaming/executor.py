@@ -160,7 +160,8 @@ class Streams:
 
     def _thin(self, ask: Ask, shape: Sequence[int]) -> bool:
         """True if all rows of all shards together are fewer numbers than the gram."""
-        return ask.kernel.wide(shape[-1]) and self._most * prod(shape[1:-1]) < shape[-1]
+        rows = max(1, self._running.rows.get(ask.input, 1)) * prod(shape[1:-1])
+        return ask.kernel.wide(shape[-1]) and self._most * rows < shape[-1]
 
     def _collected(self, ask: Ask, halves: Sequence[Part], shape: tuple[int, ...]) -> list[Sums]:
         chosen = self.bring(ask.share)

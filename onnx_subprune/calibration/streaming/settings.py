@@ -1,6 +1,7 @@
 """How models are run, and how much of large maps and of many samples is looked at."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +36,8 @@ over five calibration sets, with 128 76.2, with all 512 76.1."""
 class Running:
     """How models are run: at most `batch_size` samples at once, on `threads` threads (None: all), in sessions that `session` makes.
 
+    rows: of tensors that hold samples one after another on their first axis, how many rows each has; 0 of those that are the same for any
+    samples. They alone are cut into pieces; see `Observation.rows`.
     positions: at most so many output positions of a sample of a convolution count in its moments (None: enough for `ROWS`
     rows a column). mask: the input whose zeros hide positions; None: all are seen.
     """
@@ -44,6 +47,7 @@ class Running:
     session: Opener = new_session
     positions: int | None = None
     mask: str | None = None
+    rows: Mapping[str, int] = field(default_factory=dict)
 
     def positions_of(self, samples: int, columns: int) -> int:
         """Return how many output positions of each of `samples` count for a convolution with so many columns a group."""

@@ -31,6 +31,14 @@ PIECE = 8 << 20
 gigabytes. A convolutional network on photographs takes half the time that it takes in batches of 32."""
 
 
+SIZES = frozenset(
+    (
+        *("Shape", "Size", "Constant", "ConstantOfShape", "Gather", "Slice", "Concat", "Cast", "Squeeze", "Unsqueeze"),
+        *("Reshape", "Identity", "Add", "Sub", "Mul", "Div", "Mod", "Range", "Expand", "Equal", "Where"),
+    )
+)
+"""Operators that sizes are computed with."""
+
 PLAIN = frozenset(np.dtype(name) for name in ("float16", "float32", "float64", "int32", "int64", "bool"))
 """Element types that may be written in place."""
 
@@ -49,6 +57,8 @@ class Fed:
     @property
     def size(self) -> int:
         """Bytes."""
+        if self.name in self.data.shared:
+            return self.data.shared[self.name].nbytes
         array = self.data.arrays[self.name]
         return min(self.data.chunk, len(array)) * (array.nbytes // max(len(array), 1))
 
@@ -115,7 +125,7 @@ class Stream:
         self.bring(chunks)
         missing = [name for name in names if name not in self._wanted]
         there = [name for name in names if name in self._wanted]
-        run = _Runner(self, missing, (), chunks[0], side) if missing and chunks else None
+        run = self._runner(missing, chunks[0], side) if missing and chunks else None
 
         def read(chunk: int) -> Mapping[str, Array]:
             found = {name: self._held[chunk][name].get() for name in there}
@@ -149,7 +159,7 @@ class Stream:
     def _come(self, missing: Sequence[str], chunks: Sequence[int]) -> None:
         """Compute what is missing of chunks that hold the same tensors, and let go of what is not wanted any more."""
         side = self.side_by_side(len(chunks))
-        run = _Runner(self, missing, (), chunks[0], side) if missing else None
+        run = self._runner(missing, chunks[0], side) if missing else None
         made = alongside(run, ((chunk,) for chunk in chunks), side) if run else repeat({}, len(chunks))
         for chunk, found in zip(chunks, made, strict=True):
             held = self._held[chunk]
@@ -158,6 +168,22 @@ class Stream:
             for name, array in found.items():
                 self._hold(held, name, array)
             self._at[chunk] = self.position
+
+    def _runner(self, names: Sequence[str], chunk: int, side: int) -> Read:
+        """Return what computes `names` from what such a chunk holds; sizes on their own, so that the rest can be run in pieces."""
+        rows = self._running.rows
+        cut = [name for name in names if rows.get(name)]
+        rest = [name for name in names if name not in cut]
+        light = rest and self._light(rest, chunk)
+        if not (cut and light):
+            return _Runner(self, names, (), chunk, side)
+        runs = _Runner(self, cut, (), chunk, side), _Runner(self, rest, (), chunk, side)
+        return lambda number: {**runs[0](number), **runs[1](number)}
+
+    def _light(self, names: Sequence[str], chunk: int) -> bool:
+        """True if next to nothing is computed for `names`."""
+        chosen, _ = self._network.ancestors(names, list(self._held[chunk]))
+        return all(self._network.nodes[index].op_type in SIZES for index in chosen)
 
     def _hold(self, held: dict[str, Held | Fed], name: str, array: Array) -> None:
         if name in held:
@@ -226,25 +252,38 @@ class _Runner:
         return self._in_pieces(feeds, fixed) or self._session.run({**feeds, **fixed}, self._names)
 
     def _in_pieces(self, feeds: Mapping[str, Array], fixed: Mapping[str, Array]) -> Mapping[str, Array] | None:
-        """Run few samples at a time, where the first axis of everything counts samples; None where it does not."""
-        counts = {array.shape[:1] for array in feeds.values()}
-        samples = min(counts)[0] if len(counts) == 1 and () not in counts else 0
-        each = sum(array.nbytes for array in feeds.values()) // max(samples, 1)
+        """Run few samples at a time, where everything that goes in and comes out has its samples one after another; None elsewhere."""
+        known = self._stream._running.rows
+        rows = {name: known.get(name, -1) for name in feeds}
+        made = {name: known.get(name, 0) for name in self._names}
+        counts = {len(feeds[name]) / count for name, count in rows.items() if count > 0}
+        if len(counts) != 1 or min(rows.values()) < 0 or not all(count > 0 for count in made.values()):
+            return None
+        samples = int(min(counts))
+        each = sum(feeds[name].nbytes for name, count in rows.items() if count) // max(samples, 1)
         size = min(self._stream._running.batch_size, max(1, PIECE // max(each, 1)))
-        if samples <= size:
+        if samples <= size or samples not in counts:
             return None
-        first = self._session.run({**{name: array[:size] for name, array in feeds.items()}, **fixed}, self._names)
-        if any(array.shape[:1] != (size,) or array.dtype not in PLAIN for array in first.values()):
+
+        def part(start: int) -> dict[str, Array]:
+            return {
+                name: np.asarray(
+                    array[start * rows[name] : (start + size) * rows[name]] if rows[name] else array, order="C"
+                )
+                for name, array in feeds.items()
+            }
+
+        first = self._session.run({**part(0), **fixed}, self._names)
+        if any(array.shape[:1] != (size * made[name],) or array.dtype not in PLAIN for name, array in first.items()):
             return None
-        whole = {name: np.empty((samples, *array.shape[1:]), array.dtype) for name, array in first.items()}
+        whole = {name: np.empty((samples * made[name], *array.shape[1:]), array.dtype) for name, array in first.items()}
         for name, array in first.items():
-            whole[name][:size] = array
+            whole[name][: len(array)] = array
         fixed = {name: np.ascontiguousarray(array) for name, array in fixed.items()}
         for start in range(size, samples, size):
-            part = {name: np.ascontiguousarray(array[start : start + size]) for name, array in feeds.items()}
-            into = {name: array[start : start + size] for name, array in whole.items()}
+            into = {name: array[start * made[name] : (start + size) * made[name]] for name, array in whole.items()}
             try:
-                self._session.fill({**part, **fixed}, into)
+                self._session.fill({**part(start), **fixed}, into)
             except ModelError:  # there is something else on the first axis of an output
                 return None
         return whole

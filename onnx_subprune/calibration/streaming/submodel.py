@@ -38,7 +38,10 @@ def slot_name(use: Use) -> str:
 def part_of(
     network: Network, nodes: Sequence[int], inputs: Mapping[str, Array], outputs: Sequence[str], changed: Changed
 ) -> Pieces:
-    """Return the model of `nodes`, which computes `outputs` from tensors like `inputs`."""
+    """Return the model of `nodes`, which computes `outputs` from tensors like `inputs`.
+
+    It has every constant that its nodes read, those that the bodies of control flow capture and sparse ones among them.
+    """
     texts, weights, read = [_head(network), in_graph(Field.NAME, b"part")], list[TensorProto](), set(outputs)
     by_node: dict[str, set[Use]] = {}
     for use in (*changed.constants, *changed.inputs):
@@ -53,6 +56,11 @@ def part_of(
             texts.append(in_graph(Field.NODE, network.nodes[index].SerializeToString()))
             read.update(network.reads[index])
     weights += [tensor for name, tensor in network.initializers.items() if name in read]
+    texts += [
+        in_graph(Field.SPARSE_INITIALIZER, tensor.SerializeToString())
+        for tensor in network.proto.graph.sparse_initializer
+        if tensor.values.name in read
+    ]
     texts += [_input(slot_name(use), kind, None) for use, kind in changed.inputs.items() if slot_name(use) in read]
     texts += [_input(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.ndim) for name, array in inputs.items()]
     return Pieces([*texts, *map(_output, outputs)], weights)

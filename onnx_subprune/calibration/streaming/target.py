@@ -1,5 +1,6 @@
 """What a contraction is asked to put out: the tensor of the original that it aims at, or what its reader sends back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -76,13 +77,21 @@ class Adjoint:
     """See the module. output: name of the producer's output. model: reads OUTPUT and RESIDUAL, computes GRADIENT; serialized.
 
     RESIDUAL and GRADIENT may be of some of the reader's outputs, and of the producer's, alone; and so may OUTPUT, of `channels` on `axis`.
+    beside: other tensors of the pruned model that it reads (int64), each under the name that `beside` gives it.
     """
 
     output: str
     model: bytes
     channels: Int64 | None
     axis: int
+    beside: tuple[str, ...] = ()
 
-    def feeds(self, output: Array, residual: Array) -> dict[str, Array]:
-        """Return the inputs of the model for the producer's output and the reader's residual."""
-        return {OUTPUT: chosen(output, self.channels, self.axis), RESIDUAL: residual}
+    def feeds(self, have: Mapping[str, Array], residual: Array) -> dict[str, Array]:
+        """Return the inputs of the model for tensors of the pruned model, by name, and the reader's residual."""
+        others = {beside(name): have[name] for name in self.beside}
+        return {OUTPUT: chosen(have[self.output], self.channels, self.axis), RESIDUAL: residual, **others}
+
+
+def beside(name: str) -> str:
+    """Return the name that an adjoint has for a tensor that it reads beside the producer's output."""
+    return f"beside/{name}"

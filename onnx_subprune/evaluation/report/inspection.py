@@ -25,4 +25,28 @@ def inspection_dict(graph: ChannelGraph, costs: Costs) -> dict[str, object]:
         {"node": p.node, "tensor": p.axis.tensor, "axis": p.axis.index, "width": p.width, "reason": p.reason}
         for p in graph.pinned
     ]
-    return {"params": costs.params({}), "macs": costs.macs({}), "groups": groups, "pinned": pinned}
+    return {
+        "params": costs.params({}),
+        "macs": costs.macs({}),
+        "sizes": sizes(graph),
+        "made_up": sorted(graph.observation.invented),
+        "groups": groups,
+        "pinned": pinned,
+    }
+
+
+def sizes(graph: ChannelGraph) -> dict[str, list[int]]:
+    """Return the shape of each input in the run that the costs are of."""
+    return {name: list(array.shape) for name, array in graph.observation.example.feeds.items()}
+
+
+def made_up_note(graph: ChannelGraph) -> str | None:
+    """Return which sizes of inputs were made up; None if those of the data, or the declared ones, were taken."""
+    invented = graph.observation.invented
+    if not invented:
+        return None
+    told = ", ".join(
+        f"{name} ({', '.join(map(str, shape))}) as ({', '.join(map(str, sizes(graph)[name]))})"
+        for name, shape in invented.items()
+    )
+    return f"sizes that the model leaves open are made up: {told}; --data gives the real ones, which the multiply-accumulates hang on"

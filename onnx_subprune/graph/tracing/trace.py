@@ -6,10 +6,12 @@ ones let it follow the largest that is left, until what they follow is not pinne
 
 import os
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from onnx import ModelProto
 
 from onnx_subprune.graph.channels import ChannelGraph, Contraction, Pinned
+from onnx_subprune.graph.feeds import Example, Feeds
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.observation import Observation, observe
 from onnx_subprune.graph.rules import RULES
@@ -22,13 +24,21 @@ ATTEMPTS = 4
 """So many times another axis is tried where one that was followed turned out to be pinned."""
 
 
-def trace(model: ModelProto | Network | str | os.PathLike[str], *, rules: Mapping[str, Rule] = RULES) -> ChannelGraph:
+def trace(
+    model: ModelProto | Network | str | os.PathLike[str],
+    *,
+    rules: Mapping[str, Rule] = RULES,
+    example: Example | None = None,
+    rows: bool = False,
+    constants: Feeds = MappingProxyType({}),
+) -> ChannelGraph:
     """Return the channel groups of `model`, its contractions, and what is pinned with the reasons.
 
-    Raises ModelError if the model cannot be read or does not run.
+    example: a run on the data, whose sizes are then the model's; None for made-up ones. rows, constants: see `observe`.
+    Raises ModelError if the model cannot be read or does not run, DataError if it does not run on the example.
     """
     network = load(model)
-    observation = observe(network)
+    observation = observe(network, example, rows=rows, constants=constants)
     found = _labelled(network, observation, rules)
     contractions = tuple(found.findings.contractions)
     reasons = list(found.classes.reasons)

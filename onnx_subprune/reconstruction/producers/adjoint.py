@@ -14,7 +14,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_subprune._typing import Array, Int64
-from onnx_subprune.calibration.streaming.target import GRADIENT, OUTPUT, RESIDUAL, Adjoint
+from onnx_subprune.calibration.streaming.target import GRADIENT, OUTPUT, RESIDUAL, Adjoint, beside
 from onnx_subprune.graph.channels import Contraction, Use
 from onnx_subprune.graph.contractions.contraction import Kernel
 from onnx_subprune.graph.network import Network, attribute, key_of
@@ -40,7 +40,11 @@ def adjoint(
     model = _Writer(network, weights, way, outputs, channels, narrow=narrow is not None).write()
     made = way.producer.output
     return Adjoint(
-        output=made.tensor, model=model.SerializeToString(deterministic=True), channels=narrow, axis=made.index
+        output=made.tensor,
+        model=model.SerializeToString(deterministic=True),
+        channels=narrow,
+        axis=made.index,
+        beside=way.beside,
     )
 
 
@@ -89,7 +93,10 @@ class _Writer:
         graph = helper.make_graph(
             self._nodes,
             "adjoint",
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (OUTPUT, RESIDUAL)],
+            [
+                *(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (OUTPUT, RESIDUAL)),
+                *(helper.make_tensor_value_info(beside(name), TensorProto.INT64, None) for name in self._way.beside),
+            ],
             [helper.make_tensor_value_info(GRADIENT, TensorProto.FLOAT, None)],
             [numpy_helper.from_array(value, name) for name, value in self._constants.items()],
         )
@@ -150,7 +157,8 @@ class _Writer:
         if link.elementwise:
             return _Passed(link, inside, self._function(link, inside))
         pooled = key_of(self._network.nodes[link.nodes[0]]) == "MaxPool"
-        made = self._copied(link.nodes[0], {link.start: inside}, 2 if pooled else 1)
+        known = {link.start: inside, **{name: beside(name) for name in link.beside}}
+        made = self._copied(link.nodes[0], known, 2 if pooled else 1)
         return _Passed(link, inside, made[0], made[-1])
 
     def _function(self, link: Link, inside: str) -> str:

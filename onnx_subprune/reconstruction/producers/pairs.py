@@ -82,11 +82,15 @@ class Pairing:
         task, contraction, bias = self._task, layer.contraction, layer.bias
         count = output_count(layer.kernel, task.graph.observation.shapes[contraction.output.tensor])
         columns = max(1, int(alive.sum()) // layer.weights.shape[0])
-        every = max(ask.every, spared(task.data.samples, count, columns))
-        positions: int | None = task.running.positions_of(-(-task.data.samples // every), columns)
-        observed = task.graph.observation.shapes
-        if any(array.shape[1:] != observed[name][1:] for name, array in task.data.arrays.items() if name in observed):
-            positions = None  # the data have other sizes than the model was traced with, so the share would be another
+        every = max(
+            ask.every,
+            spared(
+                task.data.samples,
+                task.graph.observation.positions(contraction.output.tensor, contraction.output.index),
+                columns,
+            ),
+        )
+        positions = task.running.positions_of(-(-task.data.samples // every), columns)
         return Source(
             ask=replace(
                 ask,

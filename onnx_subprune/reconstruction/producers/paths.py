@@ -44,12 +44,16 @@ LONGEST = 12
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Nodes that lead from tensor `start` to tensor `end`: an elementwise function, or one node of another kind."""
+    """Nodes that lead from tensor `start` to tensor `end`: an elementwise function, or one node of another kind.
+
+    beside: other tensors that it reads and that are no constants, such as the computed target of a Reshape.
+    """
 
     nodes: tuple[int, ...]
     start: str
     end: str
     elementwise: bool = False
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,6 +63,11 @@ class Way:
     producer: Contraction
     reader: Contraction
     links: tuple[Link, ...]
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Tensors that the links read beside what the producer makes, and constants."""
+        return tuple(dict.fromkeys(name for link in self.links for name in link.beside))
 
 
 def ways(network: Network, contractions: Sequence[Contraction]) -> dict[Use, Way]:
@@ -120,12 +129,13 @@ def _single(network: Network, start: str) -> Link | None:
     node = network.nodes[reader[0]]
     if any(network.readers.get(name) or name in network.outputs for name in node.output[1:] if name):
         return None
+    beside = tuple(name for name in network.reads[reader[0]][1:] if name not in network.constants)
     fits = (
-        key_of(node) in LAYOUT
+        (key_of(node) in LAYOUT and not (beside and key_of(node) == "Dropout"))
         or (key_of(node) in POOLING and _apart(node))
-        or (key_of(node) == "Conv" and _depthwise(network, node))
+        or (key_of(node) == "Conv" and not beside and _depthwise(network, node))
     )
-    return Link((reader[0],), start, node.output[0]) if fits else None
+    return Link((reader[0],), start, node.output[0], beside=beside) if fits else None
 
 
 def _elementwise(network: Network, start: str) -> Link | None:

@@ -242,8 +242,8 @@ def test_the_digest_depends_on_names_types_shapes_values_and_order_alone():
     assert base not in {digest(arrays) for arrays in other}
 
 
-def test_a_fixed_first_axis_of_one_input_counts_for_all():
-    ports = (Port("x", ("N", 3), FLOAT), Port("ids", (5, 2), INT))
+def test_a_fixed_first_axis_of_all_inputs_is_a_batch():
+    ports = (Port("x", (5, 3), FLOAT), Port("ids", (5, 2), INT))
     data, _ = open_data(BOTH, ports)
     assert [{n: len(a) for n, a in chunk.items()} for chunk in data.chunks()] == [{"x": 5, "ids": 5}] * 2
 
@@ -273,9 +273,10 @@ BAD = {
     "unknown name": ({"y": X}, ONE, ["'y'", "'x'", "rename"]),
     "one too many": (BOTH, ONE, ["'ids', 'x'"]),
     "one array for two inputs": (X, TWO, ["one array", "'ids', 'x'", ".npz"]),
-    "float64": (X.astype(np.float64), ONE, ["input 'x' is float64", "float32", ".astype(numpy.float32)"]),
-    "other byte order": (X.astype(">f4"), ONE, [">f4", "float32"]),
-    "uint8": (np.ones((4, 3), np.uint8), ONE, ["uint8", ".astype(numpy.float32)"]),
+    "float64": (X.astype(np.float64) / 3, ONE, ["input 'x' is float64", "float32", ".astype(numpy.float32)"]),
+    "large integers": (np.full((4, 3), 2**24 + 1), ONE, ["int64", "float32", ".astype(numpy.float32)"]),
+    "fractions for integers": (X[:, :2] + 0.5, (TWO[1],), ["float32", ".astype(numpy.int64)"]),
+    "complex numbers": (X.astype(np.complex64), ONE, ["complex64"]),
     "objects": (np.array([[{}] * 3]), ONE, ["object"]),
     "no batch axis": (X[0], ONE, ["(3,)", "(samples, 3)"]),
     "one axis too many": (X[None], ONE, ["(1, 10, 3)", "(samples, 3)"]),
@@ -290,7 +291,23 @@ BAD = {
     "infinity": (inf, ONE, ["'x'", "infinity", "sample 0"]),
     "None": (None, ONE, ["NoneType"]),
     "a number as source": (3, ONE, ["int"]),
-    "arrays without names": ([X, X], ONE, ["item 0", "ndarray", "dictionary"]),
+    "arrays without names": ([X, X], TWO, ["item 0", "ndarray", "dictionary"]),
+    "samples and labels": ([(X, IDS)], ONE, ["item 0", "a tuple of 2", "'x'", "without labels"]),
+    "a fixed first axis beside an open one": (
+        BOTH,
+        (ONE[0], Port("ids", (5, 2), INT)),
+        ["'ids'", "(5, 2)", "--set ids="],
+    ),
+    "a batch on another axis": (
+        {"x": X, "h": np.ones((10, 2, 4), FLOAT)},
+        (ONE[0], Port("h", (2, "N", 4), FLOAT)),
+        ["'h'", "(2, N, 4)", "--set h=", "run by run"],
+    ),
+    "a batch behind open layers": (
+        {"x": X, "h": np.ones((10, 2, 4), FLOAT)},
+        (ONE[0], Port("h", ("layers", "N", 4), FLOAT)),
+        ["'h'", "--set h="],
+    ),
     "ragged lists": ({"x": [[1.0], [1.0, 2.0]]}, ONE, ["not an array"]),
     "names that change": ([{"x": X}, {"y": X}], ONE, ["item 1", "'y'", "'x'"]),
     "types that change": ([{"x": X}, {"x": X.astype(np.float16)}], ONE, ["item 1", "float16", "float32"]),
@@ -305,9 +322,9 @@ BAD = {
     "batches that contradict": (
         BOTH,
         (Port("x", (8, 3), FLOAT), Port("ids", (1, 2), INT)),
-        ["8 of 'x', 1 of 'ids'", "first axis"],
+        ["8 of 'x', 1 of 'ids'", "first axis", "--set ids="],
     ),
-    "an input without axes": (BOTH, (*ONE, Port("ids", (), INT)), ["'ids'", "no axis of samples"]),
+    "an input without axes": (BOTH, (*ONE, Port("ids", (), INT)), ["'ids'", "no axis of samples", "--set ids=VALUE"]),
 }
 
 

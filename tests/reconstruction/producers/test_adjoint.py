@@ -85,7 +85,9 @@ def compared(network, weights=None):
     value = generator.standard_normal((2, 6, 9, 9)).astype(np.float32)
     residual = generator.standard_normal(forward(value).shape).astype(np.float32)
     back = adjoint(network, way, weights or {})
-    gradient = Session(onnx.ModelProto.FromString(back.model)).run(back.feeds(value, residual), [GRADIENT])[GRADIENT]
+    gradient = Session(onnx.ModelProto.FromString(back.model)).run(
+        back.feeds({back.output: value}, residual), [GRADIENT]
+    )[GRADIENT]
     assert gradient.shape == value.shape
     change = generator.standard_normal(value.shape).astype(np.float32) * 1e-4
     there = float(np.sum((forward(value + change) - forward(value - change)) / 2 * residual))
@@ -152,7 +154,7 @@ def test_the_gradient_of_some_channels_is_that_of_a_residual_which_is_zero_in_th
 
     def sent(back, output, given):
         model = Session(onnx.ModelProto.FromString(back.model))
-        return model.run(back.feeds(output, given), [GRADIENT])[GRADIENT]
+        return model.run(back.feeds({back.output: output}, given), [GRADIENT])[GRADIENT]
 
     whole = sent(adjoint(network, way, {}), value, residual)
     narrow = adjoint(network, way, {}, outputs, channels)

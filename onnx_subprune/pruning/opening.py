@@ -1,0 +1,51 @@
+"""The first steps of every verb that is given data: the data are opened, and the model is traced at their sizes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from onnx_subprune.calibration.data.constants import Constant, constant_values
+from onnx_subprune.calibration.data.samples import Calibration, Reading, chunk_size, open_data
+from onnx_subprune.calibration.data.sources import Source
+from onnx_subprune.graph.channels import ChannelGraph
+from onnx_subprune.graph.network import Network, ports
+from onnx_subprune.graph.rules import RULES
+from onnx_subprune.graph.rules.vocabulary import Rule
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.runtime.session import Runnable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Opened:
+    """Calibration data, the rest where some are left, and the graph at their sizes."""
+
+    calibration: Calibration
+    rest: Calibration | None
+    graph: ChannelGraph
+
+
+def reading_of(network: Network, constants: Mapping[str, Constant], samples: int | None = None) -> Reading:
+    """Return how the data of `network` are read."""
+    values = constant_values(constants, ports(network))
+    return Reading(samples=samples, constants=values, model=Runnable(network.proto, network.folder))
+
+
+def opened(
+    network: Network,
+    data: Source,
+    *,
+    samples: int | None = None,
+    constants: Mapping[str, Constant],
+    rules: Mapping[str, Rule] = RULES,
+    rows: bool = True,
+) -> Opened:
+    """Open the data and trace `network` at their sizes; see `trace`. Raises DataError and ModelError."""
+    calibration, rest = open_data(data, ports(network), reading=reading_of(network, constants, samples))
+    graph = trace(network, rules=rules, example=calibration.example(), rows=rows)
+    if calibration.example().samples > graph.observation.batch:  # it runs on one sample at a time, whatever it declares
+        calibration, rest = one_by_one(calibration), None if rest is None else one_by_one(rest)
+    return Opened(calibration=calibration, rest=rest, graph=graph)
+
+
+def one_by_one(data: Calibration) -> Calibration:
+    """Return `data` for a model that runs on one sample at a time."""
+    return replace(data, fixed=1, chunk=chunk_size(data.samples, 1))

@@ -1,0 +1,152 @@
+"""What a script, a reader or a folder of test sets has is fed as it is; numbers change their type where that changes none of them."""
+
+import numpy as np
+import pytest
+from onnx import numpy_helper
+
+from onnx_subprune.calibration.data.constants import constants_named
+from onnx_subprune.calibration.data.samples import Reading, open_data
+from onnx_subprune.errors import DataError, DataNote, OptionError
+from onnx_subprune.runtime.session import Port, Runnable
+from tests.networks.net import Net
+
+FLOAT, INT = np.dtype(np.float32), np.dtype(np.int64)
+RANDOM = np.random.default_rng(0)
+X = RANDOM.integers(-9, 9, (8, 3)).astype(FLOAT)
+PORT = Port("x", ("N", 3), FLOAT)
+STATES = (PORT, Port("h", (2, "N", 4), FLOAT), Port("rate", (), INT))
+RUNS = [
+    {"x": RANDOM.random((4, 3), FLOAT), "h": RANDOM.random((2, 4, 4), FLOAT), "rate": np.array(number)}
+    for number in range(3)
+]
+
+
+class Reader:
+    def __init__(self):
+        self.feeds = iter(RUNS)
+
+    def get_next(self):
+        return next(self.feeds, None)
+
+
+def test_sets(folder):
+    for number, run in enumerate(RUNS):
+        (folder / f"test_data_set_{number}").mkdir()
+        for index, port in enumerate(STATES):
+            path = folder / f"test_data_set_{number}" / f"input_{index}.pb"
+            path.write_bytes(numpy_helper.from_array(run[port.name]).SerializeToString())
+    return folder
+
+
+test_sets.__test__ = False
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda _: RUNS,
+        lambda _: iter(RUNS),
+        lambda _: lambda: iter(RUNS),
+        lambda _: [tuple(run[port.name] for port in STATES) for run in RUNS],
+        lambda _: Reader(),
+        test_sets,
+    ],
+    ids=["list", "generator", "factory", "tuples", "reader", "test sets"],
+)
+def test_each_run_is_fed_as_it_is(tmp_path, make):
+    data, _ = open_data(make(tmp_path), STATES)
+    assert (data.samples, data.chunk_count) == (3, 3)
+    for wanted, have in zip(RUNS, data.chunks(), strict=True):
+        assert set(have) == set(wanted)
+        for name, array in wanted.items():
+            assert have[name].shape == array.shape
+            assert np.array_equal(have[name], array)
+    first, rest = data.take(2), data.rest(2)
+    assert [part.samples for part in (first, rest)] == [2, 1]
+    assert np.array_equal(next(rest.chunks())["h"], RUNS[2]["h"])
+
+
+def test_runs_must_be_of_one_size_and_fit_the_model():
+    with pytest.raises(DataError, match=r"item 1.*'x' has shape \(2, 3\), but \(4, 3\) before"):
+        open_data([RUNS[0], {**RUNS[1], "x": X[:2]}], STATES)
+    with pytest.raises(DataError, match=r"'h' has shape \(3, 4, 4\), the model wants \(2, N, 4\)"):
+        open_data([{**RUNS[0], "h": np.ones((3, 4, 4), FLOAT)}], STATES)
+    with pytest.raises(DataError, match="in run 1"):
+        open_data([RUNS[0], {**RUNS[1], "x": np.full((4, 3), np.nan, FLOAT)}], STATES)
+
+
+def recurrent():
+    """Time on the first axis."""
+    net = Net(seed=1)
+    x = net.input(["T", 1, 3])
+    y, *_ = net.add("LSTM", x, net.weight(1, 8, 3), net.weight(1, 8, 2), outputs=3, hidden_size=2)
+    net.output(net("Squeeze", y, net.constant(np.array([1]))))
+    return net.model()
+
+
+def rowwise():
+    net = Net(seed=1)
+    x = net.input(["T", 1, 3])
+    net.output(net("MatMul", x, net.weight(3, 2)))
+    return net.model()
+
+
+@pytest.mark.parametrize("feeds", [2, 1])
+@pytest.mark.parametrize(("model", "apart"), [(recurrent(), True), (rowwise(), False)], ids=["recurrent", "by rows"])
+def test_runs_are_joined_where_the_model_treats_what_is_in_them_one_by_one(model, apart, feeds):
+    runs = [{"x": RANDOM.random((6, 1, 3), FLOAT)} for _ in range(feeds)]
+    port = Port("x", ("T", 1, 3), FLOAT)
+    data, _ = open_data(runs, [port], reading=Reading(model=Runnable(model)))
+    assert data.runs == apart
+    assert data.samples == (feeds if apart else 6 * feeds)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [X.astype(np.float64), np.abs(X).astype(np.uint8), X.astype(">f4"), X.astype(np.int64), X > 0],
+    ids=lambda array: str(array.dtype),
+)
+def test_other_types_are_converted_where_no_number_changes(array):
+    with pytest.warns(DataNote, match=r"'x' is converted from .* to float32"):
+        data, _ = open_data(array, [PORT])
+    assert data.arrays["x"].dtype == FLOAT
+    assert data.arrays["x"].dtype.isnative
+    assert np.array_equal(data.arrays["x"], array)
+
+
+def test_an_archive_without_names_will_do_for_one_input(tmp_path):
+    np.savez(tmp_path / "x.npz", X)
+    assert np.array_equal(open_data(tmp_path / "x.npz", [PORT])[0].arrays["x"], X)
+
+
+def test_a_constant_is_fed_to_every_run(tmp_path):
+    np.save(tmp_path / "h.npy", RUNS[0]["h"])
+    constants = constants_named([f"h={tmp_path / 'h.npy'}", "rate=16000"])
+    reading = Reading(constants=constants)
+    data, _ = open_data({"x": X}, STATES, reading=reading)
+    assert data.samples == 8
+    for chunk in data.chunks():
+        assert np.array_equal(chunk["h"], RUNS[0]["h"])
+        assert chunk["rate"].shape == ()
+        assert chunk["rate"].dtype == INT
+    assert (
+        data.sha256() != open_data({"x": X}, STATES, reading=Reading(constants={**constants, "rate": 8000}))[0].sha256()
+    )
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        (["rate"], "NAME=VALUE"),
+        (["rate=fast"], "no number"),
+        (["rate=1", "rate=2"], "once"),
+        (["speed=1"], "no such input"),
+        (["rate=0.5"], "is float64, the model wants int64"),
+        (["h=1"], "open sizes"),
+        (["rate=1", "rate2=[1,[2]]"], "no number"),
+        (["h=nowhere.npy"], "no such file"),
+    ],
+)
+def test_constants_that_make_no_sense_are_told(texts, says):
+    with pytest.raises((OptionError, DataError), match=says):
+        open_data({"x": X}, STATES, reading=Reading(constants=constants_named(texts)))
