@@ -4,7 +4,7 @@ The first run is on the data, where there are any: then sizes are theirs. The se
 takes it, other free dimensions: an axis whose size differs is *varying*, and so is an element of a shape-like value that differs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
@@ -34,6 +34,7 @@ class Observation:
     rows: how many rows a sample has on the first axis of tensors that hold samples one after another there; 0 for those that are the same
     however many samples there are; see `rows`. Empty where nobody asked, and where the model does not take two samples, or one.
     invented: inputs whose open sizes were made up, with their declared shapes.
+    judged: the outputs that are floating-point numbers; where there are none, the nearest such tensors that the outputs are computed from.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -45,6 +46,7 @@ class Observation:
     example: Example
     rows: Mapping[str, int] = field(default_factory=dict)
     invented: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
+    judged: tuple[str, ...] = ()
 
     def positions(self, tensor: str, channels: int) -> int:
         """Return how many places a sample has in a tensor beside its axis of channels, wherever the samples are."""
@@ -87,6 +89,7 @@ def observe(
         example=used,
         rows=_rows(network, used, first, observer) if rows else {},
         invented=invented(network, constants) if example is None else {},
+        judged=_judged(network, first),
     )
 
 
@@ -130,6 +133,30 @@ def _second_run(
     raise ModelError("the model does not run twice on inputs like these: its result depends on more than their shapes")
 
 
+def _judged(network: Network, seen: Mapping[str, runtime.Observed]) -> tuple[str, ...]:
+    """See `Observation`; class ids tell little of how much the scores that they are chosen by have changed."""
+
+    def floating(name: str) -> bool:
+        return name in seen and seen[name].dtype.kind == "f"
+
+    outputs = [name for name in network.outputs if name not in network.constants]
+    if any(map(floating, outputs)):
+        return tuple(outputs)
+    found, waiting = dict[str, None](), list(outputs)
+    passed = set(waiting)
+    while waiting:
+        place = network.producer.get(waiting.pop(0))
+        if place is None or key_of(network.nodes[place]) in ("Shape", "Size"):
+            continue
+        for name in network.reads[place]:
+            if floating(name) and name not in network.constants:
+                found[name] = None
+            elif name not in passed:
+                passed.add(name)
+                waiting.append(name)
+    return tuple(found) or tuple(outputs)
+
+
 def _rows(
     network: Network, example: Example, two: Mapping[str, runtime.Observed], observer: runtime.Observer
 ) -> Mapping[str, int]:
@@ -142,3 +169,8 @@ def _rows(
     except SubpruneError:
         return {}
     return rows_of(network, example.feeds, first.feeds, (two, one))
+
+
+def made_before(network: Network, names: Sequence[str], position: int) -> list[str]:
+    """Return those of the tensors that nodes before `position` make, or that are inputs."""
+    return [name for name in names if network.producer.get(name, -1) < position]

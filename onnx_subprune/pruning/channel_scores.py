@@ -14,6 +14,7 @@ from onnx_subprune.allocation import Room, proportional
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.evaluation.divergence import divergence
 from onnx_subprune.graph.channels import ChannelGroup, Use
+from onnx_subprune.graph.observation import made_before
 from onnx_subprune.graph.surgery.masking import scaled_rows
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Store
@@ -31,7 +32,7 @@ def scored(task: Task, rooms: Sequence[Room], fraction: float) -> Task:
 def probed(task: Task, selector: ProbingSelector, sizes: Mapping[str, int]) -> dict[str, Float64]:
     """Return the scores of the channels of every group that `sizes` names, with the most channels that it may keep."""
     network = task.network
-    outputs = [name for name in network.outputs if name not in network.constants]
+    outputs = task.graph.observation.judged
     groups = sorted(
         (group for group in task.graph.groups if group.name in sizes), key=lambda group: _first(task, group)
     )
@@ -40,7 +41,7 @@ def probed(task: Task, selector: ProbingSelector, sizes: Mapping[str, int]) -> d
         stream = Stream(network, task.data.about(selector.samples), store, task.running)
         reference = list(stream.read(outputs))
         for done, group in enumerate(groups):
-            stream.advance(_first(task, group))
+            stream.advance(_first(task, group), made_before(network, outputs, _first(task, group)))
             probe = Gates(task, group, stream, outputs, reference)
             scores[group.name] = selector.scores(probe, group.cells, sizes[group.name])
             task.watch("probing", done + 1, len(groups))

@@ -21,6 +21,7 @@ from onnx_subprune.evaluation.divergence import displacement
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Use
 from onnx_subprune.graph.contractions.bias import bias_of
 from onnx_subprune.graph.contractions.contraction import kernel_of
+from onnx_subprune.graph.observation import made_before
 from onnx_subprune.graph.surgery.surgery import Plan
 from onnx_subprune.reconstruction.columns import columns_of, problem_of
 from onnx_subprune.reconstruction.crossfit import crossfit, strength_of
@@ -204,14 +205,15 @@ class _Reader:
 def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, GroupSensitivity]:
     network = task.network
     few = task.data.about(SAMPLES)
-    outputs = [name for name in network.outputs if name not in network.constants]
+    outputs = list(task.graph.observation.judged)
     stream = Stream(network, few, store, task.running)
     visible = Visible(few, task.running.mask)
     reference = visible.outputs([*stream.read(outputs)])
     found: dict[str, GroupSensitivity] = {}
     ordered = sorted(trials, key=lambda trial: min(network.position[c.node] for c in trial.group.consumers))
     for done, trial in enumerate(ordered):
-        stream.advance(min(network.position[consumer.node] for consumer in trial.group.consumers))
+        place = min(network.position[consumer.node] for consumer in trial.group.consumers)
+        stream.advance(place, made_before(network, outputs, place))
         run = stream.opened(outputs, list(trial.values[0][0]))
         runs = alongside(run, _fed(trial, stream.chunks), stream.side_by_side(stream.chunks))
         errors = [displacement(reference, visible.outputs([next(runs) for _ in reference])) for _ in trial.values]

@@ -112,6 +112,8 @@ class Session:
         fails, or if an output is bfloat16 or has 4 bits, which onnxruntime cannot hand to NumPy.
         """
         names = list(outputs) if outputs is not None else [port.name for port in self.outputs]
+        if not names:  # onnxruntime takes none for all
+            return {}
         with _running():
             return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
 

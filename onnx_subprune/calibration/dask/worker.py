@@ -47,6 +47,7 @@ class Open:
     data: Shipment
     batch_size: int
     rows: Mapping[str, int]
+    mask: str | None
     threads: int
     memory: int
     first: int
@@ -192,7 +193,13 @@ class _State:
         return Streams(
             network,
             command.data.open(),
-            Running(batch_size=command.batch_size, threads=command.threads, session=self._session, rows=command.rows),
+            Running(
+                batch_size=command.batch_size,
+                threads=command.threads,
+                session=self._session,
+                rows=command.rows,
+                mask=command.mask,
+            ),
             command.memory,
             original=original,
             first=command.first,

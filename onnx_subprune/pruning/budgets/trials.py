@@ -81,7 +81,7 @@ def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Ma
 def _loss(task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Callable[[Mapping[str, int]], float]:
     """The displacement of the outputs on samples that the walk has not seen."""
     network = task.network
-    outputs = [name for name in network.outputs if name not in network.constants]
+    outputs = list(task.graph.observation.judged)
     refit = None if task.refit is None else replace(task.refit, joint=min(task.refit.joint, 1))
     executor = LOCAL if trials.cheap else task.executor
     trial = replace(task.drafted(), data=trials.fitted, refit=refit, executor=executor)

@@ -1,0 +1,55 @@
+"""Models whose outputs are integers or truth values: widths follow from the scores that these are made from."""
+
+import numpy as np
+import pytest
+
+from onnx_subprune.allocation import Macs
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.prune import prune, sensitivity
+from onnx_subprune.pruning.resources import Resources
+from onnx_subprune.runtime.session import Session
+from tests.networks.net import BOOL, FLOAT, INT64, Net
+
+X = np.random.default_rng(0).standard_normal((32, 3, 6, 6)).astype(np.float32)
+CHEAP = Resources(threads=1, trials=0)
+
+
+def network(*ends, early=False):
+    """Two convolutions, of whose channels half are dead, and then class ids, or whether a score is high."""
+    net = Net(seed=2)
+    x = net.input(["n", 3, 6, 6])
+    first = net.relu(net.conv(x, 16, 3, w=net.weight(16, 3, 3, 3, name="w"), b=net.weight(16, name="b")))
+    for name in ("w", "b"):
+        net.weights[name][::2] = 0
+    if early:
+        net.output(net("ArgMax", net.conv(first, 4), axis=1), kind=INT64)
+    scores = net.conv(net.relu(net.conv(first, 8, 3)), 4)
+    for end in ends:
+        made = net("ArgMax", scores, axis=1) if end == INT64 else net("Greater", scores, net.constant(np.float32(0.1)))
+        net.output(made, kind=end)
+    return net.model()
+
+
+@pytest.mark.parametrize("ends", [(INT64,), (BOOL,), (INT64, BOOL)], ids=str)
+def test_a_model_without_floating_point_outputs_is_pruned(ends):
+    model = network(*ends)
+    small = prune(model, X, budget=Macs(0.6), round_to=1, resources=CHEAP).model
+    wanted, have = (Session(item, threads=1).run({"x": X}) for item in (model, small))
+    assert min(np.mean(wanted[name] == have[name]) for name in wanted) > 0.9
+
+
+def test_its_sensitivities_are_those_of_the_scores():
+    scores = network(INT64)
+    del scores.graph.output[:]
+    scores.graph.output.add(name=scores.graph.node[-1].input[0]).type.tensor_type.elem_type = FLOAT
+    del scores.graph.node[-1]
+    found = [sensitivity(item, X, resources=CHEAP) for item in (network(INT64), scores)]
+    for one, other in zip(*found, strict=True):
+        assert one.output.errors == pytest.approx(other.output.errors, rel=1e-3, abs=1e-12)
+        assert max(one.output.errors) > 0.0
+
+
+def test_scores_that_come_early_are_held():
+    model = network(INT64, early=True)
+    assert len(trace(model).observation.judged) == 2
+    assert all(max(item.output.errors) > 0.0 for item in sensitivity(model, X, resources=CHEAP))
