@@ -122,8 +122,14 @@ class Session:
         return Path(self._session.end_profiling())
 
     def fill(self, feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-        """Write the outputs into arrays of the right shape and type, C-contiguous like the feeds: no copy is made. Raises as `run` does."""
+        """Write the outputs into arrays of the right shape and type, C-contiguous like the feeds: no copy is made. Raises as `run` does.
+
+        An output that is an input at once is copied here: onnxruntime leaves such an array as it was.
+        """
         binding = self._session.io_binding()
+        for name in outputs.keys() & feeds.keys():
+            outputs[name][...] = feeds[name]
+        outputs = {name: array for name, array in outputs.items() if name not in feeds}
         with _running():
             for name, array in feeds.items():
                 binding.bind_cpu_input(name, array)

@@ -21,6 +21,7 @@ from onnx_subprune.calibration.streaming.submodel import Changed, part_of, slot_
 from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.network import Network
+from onnx_subprune.runtime.session import Session
 from onnx_subprune.runtime.spill import Held, Store
 from onnx_subprune.runtime.threads import alongside
 
@@ -235,23 +236,32 @@ class _Runner:
     """A session for the part of the model between what is held of a chunk, and of others that hold the same, and some tensors."""
 
     def __init__(self, stream: Stream, names: Sequence[str], opened: Sequence[Use], chunk: int, side: int) -> None:
-        self._stream, self._names = stream, names
+        self._stream = stream
         there = stream._held[chunk]
-        chosen, needed = stream._network.ancestors(names, list(there))
+        self._there = [name for name in names if name in there]  # nothing computes these: the session has no say in them
+        self._names = [name for name in names if name not in there]
+        chosen, needed = stream._network.ancestors(self._names, list(there))
         self._inputs = [name for name in there if name in needed]
         held = {name: there[name].get() for name in self._inputs}
         kinds = {use: stream.element_type(use) for use in opened}
         changed = Changed(constants=stream._overrides, inputs=kinds)
-        model = part_of(stream._network, chosen, held, names, changed)
-        self._session = stream._running.open(model, side, stream._network.folder)
+        model = part_of(stream._network, chosen, held, self._names, changed)
+        self._session = stream._running.open(model, side, stream._network.folder) if self._names else None
 
     def __call__(self, chunk: int, values: Mapping[Use, Array] | None = None) -> Mapping[str, Array]:
         """Return the tensors for one chunk; `values` are those of the opened uses."""
-        feeds = {name: self._stream._held[chunk][name].get() for name in self._inputs}
+        held = self._stream._held[chunk]
+        found = {name: held[name].get() for name in self._there}
+        if self._session is None:
+            return found
+        feeds = {name: held[name].get() for name in self._inputs}
         fixed = {slot_name(use): value for use, value in (values or {}).items()}
-        return self._in_pieces(feeds, fixed) or self._session.run({**feeds, **fixed}, self._names)
+        made = self._in_pieces(self._session, feeds, fixed) or self._session.run({**feeds, **fixed}, self._names)
+        return {**found, **made}
 
-    def _in_pieces(self, feeds: Mapping[str, Array], fixed: Mapping[str, Array]) -> Mapping[str, Array] | None:
+    def _in_pieces(
+        self, session: Session, feeds: Mapping[str, Array], fixed: Mapping[str, Array]
+    ) -> Mapping[str, Array] | None:
         """Run few samples at a time, where everything that goes in and comes out has its samples one after another; None elsewhere."""
         known = self._stream._running.rows
         rows = {name: known.get(name, -1) for name in feeds}
@@ -273,7 +283,7 @@ class _Runner:
                 for name, array in feeds.items()
             }
 
-        first = self._session.run({**part(0), **fixed}, self._names)
+        first = session.run({**part(0), **fixed}, self._names)
         if any(array.shape[:1] != (size * made[name],) or array.dtype not in PLAIN for name, array in first.items()):
             return None
         whole = {name: np.empty((samples * made[name], *array.shape[1:]), array.dtype) for name, array in first.items()}
@@ -283,7 +293,7 @@ class _Runner:
         for start in range(size, samples, size):
             into = {name: array[start * made[name] : (start + size) * made[name]] for name, array in whole.items()}
             try:
-                self._session.fill({**part(start), **fixed}, into)
+                session.fill({**part(start), **fixed}, into)
             except ModelError:  # there is something else on the first axis of an output
                 return None
         return whole
