@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.moments.halves import Halves
-from onnx_subprune.calibration.streaming.executor import Executor, Local
+from onnx_subprune.calibration.streaming.executor import Executor, Local, active
 from onnx_subprune.calibration.streaming.request import Ask
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.graph.channels import Contraction
@@ -37,4 +37,5 @@ def survey(
             kernel, weights = kernel_of(network, contraction)
             positions = times * running.positions_of(data.samples, weights.shape[1]) if times else None
             ask = Ask(weight=contraction.weight, kernel=kernel, input=contraction.input.tensor, positions=positions)
-            yield contraction, Halves.of([half.moments().with_target(weights) for half in run.collect(ask)])
+            parts = [half.moments().with_target(weights) for half in run.collect(ask)]
+            yield contraction, Halves.of(active(run, ask, parts))

@@ -21,7 +21,7 @@ class Fit:
 
     weights: (g, p, m), zero where columns are dead. bias: (g, m) or None where it is not free. The errors are relative to the energy
     of the target; plain_error is that of the old weights, sliced; refitted is False where those were kept.
-    strengths: of the ridge, one a convolution group.
+    strengths: of the ridge, one a convolution group. exact: nothing is lost with the old weights, so there is nothing to refit.
     """
 
     weights: Weights
@@ -31,6 +31,7 @@ class Fit:
     plain_error: float
     refitted: bool
     strengths: tuple[float, ...] = ()
+    exact: bool = False
 
 
 class Known:
@@ -93,8 +94,8 @@ def fit(
         weights=weights,
         bias=means(total, weights) if free_bias else None,
         fitted_error=max(0.0, known.whole.error(weights, known.threads)),
-        heldout_error=float(held if refitted else plain),
-        plain_error=float(plain),
+        heldout_error=max(0.0, float(held if refitted else plain)),
+        plain_error=max(0.0, float(plain)),
         refitted=refitted,
         strengths=tuple(part[3] for part in parts),
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.graph.channels import ChannelGraph, Contraction, Use
-from onnx_subprune.graph.contractions.bias import Bias, bias_of
+from onnx_subprune.graph.contractions.bias import Addend, Bias, addend_of, bias_of
 from onnx_subprune.graph.contractions.contraction import Kernel, kernel_of
 from onnx_subprune.graph.network import Network
 from onnx_subprune.reconstruction.columns import dropped_channels
@@ -21,7 +21,7 @@ class Layer:
     """See the module.
 
     weights: (g, p, m), of the original. outputs: those of the m that are not dropped, sorted; None for all, and where that saves nothing.
-    bias: None where there is no place for one.
+    bias: None where there is no place for one. addend: what it adds besides that, which stays.
     """
 
     contraction: Contraction
@@ -29,6 +29,7 @@ class Layer:
     weights: Weights
     outputs: Int64 | None
     bias: Bias | None
+    addend: Addend | None = None
 
     @property
     def node(self) -> str:
@@ -66,4 +67,5 @@ def layer_of(network: Network, graph: ChannelGraph, contraction: Contraction, ch
         gone = dropped_channels(graph, choices, contraction.columns)
         outputs = np.setdiff1d(np.arange(weights.shape[2]), gone) if gone.size else None
     bias = bias_of(network, contraction, kernel, channels)
-    return Layer(contraction=contraction, kernel=kernel, weights=weights, outputs=outputs, bias=bias)
+    addend = addend_of(network, contraction, kernel, bias)
+    return Layer(contraction=contraction, kernel=kernel, weights=weights, outputs=outputs, bias=bias, addend=addend)

@@ -14,13 +14,14 @@ from onnx_subprune._typing import Mask
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.limits import oversized
 from onnx_subprune.calibration.moments.regression import Regression
-from onnx_subprune.calibration.streaming.executor import Lockstep
+from onnx_subprune.calibration.streaming.executor import Lockstep, active
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Contraction, Use
 from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.reconstruction.columns import alive_columns, problem_of
-from onnx_subprune.reconstruction.fit import Known, fit, living, plain, spread
+from onnx_subprune.reconstruction.fit import Fit, Known, fit, living, plain, spread
 from onnx_subprune.reconstruction.layer import Layer
+from onnx_subprune.reconstruction.losses import Losses
 from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.reconstruction.refinement import Refitting
 from onnx_subprune.reconstruction.requests import aimed, every_of, input_of
@@ -61,7 +62,7 @@ class Walk:
         )
         refit = self._task.refit
         everywhere = refit is not None and refit.everywhere and isinstance(self._task.formulation, Asymmetric)
-        behind = everywhere and bool(self._state.weights) and self._behind(contraction)
+        behind = everywhere and bool(self._state.changed) and self._behind(contraction)
         return loses or (behind and not self._oversized(contraction))
 
     def _oversized(self, contraction: Contraction) -> bool:
@@ -69,7 +70,7 @@ class Walk:
 
     def _behind(self, contraction: Contraction) -> bool:
         chosen, _ = self._task.network.ancestors([contraction.input.tensor], ())
-        changed = {self._task.network.position[use.node] for use in self._state.weights}
+        changed = {self._task.network.position[node] for node in self._state.changed}
         return not changed.isdisjoint(chosen)
 
     def _step(self, place: int, contraction: Contraction) -> None:
@@ -77,12 +78,14 @@ class Walk:
         start = clock()
         layer = state.layer(contraction)
         self._models.advance(state.pairing.anchor(contraction), [contraction.input.tensor])
-        aim = self._aim(place)
+        aim = self._aim(place, layer)
         alive = state.alive(layer)
         halves = self._moments(layer, aim, place, alive)
         calibrated = clock()
         about = None
         if self._chooses(contraction) or task.refit is None:
+            if aim is not None and self._chooses(contraction):
+                halves = active(self._models, aimed(task, layer, aim, alive), halves)
             if layer.kernel.groups == 1:
                 halves = [spread(half, alive) for half in halves]
             both = Halves.of(halves)
@@ -96,12 +99,10 @@ class Walk:
             found = plain(about, layer.prior, alive)
         else:
             about = None
-            if layer.kernel.groups == 1:
-                halves = [living(half, alive) for half in halves]
-            found = fit(halves, layer.prior, alive, free_bias=layer.bias is not None, known=known)
+            found = self._fitted(layer, aim, halves, alive, known)
         state.take(layer, found)
         del halves  # their grams take room that more fits need
-        settled = Refitting(state, layer, aim).settled(found, known)
+        settled = found if found.exact else Refitting(state, layer, aim).settled(found, known)
         self._refits[contraction.weight] = Refitted(
             node=contraction.node,
             fitted_error=found.fitted_error,
@@ -117,18 +118,30 @@ class Walk:
         ):
             self._seconds[name] += seconds
 
-    def _aim(self, place: int) -> Aim:
-        """What the contraction at this place of the order should put out."""
-        task, order = self._task, self._state.order
-        contraction, later = order[place], order[place + 1 :]
-        rank = len(task.graph.observation.shapes[contraction.output.tensor])
-        residual = task.refit is not None and task.refit.residual
-        return aim_of(task.network, contraction, later, rank, residual=residual)
+    def _fitted(self, layer: Layer, aim: Aim | None, halves: list[Regression], alive: Mask, known: Known) -> Fit:
+        """Return new weights, or the old ones, sliced, where these lose nothing or less."""
+        losses = Losses(self._state, layer, aim, alive)
+        sliced = losses.sliced(halves)
+        if sliced is not None and sliced.exact:
+            return sliced
+        if layer.kernel.groups == 1:
+            halves[:] = [living(half, alive) for half in halves]
+        found = fit(halves, layer.prior, alive, free_bias=layer.bias is not None, known=known)
+        return found if sliced is None else losses.better(found, sliced)
 
-    def _moments(self, layer: Layer, aim: Aim, place: int, alive: Mask) -> list[Regression]:
+    def _aim(self, place: int, layer: Layer) -> Aim | None:
+        """What the contraction at this place of the order should put out; None where that is what the old weights make of its input."""
+        task, order = self._task, self._state.order
+        if not isinstance(task.formulation, Asymmetric):
+            return None
+        residual = task.refit is not None and task.refit.residual
+        later, observation = order[place + 1 :], task.graph.observation
+        return aim_of(task.network, order[place], later, observation, residual=residual, addend=layer.addend)
+
+    def _moments(self, layer: Layer, aim: Aim | None, place: int, alive: Mask) -> list[Regression]:
         """Moments of the even and of the odd chunks; of the columns `alive` alone, where there is one convolution group."""
-        network, weights, order = self._task.network, layer.weights, self._state.order
-        if not isinstance(self._task.formulation, Asymmetric):
+        network, weights, order = self._task.network, layer.prior, self._state.order
+        if aim is None:
             inside = (
                 layer.bias.inside((weights.shape[0], weights.shape[2]))
                 if layer.bias is not None
@@ -181,7 +194,8 @@ class Walk:
         kernel, weights = kernel_of(self._task.network, contraction)
         asymmetric = isinstance(self._task.formulation, Asymmetric)
         every = every_of(self._task, contraction, weights.shape[1]) if asymmetric else 1
-        sums = self._models.collect(input_of(contraction, kernel, every))
-        halves = Halves.of([half.moments().with_target(weights) for half in sums])
+        ask = input_of(contraction, kernel, every)
+        parts = [half.moments().with_target(weights) for half in self._models.collect(ask)]
+        halves = Halves.of(active(self._models, ask, parts))
         alive = alive_columns(self._task.graph, self._state.choices, contraction, kernel, weights)
         return problem_of(consumer, kernel, halves.whole.centered(), weights, alive, halves.shrinkage)

@@ -22,6 +22,8 @@ class State:
         self.task, self.models = task, models
         self.choices = dict(task.choices)
         self.weights = Shelf[Use](task.memory // 8)
+        self.changed: set[str] = set()
+        """Labels of contractions that put out something else than the original's."""
         self.order = sorted(task.graph.contractions, key=lambda item: task.network.position[item.node])
         self.pairing = Pairing(task, self.order, self.weights)
 
@@ -48,6 +50,8 @@ class State:
 
     def take(self, layer: Layer, found: Fit) -> None:
         """Put new weights and bias into the pruned model."""
+        if not found.exact:
+            self.changed.add(layer.node)
         for use, value in layer.constants(found, self.task.network).items():
             self.weights[use] = value
             if not isinstance(self.task.formulation, Layerwise):

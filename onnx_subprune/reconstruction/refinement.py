@@ -11,16 +11,16 @@ from onnx_subprune.reconstruction.settings import Asymmetric
 
 
 class Refitting:
-    """The refits of one layer towards its aim, on inputs that no choice changes any more."""
+    """The refits of one layer towards its aim, on inputs that no choice changes any more. aim: None for none."""
 
-    def __init__(self, state: State, layer: Layer, aim: Aim) -> None:
+    def __init__(self, state: State, layer: Layer, aim: Aim | None) -> None:
         self._state, self._layer, self._aim = state, layer, aim
         self._alive, self._way = state.alive(layer), state.pairing.way(layer.contraction)
 
     def settled(self, found: Fit, known: Known) -> Fit:
         """Return the last fit after `found`, which was made with `known`; the pruned model has it."""
         state, rounds = self._state, self._rounds()
-        if self._way is not None and self._alive.any():
+        if self._way is not None and self._alive.any() and self._aim is not None:
             first = self._renewed(found, known, max(0, rounds - 1))
             found, known = self._refitted_jointly(self._way, first, known)
             rounds = min(rounds, 1) if found is first else 0  # the refits with the producer renew it too
@@ -31,12 +31,17 @@ class Refitting:
     def _rounds(self) -> int:
         """How often the target is to be renewed."""
         task = self._state.task
-        tells = self._aim.flat is not None and self._layer.bias is not None and isinstance(task.formulation, Asymmetric)
+        tells = (
+            self._aim is not None
+            and self._aim.flat is not None
+            and self._layer.bias is not None
+            and isinstance(task.formulation, Asymmetric)
+        )
         return task.refit.rounds if tells and task.refit is not None else 0
 
     def _renewed(self, found: Fit, known: Known, rounds: int) -> Fit:
         """Fit to targets that differ from what the layer now puts out only where the activation behind sees it."""
-        if not rounds:
+        if not rounds or self._aim is None:
             return found
         ask = aimed(self._state.task, self._layer, self._aim, self._alive, renew=True, with_gram=False)
         for _ in range(rounds):
@@ -46,8 +51,9 @@ class Refitting:
 
     def _refitted_jointly(self, way: Way, found: Fit, known: Known) -> tuple[Fit, Known]:
         """Refit the layer, fitted so far with `known`, together with the producer of its input; see `joint`."""
-        state, task, reader, alive = self._state, self._state.task, self._layer, self._alive
-        ask = aimed(task, reader, self._aim, alive, renew=self._aim.flat is not None)
+        state, task, reader, alive, aim = self._state, self._state.task, self._layer, self._alive, self._aim
+        assert aim is not None, "a residual is short of an aim"
+        ask = aimed(task, reader, aim, alive, renew=aim.flat is not None)
         producer = state.layer(way.producer)
         source = state.pairing.source(producer, state.alive(producer), ask)
         pruned = Pruned(

@@ -7,24 +7,38 @@ right (algorithms.md, section 5).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from onnx_subprune._typing import Float64
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.graph.channels import Contraction
-from onnx_subprune.graph.contractions.bias import normalization_scale
+from onnx_subprune.graph.contractions.bias import Addend, normalization_scale
 from onnx_subprune.graph.network import Network, attribute, key_of, only_reader
+from onnx_subprune.graph.observation import Observation
 
 TINY = 1e-6
 """A channel scaled down by more than this, relative to the largest, is left to aim at its own output."""
 
 
 def aim_of(
-    network: Network, contraction: Contraction, later: Sequence[Contraction], rank: int, *, residual: bool
-) -> Aim:
-    """Return the aim of `contraction`; whose output has `rank` axes; `later` are those that are not refitted yet."""
+    network: Network,
+    contraction: Contraction,
+    later: Sequence[Contraction],
+    observation: Observation,
+    *,
+    residual: bool,
+    addend: Addend | None = None,
+) -> Aim | None:
+    """Return the aim of `contraction`; `later` are those that are not refitted yet.
+
+    addend: what it adds besides a bias. None if that is not of the shape of the output, and no number: then there is nothing to aim at.
+    """
+    if addend is not None:
+        return _beside(network, contraction, observation, addend)
     tensor, axis = contraction.output.tensor, contraction.output.index
+    rank = len(observation.shapes[tensor])
     channels = _channels(network, contraction)
     scale, shift = np.ones(channels), np.zeros(channels)
     plain = Aim(tensor=tensor, scale=scale, shift=shift, other=None, flat=_flat(network, tensor))
@@ -47,6 +61,21 @@ def aim_of(
     if other == tensor or other in network.constants or waiting.intersection(behind):
         return own
     return Aim(tensor=node.output[0], scale=scale, shift=shift, other=other, flat=_flat(network, node.output[0]))
+
+
+def _beside(network: Network, contraction: Contraction, observation: Observation, addend: Addend) -> Aim | None:
+    """What a contraction that adds something of its own to its product should put out."""
+    tensor, channels = contraction.output.tensor, _channels(network, contraction)
+    aim = Aim(tensor=tensor, scale=np.ones(channels), shift=np.zeros(channels), other=None, flat=_flat(network, tensor))
+    if addend.tensor in network.constants:
+        value = network.array(addend.tensor)
+        if value.size == 1:
+            return replace(aim, shift=np.full(channels, addend.scale * float(value.astype(np.float64).item())))
+        same = value.shape == observation.shapes[tensor]
+    else:
+        runs = [shapes for shapes in (observation.shapes, observation.other_shapes) if tensor in shapes]
+        same = all(shapes.get(addend.tensor) == shapes[tensor] for shapes in runs)
+    return replace(aim, other=addend.tensor, share=addend.scale) if same else None
 
 
 def _channels(network: Network, contraction: Contraction) -> int:

@@ -11,7 +11,7 @@ from onnx_subprune.selection.linalg.lapack import cholesky, inverted
 from onnx_subprune.selection.linalg.lowrank import Gram, LowRank
 from onnx_subprune.selection.linalg.ridge import scales
 from onnx_subprune.selection.problem import Problem
-from onnx_subprune.selection.selector import Choice, level, mean_error, pick
+from onnx_subprune.selection.selector import Choice, level, mean_error, pick, presence_of
 
 CHUNK = 512
 """Rows that are mirrored at once."""
@@ -38,11 +38,11 @@ class Backward:
             crossed = inverse @ (cross * even[:, None])
             states.append(Elimination(inverse, crossed, problem.block, self.threads))
             shares.append(problem.weight / problem.energy if problem.energy > 0 else 0.0)
-        gone = np.zeros(problems[0].width, bool)
+        presence, gone = presence_of(problems), np.zeros(problems[0].width, bool)
         found = {len(gone): tuple(range(len(gone)))}
         for size in range(len(gone) - 1, min(sizes) - 1, -1):
             costs = sum(share * state.worths() for share, state in zip(shares, states, strict=True))
-            worst = pick(np.asarray(costs), level(cells, gone), largest=False)
+            worst = pick(np.asarray(costs), level(cells, gone), largest=False, presence=presence)
             gone[worst] = True
             for state in states:
                 state.eliminate(worst)

@@ -8,7 +8,7 @@ import numpy as np
 from onnx_subprune._typing import Int64
 from onnx_subprune.selection.linalg.elimination import Elimination
 from onnx_subprune.selection.problem import Problem
-from onnx_subprune.selection.selector import Choice, level, pick
+from onnx_subprune.selection.selector import Choice, level, pick, presence_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,12 @@ class Forward:
             states.append(Elimination(gram, cross, problem.block, self.threads))
             scales.append(problem.weight / total / problem.energy if problem.energy > 0 else 0.0)
             left.append(max(energy, 0.0) * scales[-1])
-        chosen = np.zeros(problems[0].width, bool)
+        presence, chosen = presence_of(problems), np.zeros(problems[0].width, bool)
         error = sum(left)
         found: dict[int, Choice] = {0: Choice((), error)}
         for size in range(1, max(sizes) + 1):
             gains = sum(scale * state.worths() for scale, state in zip(scales, states, strict=True))
-            best = pick(np.asarray(gains), level(cells, chosen), largest=True)
+            best = pick(np.asarray(gains), level(cells, chosen), largest=True, presence=presence)
             error = max(0.0, error - float(np.asarray(gains)[best]))
             chosen[best] = True
             for state in states:

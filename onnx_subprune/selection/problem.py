@@ -33,6 +33,8 @@ class Problem:
     columns: (w, b) int64, the columns of `gram` that each of the w channels owns; the rest are fixed.
     prior: (p, m) float64, float64 or float32, the current weights of the consumer (what no refit would use).
     weight: importance of this consumer beside the others of its group.
+    presence: (w,) float64, the energy that each channel brings to the target as it is, on the scale of `energy`: zero for those that are dead, and
+    for no others. It decides between channels whose gains are the same up to rounding. None: not known, for all alike.
     """
 
     gram: Gram
@@ -41,6 +43,7 @@ class Problem:
     columns: Int64
     prior: Weights
     weight: float = 1.0
+    presence: Float64 | None = None
 
     @property
     def width(self) -> int:

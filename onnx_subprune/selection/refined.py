@@ -13,7 +13,10 @@ from onnx_subprune.selection.forward import Forward
 from onnx_subprune.selection.linalg.elimination import Elimination
 from onnx_subprune.selection.linalg.ridge import pseudo_solve
 from onnx_subprune.selection.problem import Problem, Support
-from onnx_subprune.selection.selector import Choice, mean_error, pick
+from onnx_subprune.selection.selector import Choice, mean_error, pick, presence_of
+
+ROUNDED = 1e-12
+"""Errors that differ by less, as a share of the energy, are equal: what is chosen by rounding may be anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,10 @@ class Refined:
         if largest > (self.widest if most_stay else self.columns):
             return Forward(self.threads).path(problems, sizes, cells)
         forward, backward = self._both_ways(problems, sizes, cells)
-        best = [min(pair, key=lambda choice: choice.error) for pair in zip(forward, backward, strict=True)]
+        best = [
+            back if back.error < ahead.error * (1 - 1e-9) - ROUNDED else ahead
+            for ahead, back in zip(forward, backward, strict=True)
+        ]
         if max(len(problem.gram) for problem in problems) * len(problems) > self.columns:
             return tuple(best)
         return tuple(self._exchanged(problems, choice, cells) for choice in best)
@@ -56,7 +62,7 @@ class Refined:
         for _ in range(self.exchanges if len(choice.support) < problems[0].width else 0):
             swapped = _swap(problems, choice.support, cells)
             error = mean_error(problems, swapped)
-            if error >= choice.error * (1 - 1e-9):
+            if error >= choice.error * (1 - 1e-9) - ROUNDED:
                 break
             choice = Choice(swapped, error)
         return choice
@@ -69,12 +75,13 @@ def _swap(problems: Sequence[Problem], support: Support, cells: Int64) -> Suppor
     costs = np.zeros(len(inside))
     for problem in problems:
         costs += _scale(problem) * _costs(problem, support)
-    out = pick(costs, inside, largest=False)
+    presence = presence_of(problems)
+    out = pick(costs, inside, largest=False, presence=presence)
     inside[out] = False
     gains = np.zeros(len(inside))
     for problem in problems:
         gains += _scale(problem) * _gains(problem, inside)
-    inside[pick(gains, ~inside & (cells == cells[out]), largest=True)] = True
+    inside[pick(gains, ~inside & (cells == cells[out]), largest=True, presence=presence)] = True
     return tuple(np.flatnonzero(inside).tolist())
 
 

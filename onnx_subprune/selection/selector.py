@@ -40,6 +40,8 @@ def mean_error(problems: Sequence[Problem], support: Sequence[int]) -> float:
     return sum(problem.weight * problem.error(support) for problem in problems) / total
 
 
+EQUAL = 1e-6
+"""Presences that differ by less than this share of them are equal: they are sums of products in float32."""
 LARGE = 800
 """Columns above which the eigenvalues of a Gram are not computed."""
 
@@ -72,11 +74,28 @@ def ranked(problems: Sequence[Problem], scores: np.ndarray, sizes: Sequence[int]
     return tuple(choices)
 
 
-def pick(values: Float64, allowed: NDArray[np.bool_], *, largest: bool) -> int:
-    """Return the allowed index with the largest (smallest) value; values equal up to rounding go to the lowest index."""
+def presence_of(problems: Sequence[Problem]) -> Float64:
+    """Return the share of the consumers' energy that each channel brings as it is, (w,): zero for channels that are dead to all of them."""
+    total = np.zeros(problems[0].width)
+    for problem in problems:
+        if problem.presence is not None:
+            total += problem.presence * (problem.weight / problem.energy if problem.energy > 0.0 else problem.weight)
+    return total
+
+
+def pick(values: Float64, allowed: NDArray[np.bool_], *, largest: bool, presence: Float64 | None = None) -> int:
+    """Return the allowed index with the largest (smallest) value.
+
+    Values equal up to rounding go to the largest (smallest) `presence`, so that no dead channel is kept in place of a live one; then to the
+    lowest index.
+    """
     signed = np.where(allowed, values if largest else -values, -np.inf)
     best = float(signed.max())
-    return int(np.flatnonzero(signed >= best - 1e-10 * abs(best) - NOTHING)[0])
+    equal = np.flatnonzero(signed >= best - 1e-10 * abs(best) - NOTHING)
+    if presence is not None and len(equal) > 1:
+        there = presence[equal]
+        equal = equal[there >= there.max() * (1 - EQUAL) if largest else there <= there.min() * (1 + EQUAL)]
+    return int(equal[0])
 
 
 def level(cells: Int64, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -1,17 +1,24 @@
-"""The energy of a residual: what a contraction puts out short of its aim, squared and summed over samples and positions."""
+"""The energy of a residual: what a contraction puts out short of its aim, squared and summed over samples and positions.
+
+It is summed as it is, so that it is zero where nothing is lost: from moments it would be a difference of large numbers.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from onnx_subprune._typing import Array, Float64, Int64
+from onnx_subprune._typing import Array, Float32, Float64, Int64
 from onnx_subprune.calibration.moments.moments import Moments
+from onnx_subprune.calibration.moments.scale import scale_of
 from onnx_subprune.graph.contractions.contraction import Kernel
 from onnx_subprune.selection.linalg.summation import CompensatedSum
 
 
 class Energies:
-    """A sum over chunks, in the manner of `Collector`; its moments have nothing but the energy, of all channels together."""
+    """A sum over chunks, in the manner of `Collector`.
+
+    Its moments have nothing but the energy, (1, 2), of all channels together: that of the residual and, where it is given, that of the aim.
+    """
 
     def __init__(self, contraction: Kernel) -> None:
         self.contraction = contraction
@@ -24,9 +31,8 @@ class Energies:
     def products(
         self, residual: Array, target: Array | None = None, positions: Int64 | None = None, *, threads: int = 1
     ) -> Float64:
-        """Return the energy of a chunk's `residual`, which `take` adds; there is no target, and all positions count."""
-        rows = residual.astype(np.float32, copy=False).reshape(len(residual), -1)
-        return np.array([np.einsum("ij,ij->i", rows, rows).sum(dtype=np.float64)])
+        """Return the energies of a chunk's `residual` and of its aim, which `take` adds; all positions count."""
+        return np.array([_energy(residual), 0.0 if target is None else _energy(target)])
 
     def take(self, found: Float64, shape: Sequence[int]) -> None:
         """Add the energy of a chunk."""
@@ -41,7 +47,33 @@ class Energies:
         self._sum.merge(other._sum)
 
     def moments(self) -> Moments:
-        """Return the energy, (1, 1), zero if nothing was added; all else is empty."""
+        """Return the energies, (1, 2), zero if nothing was added; all else is empty."""
         none = np.zeros((1, 0, 0))
-        energy = np.zeros((1, 1)) if self._sum.hi is None else self._sum.total()[None]
+        energy = np.zeros((1, 2)) if self._sum.hi is None else self._sum.total()[None]
         return Moments(count=0.0, gram=none, cross=none, energy=energy, sum_input=none[0], sum_target=none[0])
+
+
+class Peaks(Energies):
+    """The largest square of every channel of the input, summed over chunks: the energy of its moments, (1, channels), zero for dead channels alone."""
+
+    def empty(self) -> "Peaks":
+        """Return another with nothing in it."""
+        return Peaks(self.contraction)
+
+    def products(
+        self, residual: Array, target: Array | None = None, positions: Int64 | None = None, *, threads: int = 1
+    ) -> Float64:
+        """Return the largest squares in the input of a chunk, which `take` adds; all positions count, and there is no target."""
+        axis = self.contraction.input_axis % residual.ndim
+        largest = np.abs(residual).max(axis=tuple(at for at in range(residual.ndim) if at != axis), initial=0.0)
+        return np.asarray(largest.astype(np.float64) ** 2)
+
+
+def _energy(values: Array) -> float:
+    rows = values.reshape(len(values), -1)
+    largest = float(np.max(np.abs(rows), initial=0.0))
+    if not 0.0 < largest < np.inf:
+        return largest**2
+    scale = scale_of(largest)
+    level: Float32 = (rows * np.asarray(scale, rows.dtype) if scale != 1.0 else rows).astype(np.float32, copy=False)
+    return float(np.einsum("ij,ij->i", level, level).sum(dtype=np.float64)) / scale**2

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.linalg
 
 from onnx_subprune._typing import Float64, Int64
+from onnx_subprune.calibration.moments.regression import presence_in
 from onnx_subprune.runtime.threads import alongside
 from onnx_subprune.selection import Normal, Problem
 from onnx_subprune.selection.linalg.ridge import Factored, Weights
@@ -29,6 +30,7 @@ class Moments:
     """Sums over samples, float64; g convolution groups, p columns and m targets each.
 
     count: number of rows n. gram: (g, p, p), (g, 0, 0) where it was not collected. cross: (g, p, m). energy: (g, m). sum_input: (g, p). sum_target: (g, m).
+    about_zero: (g, p), the energies of the columns where the gram has others: about the means, or of some of the rows. None: those of the gram.
     """
 
     count: float
@@ -37,10 +39,19 @@ class Moments:
     energy: Float64
     sum_input: Float64
     sum_target: Float64
+    about_zero: Float64 | None = None
 
     def __add__(self, other: "Moments") -> "Moments":
         """Return the moments of the union of disjoint data."""
-        return Moments(**{item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(self)})
+        names = [item.name for item in fields(self) if item.name != "about_zero"]
+        known = self.about_zero is not None or other.about_zero is not None
+        squares = self.squares + other.squares if known else None
+        return Moments(**{name: getattr(self, name) + getattr(other, name) for name in names}, about_zero=squares)
+
+    @property
+    def squares(self) -> Float64:
+        """Energies of the columns about zero, (g, p): those of channels that are dead are zero, and no others."""
+        return energies(self.gram) if self.about_zero is None else self.about_zero
 
     @property
     def columns(self) -> int:
@@ -50,14 +61,24 @@ class Moments:
     def on(self, columns: Int64) -> "Moments":
         """Return the moments of these columns alone; one convolution group."""
         gram = self.gram[0][np.ix_(columns, columns)][None] if self.gram.shape[1] else self.gram
-        return replace(self, gram=gram, cross=self.cross[:, columns], sum_input=self.sum_input[:, columns])
+        squares = None if self.about_zero is None else self.about_zero[:, columns]
+        cross, sums = self.cross[:, columns], self.sum_input[:, columns]
+        return replace(self, gram=gram, cross=cross, sum_input=sums, about_zero=squares)
 
     def spread(self, columns: Int64, p: int) -> "Moments":
         """Undo `on`: return the moments among `p` columns, of which all but `columns` are zero."""
         gram, cross, sums = np.zeros((1, p, p)), np.zeros((1, p, self.cross.shape[2])), np.zeros((1, p))
         gram[0][np.ix_(columns, columns)] = self.gram[0]
         cross[:, columns], sums[:, columns] = self.cross, self.sum_input
-        return replace(self, gram=gram, cross=cross, sum_input=sums)
+        squares = None
+        if self.about_zero is not None:
+            squares = np.zeros((1, p))
+            squares[:, columns] = self.about_zero
+        return replace(self, gram=gram, cross=cross, sum_input=sums, about_zero=squares)
+
+    def active(self, squares: Float64) -> "Moments":
+        """Return the same where columns without energy in these rows have the energies `squares`, (g, p), elsewhere in the data."""
+        return replace(self, about_zero=np.where(self.squares > 0.0, self.squares, squares))
 
     def centered(self) -> "Moments":
         """Return the moments about the column means: the regression with a free bias. Columns that are constant become zero."""
@@ -73,6 +94,7 @@ class Moments:
             energy=self.energy - self.sum_target**2 / self.count,
             sum_input=np.zeros_like(self.sum_input),
             sum_target=np.zeros_like(self.sum_target),
+            about_zero=self.squares,
         )
 
     def with_target(self, weights: Weights) -> "Moments":
@@ -85,6 +107,7 @@ class Moments:
             energy=np.einsum("gpm,gpm->gm", weights, cross),
             sum_input=self.sum_input,
             sum_target=self.sum_output(weights),
+            about_zero=self.about_zero,
         )
 
     def retargeted(self, renewed: "Moments") -> "Moments":
@@ -105,6 +128,7 @@ class Moments:
             energy=self.energy + 2 * offset * self.sum_target + self.count * offset**2,
             sum_input=self.sum_input,
             sum_target=self.sum_target + self.count * offset,
+            about_zero=self.about_zero,
         )
 
     def normal(self, group: int, left: Int64, factored: Factored | None = None) -> Normal:
@@ -148,6 +172,7 @@ class Moments:
     def problem(self, columns: Int64, weights: Weights, left: Int64, shrinkage: float = 0.0) -> Problem:
         """See `Regression`."""
         groups, p, m = weights.shape
+        presence = presence_in(self.squares, weights)[left[columns]].sum(axis=1)
         gram = self.gram[0] if groups == 1 else scipy.linalg.block_diag(*self.gram)
         cross, prior = self.cross.reshape(groups * p, m), weights.reshape(groups * p, m)
         if len(left) < groups * p:
@@ -160,4 +185,4 @@ class Moments:
             pulled = own[:, None] * prior
             energy = kept * energy + shrinkage * float(np.sum(pulled * prior))
             cross = kept * cross + shrinkage * pulled
-        return Problem(gram=gram, cross=cross, energy=energy, columns=columns, prior=prior)
+        return Problem(gram=gram, cross=cross, energy=energy, columns=columns, prior=prior, presence=presence)

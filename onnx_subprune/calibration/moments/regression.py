@@ -44,6 +44,13 @@ class Regression(Protocol):
         """The gram (g, p, p), where there is one."""
 
     @property
+    def squares(self) -> Float64:
+        """Energies of the columns about zero, (g, p): those of channels that are dead are zero, and no others."""
+
+    def active(self, squares: Float64) -> Self:
+        """Return the same where columns without energy in these rows have the energies `squares`, (g, p), elsewhere in the data."""
+
+    @property
     def energy(self) -> Float64:
         """Column sums of the squared target, (g, m)."""
 
@@ -105,6 +112,11 @@ class Sums(Protocol):
 
     def moments(self) -> Regression:
         """Return what was collected."""
+
+
+def presence_in(squares: Float64, weights: Weights) -> Float64:
+    """Return the energy that each column brings to the target through weights (g, p, m), counted over all groups, (g * p,); squares: (g, p)."""
+    return np.asarray((squares * np.einsum("gpm,gpm->gp", weights, weights, dtype=np.float64)).ravel())
 
 
 def check_finite(node: str, *arrays: Array) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnx_subprune._typing import Array, Float32, Float64, Int64
-from onnx_subprune.calibration.moments.regression import check_finite
+from onnx_subprune.calibration.moments.regression import check_finite, presence_in
 from onnx_subprune.calibration.moments.unfold import rows, unfold
 from onnx_subprune.graph.contractions.contraction import Kernel
 from onnx_subprune.selection import Problem
@@ -25,11 +25,15 @@ LEAST = 1e-4
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rows:
-    """n rows: input (n, p) float32, target (n, m) float64; `about_means`: both are meant less their column means."""
+    """n rows: input (n, p) float32, target (n, m) float64; `about_means`: both are meant less their column means.
+
+    elsewhere: (1, p), energies of columns in data that the rows are not of; None where there are no others.
+    """
 
     input: Float32
     target: Float64
     about_means: bool = False
+    elsewhere: Float64 | None = None
 
     def __add__(self, other: "Rows") -> "Rows":
         """Return the rows of the union of disjoint data."""
@@ -52,6 +56,16 @@ class Rows:
         return
 
     @property
+    def squares(self) -> Float64:
+        """Energies of the columns about zero, (1, p): those of channels that are dead are zero, and no others."""
+        here = np.einsum("np,np->p", self.input, self.input, dtype=np.float64)[None]
+        return here if self.elsewhere is None else np.where(here > 0.0, here, self.elsewhere)
+
+    def active(self, squares: Float64) -> "Rows":
+        """Return the same where columns without energy in these rows have the energies `squares`, (1, p), elsewhere in the data."""
+        return replace(self, elsewhere=squares)
+
+    @property
     def sum_target(self) -> Float64:
         """Column sums of the target, (1, m)."""
         return np.asarray(self._matrices()[1].sum(axis=0)[None])
@@ -67,13 +81,17 @@ class Rows:
 
     def on(self, columns: Int64) -> "Rows":
         """Return the rows of these columns alone."""
-        return replace(self, input=self.input[:, columns])
+        rest = None if self.elsewhere is None else self.elsewhere[:, columns]
+        return replace(self, input=self.input[:, columns], elsewhere=rest)
 
     def spread(self, columns: Int64, p: int) -> "Rows":
         """Undo `on`: return the rows of `p` columns, of which all but `columns` are zero."""
         source = np.zeros((len(self.input), p), np.float32)
         source[:, columns] = self.input
-        return replace(self, input=source)
+        rest = None if self.elsewhere is None else np.zeros((1, p))
+        if rest is not None and self.elsewhere is not None:
+            rest[:, columns] = self.elsewhere
+        return replace(self, input=source, elsewhere=rest)
 
     def centered(self) -> "Rows":
         """Return the rows less their means: the regression with a free bias."""
@@ -123,16 +141,20 @@ class Rows:
         shrinkage = min(max(shrinkage, LEAST), 1.0 - LEAST)
         kept = np.sqrt(1.0 - shrinkage)
         pull = shrinkage * np.maximum(own, LEAST * float(own.mean()))[:, None]
+        silent = ~np.any(source, axis=0)  # what is dead has nothing to be pulled to
+        presence = presence_in(self.squares, weights)[left[columns]].sum(axis=1)
         pulled: Weights = prior
         if target.shape[1] > len(target):
             basis, turned = np.linalg.qr(target.T)  # (m, n)
             target, pulled = turned.T, prior @ basis.astype(prior.dtype)
+        pulled = np.where(silent[:, None], 0.0, pulled)
         return Problem(
             gram=LowRank(kept * source, pull[:, 0]),
             cross=kept**2 * (source.T @ target) + pull * pulled,
             energy=kept**2 * float(np.sum(target**2)) + float(np.sum(pull * pulled.astype(np.float64) ** 2)),
             columns=columns,
             prior=np.asarray(prior),
+            presence=presence,
         )
 
     def _matrices(self) -> tuple[Float64, Float64]:

@@ -75,6 +75,11 @@ class Answers:
         wanted = None if self._wanted is None or ask.aim is None else self._wanted(chunk)[ask.aim.tensor]
         if ask.what is What.RESIDUAL:
             return Terms(input=self._residual(chunk, have, wanted))
+        if ask.what is What.PEAKS:
+            return Terms(input=ask.source(have[ask.input]))
+        if ask.what is What.LOSS:
+            assert wanted is not None, "a loss is short of an aim"
+            return Terms(input=self._residual(chunk, have, wanted), target=self._visible.shown(chunk, self._size(wanted)))
         if ask.what is What.PROBE:
             assert wanted is not None, "what is sent back is short of an aim"
             signs = self._visible.shown(chunk, _signs(self._aimed(wanted).shape, number))
@@ -128,6 +133,12 @@ class Answers:
 
         return self._visible.shown(chunk, self._by_samples(residual, wanted, have[aim.tensor]))
 
+    def _size(self, wanted: Array) -> Array:
+        """The aim in the terms of the output."""
+        aim = self._ask.aim
+        assert aim is not None
+        return aim.unscaled(self._aimed(wanted).astype(np.float32, copy=False), self._ask.axis)
+
     def _sent_back(self, have: Mapping[str, Array], residual: Array) -> Array:
         back = self._ask.back
         assert self._session is not None
@@ -138,13 +149,13 @@ class Answers:
 def _names(ask: Ask) -> list[str]:
     """What is needed of the pruned model."""
     aim, names = ask.aim, list[str]()
-    if ask.what is What.MOMENTS:
+    if ask.what in (What.MOMENTS, What.PEAKS):
         names.append(ask.input)
     if aim is None:
         return names
     if aim.other is not None and ask.back is None and ask.what is What.MOMENTS:
         names.append(aim.other)
-    if ask.what is What.RESIDUAL or (ask.what is What.MOMENTS and (ask.renew or ask.back is not None)):
+    if ask.what in (What.RESIDUAL, What.LOSS) or (ask.what is What.MOMENTS and (ask.renew or ask.back is not None)):
         names.append(aim.tensor)
     if ask.back is not None:
         names += [ask.back.output, *ask.back.beside]

@@ -14,12 +14,14 @@ from threading import Lock
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
+import numpy as np
+
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.masks import Visible
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.moments.accumulator import Collector
-from onnx_subprune.calibration.moments.energies import Energies
-from onnx_subprune.calibration.moments.regression import Sums
+from onnx_subprune.calibration.moments.energies import Energies, Peaks
+from onnx_subprune.calibration.moments.regression import Regression, Sums
 from onnx_subprune.calibration.moments.rows import RowCollector
 from onnx_subprune.calibration.streaming.answer import Answers, Beside, Pair
 from onnx_subprune.calibration.streaming.kept import Cut
@@ -146,8 +148,10 @@ class Streams:
 
     def collect(self, ask: Ask) -> list[Sums]:
         """See `Lockstep`."""
-        if ask.what is What.RESIDUAL:
+        if ask.what in (What.RESIDUAL, What.LOSS):
             return self._collected(ask, [Energies(ask.kernel) for _ in range(self._halves)], ())
+        if ask.what is What.PEAKS:
+            return self._collected(ask, [Peaks(ask.kernel) for _ in range(self._halves)], ())
         if ask.what is What.PROBE:
             return self._collected(ask, [Collector(ask.kernel) for _ in range(self._halves)], ())
         self.bring(ask.share)
@@ -198,6 +202,21 @@ class Streams:
     def close(self) -> None:
         """Let go of everything that is held."""
         self._open.close()
+
+
+def active(models: Lockstep, ask: Ask, parts: Sequence[Regression]) -> list[Regression]:
+    """Return `parts`, what `ask` was answered with, each knowing which of its inputs are active in the others, and in data that `ask` passes over.
+
+    All data are looked at only where some channel seems to be dead.
+    """
+    squares = np.sum([part.squares for part in parts], axis=0)
+    groups, p = squares.shape
+    seen = squares.reshape(groups, p // ask.kernel.taps, ask.kernel.taps).any(axis=2)
+    if ask.partial and not seen.all():
+        everywhere = Ask(weight=ask.weight, kernel=ask.kernel, input=ask.input, channels=ask.channels, what=What.PEAKS)
+        peaks = united(models.collect(everywhere)).moments().energy.reshape(seen.shape)
+        squares = np.where(squares > 0.0, squares, np.repeat(peaks, ask.kernel.taps, axis=1))
+    return [part.active(squares) for part in parts]
 
 
 def united(halves: Sequence[Sums]) -> Sums:

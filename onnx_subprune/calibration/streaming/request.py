@@ -18,10 +18,16 @@ WORTH = 3
 
 
 class What(Enum):
-    """What is collected: moments; the energy of the residual alone; the gram of what residuals of random signs ask, over a few samples."""
+    """What is collected.
+
+    Moments; the energy of the residual alone; that and the energy of the aim; the peaks of the input's channels; the gram of what residuals of
+    random signs ask, over a few samples.
+    """
 
     MOMENTS = auto()
     RESIDUAL = auto()
+    LOSS = auto()
+    PEAKS = auto()
     PROBE = auto()
 
 
@@ -85,6 +91,11 @@ class Ask:
             one_half=self.one_half,
             beside=self.aim is not None,
         )
+
+    @property
+    def partial(self) -> bool:
+        """True if there may be more samples, or more positions, than those that are looked at."""
+        return self.positions is not None or self.every > 1
 
     def source(self, x: Array) -> Array:
         """Return the channels of the input that count; they may be all that there are."""

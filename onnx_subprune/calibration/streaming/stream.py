@@ -238,7 +238,9 @@ class _Runner:
     def __init__(self, stream: Stream, names: Sequence[str], opened: Sequence[Use], chunk: int, side: int) -> None:
         self._stream = stream
         there = stream._held[chunk]
-        self._there = [name for name in names if name in there]  # nothing computes these: the session has no say in them
+        self._there = [
+            name for name in names if name in there
+        ]  # nothing computes these: the session has no say in them
         self._names = [name for name in names if name not in there]
         chosen, needed = stream._network.ancestors(self._names, list(there))
         self._inputs = [name for name in there if name in needed]

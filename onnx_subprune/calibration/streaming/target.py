@@ -14,9 +14,9 @@ OUTPUT, RESIDUAL, GRADIENT = "producer output", "reader residual", "gradient"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Aim:
-    """The tensor that a contraction should reproduce: tensor = scale * output + shift + other, channel by channel.
+    """The tensor that a contraction should reproduce: tensor = scale * output + shift + share * other, channel by channel.
 
-    scale, shift: (channels,) float64. other: the operand of the Add, or None. flat: the activation behind does not tell apart values
+    scale, shift: (channels,) float64. other: what is added, or None. share: how much of it. flat: the activation behind does not tell apart values
     below flat[0], nor values above flat[1].
     """
 
@@ -25,6 +25,7 @@ class Aim:
     shift: Float64
     other: str | None
     flat: tuple[float, float] | None
+    share: float = 1.0
 
     def on(self, channels: NDArray[np.int64] | None) -> "Aim":
         """Return the aim of these channels alone; None for all."""
@@ -34,7 +35,8 @@ class Aim:
         """Return the output that makes `tensor` equal to `wanted`; `axis` holds the channels."""
         result = wanted.astype(np.float32, copy=False)
         if other is not None:
-            result = result - other.astype(np.float32, copy=False)
+            beside = other.astype(np.float32, copy=False)
+            result = result - (beside if self.share == 1.0 else np.float32(self.share) * beside)
         shape = tuple(-1 if index == axis else 1 for index in range(result.ndim))
         if np.any(self.shift):
             result = result - self.shift.astype(np.float32).reshape(shape)
@@ -45,10 +47,15 @@ class Aim:
     def residual(self, wanted: Array, current: Array, axis: int) -> Float32:
         """Return what the output falls short by where `tensor` is `current`, as far as the activation behind can tell; `axis` holds the channels."""
         now, wish = current.astype(np.float32, copy=False), wanted.astype(np.float32, copy=False)
-        short: Float32 = (wish if self.flat is None else self.seen(wish, now)) - now
+        return self.unscaled((wish if self.flat is None else self.seen(wish, now)) - now, axis)
+
+    def unscaled(self, values: Float32, axis: int) -> Float32:
+        """Return differences of `tensor` in the terms of the output; `axis` holds the channels."""
         if np.any(self.scale != 1.0):
-            short = short / self.scale.astype(np.float32).reshape([-1 if at == axis else 1 for at in range(now.ndim)])
-        return short
+            return values / self.scale.astype(np.float32).reshape(
+                [-1 if at == axis else 1 for at in range(values.ndim)]
+            )
+        return values
 
     def seen(self, original: Array, current: Array) -> Float32:
         """Return the original values, but where the activation is flat those of the pruned model that lie on the right side."""

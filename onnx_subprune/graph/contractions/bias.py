@@ -1,4 +1,7 @@
-"""Where the free bias of a refitted contraction goes: its own, that of an Add or BatchNormalization behind it, or a new one."""
+"""Where the free bias of a refitted contraction goes: its own, that of an Add or BatchNormalization behind it, or a new one.
+
+Gemm adds more than biases: any C that broadcasts, constant or not, times beta. What is no bias is an `Addend`.
+"""
 
 from dataclasses import dataclass
 
@@ -49,7 +52,7 @@ def bias_of(network: Network, contraction: Contraction, kernel: Kernel, channels
         use = contraction.bias
         old = network.array(network.node(use.node).input[use.slot])
         own = use.node == contraction.node
-        if old.size != channels or (own and kernel.bias_scale == 0.0):
+        if not _one_each(old, channels) or (own and kernel.bias_scale == 0.0):
             return None
         return Bias(use=use, old=old, scale=ones / kernel.bias_scale if own else ones, own=own, dtype=dtype)
     if contraction.new_bias is None:
@@ -61,6 +64,29 @@ def bias_of(network: Network, contraction: Contraction, kernel: Kernel, channels
         use = Use(network.labels[reader[0]], 2)
         return Bias(use=use, old=network.array(node.input[2]), scale=scale, own=False, dtype=dtype)
     return Bias(use=contraction.new_bias, old=None, scale=ones / (kernel.bias_scale or 1.0), own=True, dtype=dtype)
+
+
+def _one_each(value: Array, channels: int) -> bool:
+    """True if a constant that broadcasts has one number for each of the channels, which are on its last or, of a BatchNormalization, only axis."""
+    return value.size == channels and (channels == 1 or value.ndim == 0 or value.shape[-1] == channels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addend:
+    """A tensor that a contraction adds to its product, times `scale`, and that no refit changes: the C of a Gemm that is no bias."""
+
+    tensor: str
+    scale: float
+
+
+def addend_of(network: Network, contraction: Contraction, kernel: Kernel, bias: Bias | None) -> Addend | None:
+    """Return what the contraction adds besides `bias`; None if that is nothing."""
+    inputs, slot = network.node(contraction.node).input, kernel.bias_slot
+    if slot is None or len(inputs) <= slot or not inputs[slot] or kernel.bias_scale == 0.0:
+        return None
+    if bias is not None and bias.use == Use(contraction.node, slot):
+        return None
+    return Addend(tensor=inputs[slot], scale=kernel.bias_scale)
 
 
 def normalization_scale(network: Network, node: NodeProto) -> tuple[Float64, Float64]:

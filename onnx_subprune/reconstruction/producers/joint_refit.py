@@ -182,7 +182,7 @@ class Joint:
 
 
 def _energies(sums: Sequence[Sums]) -> list[float]:
-    return [float(half.moments().energy.sum()) for half in sums]
+    return [float(half.moments().energy[0, 0]) for half in sums]
 
 
 def _positionwise(kernel: Kernel) -> Kernel:
