@@ -41,8 +41,7 @@ class Refined:
             return Forward(self.threads).path(problems, sizes, cells)
         forward, backward = self._both_ways(problems, sizes, cells)
         best = [
-            back if back.error < ahead.error - ROUNDED else ahead
-            for ahead, back in zip(forward, backward, strict=True)
+            back if back.error < ahead.error - ROUNDED else ahead for ahead, back in zip(forward, backward, strict=True)
         ]
         if max(len(problem.gram) for problem in problems) * len(problems) > self.columns:
             return tuple(best)

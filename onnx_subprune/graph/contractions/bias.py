@@ -10,7 +10,7 @@ from onnx import NodeProto
 
 from onnx_subprune._typing import Array, Float64
 from onnx_subprune.graph.channels import Contraction, Use
-from onnx_subprune.graph.contractions.contraction import Kernel
+from onnx_subprune.graph.contractions.contraction import Kernel, Kind
 from onnx_subprune.graph.network import Network, attribute, key_of, only_reader
 
 
@@ -52,7 +52,10 @@ def bias_of(network: Network, contraction: Contraction, kernel: Kernel, channels
         use = contraction.bias
         old = network.array(network.node(use.node).input[use.slot])
         own = use.node == contraction.node
-        if not _one_each(old, channels) or (own and kernel.bias_scale == 0.0):
+        rows = (
+            own and kernel.kind is Kind.GEMM and channels > 1 and old.shape[-1:] != (channels,)
+        )  # one number a row, if so many
+        if old.size != channels or rows or (own and kernel.bias_scale == 0.0):
             return None
         return Bias(use=use, old=old, scale=ones / kernel.bias_scale if own else ones, own=own, dtype=dtype)
     if contraction.new_bias is None:
@@ -64,11 +67,6 @@ def bias_of(network: Network, contraction: Contraction, kernel: Kernel, channels
         use = Use(network.labels[reader[0]], 2)
         return Bias(use=use, old=network.array(node.input[2]), scale=scale, own=False, dtype=dtype)
     return Bias(use=contraction.new_bias, old=None, scale=ones / (kernel.bias_scale or 1.0), own=True, dtype=dtype)
-
-
-def _one_each(value: Array, channels: int) -> bool:
-    """True if a constant that broadcasts has one number for each of the channels, which are on its last or, of a BatchNormalization, only axis."""
-    return value.size == channels and (channels == 1 or value.ndim == 0 or value.shape[-1] == channels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
