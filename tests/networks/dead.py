@@ -7,7 +7,7 @@ from onnx import ModelProto
 
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.allocation import proportional
-from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Use
+from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction, Slice, Use
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.surgery.masking import zero_rows
 from onnx_subprune.graph.surgery.surgery import Plan, apply
@@ -37,13 +37,14 @@ def killed(network: Network, graph: ChannelGraph, dead: Dead, feeds: Mapping[str
     """
     values: dict[Use, Array] = {}
     rows = {contraction.rows for contraction in graph.contractions}
+    columns = {contraction.columns: contraction for contraction in graph.contractions}
     for group in graph.groups:
         for part in group.slices:
             use = part.axis.use
             if use is not None and part.axis not in rows and network.node(use.node).op_type != "Div":
                 value = _own(network, use, values)
                 if value.dtype.kind == "f":
-                    np.moveaxis(value, part.axis.index, 0)[part.positions[dead[group.name]].ravel()] = 0
+                    _mute(value, part, dead[group.name], columns.get(part.axis))
     silent = apply(network, graph, Plan(weights=values))
     read = {consumer.contraction.input.tensor for group in graph.groups for consumer in group.consumers}
     made = sorted(read & set(network.producer))
@@ -54,6 +55,19 @@ def killed(network: Network, graph: ChannelGraph, dead: Dead, feeds: Mapping[str
                 value = _own(network, consumer.contraction.weight, values)
                 zero_rows(value, consumer.contraction, consumer.positions[dead[group.name]].ravel())
     return apply(network, graph, Plan(weights=values))
+
+
+def _mute(value: Array, part: Slice, dead: Int64, contraction: Contraction | None) -> None:
+    places = part.positions[dead].ravel()
+    if contraction is None or contraction.op != "ConvTranspose":
+        np.moveaxis(value, part.axis.index, 0)[places] = 0
+        return
+    depth, each = (
+        value.shape[1],
+        len(value) // contraction.groups,
+    )  # outputs are counted over the groups, which inputs are cut into
+    for place in places.tolist():
+        value[place // depth * each : (place // depth + 1) * each, place % depth] = 0
 
 
 def _own(network: Network, use: Use, values: dict[Use, Array]) -> Array:
@@ -70,3 +84,18 @@ def _speaks(group: ChannelGroup, dead: Int64, seen: Mapping[str, Array]) -> bool
         if not places or any(np.any(np.take(seen[axis.tensor], place, axis=axis.index)) for place in places):
             return True
     return False
+
+
+def apart(reference: Mapping[str, Array], found: Mapping[str, Array]) -> float:
+    """Return the largest difference over the outputs, relative to the largest value of each; infinite for other integers, shapes or NaN."""
+    worst = 0.0
+    for name, wanted in reference.items():
+        value = found[name]
+        if wanted.dtype.kind != "f" or wanted.shape != value.shape:
+            worst = worst if np.array_equal(wanted, value) else np.inf
+        elif wanted.size:
+            difference = np.abs(wanted.astype(np.float64) - value.astype(np.float64)).max()
+            worst = max(worst, float(difference) / max(float(np.abs(wanted).max()), 1e-30))
+        if not np.isfinite(value.astype(np.float64)).all():
+            worst = np.inf
+    return worst

@@ -381,3 +381,15 @@ def test_what_bodies_capture_is_found_with_and_without_the_type_of_the_attribute
     for item in node.attribute:
         item.type = kind if item.name == "bodies" else item.type
     assert set(captured(node)) == {"outer", "w"}
+
+
+def test_an_output_that_is_an_input_at_once_is_written():
+    node = helper.make_node("Relu", ["x"], ["y"])
+    ports = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 4]) for name in "xy"]
+    graph = helper.make_graph([node], "g", ports[:1], ports)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    outputs = {name: np.full_like(x, np.nan) for name in "xy"}
+    Session(model).fill({"x": x}, outputs)
+    assert np.array_equal(outputs["x"], x)
+    assert np.array_equal(outputs["y"], np.maximum(x, 0))
