@@ -16,7 +16,7 @@ from onnx_subprune.graph.cost import parameters
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
-from onnx_subprune.pruning.eligibility import rooms_of
+from  import rooms_of
 from onnx_subprune.pruning.resources import memory_of, running_of
 from onnx_subprune.reconstruction.reconstruct import reconstruct
 from onnx_subprune.reconstruction.settings import Formulation
@@ -53,7 +53,7 @@ def walked(
         formulation=formulation,
         selector=Refined(),
         refit=Refit(),
-        running=running_of(ONE),
+        running=running_of(ONE, graph.observation.rows),
         memory=memory_of(ONE),
         watch=silent,
         clock=lambda: 0.0,

@@ -79,7 +79,9 @@ class Answers:
             return Terms(input=ask.source(have[ask.input]))
         if ask.what is What.LOSS:
             assert wanted is not None, "a loss is short of an aim"
-            return Terms(input=self._residual(chunk, have, wanted), target=self._visible.shown(chunk, self._size(wanted)))
+            return Terms(
+                input=self._residual(chunk, have, wanted), target=self._visible.shown(chunk, self._size(wanted))
+            )
         if ask.what is What.PROBE:
             assert wanted is not None, "what is sent back is short of an aim"
             signs = self._visible.shown(chunk, _signs(self._aimed(wanted).shape, number))
