@@ -16,8 +16,8 @@ from onnx_subprune.graph.cost import parameters
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
-from  import rooms_of
 from onnx_subprune.pruning.resources import memory_of, running_of
+from onnx_subprune.pruning.rounding import PLAIN
 from onnx_subprune.reconstruction.reconstruct import reconstruct
 from onnx_subprune.reconstruction.settings import Formulation
 from onnx_subprune.reconstruction.task import Task
@@ -49,7 +49,7 @@ def walked(
         network=network,
         graph=graph,
         data=Calibration(arrays=feeds, chunk=SAMPLES // 4),
-        widths=proportional(rooms_of(graph, round_to=1, min_width=1), 0.5),
+        widths=proportional(PLAIN.rooms(graph), 0.5),
         formulation=formulation,
         selector=Refined(),
         refit=Refit(),
@@ -78,7 +78,7 @@ def test_a_pattern_of_which_half_is_dead_comes_out_as_it_was_whatever_the_formul
     feeds = feeds_of(network, SAMPLES, 0)
     model = killed(network, graph, doomed(graph), feeds)
     reference = Session(model, optimize=False).run(feeds)
-    found = prune(model, feeds, budget=Channels(0.5), resources=ONE)
+    found = prune(model, feeds, budget=Channels(0.5), round_to=1, resources=ONE)
     half_dead = Network(model)
     same = trace(half_dead)
     made = [found.model, *(walked(half_dead, same, feeds, each)[1] for each in (Sequential(), Layerwise()))]
@@ -95,5 +95,5 @@ def test_a_sample_model_of_which_half_is_dead_comes_out_as_it_was(path, formulat
     network, feeds = load(path), {"input": few}
     graph = trace(network)
     model = killed(network, graph, doomed(graph), feeds)
-    found = prune(model, feeds, budget=Channels(0.5), formulation=formulation, resources=ONE)
+    found = prune(model, feeds, budget=Channels(0.5), round_to=1, formulation=formulation, resources=ONE)
     assert apart(*(Session(each, optimize=False).run(feeds) for each in (model, found.model))) < 1e-5

@@ -11,7 +11,7 @@ from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.surgery.masking import zero_rows
 from onnx_subprune.graph.surgery.surgery import Plan, apply
-from  import rooms_of
+from onnx_subprune.pruning.rounding import PLAIN
 from onnx_subprune.runtime.session import observe
 
 Dead = Mapping[str, Int64]
@@ -21,7 +21,7 @@ Dead = Mapping[str, Int64]
 def doomed(graph: ChannelGraph, share: float = 0.5, seed: int = 0) -> Dead:
     """Return of every group, at random, as many channels as a prune to `share` of the channels drops; equally many of every cell."""
     rng = np.random.default_rng(seed)
-    left = proportional(rooms_of(graph, round_to=1, min_width=1), share)
+    left = proportional(PLAIN.rooms(graph), share)
     found = {}
     for group in graph.groups:
         each = (group.width - left[group.name]) // group.step
