@@ -14,7 +14,8 @@ DataOption = Annotated[
     Parameter(
         name="--data",
         help="Inputs, preprocessed as the model wants them: x.npz (one array an input), x.npy, a folder of those, a folder of "
-        "test_data_set_*/input_*.pb, or script.py[:function] yielding dictionaries of arrays.",
+        "test_data_set_*/input_*.pb, or script.py[:function] yielding dictionaries of arrays, or tuples in the order of the inputs. Files have samples on "
+        "the first axis; what is yielded, and test sets, may be runs of a model whose inputs have none.",
     ),
 ]
 SetOption = Annotated[

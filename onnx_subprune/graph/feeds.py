@@ -43,7 +43,14 @@ class Example:
 
     def first(self, samples: int) -> "Example":
         """Return a run on the first samples alone."""
-        cut = {name: array[:samples] if name in self.stacked else array for name, array in self.feeds.items()}
+        return self._cut(slice(samples), samples)
+
+    def second(self) -> "Example":
+        """Return a run on the second sample alone."""
+        return self._cut(slice(1, 2), 1)
+
+    def _cut(self, part: slice, samples: int) -> "Example":
+        cut = {name: array[part] if name in self.stacked else array for name, array in self.feeds.items()}
         return replace(self, feeds=cut, samples=samples)
 
 

@@ -163,12 +163,12 @@ def _rows(
     """See `rows_of`."""
     if not example.free or example.samples != 2:
         return {}
-    first = example.first(1)
+    each = (example.first(1).feeds, example.second().feeds)
     try:
-        one = observer(first.feeds)
+        one = observer(each[0])
     except SubpruneError:
         return {}
-    return rows_of(network, example.feeds, first.feeds, (two, one))
+    return rows_of(network, example.feeds, each, (two, one))
 
 
 def made_before(network: Network, names: Sequence[str], position: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Which tensors hold the samples of a run one after another on their first axis, each with so many rows.
 
-An axis that grows with the batch need not: of (time, samples) made one, the rows of a sample lie apart. So the model is run on two samples and
-on the first of them alone, and a tensor counts if its first rows are the same in both.
+An axis that grows with the batch need not: of (time, samples) made one, the rows of a sample lie apart, and steps of a recurrence are no samples. So
+the model is run on two samples and on each of them alone, and a tensor counts if its rows are the same.
 """
 
 from collections.abc import Mapping
@@ -26,12 +26,12 @@ DISTINCT = 1e-2
 
 
 def rows_of(
-    network: Network, two: Feeds, one: Feeds, seen: tuple[Mapping[str, Observed], Mapping[str, Observed]]
+    network: Network, two: Feeds, each: tuple[Feeds, Feeds], seen: tuple[Mapping[str, Observed], Mapping[str, Observed]]
 ) -> Mapping[str, int]:
     """Return by tensor how many rows a sample has on the first axis; 0: it is the same however many samples there are.
 
-    two, one: feeds of two samples, and of the first alone. seen: what the tensors look like in both runs. What is not named holds
-    something else.
+    two, each: feeds of two samples, and of each alone. seen: what the tensors look like in the run on both, and on the first. What is not
+    named holds something else.
     """
     found: dict[str, int] = {}
     guesses: dict[str, int] = {}
@@ -45,13 +45,15 @@ def rows_of(
             guesses[name] = count
     try:
         sums = Signatures(network.proto, list(guesses), network.folder)
-        first, second = sums(two), sums(one)
+        both, first, second = sums(two), sums(each[0]), sums(each[1])
     except SubpruneError:  # an operator that does not run on something here
         return found
     half = any(item.dtype == np.float16 for item in seen[0].values())
     tolerance = HALF if half else TOLERANCE
     return found | {
-        name: count for name, count in guesses.items() if _same(first[name], second[name], count, tolerance)
+        name: count
+        for name, count in guesses.items()
+        if _same(both[name], (first[name], second[name]), count, tolerance)
     }
 
 
@@ -68,11 +70,18 @@ def _guess(two: Observed, one: Observed) -> int | None:
     return one.shape[0] if two.shape == (2 * one.shape[0], *one.shape[1:]) else None
 
 
-def _same(two: Float64, one: Float64, count: int, tolerance: float) -> bool:
-    """True if the first sample's rows have the same sums in both runs; several rows of a sample must be told apart by them."""
-    mine = two[: len(one)]
+def _same(both: Float64, each: tuple[Float64, Float64], count: int, tolerance: float) -> bool:
+    """True if each sample's rows have the same sums in both runs; several rows of a sample must be told apart by them."""
+    if not count:
+        return _close(both, each[0], tolerance)
+    if each[0].shape != each[1].shape:
+        return False
     with np.errstate(invalid="ignore"):
-        close = np.abs(mine - one) <= tolerance * np.maximum(np.abs(one), np.abs(mine)) + 1e-12
-        told = bool(np.any(np.ptp(two, axis=0) > DISTINCT * np.max(np.abs(two), axis=0)))
-    same = bool(np.all(close | (one == mine) | (np.isnan(one) & np.isnan(mine))))
-    return same and (count <= 1 or told)
+        told = bool(np.any(np.ptp(both, axis=0) > DISTINCT * np.max(np.abs(both), axis=0)))
+    return _close(both, np.concatenate(each), tolerance) and (count == 1 or told)
+
+
+def _close(sums: Float64, others: Float64, tolerance: float) -> bool:
+    with np.errstate(invalid="ignore"):
+        close = np.abs(sums - others) <= tolerance * np.maximum(np.abs(sums), np.abs(others)) + 1e-12
+    return bool(np.all(close | (sums == others) | (np.isnan(sums) & np.isnan(others))))

@@ -21,6 +21,12 @@ def rows(build, opset=17):
     return observe(Network(net.model()), example, rows=True).rows.get(name)
 
 
+def recurrent(net, x):
+    """Steps of a recurrence on the first axis: the first one does not depend on the others, but the second on the first."""
+    y, *_ = net.add("LSTM", x, net.weight(1, 12, 4), net.weight(1, 12, 3), outputs=3, hidden_size=3)
+    return y
+
+
 def with_time_first(net, x):
     return net("Transpose", x, perm=[1, 0, 2])
 
@@ -33,6 +39,7 @@ def with_time_first(net, x):
         (lambda net, x: net.reshape(x, -1, 4), 6),
         (lambda net, x: net.reshape(x, -1, 3, 4), 2),
         (with_time_first, None),
+        (recurrent, None),
         (
             lambda net, x: net.reshape(with_time_first(net, x), -1, 4),
             None,
