@@ -1,4 +1,4 @@
-"""Costs as sums of products of sizes, each size linear in the widths of the groups, or a whole number of blocks."""
+"""Costs as sums of products of sizes, each linear in the widths of the groups or a whole number of blocks, and of tabulated functions of two."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -59,18 +59,62 @@ class Term:
             value *= factor.at(widths)
         return value
 
+    def along(self, widths: Mapping[str, int], name: str, steps: Float64) -> Float64:
+        """Return the values, (n,) float64, when group `name` is wider by each of `steps`, (n,) float64."""
+        values = np.full(len(steps), self.coefficient, np.float64)
+        for factor in self.factors:
+            values *= factor.along(widths, name, steps)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Values, (reads, writes), at pairs of sizes, both ascending; linear between them, constant beyond, 0 where a size is 0."""
+
+    reads: tuple[float, ...]
+    writes: tuple[float, ...]
+    values: tuple[tuple[float, ...], ...]
+
+    def at(self, read: Float64, written: Float64) -> Float64:
+        """Return the values, (n,), at n pairs of sizes."""
+        rows = np.array([np.interp(written, self.writes, row) for row in self.values])
+        place = np.interp(read, self.reads, np.arange(len(self.reads)))
+        low = np.minimum(place.astype(np.int64), len(self.reads) - 1)
+        high, share, each = np.minimum(low + 1, len(self.reads) - 1), place - low, np.arange(rows.shape[1])
+        found = (1.0 - share) * rows[low, each] + share * rows[high, each]
+        return np.where((read > 0) & (written > 0), found, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Tabulated:
+    """coefficient times what `grid` has at two sizes: what a layer reads, and what it writes."""
+
+    coefficient: float
+    factors: tuple[Factor, Factor]
+    grid: Grid
+
+    def at(self, widths: Mapping[str, int]) -> float:
+        """Return the value at these widths."""
+        read, written = (np.array([factor.at(widths)]) for factor in self.factors)
+        return self.coefficient * float(self.grid.at(read, written)[0])
+
+    def along(self, widths: Mapping[str, int], name: str, steps: Float64) -> Float64:
+        """Return the values, (n,) float64, when group `name` is wider by each of `steps`, (n,) float64."""
+        read, written = (factor.along(widths, name, steps) for factor in self.factors)
+        return self.coefficient * self.grid.at(*np.broadcast_arrays(read, written))
+
 
 @dataclass(frozen=True, slots=True)
 class Multilinear:
     """A cost: the sum of its terms. `full` are the widths of the unpruned model, which groups have that are not mentioned."""
 
-    terms: tuple[Term, ...]
+    terms: tuple[Term | Tabulated, ...]
     full: Mapping[str, int]
-    _by_group: Mapping[str, tuple[Term, ...]] = field(init=False, repr=False, compare=False)
+    _by_group: Mapping[str, tuple[Term | Tabulated, ...]] = field(init=False, repr=False, compare=False)
     _neighbours: Mapping[str, frozenset[str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        index: dict[str, list[Term]] = defaultdict(list)
+        index: dict[str, list[Term | Tabulated]] = defaultdict(list)
         for term in self.terms:
             for name in {name for factor in term.factors for name in factor.slopes}:
                 index[name].append(term)
@@ -100,11 +144,7 @@ class Multilinear:
         steps = np.asarray(options - widths[name], np.float64)
         total = np.zeros(len(steps))
         for term in self._by_group.get(name, ()):
-            after, before = np.full(len(steps), term.coefficient, np.float64), term.coefficient
-            for factor in term.factors:
-                after *= factor.along(widths, name, steps)
-                before *= factor.at(widths)
-            total += after - before
+            total += term.along(widths, name, steps) - term.at(widths)
         return total
 
     def neighbours(self, name: str) -> frozenset[str]:

@@ -55,12 +55,12 @@ class Costs:
 
 def costs(network: Network, graph: ChannelGraph, block: int = 1) -> Costs:
     """Return the costs of `network` as functions of the widths of the groups of `graph`; work is that of kernels with blocks of `block`."""
-    sizes = _Sizes(network, graph)
+    sizes = Sizes(network, graph)
     full = {group.name: group.width for group in graph.groups}
     return Costs(
         params=Multilinear(terms=tuple(_parameters(network, graph, sizes)), full=full),
         macs=Multilinear(terms=tuple(_macs(network, graph, sizes)), full=full),
-        work=Multilinear(terms=tuple(_work(network, graph, _Sizes(network, graph, block))), full=full),
+        work=Multilinear(terms=tuple(_work(network, graph, Sizes(network, graph, block))), full=full),
     )
 
 
@@ -80,20 +80,21 @@ def _shape(network: Network, name: str) -> tuple[int, ...]:
     return tuple(network.initializers[name].dims) if name in network.initializers else network.array(name).shape
 
 
-class _Sizes:
+class Sizes:
     """The size of any axis as a factor: offset + sum of slope * width."""
 
     def __init__(self, network: Network, graph: ChannelGraph, block: int = 1) -> None:
         self._network, self._graph, self._block = network, graph, block
         self._slopes: dict[Axis, dict[str, int]] = {}
-        self._widths = {group.name: group.width for group in graph.groups}
+        self.widths = {group.name: group.width for group in graph.groups}
         for group in graph.groups:
             for part in group.slices:
                 self._slopes.setdefault(part.axis, {})[group.name] = part.positions.shape[1]
 
     def factor(self, axis: Axis, size: int) -> Factor:
+        """Return the size of an axis that has `size` positions in the unpruned model."""
         slopes = self._slopes.get(axis, {})
-        return Factor(offset=size - sum(self._widths[name] * slope for name, slope in slopes.items()), slopes=slopes)
+        return Factor(offset=size - sum(self.widths[name] * slope for name, slope in slopes.items()), slopes=slopes)
 
     def read(self, factor: Factor) -> Factor:
         """The factor of the channels that a kernel reads."""
@@ -113,11 +114,12 @@ class _Sizes:
         return self._block > 1
 
     def activation(self, tensor: str) -> list[Factor]:
+        """Return the sizes of all axes of an activation."""
         shape = self._graph.observation.shapes[tensor]
         return [self.factor(Axis(tensor, index), size) for index, size in enumerate(shape)]
 
 
-def _parameters(network: Network, graph: ChannelGraph, sizes: _Sizes) -> list[Term]:
+def _parameters(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
     contractions = {contraction.weight: contraction for contraction in graph.contractions}
     versions: dict[tuple[str, tuple[Factor, ...]], Term] = {}
     for label, node in zip(network.labels, network.nodes, strict=True):
@@ -131,7 +133,7 @@ def _parameters(network: Network, graph: ChannelGraph, sizes: _Sizes) -> list[Te
     return list(versions.values())
 
 
-def _weight(network: Network, name: str, use: Use, contraction: Contraction | None, sizes: _Sizes) -> Term:
+def _weight(network: Network, name: str, use: Use, contraction: Contraction | None, sizes: Sizes) -> Term:
     shape = _shape(network, name)
     factors = [sizes.factor(Axis(name, index, use), size) for index, size in enumerate(shape)]
     coefficient = 1.0
@@ -156,7 +158,7 @@ def _weight(network: Network, name: str, use: Use, contraction: Contraction | No
     return _term(coefficient, factors)
 
 
-def _macs(network: Network, graph: ChannelGraph, sizes: _Sizes) -> list[Term]:
+def _macs(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
     terms = []
     held: dict[str, list[Contraction]] = {}
     for contraction in graph.contractions:
@@ -173,9 +175,14 @@ def _macs(network: Network, graph: ChannelGraph, sizes: _Sizes) -> list[Term]:
     return terms
 
 
-def _work(network: Network, graph: ChannelGraph, sizes: _Sizes) -> list[Term]:
+def _work(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
     """What is multiplied as kernels with blocks do it, and, where these count, what is neither multiplied nor fused."""
-    terms = _macs(network, graph, sizes)
+    return _macs(network, graph, sizes) + (pointwise(network, graph, sizes) if sizes.timed else [])
+
+
+def pointwise(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
+    """Return the work of what is neither multiplied nor fused."""
+    terms = []
     contracting = {contraction.node for contraction in graph.contractions}
     for label, node in zip(network.labels, network.nodes, strict=True):
         made = next((name for name in node.output if name in graph.observation.shapes), None)
@@ -190,7 +197,7 @@ def _work(network: Network, graph: ChannelGraph, sizes: _Sizes) -> list[Term]:
     return terms
 
 
-def _contraction(network: Network, graph: ChannelGraph, contraction: Contraction, sizes: _Sizes) -> Term:
+def _contraction(network: Network, graph: ChannelGraph, contraction: Contraction, sizes: Sizes) -> Term:
     weight = contraction.weight_tensor
     term = _weight(network, weight, contraction.weight, contraction, sizes)
     positions = contraction.input if contraction.op == "ConvTranspose" else contraction.output

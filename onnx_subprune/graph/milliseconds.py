@@ -1,0 +1,69 @@
+"""The time of a model as a function of the widths of its groups, from a table of `runtime.layer_table`.
+
+    ms(widths) = sum over layers of ms0 grid(read, written) / grid(read0, written0)  +  rest0 (numbers / numbers0)
+
+ms0 is what a layer takes in the whole model, grid what a layer of its shape takes alone; the rest goes with the numbers that operators make which are
+neither layers nor fused into one.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from onnx_subprune.allocation import Factor, Multilinear, Term
+from onnx_subprune.allocation.multilinear import Grid, Tabulated
+from onnx_subprune.errors import OptionError
+from onnx_subprune.graph.channels import ChannelGraph, Contraction
+from onnx_subprune.graph.cost import Sizes, pointwise
+from onnx_subprune.graph.network import Network
+
+Table = Mapping[str, object]
+KEYS = frozenset({"version", "block", "shapes", "layers", "rest"})
+
+
+def milliseconds(network: Network, graph: ChannelGraph, table: Table) -> Multilinear:
+    """Return the time of `network` at any widths of the groups of `graph`; OptionError if the table is of another model."""
+    if not isinstance(table, Mapping) or not KEYS.issubset(table):
+        raise OptionError("the table is none of `onnx-subprune profile`")
+    layers = cast("Mapping[str, Mapping[str, float]]", table["layers"])
+    shapes = cast("Sequence[Mapping[str, object]]", table["shapes"])
+    missing = set(layers) - set(network.labels)
+    if missing:
+        raise OptionError(f"the table is of another model: it has a layer {min(missing)}")
+    sizes = Sizes(network, graph, int(cast("int", table["block"])))
+    terms: list[Term | Tabulated] = []
+    for contraction in graph.contractions:
+        if contraction.node in layers:
+            entry = layers[contraction.node]
+            terms.append(_layer(network, contraction, shapes[int(entry["shape"])], float(entry["ms"]), sizes))
+    rest = float(cast("float", table["rest"]))
+    beside = pointwise(network, graph, sizes)
+    whole = sum(term.at({group.name: group.width for group in graph.groups}) for term in beside)
+    if whole > 0.0:
+        terms += [Term(term.coefficient * rest / whole, term.factors) for term in beside]
+    else:
+        terms.append(Term(rest, ()))
+    return Multilinear(terms=tuple(terms), full={group.name: group.width for group in graph.groups})
+
+
+def _layer(
+    network: Network, contraction: Contraction, shape: Mapping[str, object], spent: float, sizes: Sizes
+) -> Tabulated:
+    """The term of one layer, `spent` at its full widths."""
+    reads, writes = (
+        tuple(float(size) for size in cast("Sequence[float]", shape[side])) for side in ("reads", "writes")
+    )
+    grid = Grid(reads, writes, tuple(tuple(row) for row in cast("Sequence[Sequence[float]]", shape["ms"])))
+    dims = network.array(contraction.weight_tensor).shape
+    factors = [
+        sizes.factor(axis, dims[axis.index] * (contraction.groups if number == 0 and contraction.groups > 1 else 1))
+        for number, axis in enumerate((contraction.rows, contraction.columns))
+    ]
+    read, written = factors[0], factors[1]
+    if contraction.whole_groups:
+        read = Factor(offset=1.0, slopes={})
+    convolution = contraction.op in ("Conv", "ConvTranspose")
+    if convolution:
+        read, written = sizes.read(read), sizes.carried(written)
+    full = Tabulated(1.0, (read, written), grid)
+    alone = full.at({name: sizes.widths[name] for factor in (read, written) for name in factor.slopes})
+    return Tabulated(spent / alone if alone > 0.0 else 0.0, (read, written), grid)

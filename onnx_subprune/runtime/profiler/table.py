@@ -1,0 +1,200 @@
+"""The table of a model: what each of its layers takes, and what layers of their shapes take at a grid of widths.
+
+The model runs twice with onnxruntime's profile: once without optimizations, which tells the shapes, and once as it is, which tells what
+each layer takes with all that is fused into it. For every distinct shape of a layer a model of convolutions or products side by side is timed,
+one for each pair of input and output widths.
+"""
+
+import json
+import platform
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from .model import Model, Node
+from .wire import number_of, text_of
+
+VERSION = 1
+"""Of the table."""
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+RUNS = 4
+"""Runs that are timed, after one that is not; the shortest counts, for nothing but other work makes a run longer."""
+INTS = ("kernel_shape", "strides", "dilations", "pads", "output_padding")
+Feeds = Mapping[str, np.ndarray]
+Row = dict[str, Any]
+"""What the table's JSON is made of."""
+
+
+def profiled(text: bytes, feeds: Feeds, *, threads: int, folder: Path | None = None, plain: bool = False) -> list[Row]:
+    """Return the nodes that ran: name, op, the shortest milliseconds, input and output shapes; plain: without optimizations."""
+    options = ort.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads, options.inter_op_num_threads = 4, threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
+    if plain:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    with tempfile.TemporaryDirectory() as scratch:
+        options.enable_profiling, options.profile_file_prefix = True, str(Path(scratch) / "profile")
+        session = ort.InferenceSession(text, options, providers=["CPUExecutionProvider"])
+        for _ in range(1 if plain else RUNS + 1):
+            session.run(None, dict(feeds))
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    found: dict[str, Row] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            name, args = event["name"][: -len("_kernel_time")], event["args"]
+            shapes: list[list[list[int]]] = [
+                [next(iter(item.values()), []) for item in args.get(f"{side}_type_shape", [])]
+                for side in ("input", "output")
+            ]
+            new = {
+                "name": name,
+                "op": args["op_name"],
+                "ms": event["dur"] / 1e3,
+                "inputs": shapes[0],
+                "outputs": shapes[1],
+            }
+            old = found.setdefault(name, new)
+            old["ms"] = min(old["ms"], event["dur"] / 1e3)
+    return list(found.values())
+
+
+def _sum_of(events: Sequence[Row]) -> float:
+    return sum((float(event["ms"]) for event in events), 0.0)
+
+
+def _owner(model: Model, makers: Mapping[str, Node], name: str) -> str | None:
+    """The layer of the model that a node of the optimized one stands for; what lies in blocks is called after the tensor that it makes."""
+    labels = {node.label: node for node in model.nodes}
+    plain = name.removesuffix("_nchwc").removeprefix("fused ")
+    node = labels.get(plain) or makers.get(plain)
+    while node is not None and node.op not in LAYERS and plain != name and node.inputs:
+        node = makers.get(node.inputs[0])
+    return node.label if node is not None and node.op in LAYERS else None
+
+
+def shape_of(node: Node, event: Row) -> Row | None:
+    """Return what tells layers of one shape from others: `read` and `written` are its widths; None where the second input is no matrix or kernel."""
+    (data, weight, *_), made = event["inputs"], event["outputs"]
+    if node.op in ("Gemm", "MatMul"):
+        if len(weight) != 2 or len(data) < 2 or node.attributes.get("transA", [0]) != [0]:
+            return None
+        turned = node.attributes.get("transB", [0]) == [1]
+        read, written = (weight[1], weight[0]) if turned else (weight[0], weight[1])
+        return {"op": "MatMul", "rows": [*data[:-1]], "read": read, "written": written}
+    groups = (node.attributes.get("group") or [1])[0]
+    options = {name: node.attributes[name] for name in INTS if node.attributes.get(name)}
+    own = groups > 1 and weight[1] == 1 and weight[0] == groups
+    kind = {"op": node.op, "options": options, "rows": [data[0]], "map": data[2:], "kernel": weight[2:]}
+    return {**kind, "groups": "own" if own else groups, "read": data[1], "written": made[0][1]}
+
+
+def _grid(width: int, block: int, unit: int) -> list[int]:
+    """The whole width, half of it, a block, half of one, and the least, ascending; multiples of `unit`."""
+    half = -(-width // (2 * block)) * block
+    return sorted(
+        {size for size in (block // 2, block, half, width) if 0 < size <= width and size % unit == 0} | {width}
+    )
+
+
+def measured(shape: Row, block: int, threads: int) -> Row:
+    """Return the milliseconds of a layer of this shape at each pair of widths: `reads` x `writes`, one row where each channel goes by itself."""
+    own = shape.get("groups") == "own"
+    unit = int(str(shape.get("groups", 1))) if not own else 1
+    reads, writes = (_grid(int(str(shape[side])), block, unit) for side in ("read", "written"))
+    pairs = [(0, column) for column in range(len(writes))] if own else list(np.ndindex(len(reads), len(writes)))
+    text, feeds = _side_by_side(shape, reads, writes, pairs)
+    events = profiled(text, feeds, threads=threads)
+    values = np.zeros((1 if own else len(reads), len(writes)))
+    for event in events:
+        name = event["name"].removesuffix("_nchwc").removeprefix("fused ")
+        if name.startswith("layer "):
+            values[tuple(int(number) for number in name.split()[1:])] = event["ms"]
+    return {"reads": [0] if own else reads, "writes": writes, "ms": values.tolist()}
+
+
+def _side_by_side(
+    shape: Row, reads: Sequence[int], writes: Sequence[int], pairs: Sequence[tuple[int, ...]]
+) -> tuple[bytes, dict[str, np.ndarray]]:
+    """A model with one layer for each pair of widths, and what it is fed; what a layer makes is pooled, so that its memory is used again."""
+    generator, own = np.random.default_rng(0), shape.get("groups") == "own"
+    rows, size = list(shape["rows"]), list(shape.get("map", ()))
+    parts, feeds, outputs = list[bytes](), dict[str, np.ndarray](), list[bytes]()
+    for row, column in pairs:
+        read, written = writes[column] if own else reads[row], writes[column]
+        source = f"input {read}"
+        if source not in feeds:
+            dims = [*rows, read] if shape["op"] == "MatMul" else [*rows, read, *size]
+            feeds[source] = generator.standard_normal(dims, np.float32)
+        made, weight = f"layer {row} {column}", f"weight {row} {column}"
+        groups = read if own else int(str(shape.get("groups", 1)))
+        kernel = [read, written] if shape["op"] == "MatMul" else [written, read // groups, *shape["kernel"]]
+        if shape["op"] == "ConvTranspose":
+            kernel[:2] = [read, written // groups]
+        options = {**shape.get("options", {}), "group": [groups]} if shape["op"] != "MatMul" else {}
+        attributes = [
+            text_of(5, text_of(1, key), *(number_of(8, v) for v in value), number_of(20, 7))
+            for key, value in options.items()
+            if key != "group"
+        ]
+        attributes += [text_of(5, text_of(1, "group"), number_of(3, groups), number_of(20, 2))] if options else []
+        parts.append(
+            text_of(
+                1,
+                *(text_of(1, name) for name in (source, weight)),
+                text_of(2, made),
+                text_of(3, made),
+                text_of(4, shape["op"]),
+                *attributes,
+            )
+        )
+        value = (generator.standard_normal(kernel, np.float32) * 0.1).tobytes()
+        parts.append(
+            text_of(5, *(number_of(1, dim) for dim in kernel), number_of(2, 1), text_of(8, weight), text_of(9, value))
+        )
+        pooled, pool = f"pooled {row} {column}", "ReduceMax" if shape["op"] == "MatMul" else "GlobalAveragePool"
+        parts.append(text_of(1, text_of(1, made), text_of(2, pooled), text_of(3, pooled), text_of(4, pool)))
+        outputs.append(text_of(12, text_of(1, pooled), text_of(2, text_of(1, number_of(1, 1)))))
+    for name, array in feeds.items():
+        sizes = b"".join(text_of(1, number_of(1, dim)) for dim in array.shape)
+        parts.append(text_of(11, text_of(1, name), text_of(2, text_of(1, number_of(1, 1), text_of(2, sizes)))))
+    graph = text_of(7, *parts, *outputs, text_of(2, "layers"))
+    return number_of(1, 8) + graph + text_of(8, text_of(1, ""), number_of(2, 13)), feeds
+
+
+def table_of(model: Model, fed: Feeds, *, threads: int = 1, block: int = 16) -> Row:
+    """Return the table of a model: milliseconds of every layer in it, of the rest, and of each distinct shape at a grid of widths."""
+    makers = {name: node for node in model.nodes for name in node.outputs}
+    labels = {node.label: node for node in model.nodes}
+    found: dict[str, Row] = {}
+    for event in profiled(model.text, fed, threads=threads, folder=model.folder, plain=True):
+        node = labels.get(event["name"])
+        if node is not None and node.op in LAYERS and (shape := shape_of(node, event)) is not None:
+            found[node.label] = shape
+    events = profiled(model.text, fed, threads=threads, folder=model.folder)
+    times = dict.fromkeys(found, 0.0)
+    for event in events:
+        owner = _owner(model, makers, event["name"])
+        if owner in times:
+            times[owner] += event["ms"]
+    distinct = {json.dumps(shape, sort_keys=True): shape for shape in found.values()}
+    grids = {key: measured(shape, block, threads) for key, shape in distinct.items()}
+    numbers = {key: number for number, key in enumerate(grids)}
+    return {
+        "version": VERSION,
+        "machine": f"{platform.machine()} {platform.processor()} {platform.node()}".strip(),
+        "onnxruntime": ort.__version__,
+        "threads": threads,
+        "block": block,
+        "shapes": [{**distinct[key], **grid} for key, grid in grids.items()],
+        "layers": {
+            label: {"shape": numbers[json.dumps(shape, sort_keys=True)], "ms": times[label]}
+            for label, shape in found.items()
+        },
+        "rest": _sum_of(events) - sum(times.values()),
+    }
