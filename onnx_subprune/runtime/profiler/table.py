@@ -82,9 +82,9 @@ def shape_of(node: Node, event: Row) -> Row | None:
     """Return what tells layers of one shape from others: `read` and `written` are its widths; None where the second input is no matrix or kernel."""
     (data, weight, *_), made = event["inputs"], event["outputs"]
     if node.op in ("Gemm", "MatMul"):
-        if len(weight) != 2 or len(data) < 2 or node.attributes.get("transA", [0]) != [0]:
+        if len(weight) != 2 or len(data) < 2 or any(node.attributes.get("transA", ())):
             return None
-        turned = node.attributes.get("transB", [0]) == [1]
+        turned = any(node.attributes.get("transB", ()))
         read, written = (weight[1], weight[0]) if turned else (weight[0], weight[1])
         return {"op": "MatMul", "rows": [*data[:-1]], "read": read, "written": written}
     groups = (node.attributes.get("group") or [1])[0]
