@@ -44,9 +44,15 @@ class Channels:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Keep at most this fraction of the latency, measured here."""
+    """Keep at most this fraction of the latency, measured here.
+
+    table: a file of `onnx-subprune profile`, made on another machine, whose predictions count instead. measure: a command that prints the
+    milliseconds of a model, whose path takes the place of {model} in it.
+    """
 
     fraction: float
+    table: str | None = None
+    measure: str | None = None
 
     def __post_init__(self) -> None:
         _check("latency", self.fraction)

@@ -1,6 +1,7 @@
 """Budget and metric as words of the command line."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from onnx_subprune.allocation import Channels, Latency, Macs, Params
 from onnx_subprune.errors import BudgetError, OptionError
@@ -45,3 +46,12 @@ def budget_of(fractions: Mapping[str, float | None], max_drop: float | None, met
     if len(given) > 1:
         raise OptionError(f"more than one budget: give one of {', '.join(fractions)}, --max-drop")
     return given[0] if given else Macs(0.5)
+
+
+def timed(budget: Budget, table: str | None, measure: str | None) -> Budget:
+    """Return a budget of latency with a table or a command of the user's; OptionError for another budget."""
+    if table is None and measure is None:
+        return budget
+    if not isinstance(budget, Latency):
+        raise OptionError("--table and --measure go with --latency or --speedup")
+    return replace(budget, table=table, measure=measure)

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from onnx_subprune.allocation import Allocator, MarginalCost, Threshold, Uniform
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.budget import budget_of, metric_of
+from onnx_subprune.cli.budget import budget_of, metric_of, timed
 from onnx_subprune.cli.executor import executor_of
 from onnx_subprune.cli.files import guarded, json_text, report_text, written
 from onnx_subprune.cli.options import (
@@ -76,6 +76,19 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     ] = None,
     speedup: Annotated[
         float | None, Parameter(help="Be so many times as fast as the original, measured here: 2 is --latency 0.5.")
+    ] = None,
+    table: Annotated[
+        str | None,
+        Parameter(
+            help="With --latency or --speedup: a table of `onnx-subprune profile` from the machine that the model is for; nothing is measured here then."
+        ),
+    ] = None,
+    measure: Annotated[
+        str | None,
+        Parameter(
+            help="With --latency or --speedup: a command that prints the milliseconds of a model, for example 'ssh pi bench.sh {model}', in place of "
+            "measuring here."
+        ),
     ] = None,
     max_drop: Annotated[
         float | None,
@@ -216,7 +229,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
             "--speedup": speedup,
         }
         settings = _Settings(
-            budget=budget_of(fractions, max_drop, metric),
+            budget=timed(budget_of(fractions, max_drop, metric), table, measure),
             selector=selectors(seed)[selector],
             allocator=ALLOCATIONS[allocation],
             refit=Refit() if refit else None,

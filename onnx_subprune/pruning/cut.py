@@ -19,7 +19,7 @@ from onnx_subprune.evaluation.verification import verify
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.save import Settled, settled, side_file_wanted
 from onnx_subprune.graph.surgery.surgery import Plan, apply
-from onnx_subprune.pruning.budgets import check_latency, latency_seconds
+from onnx_subprune.pruning.budgets import check_latency, latency_seconds, result_timing
 from onnx_subprune.pruning.preparation import Job, Samples
 from onnx_subprune.reconstruction.settings import Reconstruction
 from onnx_subprune.runtime.session import Runnable
@@ -64,9 +64,12 @@ def measure(job: Job, samples: Samples, smaller: Cut) -> Measured:
     """Return latency, fidelity and the user's metric, before and after; VerificationError if the latency misses its bound."""
     threads, budget = job.settings.resources.threads, job.settings.budget
     before, after = Runnable(job.network.proto, job.network.folder), Runnable(smaller.model, smaller.folder)
-    found = measured_latency(before, after, samples.used, threads, latency_seconds(budget))
-    check_latency(budget, found)
-    if found.ratio >= 1.0 and not isinstance(budget, Params):
+    found = result_timing(
+        budget, before, after, lambda: measured_latency(before, after, samples.used, threads, latency_seconds(budget))
+    )
+    if found is not None:
+        check_latency(budget, found)
+    if found is not None and found.ratio >= 1.0 and not isinstance(budget, Params):
         found = measured_latency(before, after, samples.used, threads, DOUBTED)
     scores = Change(job.judged.base, job.judged.judge(smaller.model)) if job.judged is not None else None
     judged = samples.rest if samples.rest is not None else judged_of(samples.used)

@@ -4,7 +4,7 @@ Both walk a ladder of allocations: the sensitivities are measured once, and ever
 of the multiply-accumulates.
 """
 
-from onnx_subprune.pruning.budgets.latency import check_latency, latency_seconds
+from onnx_subprune.pruning.budgets.latency import check_latency, latency_seconds, result_timing
 from onnx_subprune.pruning.budgets.max_drop import MaxDrop
 from onnx_subprune.pruning.budgets.trials import can_be_tried, trials_of
 from onnx_subprune.pruning.budgets.widths import Budget, allocated
@@ -16,5 +16,6 @@ __all__ = [
     "can_be_tried",
     "check_latency",
     "latency_seconds",
+    "result_timing",
     "trials_of",
 ]

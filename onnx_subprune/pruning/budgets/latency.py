@@ -1,117 +1,154 @@
-"""Widths whose latency, measured here, is within a bound."""
+"""Widths whose latency is within a bound: allocated by milliseconds of a table, and measured in the end."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from onnx import ModelProto
 
-from onnx_subprune.allocation import Latency
-from onnx_subprune.errors import BudgetError, VerificationError
-from onnx_subprune.evaluation.latency import Race
+from onnx_subprune.allocation import Latency, Multilinear
+from onnx_subprune.errors import BudgetError, ModelError, OptionError, VerificationError
+from onnx_subprune.evaluation.latency import Race, raced_feeds
 from onnx_subprune.evaluation.timing import Timing
 from onnx_subprune.graph.channels import ChannelGroup
 from onnx_subprune.graph.cost import costs
+from onnx_subprune.graph.milliseconds import milliseconds
 from onnx_subprune.graph.rules.vocabulary import Rule
+from onnx_subprune.graph.save import save_model, side_file_wanted
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.pruning.budgets.ladder import Ladder
-from onnx_subprune.pruning.rounding import PLAIN, Rounding
 from onnx_subprune.reconstruction.task import Task
+from onnx_subprune.runtime.blocks import convolution_block
 from onnx_subprune.runtime.progress import Watch
 from onnx_subprune.runtime.session import Runnable
+from onnx_subprune.runtime.tables import made_here, read_table
 
-FINER = (1, 2)
-"""By how much the multiples of a target are divided for the ladders of a latency budget; one more has any width."""
-RUNGS, BISECTIONS = 10, 3
-"""Fractions that a latency budget measures, and how often the gap above the best of them is halved."""
-SHORT, LONG, REPORTED = 0.5, 2.0, 0.25
-"""Seconds that a latency is measured for while searching, before it is believed, and where it is only reported."""
-NEAR = 1.1
-"""A short measurement that misses the bound by less than this factor is not believed."""
-MARGIN = 0.92
+ATTEMPTS = 6
+"""Widths that are measured at most: each aims at what the ones before it missed the bound by."""
+LONG, REPORTED = 2.0, 0.25
+"""Seconds that a latency is measured for where it decides, and where it is only reported."""
+MARGIN = 0.95
 """A latency budget aims below the bound by this factor, because the last measurement scatters too, by several per cent on a busy machine."""
+NEAR = 0.95
+"""Widths that take this much of what is allowed are near enough."""
 
-
-Loss = Callable[[Mapping[str, int]], float]
-"""What widths are likely to lose; ladders with costs of their own are compared by it."""
+Widths = Mapping[str, int]
 
 
 class Stopwatch(Protocol):
     """Measures the latency at some widths over that of the original, for about so many seconds."""
 
-    def __call__(self, widths: Mapping[str, int], seconds: float) -> float:
+    def __call__(self, widths: Widths, seconds: float) -> float:
         """Return the ratio."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Rung:
-    ladder: Ladder
-    fraction: float
-    widths: Mapping[str, int]
-    short: float
+def within_latency(budget: Latency, ladder: Ladder, ratio: Stopwatch, watch: Watch) -> Widths:
+    """Return the widths with the least loss among those that are measured to be within the budget; `ladder.cost` predicts their time.
 
-
-def within_latency(
-    budget: Latency, ladders: Sequence[Ladder], loss: Loss, ratio: Stopwatch, watch: Watch
-) -> Mapping[str, int]:
-    """Return the widths with the least `loss` among those on `ladders` whose latency is within the budget.
-
-    Latency does not rise evenly with the widths, and short measurements scatter: so all rungs are measured, what came near the bound is
-    measured again for longer, the least loss first, and the gap to the next rung is bisected.
+    What widths miss the bound by, the next ones aim beside it. Raises BudgetError if none are within, naming the least that was measured.
     """
     bound = budget.fraction * MARGIN
-    rungs = _climbed(ladders, ratio, watch)
-    hopeful = sorted((rung for rung in rungs if rung.short <= bound * NEAR), key=lambda rung: loss(rung.widths))
-    for number, rung in enumerate(hopeful):
-        watch("confirming latencies", number, len(hopeful))
-        if ratio(rung.widths, LONG) <= bound:
-            return _bisected(rung, bound, ratio)
-    raise BudgetError(
-        f"the latency {budget.fraction:.4g} cannot be reached: the least measured here is {min(r.short for r in rungs):.3g} of the original's; "
-        "allow more, or prune more of it (--only, --exclude, --min-width, --round-to)"
-    )
-
-
-def _climbed(ladders: Sequence[Ladder], ratio: Stopwatch, watch: Watch) -> list[_Rung]:
-    """All rungs of all ladders, measured shortly; equal widths once."""
-    rungs: dict[tuple[int, ...], _Rung] = {}
-    for number, ladder in enumerate(ladders):
-        least = ladder.fraction(ladder.smallest)
-        for place in range(RUNGS):
-            watch("measuring latencies", number * RUNGS + place, len(ladders) * RUNGS)
-            fraction = least + (1.0 - least) * place / RUNGS
-            widths = ladder.widths(fraction) if place else ladder.smallest
-            key = tuple(widths.values())
-            if key not in rungs:
-                rungs[key] = _Rung(ladder=ladder, fraction=fraction, widths=widths, short=ratio(widths, SHORT))
-    return list(rungs.values())
-
-
-def _bisected(rung: _Rung, bound: float, ratio: Stopwatch) -> Mapping[str, int]:
-    """The widest widths within `bound` between a rung and the next one of its ladder."""
-    ladder, best = rung.ladder, rung.widths
-    low, high = rung.fraction, rung.fraction + (1.0 - ladder.fraction(ladder.smallest)) / RUNGS
-    for _ in range(BISECTIONS):
-        widths = ladder.widths((low + high) / 2)
-        if widths == best or ratio(widths, LONG) <= bound:
-            low, best = (low + high) / 2, widths
-        else:
-            high = (low + high) / 2
+    aim, best, measured = bound, None, dict[float, Widths]()
+    for attempt in range(ATTEMPTS):
+        watch("measuring latencies", attempt, ATTEMPTS)
+        try:
+            widths: Widths = ladder.widths(aim)
+        except BudgetError:
+            widths = ladder.smallest
+        if widths in measured.values():
+            break
+        found = ratio(widths, LONG)
+        measured[found] = widths
+        if found <= bound and (best is None or ladder.loss(widths) < ladder.loss(best)):
+            best = widths
+        if NEAR * bound <= found <= bound:
+            break
+        aim = min(aim * bound / found, 0.999)
+    if best is None:
+        raise BudgetError(
+            f"the latency {budget.fraction:.4g} cannot be reached: the least measured here is {min(measured):.3g} of the original's; "
+            "allow more, or prune more of it (--only, --exclude, --min-width, --round-to)"
+        )
     return best
 
 
+def timed_widths(budget: Latency, ladder: Ladder, task: Task, rules: Mapping[str, Rule]) -> Widths:
+    """Return the widths for a latency budget, allocated by the milliseconds of its table, or of one that is made here.
+
+    With a table from elsewhere nothing is measured here: what it predicts counts, unless the budget has a command that measures.
+    """
+    table = read_table(budget.table) if budget.table is not None else None
+    timed = replace(ladder, cost=_price(task, table))
+    if budget.measure is not None:
+        return within_latency(budget, timed, commanded(task, rules, budget.measure), task.watch)
+    if table is not None:
+        return timed.widths(budget.fraction)
+    return within_latency(budget, timed, stopwatch(task, rules), task.watch)
+
+
+def _price(task: Task, table: Mapping[str, object] | None) -> Multilinear:
+    """The time of the model as a function of its widths; its work, where it cannot be profiled here."""
+    network, graph, block = task.network, task.graph, convolution_block()
+    if table is None:
+        feeds = raced_feeds(task.data)
+        try:
+            table = made_here(network.proto, network.folder, feeds, threads=task.running.threads, block=block)
+        except ModelError:
+            return costs(network, graph, block).work
+    return milliseconds(network, graph, table)
+
+
+def model_at(task: Task, rules: Mapping[str, Rule], widths: Widths) -> ModelProto:
+    """Return the model at some widths; which channels stay, and the weights, do not matter for time."""
+    supports = {name: first_channels(task.graph.group(name), width) for name, width in widths.items()}
+    return apply(task.network, task.graph, Plan(supports=supports), rules=rules)
+
+
 def stopwatch(task: Task, rules: Mapping[str, Rule]) -> Stopwatch:
-    """Return what measures widths; which channels stay, and the weights, do not matter for time."""
+    """Return what measures widths here."""
     races: list[Race] = []
 
-    def ratio(widths: Mapping[str, int], seconds: float) -> float:
-        supports = {name: first_channels(task.graph.group(name), width) for name, width in widths.items()}
-        model = apply(task.network, task.graph, Plan(supports=supports), rules=rules)
+    def ratio(widths: Widths, seconds: float) -> float:
         if not races:  # widths that nobody asks for cost no session
             races.append(Race(Runnable(task.network.proto, task.network.folder), task.data, task.running.threads))
-        return races[0](Runnable(model, task.network.folder), seconds).ratio
+        return races[0](Runnable(model_at(task, rules, widths), task.network.folder), seconds).ratio
 
     return ratio
+
+
+def commanded(task: Task, rules: Mapping[str, Rule], command: str) -> Stopwatch:
+    """Return what measures widths with the user's own command."""
+    before: list[float] = []
+
+    def ratio(widths: Widths, seconds: float) -> float:
+        if not before:
+            before.append(milliseconds_by(command, task.network.proto, task.network.folder))
+        return milliseconds_by(command, model_at(task, rules, widths), task.network.folder) / before[0]
+
+    return ratio
+
+
+def milliseconds_by(command: str, model: ModelProto, folder: Path | None) -> float:
+    """Return what the user's command prints last for a model, whose path takes the place of {model}; OptionError if that is no time."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.onnx"
+        save_model(model, folder, path, side_file=side_file_wanted(model))
+        words = [word.replace("{model}", str(path)) for word in shlex.split(command)]
+        words = words if "{model}" in command else [*words, str(path)]
+        try:
+            done = subprocess.run(words, check=True, capture_output=True, text=True)
+            found = float(done.stdout.split()[-1])
+        except (OSError, subprocess.CalledProcessError, ValueError, IndexError) as error:
+            raise OptionError(f"--measure: {command!r} has to print milliseconds: {error}") from error
+    if not (math.isfinite(found) and found > 0.0):
+        raise OptionError(f"--measure: {command!r} printed {found}, which is no time")
+    return found
 
 
 def first_channels(group: ChannelGroup, width: int) -> tuple[int, ...]:
@@ -119,6 +156,16 @@ def first_channels(group: ChannelGroup, width: int) -> tuple[int, ...]:
     cells = group.cells
     count = int(cells.max()) + 1
     return tuple(sorted(int(i) for cell in range(count) for i in np.flatnonzero(cells == cell)[: width // count]))
+
+
+def result_timing(budget: object, original: Runnable, smaller: Runnable, here: Callable[[], Timing]) -> Timing | None:
+    """Return how long the result takes: by the budget's command, `here`, or None where it is for another machine."""
+    if isinstance(budget, Latency) and budget.measure is not None:
+        models = [item.model for item in (original, smaller)]
+        assert all(isinstance(model, ModelProto) for model in models), "models are in memory"
+        times = [milliseconds_by(budget.measure, item.model, item.folder) for item in (original, smaller)]  # type: ignore[arg-type]  # see above
+        return Timing(times[0], times[1], (times[1] / times[0],) * 3)
+    return None if isinstance(budget, Latency) and budget.table is not None else here()
 
 
 def latency_seconds(budget: object) -> float:
@@ -131,24 +178,5 @@ def check_latency(budget: object, found: Timing) -> None:
     if isinstance(budget, Latency) and found.ratio > budget.fraction:
         raise VerificationError(
             f"the pruned model takes {found.after:.4g} ms, {found.ratio:.3g} of the original's {found.before:.4g} ms, and misses its bound of "
-            f"{budget.fraction:.4g}: nothing was written; try again on a quieter machine, a smaller --latency, or --round-to 16"
+            f"{budget.fraction:.4g}: nothing was written; try again on a quieter machine, or a smaller --latency"
         )
-
-
-def laddered(
-    budget: Latency, ladder: Ladder, task: Task, rules: Mapping[str, Rule], rounding: Rounding
-) -> Mapping[str, int]:
-    """Return the widths for a latency budget, in the multiples that are asked for, or those of a target, parts of these, and any.
-
-    Each has a ladder of its own, along the work of kernels with such blocks.
-    """
-    kinds = (rounding,) if rounding.target is None else (*(rounding.divided(by) for by in FINER), PLAIN)
-    ladders = [
-        replace(
-            ladder,
-            rooms=kind.again(task.graph, ladder.rooms),
-            cost=costs(task.network, task.graph, rounding.block).work,
-        )
-        for kind in kinds
-    ]
-    return within_latency(budget, ladders, ladder.loss, stopwatch(task, rules), task.watch)

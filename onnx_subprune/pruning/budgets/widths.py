@@ -23,7 +23,7 @@ from onnx_subprune.graph.cost import Costs
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.pruning.budgets.faster import fastest
 from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder
-from onnx_subprune.pruning.budgets.latency import laddered, stopwatch
+from onnx_subprune.pruning.budgets.latency import stopwatch, timed_widths
 from onnx_subprune.pruning.budgets.max_drop import MaxDrop, metric_sensitivities, within_drop
 from onnx_subprune.pruning.budgets.trials import Trials, tried
 from onnx_subprune.pruning.rounding import Rounding
@@ -72,7 +72,7 @@ def allocated(  # noqa: PLR0913 - what a budget may need
         assert judged is not None, "the budget has a metric"
         return replace(within_drop(budget, ladder, task, judged, rules), felt=felt)
     if isinstance(budget, Latency):
-        return Allocated(widths=laddered(budget, ladder, task, rules, rounding), felt=felt)
+        return Allocated(widths=timed_widths(budget, ladder, task, rules), felt=felt)
 
     def other(kind: Rounding) -> Mapping[str, int]:
         return replace(ladder, rooms=kind.again(task.graph, rooms)).widths(budget.fraction)

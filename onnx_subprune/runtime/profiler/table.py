@@ -1,13 +1,14 @@
 """The table of a model: what each of its layers takes, and what layers of their shapes take at a grid of widths.
 
-The model runs twice with onnxruntime's profile: once without optimizations, which tells the shapes, and once as it is, which tells what
-each layer takes with all that is fused into it. For every distinct shape of a layer a model of convolutions or products side by side is timed,
-one for each pair of input and output widths.
+The model runs with onnxruntime's profile, once without optimizations, which tells the shapes, and then as it is, which tells what each layer
+takes with all that is fused into it; and without the profile, which tells what noting that down takes. For every distinct shape of a layer a
+model of convolutions or products side by side is timed, one for each pair of input and output widths.
 """
 
 import json
 import platform
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,16 +32,8 @@ Row = dict[str, Any]
 
 def profiled(text: bytes, feeds: Feeds, *, threads: int, folder: Path | None = None, plain: bool = False) -> list[Row]:
     """Return the nodes that ran: name, op, the shortest milliseconds, input and output shapes; plain: without optimizations."""
-    options = ort.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads, options.inter_op_num_threads = 4, threads, 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if folder is not None:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
-    if plain:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     with tempfile.TemporaryDirectory() as scratch:
-        options.enable_profiling, options.profile_file_prefix = True, str(Path(scratch) / "profile")
-        session = ort.InferenceSession(text, options, providers=["CPUExecutionProvider"])
+        session = _session(text, threads, folder, plain=plain, profile=Path(scratch) / "profile")
         for _ in range(1 if plain else RUNS + 1):
             session.run(None, dict(feeds))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -64,8 +57,34 @@ def profiled(text: bytes, feeds: Feeds, *, threads: int, folder: Path | None = N
     return list(found.values())
 
 
-def _sum_of(events: Sequence[Row]) -> float:
-    return sum((float(event["ms"]) for event in events), 0.0)
+def _session(
+    text: bytes, threads: int, folder: Path | None, *, plain: bool = False, profile: Path | None = None
+) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads, options.inter_op_num_threads = 4, threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
+    if plain:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    return ort.InferenceSession(text, options, providers=["CPUExecutionProvider"])
+
+
+def _shortest(text: bytes, feeds: Feeds, threads: int, folder: Path | None) -> float:
+    """Milliseconds of a run without the profile."""
+    session, found = _session(text, threads, folder), list[float]()
+    for _ in range(2 * RUNS):
+        start = time.perf_counter()
+        session.run(None, dict(feeds))
+        found.append((time.perf_counter() - start) * 1e3)
+    return min(found)
+
+
+def _without(spent: float, overhead: float) -> float:
+    """What a node takes by itself, where noting it down takes `overhead`."""
+    return max(spent - overhead, spent / 5)
 
 
 def _owner(model: Model, makers: Mapping[str, Node], name: str) -> str | None:
@@ -98,11 +117,11 @@ def _grid(width: int, block: int, unit: int) -> list[int]:
     """The whole width, half of it, a block, half of one, and the least, ascending; multiples of `unit`."""
     half = -(-width // (2 * block)) * block
     return sorted(
-        {size for size in (block // 2, block, half, width) if 0 < size <= width and size % unit == 0} | {width}
+        {size for size in (unit, block // 2, block, half, width) if 0 < size <= width and size % unit == 0} | {width}
     )
 
 
-def measured(shape: Row, block: int, threads: int) -> Row:
+def measured(shape: Row, block: int, threads: int, overhead: float) -> Row:
     """Return the milliseconds of a layer of this shape at each pair of widths: `reads` x `writes`, one row where each channel goes by itself."""
     own = shape.get("groups") == "own"
     unit = int(str(shape.get("groups", 1))) if not own else 1
@@ -114,7 +133,7 @@ def measured(shape: Row, block: int, threads: int) -> Row:
     for event in events:
         name = event["name"].removesuffix("_nchwc").removeprefix("fused ")
         if name.startswith("layer "):
-            values[tuple(int(number) for number in name.split()[1:])] = event["ms"]
+            values[tuple(int(number) for number in name.split()[1:])] = _without(event["ms"], overhead)
     return {"reads": [0] if own else reads, "writes": writes, "ms": values.tolist()}
 
 
@@ -177,13 +196,14 @@ def table_of(model: Model, fed: Feeds, *, threads: int = 1, block: int = 16) -> 
         if node is not None and node.op in LAYERS and (shape := shape_of(node, event)) is not None:
             found[node.label] = shape
     events = profiled(model.text, fed, threads=threads, folder=model.folder)
-    times = dict.fromkeys(found, 0.0)
+    wall, spent = _shortest(model.text, fed, threads, model.folder), sum(float(event["ms"]) for event in events)
+    overhead, times = max(0.0, (spent - wall) / len(events)), dict.fromkeys(found, 0.0)
     for event in events:
         owner = _owner(model, makers, event["name"])
         if owner in times:
-            times[owner] += event["ms"]
+            times[owner] += _without(event["ms"], overhead)
     distinct = {json.dumps(shape, sort_keys=True): shape for shape in found.values()}
-    grids = {key: measured(shape, block, threads) for key, shape in distinct.items()}
+    grids = {key: measured(shape, block, threads, overhead) for key, shape in distinct.items()}
     numbers = {key: number for number, key in enumerate(grids)}
     return {
         "version": VERSION,
@@ -196,5 +216,6 @@ def table_of(model: Model, fed: Feeds, *, threads: int = 1, block: int = 16) -> 
             label: {"shape": numbers[json.dumps(shape, sort_keys=True)], "ms": times[label]}
             for label, shape in found.items()
         },
-        "rest": _sum_of(events) - sum(times.values()),
+        "rest": max(0.0, wall - sum(times.values())),
+        "total": wall,
     }
