@@ -12,11 +12,11 @@ from onnx_subprune.allocation.multilinear import Multilinear
 from onnx_subprune.allocation.widths import Allocator, Curve, Room
 from onnx_subprune.errors import BudgetError
 
-WORK = 1.05
+WORK = 1.08
 """The share of the work that is left, in units of that of the multiply-accumulates."""
 MIXTURES = (0.0, 0.5, 1.0)
 """Shares of the multiply-accumulates in the costs that are tried; the rest is work."""
-LIMITS = (1.0, 0.97, 0.94, 0.9)
+LIMITS = (1.04, 1.0, 0.97, 0.94, 0.9)
 """What is tried as the limit of such a cost, in units of the limits of its parts."""
 
 

@@ -1,7 +1,6 @@
 """Budgets met by trying: a drop of a metric, a latency; metrics of the user's own."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from onnx_subprune import (
     VerificationError,
     prune,
 )
-from onnx_subprune.allocation import Curve, Factor, Multilinear, Room, Term
+from onnx_subprune.allocation import Factor, Multilinear, Room, Term
 from onnx_subprune.cli import run
 from onnx_subprune.evaluation.timing import Timing
 from onnx_subprune.graph.network import load
@@ -147,58 +146,18 @@ def silent(stage, done, total):
     pass
 
 
-def test_the_widest_rung_within_the_latency_is_found_where_time_follows_the_cost():
+@pytest.mark.parametrize("slower", [1.0, 1.4, 0.8])
+def test_the_widest_widths_within_the_latency_are_found_however_far_predictions_are_off(slower):
     def ratio(widths, seconds):
-        return widths["a"] * widths["b"] / 64**2
+        return slower * widths["a"] * widths["b"] / 64**2
 
-    widths = within_latency(Latency(0.5), [ladder()], ladder().loss, ratio, silent)
+    widths = within_latency(Latency(0.5), ladder(), ratio, silent)
     assert 0.43 < ratio(widths, 1.0) <= 0.5
-
-
-def test_widths_that_the_hardware_likes_win_where_others_are_slow():
-    def ratio(widths, seconds):
-        odd = any(width % 8 for width in widths.values())
-        return (2.0 if odd else 1.0) * widths["a"] * widths["b"] / 64**2
-
-    widths = within_latency(Latency(0.6), [ladder().rounded(m) for m in (1, 8)], ladder().loss, ratio, silent)
-    assert not any(width % 8 for width in widths.values())
-    assert 0.45 < ratio(widths, 1.0) <= 0.6
-
-
-def test_a_lucky_short_measurement_is_not_believed():
-    def ratio(widths, seconds):
-        true = widths["a"] * widths["b"] / 64**2
-        return true / 3 if seconds < 1 else true
-
-    widths = within_latency(Latency(0.5), [ladder()], ladder().loss, ratio, silent)
-    assert ratio(widths, 9.0) <= 0.5
-
-
-class Starving:
-    """Leaves b eight channels, whatever may stay of a."""
-
-    def allocate(self, rooms, curves, cost, limit):
-        return {"a": int(limit), "b": 8}
-
-
-def test_of_ladders_with_other_costs_the_likely_loss_decides():
-    widths = tuple(range(0, 64, 8))
-    curve = Curve(widths, tuple((64 - width) / 64 for width in widths))
-    fair = replace(ladder(), curves={"a": curve, "b": curve})
-    cost = Multilinear((Term(1.0, (Factor(0, {"a": 1}),)),), {"a": 64, "b": 64})
-    starving = replace(fair, cost=cost, allocator=Starving())  # leaves more of its cost at the same latency
-
-    def ratio(widths, seconds):
-        return widths["a"] / 64
-
-    found = within_latency(Latency(0.5), [starving, fair], fair.loss, ratio, silent)
-    assert found["b"] > 8
-    assert 0.4 < ratio(found, 1.0) <= 0.5
 
 
 def test_a_latency_out_of_reach_names_the_least():
     with pytest.raises(BudgetError, match=r"the least measured here is 0\.7 "):
-        within_latency(Latency(0.5), [ladder()], ladder().loss, lambda widths, seconds: 0.7, silent)
+        within_latency(Latency(0.5), ladder(), lambda widths, seconds: 0.7, silent)
 
 
 def test_a_missed_bound_is_a_failed_verification():

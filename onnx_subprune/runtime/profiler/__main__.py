@@ -25,7 +25,7 @@ def main(words: Sequence[str]) -> int:
     }
     model = Model(given.model.read_bytes(), given.model.parent)
     made = table_of(model, model.feeds(given.batch, shapes), threads=given.threads, block=given.block)
-    given.output.writetext_of(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    given.output.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

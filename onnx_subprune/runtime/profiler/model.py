@@ -18,6 +18,7 @@ class Node:
         self.data, self.inputs, self.outputs, self.name, self.op = data, list[str](), list[str](), "", ""
         self.attributes: dict[str, list[int]] = {}
         self.label = ""
+        self.tensor: bytes | None = None
         for field, value in fields(data):
             if isinstance(value, bytes) and field in (1, 2, 3, 4):
                 text = value.decode()
@@ -32,14 +33,15 @@ class Node:
                 for number, item in fields(value):
                     name = item.decode() if number == 1 and isinstance(item, bytes) else name
                     numbers += integers(item) if number in (3, 8) else []
+                    self.tensor = item if number == 5 and isinstance(item, bytes) else self.tensor
                 self.attributes[name] = numbers
 
 
 class Model:
-    """The serialized model with every node called by its label, its nodes, and the kinds and shapes of its inputs."""
+    """The serialized model with every node called by its label, its nodes, kinds and shapes of its inputs, and shapes of its weights."""
 
     def __init__(self, data: bytes, folder: Path | None) -> None:
-        self.nodes, self.inputs, weights = list[Node](), dict[str, tuple[int, list[int]]](), set[str]()
+        self.nodes, self.inputs, self.weights = list[Node](), dict[str, tuple[int, list[int]]](), dict[str, list[int]]()
         self.folder = folder
         parts = list(fields(data))
         graph = [item for field, part in parts if field == 7 and isinstance(part, bytes) for item in fields(part)]
@@ -47,13 +49,15 @@ class Model:
             if field == 1 and isinstance(value, bytes):
                 self.nodes.append(Node(value))
             elif field == 5 and isinstance(value, bytes):
-                weights.update(
-                    item.decode() for number, item in fields(value) if number == 8 and isinstance(item, bytes)
-                )
+                name, dims = _weight(value)
+                self.weights[name] = dims
             elif field == 11 and isinstance(value, bytes):
                 name, kind, dims = _port(value)
                 self.inputs[name] = (kind, dims)
-        self.inputs = {name: port for name, port in self.inputs.items() if name not in weights}
+        self.inputs = {name: port for name, port in self.inputs.items() if name not in self.weights}
+        self.weights |= {
+            node.outputs[0]: _weight(node.tensor)[1] for node in self.nodes if node.op == "Constant" and node.tensor
+        }
         names = [node.name for node in self.nodes]
         for place, node in enumerate(self.nodes):
             made = next((name for name in node.outputs if name), str(place))
@@ -73,6 +77,15 @@ class Model:
             noise = generator.standard_normal(size) if np.issubdtype(dtype, np.floating) else np.zeros(size)
             found[name] = noise.astype(dtype)
         return found
+
+
+def _weight(data: bytes) -> tuple[str, list[int]]:
+    """Name and sizes of a constant tensor."""
+    name, dims = "", list[int]()
+    for field, value in fields(data):
+        dims += integers(value) if field == 1 else []
+        name = value.decode() if field == 8 and isinstance(value, bytes) else name
+    return name, dims
 
 
 def _again(field: int, value: int | bytes) -> bytes:

@@ -7,6 +7,7 @@ model of convolutions or products side by side is timed, one for each pair of in
 
 import json
 import platform
+import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,8 @@ VERSION = 1
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 RUNS = 4
 """Runs that are timed, after one that is not; the shortest counts, for nothing but other work makes a run longer."""
+FACTOR = 1.5
+"""How far a layer's time in the model may be from what it takes alone, beside what is usual for the model."""
 INTS = ("kernel_shape", "strides", "dilations", "pads", "output_padding")
 Feeds = Mapping[str, np.ndarray]
 Row = dict[str, Any]
@@ -97,9 +100,11 @@ def _owner(model: Model, makers: Mapping[str, Node], name: str) -> str | None:
     return node.label if node is not None and node.op in LAYERS else None
 
 
-def shape_of(node: Node, event: Row) -> Row | None:
-    """Return what tells layers of one shape from others: `read` and `written` are its widths; None where the second input is no matrix or kernel."""
-    (data, weight, *_), made = event["inputs"], event["outputs"]
+def shape_of(node: Node, event: Row, weights: Mapping[str, Sequence[int]]) -> Row | None:
+    """Return what tells layers of one shape from others: `read` and `written` are its widths; None where the second input is no constant matrix or kernel."""
+    if node.inputs[0] in weights or node.inputs[1] not in weights:
+        return None
+    data, weight, made = event["inputs"][0], list(weights[node.inputs[1]]), event["outputs"]
     if node.op in ("Gemm", "MatMul"):
         if len(weight) != 2 or len(data) < 2 or any(node.attributes.get("transA", ())):
             return None
@@ -186,6 +191,21 @@ def _side_by_side(
     return number_of(1, 8) + graph + text_of(8, text_of(1, ""), number_of(2, 13)), feeds
 
 
+def _steadied(times: Mapping[str, float], keys: Mapping[str, str], alone: Mapping[str, float]) -> dict[str, float]:
+    """Milliseconds of each layer, without what other work on the machine added: layers of one shape take as long as the shortest of them.
+
+    What a layer takes in the model and alone should differ by about the same factor everywhere; it does by at most `FACTOR` more or less.
+    """
+    shortest = {key: min(times[label] for label in times if keys[label] == key) for key in set(keys.values())}
+    ratios = {key: shortest[key] / alone[key] for key in shortest if alone[key] > 0.0}
+    usual = statistics.median(ratios.values()) if ratios else 1.0
+    low, high = usual / FACTOR, usual * FACTOR
+    return {
+        label: alone[key] * min(max(ratios[key], low), high) if key in ratios else times[label]
+        for label, key in keys.items()
+    }
+
+
 def table_of(model: Model, fed: Feeds, *, threads: int = 1, block: int = 16) -> Row:
     """Return the table of a model: milliseconds of every layer in it, of the rest, and of each distinct shape at a grid of widths."""
     makers = {name: node for node in model.nodes for name in node.outputs}
@@ -193,18 +213,23 @@ def table_of(model: Model, fed: Feeds, *, threads: int = 1, block: int = 16) -> 
     found: dict[str, Row] = {}
     for event in profiled(model.text, fed, threads=threads, folder=model.folder, plain=True):
         node = labels.get(event["name"])
-        if node is not None and node.op in LAYERS and (shape := shape_of(node, event)) is not None:
+        if node is not None and node.op in LAYERS and (shape := shape_of(node, event, model.weights)) is not None:
             found[node.label] = shape
     events = profiled(model.text, fed, threads=threads, folder=model.folder)
     wall, spent = _shortest(model.text, fed, threads, model.folder), sum(float(event["ms"]) for event in events)
     overhead, times = max(0.0, (spent - wall) / len(events)), dict.fromkeys(found, 0.0)
+    rest = 0.0
     for event in events:
         owner = _owner(model, makers, event["name"])
         if owner in times:
             times[owner] += _without(event["ms"], overhead)
+        else:
+            rest += _without(event["ms"], overhead)
     distinct = {json.dumps(shape, sort_keys=True): shape for shape in found.values()}
     grids = {key: measured(shape, block, threads, overhead) for key, shape in distinct.items()}
     numbers = {key: number for number, key in enumerate(grids)}
+    keys = {label: json.dumps(shape, sort_keys=True) for label, shape in found.items()}
+    times = _steadied(times, keys, {key: grid["ms"][-1][-1] for key, grid in grids.items()})
     return {
         "version": VERSION,
         "machine": f"{platform.machine()} {platform.processor()} {platform.node()}".strip(),
@@ -212,10 +237,7 @@ def table_of(model: Model, fed: Feeds, *, threads: int = 1, block: int = 16) -> 
         "threads": threads,
         "block": block,
         "shapes": [{**distinct[key], **grid} for key, grid in grids.items()],
-        "layers": {
-            label: {"shape": numbers[json.dumps(shape, sort_keys=True)], "ms": times[label]}
-            for label, shape in found.items()
-        },
-        "rest": max(0.0, wall - sum(times.values())),
-        "total": wall,
+        "layers": {label: {"shape": numbers[key], "ms": times[label]} for label, key in keys.items()},
+        "rest": rest,
+        "total": rest + sum(times.values()),
     }

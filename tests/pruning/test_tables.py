@@ -1,0 +1,136 @@
+"""Tables of what layers take: made here or elsewhere, and what a budget of latency makes of them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_subprune import Latency, OptionError, Uniform, prune
+from onnx_subprune.allocation.multilinear import Grid
+from onnx_subprune.cli import run
+from onnx_subprune.graph.milliseconds import milliseconds
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.runtime import profiler
+from onnx_subprune.runtime.tables import made_here
+from tests.networks.net import Net
+
+IMAGES = np.random.default_rng(0).standard_normal((8, 3, 16, 16)).astype(np.float32)
+
+
+def network(named=True):
+    """Every kind of layer: plain, depthwise, grouped and transposed convolutions, dense ones; with a pointwise operator that is not fused."""
+    net = Net()
+    x = net.relu(net.conv(net.input(["n", 3, 16, 16]), 32, 3))
+    x = net.relu(net.conv(net.relu(net.conv(x, 32, 3, group=32)), 48, 1))
+    x = net("HardSwish", net.conv(x, 32, 3, group=2))
+    x = net.relu(net.deconv(x, 16))
+    net.output(net.dense(net.relu(net.linear(net("Flatten", net.gap(x)), 16, 24)), 24, 5), 2)
+    model = net.model()
+    if not named:
+        for node in model.graph.node:
+            node.name = ""
+    return model
+
+
+@pytest.fixture(scope="module")
+def table():
+    return json.loads(json.dumps(made_here(network(), None, {"x": IMAGES}, threads=1, block=16)))
+
+
+def test_a_table_has_every_layer_with_its_time_and_predicts_the_whole_at_full_widths(table):
+    original = Network(network())
+    graph = trace(original)
+    assert set(table["layers"]) == {contraction.node for contraction in graph.contractions}
+    assert all(layer["ms"] > 0.0 for layer in table["layers"].values())
+    time = milliseconds(original, graph, table)
+    assert time({}) == pytest.approx(table["total"])
+    for group in graph.groups:
+        options = np.arange(group.step, group.width + 1, group.step)
+        changes = [time({group.name: int(width)}) - time({}) for width in options]
+        assert time.changes(time.full, group.name, options) == pytest.approx(np.array(changes))
+
+
+def test_a_layer_without_channels_takes_no_time(table):
+    original = Network(network())
+    graph = trace(original)
+    time = milliseconds(original, graph, table)
+    first = graph.groups[0]
+    spent = sum(table["layers"][node]["ms"] for node in {*first.producers, *(c.node for c in first.consumers)})
+    assert time({first.name: 0}) <= time({}) - spent + 1e-9
+
+
+def test_nodes_without_names_are_known_by_what_they_make(table):
+    found = made_here(network(named=False), None, {"x": IMAGES}, threads=1, block=16)
+    assert set(found["layers"]) == {c.node for c in trace(Network(network(named=False))).contractions}
+
+
+def test_between_sizes_a_grid_is_linear_and_beyond_them_constant():
+    grid = Grid((4.0, 8.0), (10.0, 20.0), ((1.0, 2.0), (3.0, 4.0)))
+    sizes = np.array([4.0, 6.0, 8.0, 9.0, 0.0, 8.0]), np.array([10.0, 15.0, 30.0, 5.0, 10.0, 0.0])
+    assert grid.at(*sizes) == pytest.approx(np.array([1.0, 2.5, 4.0, 3.0, 0.0, 0.0]))
+
+
+def test_the_profiler_runs_where_there_is_nothing_but_numpy_and_onnxruntime(tmp_path):
+    folder = Path(profiler.__file__).parent
+    (tmp_path / "profiler").mkdir()
+    for file in folder.glob("*.py"):
+        (tmp_path / "profiler" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "block.py").write_text(
+        "import runpy, sys\n"
+        "for name in ('onnx', 'scipy', 'onnx_subprune', 'google', 'rich'):\n"
+        "    sys.modules[name] = None\n"
+        "runpy.run_module('profiler', run_name='__main__')\n"
+    )
+    onnx.save(network(), tmp_path / "m.onnx")
+    words = [sys.executable, "block.py", "m.onnx", "-o", "t.json", "--batch", "2"]
+    done = subprocess.run(words, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / "t.json").read_text())["layers"]) == 7
+
+
+def test_a_table_from_elsewhere_decides_and_nothing_is_measured_here(table, tmp_path):
+    (tmp_path / "t.json").write_text(json.dumps(table))
+    budget = Latency(0.6, table=str(tmp_path / "t.json"))
+    found = prune(network(), IMAGES, budget=budget, allocator=Uniform(), refit=None)
+    assert found.report.latency is None
+    original = Network(network())
+    time = milliseconds(original, trace(original), table)
+    widths = {group.name: group.width[1] for group in found.report.groups}
+    assert time(widths) <= 0.6 * time({})
+    other = Net()
+    other.output(other.dense(other.relu(other.dense(other.input(["n", 4]), 4, 8)), 8, 2), 2)
+    with pytest.raises(OptionError, match="of another model"):
+        prune(other.model(), np.zeros((8, 4), np.float32), budget=budget, refit=None)
+
+
+def test_the_users_own_command_measures(tmp_path, capsys):
+    onnx.save(network(), tmp_path / "m.onnx")
+    np.save(tmp_path / "x.npy", IMAGES)
+    (tmp_path / "size.py").write_text("import os, sys\nprint('ms:', os.path.getsize(sys.argv[1]))\n")
+    words = [
+        "prune",
+        str(tmp_path / "m.onnx"),
+        str(tmp_path / "o.onnx"),
+        "--data",
+        str(tmp_path / "x.npy"),
+        "--no-refit",
+    ]
+    words += ["--allocation", "uniform", "--quiet"]
+    command = ["--measure", f"{sys.executable} {tmp_path}/size.py {{model}}"]
+    assert run([*words, "--speedup", "1.6", *command]) == 0
+    assert (tmp_path / "o.onnx").stat().st_size <= (tmp_path / "m.onnx").stat().st_size / 1.6
+    assert run([*words, "--macs", "0.5", *command, "--force"]) == 2
+    assert "go with --latency" in capsys.readouterr().err
+    assert run([*words, "--speedup", "1.6", "--measure", "echo soon", "--force"]) == 2
+    assert "has to print milliseconds" in capsys.readouterr().err
+
+
+def test_profile_writes_a_table(tmp_path):
+    onnx.save(network(), tmp_path / "m.onnx")
+    assert run(["profile", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "t.json")]) == 0
+    assert len(json.loads((tmp_path / "t.json").read_text())["layers"]) == 7
