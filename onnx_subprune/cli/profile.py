@@ -12,7 +12,7 @@ from onnx_subprune.cli.files import guarded, written
 from onnx_subprune.cli.options import DataOption
 from onnx_subprune.evaluation.latency import raced_feeds
 from onnx_subprune.graph.network import load, ports
-from onnx_subprune.graph.observation import made_up, observe
+from onnx_subprune.graph.observation import observe
 from onnx_subprune.runtime.blocks import convolution_block
 from onnx_subprune.runtime.tables import made_here
 
@@ -38,7 +38,7 @@ def profile_command(
     """
     with guarded({"--output": output}, models=[model], sources=(data,), force=force):
         network = load(model)
-        feeds = raced_feeds(open_data(data, ports(network))[0]) if data else made_up(network, observe(network))
+        feeds = raced_feeds(open_data(data, ports(network))[0]) if data else observe(network).example.feeds
         found = made_here(network.proto, network.folder, feeds, threads=threads, block=convolution_block())
         with written({output: lambda: json.dumps(found, indent=1)}):
             pass
