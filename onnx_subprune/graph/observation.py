@@ -18,6 +18,17 @@ from onnx_subprune.graph.network import Network, key_of
 from onnx_subprune.graph.rows import rows_of
 from onnx_subprune.runtime import session as runtime
 
+ARRAYS = frozenset(
+    np.dtype(name)
+    for name in (
+        "float16",
+        "float32",
+        "float64",
+        "bool",
+        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    )
+)
+"""Element types that leave a run as they are."""
 SHAPED_BY_CONTENT = frozenset({"Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "TopK", "Unique"})
 """Operators whose results have sizes, or hold positions, that depend on more than the sizes of their inputs."""
 
@@ -34,6 +45,7 @@ class Observation:
     rows: how many rows a sample has on the first axis of tensors that hold samples one after another there; 0 for those that are the same
     however many samples there are; see `rows`. Empty where nobody asked, and where the model does not take two samples, or one.
     invented: inputs whose open sizes were made up, with their declared shapes.
+    opaque: what cannot leave a run as an array of numbers: sequences, optionals, texts, bfloat16, float8, 4 bits.
     judged: the outputs that are floating-point numbers; where there are none, the nearest such tensors that the outputs are computed from.
     """
 
@@ -46,6 +58,7 @@ class Observation:
     example: Example
     rows: Mapping[str, int] = field(default_factory=dict)
     invented: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
+    opaque: frozenset[str] = frozenset()
     judged: tuple[str, ...] = ()
 
     def positions(self, tensor: str, channels: int) -> int:
@@ -89,6 +102,7 @@ def observe(
         example=used,
         rows=_rows(network, used, first, observer) if rows else {},
         invented=invented(network, constants) if example is None else {},
+        opaque=frozenset(name for name in network.producer if name not in first or first[name].dtype not in ARRAYS),
         judged=_judged(network, first),
     )
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,13 +12,12 @@ from onnx_subprune.calibration.data.samples import open_shard
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.calibration.files import collect as collect_shard
 from onnx_subprune.calibration.files.collect import Part
-from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.network import Model, check_computes, load, ports
 from onnx_subprune.graph.tensors import model_files
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.opening import reading_of
-from onnx_subprune.pruning.resources import Resources, memory_of
+from onnx_subprune.pruning.resources import Resources, memory_of, running_of
 from onnx_subprune.runtime.files import check_apart
 from onnx_subprune.runtime.progress import Watch, silent
 
@@ -53,7 +53,7 @@ def collect(
     graph = trace(network, example=found.example, rows=True)
     if not graph.groups:
         raise OptionError("nothing can be pruned in this model: see the reasons in `inspect`")
-    running = Running(batch_size=resources.batch_size, threads=resources.threads, rows=graph.observation.rows)
+    running = replace(running_of(resources, graph.observation), positions=None)
     collect_shard(
         network,
         graph,

@@ -84,7 +84,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         formulation=settings.formulation,
         selector=settings.selector,
         refit=settings.refit,
-        running=replace(running_of(resources, whole.observation.rows), mask=mask),
+        running=replace(running_of(resources, whole.observation), mask=mask),
         memory=memory_of(resources),
         watch=settings.progress,
         clock=time.perf_counter,

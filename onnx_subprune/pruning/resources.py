@@ -1,10 +1,10 @@
 """How much of the data, the machine and the time may be used."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onnx_subprune.calibration.streaming.settings import Running
+from onnx_subprune.graph.observation import Observation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +30,15 @@ class Resources:
     mask: str | None = None
 
 
-def running_of(resources: Resources, rows: Mapping[str, int]) -> Running:
-    """Return how models are run; `rows` as `Running` has them."""
-    return Running(batch_size=resources.batch_size, threads=resources.threads, positions=resources.positions, rows=rows)
+def running_of(resources: Resources, seen: Observation) -> Running:
+    """Return how a model is run that `seen` is about."""
+    return Running(
+        batch_size=resources.batch_size,
+        threads=resources.threads,
+        positions=resources.positions,
+        rows=seen.rows,
+        opaque=seen.opaque,
+    )
 
 
 def memory_of(resources: Resources) -> int:

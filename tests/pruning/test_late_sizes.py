@@ -9,6 +9,7 @@ from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.network import Network
+from onnx_subprune.pruning.collect import collect
 from onnx_subprune.pruning.prune import prune, sensitivity
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.reconstruction.settings import Asymmetric, Layerwise, Sequential
@@ -111,3 +112,22 @@ def test_constants_beyond_the_fifth_input_are_changed_as_well():
         stream.override(Use(made.labels[0], 6), np.full((4, 1), 7, np.float32))
         (found,) = stream.read(made.outputs)
     assert (found[made.outputs[0]][:, -1] == 7).all()
+
+
+def with_sequence():
+    """Two dense layers, past which a part of the input goes in a sequence."""
+    net = Net(seed=1)
+    x = net.input(["n", 8])
+    hidden = net.relu(net.linear(x, 8, 16))
+    parts = net("SplitToSequence", x, net.constant(np.array([4, 4])), axis=1)
+    made = net.linear(net.relu(net.linear(hidden, 16, 12)), 12, 4)
+    net.output(net("Add", made, net("SequenceAt", parts, net.constant(np.array(1)))))
+    return net.model()
+
+
+@pytest.mark.parametrize("formulation", [Asymmetric(), Layerwise()], ids=lambda item: type(item).__name__)
+def test_what_is_no_array_is_computed_where_it_is_read(formulation, tmp_path):
+    model, x = with_sequence(), X.reshape(-1, 8)[:32]
+    small = prune(model, x, budget=Channels(0.9), round_to=1, formulation=formulation, resources=CHEAP).model
+    assert difference(model, small, x) < 0.5
+    collect(model, x, tmp_path / "m.npz", resources=CHEAP)

@@ -93,6 +93,7 @@ class Cluster:
                     data=Shipment.of(shard.data),
                     batch_size=running.batch_size,
                     rows=running.rows,
+                    opaque=running.opaque,
                     mask=running.mask,
                     threads=running.threads or 1,
                     memory=memory // neighbours,

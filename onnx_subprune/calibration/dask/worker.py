@@ -47,6 +47,7 @@ class Open:
     data: Shipment
     batch_size: int
     rows: Mapping[str, int]
+    opaque: frozenset[str]
     mask: str | None
     threads: int
     memory: int
@@ -198,6 +199,7 @@ class _State:
                 threads=command.threads,
                 session=self._session,
                 rows=command.rows,
+                opaque=command.opaque,
                 mask=command.mask,
             ),
             command.memory,

@@ -38,6 +38,7 @@ class Running:
 
     rows: of tensors that hold samples one after another on their first axis, how many rows each has; 0 of those that are the same for any
     samples. They alone are cut into pieces; see `Observation.rows`.
+    opaque: what cannot be held between two runs; see `Observation`.
     positions: at most so many output positions of a sample of a convolution count in its moments (None: enough for `ROWS`
     rows a column). mask: the input whose zeros hide positions; None: all are seen.
     """
@@ -48,6 +49,7 @@ class Running:
     positions: int | None = None
     mask: str | None = None
     rows: Mapping[str, int] = field(default_factory=dict)
+    opaque: frozenset[str] = frozenset()
 
     def positions_of(self, samples: int, columns: int) -> int:
         """Return how many output positions of each of `samples` count for a convolution with so many columns a group."""

@@ -218,13 +218,22 @@ class Stream:
         network = self._network
         outputs = set(network.outputs)
         inputs = {value.name for value in network.inputs}
-        alive = []
+        alive = dict[str, None]()
         for name, made in [*((name, -1) for name in inputs), *network.producer.items()]:
             if made < position and name not in network.constants:
                 later = any(index >= position for index, _ in network.readers.get(name, ()))
                 if later or (name in outputs and made >= 0):
-                    alive.append(name)
-        return alive
+                    alive |= dict.fromkeys(self._arrays(name))
+        return [*alive]
+
+    def _arrays(self, name: str) -> Iterator[str]:
+        """Yield `name`, or what it is computed from where it is nothing that can be held."""
+        if name not in self._running.opaque:
+            yield name
+            return
+        for source in self._network.reads[self._network.producer[name]]:
+            if source not in self._network.constants:
+                yield from self._arrays(source)
 
     def opened(self, names: Sequence[str], uses: Sequence[Use]) -> "_Runner":
         """Return what computes `names` of a chunk from what is held, with the constants of `uses` given at every call."""
