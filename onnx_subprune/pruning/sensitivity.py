@@ -6,7 +6,7 @@ session a group: every sample with weights that were fitted to the other half.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -24,7 +24,7 @@ from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.graph.observation import made_before
 from onnx_subprune.graph.surgery.surgery import Plan
 from onnx_subprune.reconstruction.columns import columns_of, problem_of
-from onnx_subprune.reconstruction.crossfit import crossfit, strength_of
+from onnx_subprune.reconstruction.crossfit import crossfit, pull_of
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Held, Store
 from onnx_subprune.runtime.threads import alongside
@@ -173,17 +173,19 @@ class _Reader:
         self._kernel, self._prior = kernel_of(network, contraction)
         self._old = network.array(contraction.weight_tensor)
         self._bias = bias_of(network, contraction, self._kernel, self._prior.shape[0] * self._prior.shape[2])
-        self._strength, self._columns = None, 1.0
+        self._pull, self._columns = None, 1.0
         for choice in sorted(paths[0].values(), key=lambda choice: abs(2 * len(choice.support) - group.width))[:1]:
             alive = self._alive(choice)
-            self._strength = strength_of(halves.parts, self._prior, alive, free_bias=self._bias is not None)
+            self._pull = pull_of(halves.parts, self._prior, alive, free_bias=self._bias is not None)
             self._columns = float(alive.sum())
 
     def refitted(self, choices: Sequence[Choice]) -> tuple[list[dict[Use, Array]], float]:
         """Return weights, and bias where there is one, of each half of the samples, with its choice alone to read; and the held-out error."""
         alive = [self._alive(choice) for choice in choices]
-        strength = None if self._strength is None else self._strength * float(alive[0].sum()) / self._columns
-        found = crossfit(self._halves.parts, self._prior, alive, strength, free_bias=self._bias is not None)
+        pull = self._pull
+        if pull is not None:
+            pull = replace(pull, strength=pull.strength * float(alive[0].sum()) / self._columns)
+        found = crossfit(self._halves.parts, self._prior, alive, pull, free_bias=self._bias is not None)
         sides = []
         for weights, shift in zip(found.weights, found.biases, strict=True):
             use = self._consumer.contraction.weight

@@ -16,6 +16,14 @@ LOST = 1e-300
 """Where a target has no energy, nothing is lost."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """How a fit is pulled: with what strength, towards the old weights or these rescaled."""
+
+    strength: float
+    rescaled: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Crossfit:
     """Weights (g, p, m), zero in dead columns, and bias (g, m), None where it is not free, one of each half; of all samples, where there is one half.
@@ -30,14 +38,14 @@ class Crossfit:
 
 
 def crossfit(
-    halves: Sequence[Regression], prior: Weights, alive: Sequence[Mask], strength: float | None, *, free_bias: bool
+    halves: Sequence[Regression], prior: Weights, alive: Sequence[Mask], pull: Pull | None, *, free_bias: bool
 ) -> Crossfit:
-    """Fit the columns `alive` (g, p), one mask a half, on each half with a ridge of that strength; None: keep the weights `prior`."""
+    """Fit the columns `alive` (g, p), one mask a half, on each half, pulled like that; None: keep the weights `prior`."""
     use = [half.centered() for half in halves] if free_bias else [*halves]
     fitted, refitted = [np.where(mask[:, :, None], prior, np.zeros((), prior.dtype)) for mask in alive], False
     losses = [_lost(judge, weights) for judge, weights in zip(reversed(use), fitted, strict=True)]
-    if strength is not None:
-        tried = [_fitted(half, prior, mask, strength) for half, mask in zip(use, alive, strict=True)]
+    if pull is not None:
+        tried = [_fitted(half, prior, mask, pull) for half, mask in zip(use, alive, strict=True)]
         found = [_lost(judge, weights) for judge, weights in zip(reversed(use), tried, strict=True)]
         if sum(found) < sum(losses) or len(use) < 2:
             fitted, losses, refitted = tried, found, True
@@ -50,28 +58,30 @@ def crossfit(
     )
 
 
-def strength_of(halves: Sequence[Regression], prior: Weights, alive: Mask, *, free_bias: bool) -> float | None:
-    """Return the strength of the ridge that does best on the half that was not fitted to; None where there is nothing to fit."""
+def pull_of(halves: Sequence[Regression], prior: Weights, alive: Mask, *, free_bias: bool) -> Pull | None:
+    """Return the pull that does best on the half that was not fitted to; None where there is nothing to fit."""
     use = [half.centered() for half in halves] if free_bias else halves
     living = [g for g in range(len(prior)) if alive[g].any()]
     if not living:
         return None
     if len(use) < 2:
-        return STRENGTHS[likely(STRENGTHS, int(alive[living[0]].sum()), use[0].count)]
+        return Pull(STRENGTHS[likely(STRENGTHS, int(alive[living[0]].sum()), use[0].count)])
     found = []
     for g in living[:: -(-len(living) // GROUPS)]:
         left = np.flatnonzero(alive[g])
         first, second = (half.normal(g, left) for half in use)
-        found.append(first.validated(second, prior[g][left], STRENGTHS).strength)
-    return float(np.median(found))
+        found.append(first.validated(second, prior[g][left], STRENGTHS))
+    rescaled = sum(item.rescaled for item in found) > len(found) / 2
+    return Pull(float(np.median([item.strength for item in found])), rescaled)
 
 
-def _fitted(half: Regression, prior: Weights, alive: Mask, strength: float) -> Weights:
+def _fitted(half: Regression, prior: Weights, alive: Mask, pull: Pull) -> Weights:
     weights = np.zeros_like(prior)
     for g, mask in enumerate(alive):
         left = np.flatnonzero(mask)
         if left.size:
-            weights[g][left] = half.normal(g, left).ridged(prior[g][left], strength)
+            normal, old = half.normal(g, left), prior[g][left]
+            weights[g][left] = normal.ridged(normal.rescaled(old) if pull.rescaled else old, pull.strength)
     return weights
 
 

@@ -169,5 +169,5 @@ def _fit_group(
         return prior, whole.energy, 0.0, strengths[0]
     found = normals[0].validated(normals[1], prior, strengths, threads)
     energy = normals[0].energy + normals[1].energy
-    fitted = whole.ridged(prior, found.strength, threads)
+    fitted = whole.ridged(whole.rescaled(prior) if found.rescaled else prior, found.strength, threads)
     return fitted, found.error * energy, found.prior_error * energy, found.strength

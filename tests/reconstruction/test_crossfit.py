@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnx_subprune.reconstruction.crossfit import crossfit, strength_of
+from onnx_subprune.reconstruction.crossfit import Pull, crossfit, pull_of
 from tests.calibration.moments.test_halves import moments_of
 
 RNG = np.random.default_rng(3)
@@ -20,8 +20,8 @@ def parts_of(samples: int):
 def test_the_error_is_that_of_samples_that_were_not_seen(samples):
     first, second, _ = parts_of(samples)
     use = [moments_of(part, WEIGHTS) for part in (first, second)]
-    strength = strength_of(use, WEIGHTS[None], ALIVE, free_bias=True)
-    found = crossfit(use, WEIGHTS[None], [ALIVE, ALIVE], strength, free_bias=True)
+    pull = pull_of(use, WEIGHTS[None], ALIVE, free_bias=True)
+    found = crossfit(use, WEIGHTS[None], [ALIVE, ALIVE], pull, free_bias=True)
     lost, energy = 0.0, 0.0
     for weights, judge in zip(found.weights, (second, first), strict=True):
         assert not weights[0][20:].any()
@@ -36,13 +36,13 @@ def test_it_is_never_above_that_of_the_old_weights(samples):
     use = [moments_of(part, WEIGHTS) for part in parts_of(samples)[:2]]
     slices = crossfit(use, WEIGHTS[None], [ALIVE, ALIVE], None, free_bias=False)
     assert not slices.refitted
-    for strength in (1e-9, 1e-2, 1.0):
-        found = crossfit(use, WEIGHTS[None], [ALIVE, ALIVE], strength, free_bias=False)
+    for pull in (Pull(1e-9), Pull(1e-2, rescaled=True), Pull(1.0)):
+        found = crossfit(use, WEIGHTS[None], [ALIVE, ALIVE], pull, free_bias=False)
         assert found.error <= slices.error
         assert found.refitted == (found.error < slices.error)
 
 
 def test_twenty_columns_do_not_explain_twenty_rows():
     use = [moments_of(part, WEIGHTS) for part in parts_of(10)[:2]]
-    strength = strength_of(use, WEIGHTS[None], ALIVE, free_bias=False)
-    assert crossfit(use, WEIGHTS[None], [ALIVE, ALIVE], strength, free_bias=False).error > 0.1
+    pull = pull_of(use, WEIGHTS[None], ALIVE, free_bias=False)
+    assert crossfit(use, WEIGHTS[None], [ALIVE, ALIVE], pull, free_bias=False).error > 0.1

@@ -64,3 +64,22 @@ def test_kept_factorizations_change_no_byte_and_stay_within_their_limit() -> Non
                 found = ridge(gram, cross, prior, strength, factors.of(0))
                 assert found.tobytes() == ridge(gram, cross, prior, strength).tobytes()
         assert factors.left == left
+
+
+def test_weights_that_put_out_too_little_are_scaled_where_rows_are_too_few_for_more():
+    generator = np.random.default_rng(5)
+    prior = generator.standard_normal((200, 3))
+    factors = np.array([1.5, 2.0, 0.5])
+    halves = []
+    for _ in range(2):
+        inputs = generator.standard_normal((8, 200))
+        halves.append(normal(inputs, inputs @ prior * factors))
+    found = cross_validated(halves[0], halves[1], prior)
+    assert found.rescaled
+    assert found.error < 0.1 * found.prior_error
+    assert halves[0].rescaled(prior) == pytest.approx(prior * factors)
+
+
+def test_a_prior_without_output_stays_as_it_is():
+    inputs = np.random.default_rng(6).standard_normal((8, 4))
+    assert normal(inputs, inputs @ np.ones((4, 2))).rescaled(np.zeros((4, 2))) == pytest.approx(np.zeros((4, 2)))

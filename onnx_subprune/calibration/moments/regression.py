@@ -22,6 +22,9 @@ class Equations(Protocol):
     def validated(self, other: Self, prior: Weights, strengths: Sequence[float], threads: int = 1) -> Validation:
         """Return the best of `strengths`, each fitted on one of the two and judged on the other; with 2 `threads`, side by side."""
 
+    def rescaled(self, prior: Weights) -> Weights:
+        """Return `prior` (p, m) with one factor a target, with which it fits best."""
+
     def ridged(self, prior: Weights, strength: float, threads: int = 1) -> Weights:
         """Return the weights (p, m) that fit best, pulled towards `prior`; `threads` may share in it."""
 

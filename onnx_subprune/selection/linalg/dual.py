@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from onnx_subprune._typing import Float64
-from onnx_subprune.selection.linalg.ridge import Validation, Weights, downhill, likely
+from onnx_subprune.selection.linalg.ridge import Validation, Weights, downhill, factors_of, likely
 
 STRIP = 256
 """Columns of W that are float64 at once."""
@@ -49,16 +49,34 @@ class Dual:
         energy = self.energy + other.energy
         if energy <= 0.0:
             return Validation(strengths[-1], 0.0, 0.0)
-        left = [item.target - product(item.input, prior) for item in (self, other)]
+        outputs = [product(item.input, prior) for item in (self, other)]
+        factors = [item._factors(output) for item, output in zip((self, other), outputs, strict=True)]
         between = self.input @ other.input.T
+        losses: dict[int, Float64] = {}
+
+        def one_way(place: int, half: int, scale: Float64 | float) -> float:
+            fitted, judge = ((self, other), (other, self))[half]
+            rest, seen = fitted.target - scale * outputs[half], judge.target - scale * outputs[1 - half]
+            solved = fitted._solved(rest, strengths[place])
+            return float(np.sum((seen - (between.T if half == 0 else between) @ solved) ** 2))
 
         def loss(place: int) -> float:
-            one, two = (item._solved(rest, strengths[place]) for item, rest in zip((self, other), left, strict=True))
-            return float(np.sum((left[1] - between.T @ one) ** 2) + np.sum((left[0] - between @ two) ** 2))
+            plain, scaled = (sum(one_way(place, half, of[half]) for half in (0, 1)) for of in ((1.0, 1.0), factors))
+            losses[place] = np.array([plain, scaled])
+            return min(plain, scaled)
 
-        start = likely(strengths, self.input.shape[1], len(self.input))
-        best, error = downhill(loss, len(strengths), start)
-        return Validation(strengths[best], error / energy, float(sum(np.sum(rest**2) for rest in left)) / energy)
+        best, error = downhill(loss, len(strengths), likely(strengths, self.input.shape[1], len(self.input)))
+        kept = sum(float(np.sum((item.target - out) ** 2)) for item, out in zip((self, other), outputs, strict=True))
+        rescaled = bool(losses[best][1] < losses[best][0])
+        return Validation(strengths[best], error / energy, kept / energy, rescaled)
+
+    def rescaled(self, prior: Weights) -> Weights:
+        """Return `prior` with one factor a target."""
+        scaled: Weights = prior * self._factors(product(self.input, prior)).astype(prior.dtype)
+        return scaled
+
+    def _factors(self, output: Float64) -> Float64:
+        return factors_of(np.sum(output * self.target, axis=0), np.sum(output**2, axis=0))
 
     def ridged(self, prior: Weights, strength: float, threads: int = 1) -> Weights:
         """Return X, (p, m), laid out as `prior`."""

@@ -4,6 +4,8 @@
 
 minimises ||T - B X||^2 + lam ||X - W||^2. The strength is chosen by cross-validation on the moments of two disjoint halves: X is
 fitted on one and judged on the other by tr(X'GX) - 2 tr(X'C), which is its error up to the energy of the target.
+
+W may be *rescaled* before: one factor a target, with which B W meets it best. With few rows a factor is all that they tell for sure.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,6 +27,8 @@ TARGETS = 128
 """About so many targets, of more, are fitted and judged to find the best strength: it is one for all of them."""
 LIKELY = 1 / 3
 """The best strength is most often near this many times the number of columns for a row; the search begins there."""
+LARGEST = 4.0
+"""No target is scaled by more: sliced weights put out less than the whole, seldom a quarter of it."""
 DEPENDENT = 1e-9
 """Of columns with energies scaled to about 1, directions with less than this share of the largest count as linearly dependent."""
 
@@ -66,11 +70,15 @@ class Factored:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What cross-validation found: the best strength, its held-out error and that of the prior weights, relative to the energy judged."""
+    """What cross-validation found: the best strength, its held-out error and that of the prior weights, relative to the energy judged.
+
+    rescaled: True if the prior weights are to be rescaled before the fit is pulled towards them.
+    """
 
     strength: float
     error: float
     prior_error: float
+    rescaled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -100,9 +108,21 @@ class Normal:
         """Return the best of `strengths`, each fitted on one of the two and judged on the other; with 2 `threads`, side by side."""
         return cross_validated(self, other, prior, strengths, threads)
 
+    def rescaled(self, prior: Weights) -> Weights:
+        """Return `prior` with one factor a target."""
+        factors = factors_of(np.sum(prior * self.cross, axis=0), np.sum(prior * (self.gram @ prior), axis=0))
+        scaled: Weights = prior * factors.astype(prior.dtype)
+        return scaled
+
     def ridged(self, prior: Weights, strength: float, threads: int = 1) -> Weights:
         """Return the weights X of the module's formula, (p, m)."""
         return ridge(self.gram, self.cross, prior, strength, self.factored, threads)
+
+
+def factors_of(crossed: Float64, energies: Float64) -> Float64:
+    """Return the factors, (m,), for outputs with these energies and products with their targets; 1 where there is no output."""
+    factors = np.divide(crossed, energies, out=np.ones_like(crossed), where=energies > 0.0)
+    return np.asarray(np.clip(factors, 0.0, LARGEST))
 
 
 def scales(gram: Gram) -> Float64:
@@ -159,14 +179,17 @@ def ridge(
 def cross_validated(
     first: Normal, second: Normal, prior: Weights, strengths: Sequence[float] = STRENGTHS, threads: int = 1
 ) -> Validation:
-    """Return the best of `strengths`, each fitted on one half and judged on the other, both ways; on about `TARGETS` of the targets."""
+    """Return the best of `strengths`, towards `prior` or that rescaled, each fitted on one half and judged on the other, both ways.
+
+    It is found on about `TARGETS` of the targets.
+    """
     apart = max(1, prior.shape[1] // TARGETS)
     first, second, prior = first.every(apart), second.every(apart), prior[:, ::apart]
     energy = first.energy + second.energy
     if energy <= 0.0:
         return Validation(strengths[-1], 0.0, 0.0)
 
-    def both_ways(loss: Callable[[Normal, Normal], float]) -> float:
+    def both_ways(loss: Callable[[Normal, Normal], Float64]) -> Float64:
         if threads < 2:
             return loss(first, second) + loss(second, first)
         with ThreadPoolExecutor(1) as pool:
@@ -174,15 +197,23 @@ def cross_validated(
             back = loss(second, first)
             return there.result() + back
 
-    def fitted(place: int) -> float:
-        def one_way(half: Normal, other: Normal) -> float:
-            return other.loss(ridge(half.gram, half.cross, prior, strengths[place]))
+    losses: dict[int, Float64] = {}
 
-        return both_ways(one_way)
+    def fitted(place: int) -> float:
+        def one_way(half: Normal, other: Normal) -> Float64:
+            both: Float64 = np.hstack([prior, half.rescaled(prior)]).astype(np.float64, copy=False)
+            twice = np.hstack([half.cross, half.cross])
+            found = ridge(half.gram, twice, both, strengths[place])
+            targets = prior.shape[1]
+            return np.array([other.loss(found[:, :targets]), other.loss(found[:, targets:])])
+
+        losses[place] = both_ways(one_way)
+        return float(losses[place].min())
 
     best, least = downhill(fitted, len(strengths), likely(strengths, len(prior), first.rows))
-    plain = both_ways(lambda _, other: other.loss(prior))
-    return Validation(strengths[best], 1.0 + least / energy, 1.0 + plain / energy)
+    plain = float(both_ways(lambda _, other: np.array([other.loss(prior)]))[0])
+    rescaled = bool(losses[best][1] < losses[best][0])
+    return Validation(strengths[best], 1.0 + least / energy, 1.0 + plain / energy, rescaled)
 
 
 def likely(strengths: Sequence[float], columns: int, rows: float) -> int:
