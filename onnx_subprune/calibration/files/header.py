@@ -79,9 +79,22 @@ class Header:
             )
             shard = None if found["shard"] is None else (int(found["shard"][0]), int(found["shard"][1]))
             int(found["data"], 16)
-            return cls(model=str(found["model"]), settings=settings, shard=shard, data=found["data"])
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            header = cls(model=str(found["model"]), settings=settings, shard=shard, data=found["data"])
+        except (KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError("its header is incomplete") from error
+        if not header.possible:
+            raise ValueError("its header speaks of samples or shards that cannot be")
+        return header
+
+    @property
+    def possible(self) -> bool:
+        """True if its numbers are such as `collect` writes."""
+        samples, chunk = self.settings.samples, self.settings.chunk
+        if not (type(samples) is int and type(chunk) is int and 0 < chunk <= samples < 1 << 48):
+            return False
+        if sum(self.settings.passes) != len(self.settings.weights) or min(self.settings.passes, default=0) < 0:
+            return False
+        return self.shard is None or 0 <= self.shard[0] < self.shard[1] <= -(-samples // chunk)
 
 
 def told(shard: tuple[int, int]) -> str:
