@@ -10,4 +10,5 @@ app = App(
     help="Make an ONNX model smaller and faster with a few hundred unlabelled inputs.",
     help_epilogue="Example: onnx-subprune prune model.onnx small.onnx --data calibration.npz --macs 0.5",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # what was left behind is told
 )

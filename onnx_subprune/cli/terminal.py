@@ -1,5 +1,7 @@
 """What goes to the terminal: names out of a file are shown as they are, never taken for markup or for orders to the terminal."""
 
+import os
+import sys
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -20,3 +22,7 @@ class _Console(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """See `Console`."""
         return super().render_str(printable(text), **{**options, "markup": False, "emoji": False})
+
+    def on_broken_pipe(self) -> None:
+        """Whoever reads has seen enough: that is no failure."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -48,7 +48,11 @@ def collect(
     check_apart({"the file of moments": Path(path)}, [*reads, *sources])
     part = Part(index=(number - 1) % count, count=count)
     found = open_shard(
-        data, ports(network), part.index, count, reading=reading_of(network, constants, resources.samples)
+        data,
+        ports(network),
+        part.index,
+        count,
+        reading=reading_of(network, constants, resources.samples, resources.memory),
     )
     graph = trace(network, example=found.example, rows=True)
     if not graph.groups:

@@ -11,6 +11,7 @@ from onnx_subprune.graph.network import Network, ports
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.resources import Resources, memory_of
 from onnx_subprune.runtime.session import Runnable
 
 
@@ -23,10 +24,13 @@ class Opened:
     graph: ChannelGraph
 
 
-def reading_of(network: Network, constants: Mapping[str, Constant], samples: int | None = None) -> Reading:
-    """Return how the data of `network` are read."""
+def reading_of(
+    network: Network, constants: Mapping[str, Constant], samples: int | None = None, memory: int | None = None
+) -> Reading:
+    """Return how the data of `network` are read. memory: see `Resources`."""
     values = constant_values(constants, ports(network))
-    return Reading(samples=samples, constants=values, model=Runnable(network.proto, network.folder))
+    most = memory_of(Resources(memory=memory))
+    return Reading(samples=samples, constants=values, model=Runnable(network.proto, network.folder), memory=most)
 
 
 def opened(
@@ -34,12 +38,13 @@ def opened(
     data: Source,
     *,
     samples: int | None = None,
+    memory: int | None = None,
     constants: Mapping[str, Constant],
     rules: Mapping[str, Rule] = RULES,
     rows: bool = True,
 ) -> Opened:
     """Open the data and trace `network` at their sizes; see `trace`. Raises DataError and ModelError."""
-    calibration, rest = open_data(data, ports(network), reading=reading_of(network, constants, samples))
+    calibration, rest = open_data(data, ports(network), reading=reading_of(network, constants, samples, memory))
     graph = trace(network, rules=rules, example=calibration.example(), rows=rows)
     if calibration.example().samples > graph.observation.batch:  # it runs on one sample at a time, whatever it declares
         calibration, rest = one_by_one(calibration), None if rest is None else one_by_one(rest)

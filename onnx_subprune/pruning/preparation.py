@@ -63,7 +63,14 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
     triable = settings.triable
     resources = settings.resources
     network = load(model)
-    given = opened(network, data, samples=resources.samples, constants=settings.constants, rules=settings.rules)
+    given = opened(
+        network,
+        data,
+        samples=resources.samples,
+        memory=resources.memory,
+        constants=settings.constants,
+        rules=settings.rules,
+    )
     used, rest, whole = given.calibration, given.rest, given.graph
     macs = costs(network, whole).macs({})
     fitted = augmented(used, network, whole, macs, shifts=resources.shifts)

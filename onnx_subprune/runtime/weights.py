@@ -52,8 +52,8 @@ def source(model: Model | Path | bytes) -> tuple[str | bytes, Mapping[str, Tenso
     heavy = {tensor.name: tensor for tensor in weights if _bytes_inside(tensor) > SIZABLE}
     if sum(_bytes_inside(tensor) for tensor in heavy.values()) <= HELD:
         if isinstance(model, ModelProto):
-            return _joined(map(ModelProto.SerializeToString, [model])), {}
-        return _joined(chain(_texts(model), map(_only, weights))), {}
+            return _joined(map(ModelProto.SerializeToString, [model]), weights), {}
+        return _joined(chain(_texts(model), map(_only, weights)), weights), {}
     used = set(heavy)
     if not isinstance(model, Pieces):
         model = model if isinstance(model, Split) else Split(light(model), weights)
@@ -61,7 +61,7 @@ def source(model: Model | Path | bytes) -> tuple[str | bytes, Mapping[str, Tenso
     kept = [tensor for tensor in weights if tensor.name in used or tensor.name not in heavy]
     rest = (_only(_elsewhere(tensor) if tensor.name in heavy else tensor) for tensor in kept)
     apart = {name: tensor for name, tensor in heavy.items() if name in used}
-    return _joined(chain(_texts(model), rest)), apart
+    return _joined(chain(_texts(model), rest), [tensor for tensor in kept if tensor.name not in heavy]), apart
 
 
 def _texts(model: Split | Pieces) -> Iterable[bytes]:
@@ -111,13 +111,15 @@ def weight_bytes(model: Model) -> int:
     return sum(_bytes_inside(tensor) for tensor in weights) + sum(int(length) for length in outside)
 
 
-def _joined(parts: Iterable[bytes]) -> bytes:
-    """One model out of partial ones, one after the other."""
+def _joined(parts: Iterable[bytes], weights: Sequence[TensorProto]) -> bytes:
+    """One model out of partial ones, one after the other, which hold `weights`."""
     buffer = io.BytesIO()
     try:
         for part in parts:
             buffer.write(part)
-    except EncodeError:
+    except EncodeError as error:
+        if sum(map(_bytes_inside, weights)) < LIMIT // 2:
+            raise MemoryError("a model cannot be put together") from error  # protobuf tells it in the same words
         size = LIMIT + 1
     else:
         size = buffer.tell()

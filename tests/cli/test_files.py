@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -253,3 +254,85 @@ def test_what_a_killed_process_left_in_use_goes_with_the_next_pair(here):
     save_model(model, None, here / "o.onnx", side_file=True)
     assert sorted(path.name for path in here.glob("o.onnx*")) == ["o.onnx", "o.onnx.data"]
     outputs_of(here / "o.onnx")
+
+
+INTERRUPTED = """
+import os, signal, sys
+import onnx_subprune.cli.prune as command
+from onnx_subprune.cli import main
+from onnx_subprune.pruning.result import Pruned
+number, when = int(sys.argv[1]), sys.argv[2]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+save, prune = Pruned.save, command.prune
+
+def signalled(call, before):
+    def wrapped(*args, **kwargs):
+        if before:
+            os.kill(os.getpid(), number)
+        found = call(*args, **kwargs)
+        os.kill(os.getpid(), number)
+        return found
+    return wrapped
+
+if when == "early":
+    command.prune = signalled(prune, True)
+else:
+    Pruned.save = signalled(save, False)
+sys.argv = ["onnx-subprune", *sys.argv[3:]]
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("when", "says"), [("early", "nothing was written"), ("late", "o.onnx, o.onnx.data were written")]
+)
+def test_an_interrupted_command_says_what_it_left_behind(here, number, when, says):
+    command = ["prune", "m.onnx", "o.onnx", "--data", "x.npz", "--channels", "0.5", "--threads", "1", "--quiet"]
+    before = set(contents(here))
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(int(number)), when, *command, "--json", "o.json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == f"error: interrupted; {says}\n"
+    assert done.returncode == 130
+    assert set(contents(here)) - before == ({"o.onnx", "o.onnx.data"} if when == "late" else set())
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (IndexError("odd"), 3, "internal error: IndexError at prune.py:"),
+        (MemoryError(), 2, "out of memory; nothing was written"),
+        (OSError(28, "No space left on device", "/tmp/y"), 2, "/tmp/y: No space left on device; nothing was written"),
+        (RecursionError("deep"), 3, "internal error: RecursionError"),
+        (KeyboardInterrupt(), 130, "interrupted; nothing was written"),
+    ],
+    ids=repr,
+)
+def test_whatever_happens_is_one_line_and_leaves_nothing(here, capsys, monkeypatch, error, status, says):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("onnx_subprune.cli.prune.prune", fail)
+    before = contents(here)
+    assert prune() == status
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: {says}")
+    assert contents(here) == before
+
+
+def test_an_archive_that_unpacks_to_more_than_the_memory_is_refused_and_its_first_samples_are_not(here, capsys):
+    np.savez_compressed("x.npz", x=np.concatenate([X, np.zeros((400_000, 12), np.float32)]))
+    assert prune("--memory", "8M") == 2
+    assert "--memory: use the first --samples" in capsys.readouterr().err
+    assert prune("--memory", "8M", "--samples", "16") == 0
+
+
+def test_who_reads_the_table_may_stop_reading(here):
+    command = f"{sys.executable} -m onnx_subprune inspect m.onnx | true"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

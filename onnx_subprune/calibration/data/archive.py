@@ -23,6 +23,17 @@ AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
+class Extent:
+    """How much is read. samples: so many on the first axis are enough; None for all. memory: bytes that may be unpacked; None for any number."""
+
+    samples: int | None = None
+    memory: int | None = None
+
+
+ALL = Extent()
+
+
+@dataclass(frozen=True, slots=True)
 class _Member:
     """An array in the file. head: bytes before its numbers. columns: numbers of a sample."""
 
@@ -49,12 +60,12 @@ class _Member:
         return stored and not self.fortran and self.bytes_of(None) > MAPPED
 
 
-def read_archive(path: Path, *, samples: int | None, memory: int | None) -> Mapping[str, Array]:
-    """Return the arrays in the .npz file `path`.
+def read_archive(path: Path, extent: Extent = ALL) -> Mapping[str, Array]:
+    """Return the arrays in the .npz file `path`: mapped ones whole, those that are unpacked to the extent that is wanted.
 
-    samples: of those that must be unpacked, so many on the first axis are enough. memory: bytes that may be unpacked. Raises DataError
-    where more would have to be, or arrays have no numbers of samples in common; ValueError and what zipfile raises for broken files.
+    Raises DataError where that is more than memory allows; ValueError, and what zipfile raises, for broken files.
     """
+    samples, memory = extent.samples, extent.memory
     with zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): _member(archive, info) for info in archive.infolist()}
         counts = {member.shape[0] for member in members.values() if member.shape}

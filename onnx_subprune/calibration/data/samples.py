@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune._typing import Array
+from onnx_subprune.calibration.data.archive import Extent
 from onnx_subprune.calibration.data.constants import constant_values
 from onnx_subprune.calibration.data.mapped import in_memory
 from onnx_subprune.calibration.data.ports import converted, finite, fitted, fixed_batch, unstacked, validate_names
@@ -144,16 +145,28 @@ def _bytes_of(arrays: Mapping[str, Array]) -> int:
     return sum(array.nbytes // max(len(array), 1) for array in arrays.values())
 
 
+LEAST, JUDGES = 16, 512
+"""Where only the first samples are wanted, at most so many others are read to judge by; where they must be unpacked, an eighth, at least 16."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reading:
     """How data are read. samples: the first so many are for calibration, None for all. constants: values of inputs that are the same for all samples.
 
     model: tells whether what is fed run by run is samples that may be put together; None: the declared shapes do.
+    memory: bytes that files may unpack to; None for any number.
     """
 
     samples: int | None = None
     constants: Mapping[str, Array] = field(default_factory=dict)
     model: Runnable | None = None
+    memory: int | None = None
+
+    @property
+    def extent(self) -> Extent:
+        """What is unpacked: the samples to use, and some more to judge by."""
+        spare = 0 if self.samples is None else min(JUDGES, max(LEAST, self.samples // 8))
+        return Extent(None if self.samples is None else self.samples + spare, self.memory)
 
 
 def open_data(
@@ -178,7 +191,7 @@ def _opened(source: Source, inputs: Sequence[Port], reading: Reading) -> tuple[s
     ports = [port for port in inputs if port.name not in shared]
     if not ports:
         raise DataError("all inputs of the model have constant values: what the samples differ in is no input")
-    given = read(source, ports)
+    given = read(source, ports, reading.extent)
     for place, arrays in given.parts[:1]:
         validate_names(place if given.runs else given.where, arrays, ports)
     whole = _calibration(given, ports, reading, shared)
@@ -201,6 +214,9 @@ def _calibration(given: Given, ports: Sequence[Port], reading: Reading, shared: 
     total = count(given.where, arrays)
     if total == 0:
         raise DataError(f"{given.where}: no samples at all")
+    if reading.samples is not None and total > reading.samples + JUDGES:  # what is behind is not even looked at
+        total = reading.samples + JUDGES
+        arrays = {name: array[:total] for name, array in arrays.items()}
     return Calibration(arrays=arrays, chunk=chunk_size(total, fixed, _bytes_of(arrays)), fixed=fixed, shared=shared)
 
 

@@ -19,6 +19,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from onnx_subprune._typing import Array
+from onnx_subprune.calibration.data.archive import ALL, Extent, read_archive
 from onnx_subprune.calibration.data.script import load_function, script_named, told
 from onnx_subprune.errors import DataError
 from onnx_subprune.runtime.session import Port
@@ -53,10 +54,10 @@ class Given:
     runs: bool
 
 
-def read(source: Source, inputs: Sequence[Port]) -> Given:
+def read(source: Source, inputs: Sequence[Port], extent: Extent = ALL) -> Given:
     """Return what `source` has for `inputs`."""
     if isinstance(source, (str, os.PathLike)):
-        return _read_path(str(source), inputs)
+        return _read_path(str(source), inputs, extent)
     if isinstance(source, np.ndarray):
         return _stack("the array", _single("the array", source, inputs))
     if isinstance(source, Mapping):
@@ -66,7 +67,7 @@ def read(source: Source, inputs: Sequence[Port]) -> Given:
             source.rewind()
         return _runs("the data reader", _numbered("the data reader", iter(source.get_next, None)), inputs)
     if callable(source):
-        return read(source(), inputs)
+        return read(source(), inputs, extent)
     if not isinstance(source, Iterable):
         raise DataError(
             f"data of type {type(source).__name__} cannot be read: give a path, an array, or dictionaries of arrays by input name"
@@ -182,20 +183,20 @@ def count(where: str, arrays: Mapping[str, Array]) -> int:
     return next(iter(counts.values()), 0)
 
 
-def _read_path(source: str, inputs: Sequence[Port]) -> Given:
+def _read_path(source: str, inputs: Sequence[Port], extent: Extent) -> Given:
     path, function = script_named(source) or (Path(source), "data")
     if path.is_dir():
         return _read_folder(path, inputs)
     if path.suffix == ".py" and path.exists():
         return _runs(source, _numbered(source, _function(path, function)()), inputs)
-    loaded = load(path)
+    loaded = load(path, extent)
     return _stack(
         source, _arrays(source, loaded, inputs) if isinstance(loaded, Mapping) else _single(source, loaded, inputs)
     )
 
 
-def load(path: Path) -> Array | Mapping[str, Array]:
-    """Return the array or arrays of a NumPy file; its content counts, not its name."""
+def load(path: Path, extent: Extent = ALL) -> Array | Mapping[str, Array]:
+    """Return the array or arrays of a NumPy file, to the extent that is wanted; its content counts, not its name."""
     if not path.exists():
         raise DataError(f"{path}: no such file; DATA is {FORMATS}")
     if path.suffix not in (".npz", ".npy"):
@@ -203,9 +204,7 @@ def load(path: Path) -> Array | Mapping[str, Array]:
     try:
         with path.open("rb") as file:
             if file.read(2) == b"PK":
-                file.seek(0)
-                with np.load(file, allow_pickle=False) as archive:
-                    return {name: archive[name] for name in archive.files}
+                return read_archive(path, extent)
         if path.stat().st_size > MAPPED:
             return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         return np.asarray(np.load(path, allow_pickle=False))

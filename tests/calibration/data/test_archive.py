@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from onnx_subprune.calibration.data.archive import MAPPED, read_archive
+from onnx_subprune.calibration.data.archive import MAPPED, Extent, read_archive
 from onnx_subprune.calibration.data.mapped import mapping_of
 from onnx_subprune.errors import DataError
 
@@ -27,7 +27,7 @@ SAVERS = [np.savez, np.savez_compressed]
 @pytest.mark.parametrize("save", SAVERS)
 def test_the_arrays_are_those_of_numpy(tmp_path, save, samples):
     save(tmp_path / "x.npz", s=np.float32(3) * np.ones(6), **ARRAYS)
-    found = read_archive(tmp_path / "x.npz", samples=samples, memory=None)
+    found = read_archive(tmp_path / "x.npz", Extent(samples, None))
     with np.load(tmp_path / "x.npz") as right:
         assert set(found) == set(right.files)
         for name, array in found.items():
@@ -40,11 +40,11 @@ def test_large_members_that_are_not_compressed_are_mapped_and_others_cut(tmp_pat
     x = np.random.default_rng(0).standard_normal((1000, 300)).astype(np.float32)
     assert x.nbytes > MAPPED
     np.savez(tmp_path / "a.npz", small=np.arange(1000), x=x)
-    found = read_archive(tmp_path / "a.npz", samples=10, memory=1 << 16)
+    found = read_archive(tmp_path / "a.npz", Extent(10, 1 << 16))
     assert mapping_of(found["x"]) is not None
     assert np.array_equal(found["x"], x)
     np.savez_compressed(tmp_path / "b.npz", x=x)
-    found = read_archive(tmp_path / "b.npz", samples=10, memory=1 << 16)
+    found = read_archive(tmp_path / "b.npz", Extent(10, 1 << 16))
     assert np.array_equal(found["x"], x[:10])
 
 
@@ -67,9 +67,9 @@ def test_a_small_file_that_unpacks_to_too_much_is_refused_unread_and_its_first_s
     assert (tmp_path / "x.npz").stat().st_size < 1 << 18
     start = time.process_time()
     with pytest.raises(DataError, match=r"more than the 0\.01 GB of --memory: use the first --samples"):
-        read_archive(tmp_path / "x.npz", samples=None, memory=10**7)
+        read_archive(tmp_path / "x.npz", Extent(None, 10**7))
     assert time.process_time() - start < 0.1
-    assert read_archive(tmp_path / "x.npz", samples=4, memory=10**7)["x"].shape == (4, 1 << 20)
+    assert read_archive(tmp_path / "x.npz", Extent(4, 10**7))["x"].shape == (4, 1 << 20)
 
 
 def test_samples_behind_those_that_are_wanted_may_be_lost(tmp_path):
@@ -78,14 +78,14 @@ def test_samples_behind_those_that_are_wanted_may_be_lost(tmp_path):
     content = bytearray((tmp_path / "x.npz").read_bytes())
     content[80_000:80_100] = bytes(100)
     (tmp_path / "x.npz").write_bytes(content)
-    assert np.array_equal(read_archive(tmp_path / "x.npz", samples=10, memory=None)["x"], x[:10])
+    assert np.array_equal(read_archive(tmp_path / "x.npz", Extent(10, None))["x"], x[:10])
     with pytest.raises((zipfile.BadZipFile, zlib.error)):
-        read_archive(tmp_path / "x.npz", samples=None, memory=None)
+        read_archive(tmp_path / "x.npz", Extent(None, None))
 
 
 def test_inputs_of_different_lengths_are_not_cut_to_one(tmp_path):
     np.savez_compressed(tmp_path / "x.npz", x=np.zeros((8, 2)), h=np.zeros((9, 2)))
-    found = read_archive(tmp_path / "x.npz", samples=2, memory=None)
+    found = read_archive(tmp_path / "x.npz", Extent(2, None))
     assert {name: len(array) for name, array in found.items()} == {"x": 8, "h": 9}
 
 
@@ -96,14 +96,14 @@ def test_a_shape_that_disagrees_with_the_bytes_is_refused(tmp_path, shape):
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("x.npy", head.getvalue() + ARRAYS["x"].tobytes())
     with pytest.raises(ValueError, match="in it has the shape"):
-        read_archive(tmp_path / "x.npz", samples=3, memory=None)
+        read_archive(tmp_path / "x.npz", Extent(3, None))
 
 
 def test_objects_and_what_is_no_array_are_refused(tmp_path):
     np.savez(tmp_path / "x.npz", x=np.array([{}], object))
     with pytest.raises(ValueError, match="pickle"):
-        read_archive(tmp_path / "x.npz", samples=3, memory=None)
+        read_archive(tmp_path / "x.npz", Extent(3, None))
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("readme.txt", "text")
     with pytest.raises(ValueError, match="no array"):
-        read_archive(tmp_path / "x.npz", samples=3, memory=None)
+        read_archive(tmp_path / "x.npz", Extent(3, None))
