@@ -158,7 +158,7 @@ SPOILED = {
     "no type": (with_type(0), "element type 0"),
     "fewer numbers than dims": (fewer_numbers, "take 16 numbers, but it has 15"),
     "constant without bytes": (attribute_without_bytes, "take 16 numbers, but it has 0"),
-    "input of terabytes": (huge_input("N", 2**40), "input 'x' is declared as 2 x 1099511627776"),
+    "input of terabytes": (huge_input("N", 2**40), "x 1099511627776, more than 4 GB"),
     "input beyond counting": (huge_input(2**31, 2**31), "input 'x' is declared as"),
     "input of no type": (input_of_no_type, "input 'x' has the element type 99"),
     "function that calls itself": (calls({"F": ["F"]}, "F"), "a function calls itself: local.F"),

@@ -19,7 +19,7 @@ from onnx_subprune.calibration.files.header import Header
 from onnx_subprune.calibration.files.sums import Sums, check_state
 from onnx_subprune.calibration.moments.accumulator import Collector
 from onnx_subprune.calibration.moments.moments import Moments
-from onnx_subprune.errors import DataError
+from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.graph.contractions.contraction import Kernel
 from onnx_subprune.runtime.files import replacing
 from onnx_subprune.selection.linalg.rounding import energies
@@ -60,7 +60,7 @@ class StatisticsFile:
             check_state(state)
             collector = Collector.restore(kernel, state)
             found = collector.moments()
-        except (KeyError, ValueError, IndexError, TypeError, AssertionError, OverflowError) as error:
+        except (KeyError, ValueError, IndexError, TypeError, AssertionError, OverflowError, ModelError) as error:
             raise DataError(f"{self.path}: the sums of {kernel.node} do not fit the model: {_line(error)}") from error
         if found.gram.shape != (groups, columns, columns) or found.sum_input.shape != (groups, columns):
             raise DataError(f"{self.path}: the sums of {kernel.node} do not fit the model: collect them of this one")

@@ -21,6 +21,9 @@ class Sums:
         check_state(state)
         if not int(state.get("count", np.array(0))):
             return
+        names = {key for key in state if key.endswith(".hi")}
+        if self._count and names != {f"{name}.hi" for name in self._sums}:
+            raise ValueError("it has other sums than the files before it")
         self._count += int(state["count"])
         shape = state["shape"]
         if self._shape is not None and not np.array_equal(shape, self._shape):
