@@ -27,6 +27,16 @@ LARGEST = 1 << 32
 Feeds = Mapping[str, NDArray[np.generic]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shapes:
+    """An `Example` without its contents. sizes: of each input, in that run."""
+
+    sizes: Mapping[str, tuple[int, ...]]
+    samples: int
+    stacked: tuple[str, ...]
+    free: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Example:
     """One run on the data.
@@ -44,6 +54,16 @@ class Example:
     def first(self, samples: int) -> "Example":
         """Return a run on the first samples alone."""
         return self._cut(slice(samples), samples)
+
+    @property
+    def shapes(self) -> Shapes:
+        """What is left of it without its contents."""
+        return Shapes(
+            sizes={name: array.shape for name, array in self.feeds.items()},
+            samples=self.samples,
+            stacked=tuple(sorted(self.stacked)),
+            free=self.free,
+        )
 
     def second(self) -> "Example":
         """Return a run on the second sample alone."""
@@ -71,6 +91,16 @@ def made_up_example(network: Network, samples: int, free: int, constants: Feeds 
             feeds=feeds, samples=firsts.pop()[0] or 1, stacked=frozenset(feeds) - fixed, free=False, constant=fixed
         )
     return Example(feeds=feeds, samples=samples if opened else 1, stacked=opened, free=bool(opened), constant=fixed)
+
+
+def example_of(network: Network, shapes: Shapes) -> Example:
+    """Return noise, and zeros where inputs are integers, of these shapes; ModelError if they are not those of the inputs."""
+    generator = np.random.default_rng(0)
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in network.inputs}
+    if {name: len(shape) for name, shape in shapes.sizes.items()} != ranks:
+        raise ModelError("the inputs of the model are not those that the moments were collected with")
+    feeds = {value.name: _noise(value, shapes.sizes[value.name], generator) for value in network.inputs}
+    return Example(feeds=feeds, samples=shapes.samples, stacked=frozenset(shapes.stacked), free=shapes.free)
 
 
 def invented(network: Network, constants: Feeds = MappingProxyType({})) -> Mapping[str, tuple[int | str, ...]]:

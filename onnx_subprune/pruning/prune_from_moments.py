@@ -25,9 +25,9 @@ from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.files import Recorded, StatisticsFile
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.errors import OptionError
-from onnx_subprune.evaluation.report.inspection import made_up_note
 from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.graph.cost import costs
+from onnx_subprune.graph.feeds import example_of
 from onnx_subprune.graph.network import Model, identity, load
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule
@@ -124,10 +124,15 @@ def _runs_nothing(settings: Settings) -> None:
 def prepare_from_moments(model: Model, file: StatisticsFile, settings: Settings) -> Job:
     """Load, trace and price `model`, whose moments are in `file`; the model runs on made-up inputs only."""
     network = load(model)
-    graph = restricted(trace(network, rules=settings.rules), network, only=settings.only, exclude=settings.exclude)
-    runs = {name: array[None] for name, array in graph.observation.example.feeds.items()}
-    made_up = made_up_note(graph)
     named = "(in memory)" if not isinstance(model, (str, os.PathLike)) else model
+    executor = Recorded.open(file, network, str(named))
+    graph = restricted(
+        trace(network, rules=settings.rules, example=example_of(network, file.header.settings.shapes)),
+        network,
+        only=settings.only,
+        exclude=settings.exclude,
+    )
+    runs = {name: array[None] for name, array in graph.observation.example.feeds.items()}
     task = Task(
         network=network,
         graph=graph,
@@ -140,7 +145,7 @@ def prepare_from_moments(model: Model, file: StatisticsFile, settings: Settings)
         memory=memory_of(settings.resources),
         watch=settings.progress,
         clock=time.perf_counter,
-        executor=Recorded.open(file, network, str(named)),
+        executor=executor,
     )
     rounding, free = settings.rounding_for(network, graph), dispensable(network, graph)
     return Job(
@@ -153,7 +158,7 @@ def prepare_from_moments(model: Model, file: StatisticsFile, settings: Settings)
         model=identity(model),
         data={"samples": file.header.settings.samples, "sha256": file.header.data},
         told={**settings.to_dict(), "round_to": rounding.name},
-        notes=(*NOTES, *([] if made_up is None else [made_up]), *inlined_note(network)),
+        notes=(*NOTES, *inlined_note(network)),
     )
 
 

@@ -5,11 +5,14 @@ import pytest
 
 from onnx_subprune.allocation import Macs
 from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.errors import SubpruneError
 from onnx_subprune.graph.cost import costs
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.collect import collect
 from onnx_subprune.pruning.compare import compare
 from onnx_subprune.pruning.prune import prune
+from onnx_subprune.pruning.prune_from_moments import prune_collected
 from onnx_subprune.pruning.resources import Resources
 from tests.networks.net import Net
 
@@ -35,6 +38,15 @@ def test_a_budget_is_of_the_work_at_the_size_of_the_data(side):
     found = compare(model, result.model, x, threads=1)
     assert found.macs.before == macs_at(side)
     assert found.macs.after == result.report.macs.after
+
+
+def test_moments_remember_the_sizes_of_their_data(tmp_path):
+    x = np.random.default_rng(0).standard_normal((16, 1, 6, 6)).astype(np.float32)
+    collect(open_size(), x, tmp_path / "m.npz", resources=Resources(threads=1))
+    report = prune_collected(open_size(), tmp_path / "m.npz", budget=Macs(0.6), resources=Resources(threads=1)).report
+    assert report.macs.before == macs_at(6)
+    with pytest.raises(SubpruneError, match="model"):
+        prune_collected(open_size(("n", 1, 6, 6)), tmp_path / "m.npz")
 
 
 def blocks():

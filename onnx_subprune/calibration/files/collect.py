@@ -71,6 +71,7 @@ def collect(  # noqa: PLR0913 - what a run needs
         chunk=shard.data.chunk,
         package=__version__,
         onnxruntime=environment()["onnxruntime"],
+        shapes=shard.example.shapes,
     )
     digest = sum(chunk_digest(number, chunk) for number, chunk in enumerate(shard.data.chunks(), shard.first))
     header = Header(

@@ -8,17 +8,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx.external_data_helper import uses_external_data
 
 from onnx_subprune.graph.channels import Use
+from onnx_subprune.graph.feeds import Shapes
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.tensors import tensor_array
 
 FORMAT = "onnx-subprune statistics"
-SCHEMA = 3
+SCHEMA = 4
 MODULUS = 1 << 256
 
 
@@ -26,7 +28,7 @@ MODULUS = 1 << 256
 class Settings:
     """What must be equal for moments to add up.
 
-    weights: of the contractions, as their nodes use them. passes: how many contractions each pass over the data takes.
+    weights: of the contractions, as their nodes use them. passes: how many contractions each pass over the data takes. shapes: of a run on the data.
     """
 
     weights: tuple[Use, ...]
@@ -35,6 +37,7 @@ class Settings:
     chunk: int
     package: str
     onnxruntime: str
+    shapes: Shapes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,7 @@ class Header:
                     **given,
                     "weights": tuple(Use(str(item["node"]), int(item["slot"])) for item in given["weights"]),
                     "passes": tuple(map(int, given["passes"])),
+                    "shapes": _shapes(given["shapes"]),
                 }
             )
             shard = None if found["shard"] is None else (int(found["shard"][0]), int(found["shard"][1]))
@@ -95,6 +99,18 @@ class Header:
         if sum(self.settings.passes) != len(self.settings.weights) or min(self.settings.passes, default=0) < 0:
             return False
         return self.shard is None or 0 <= self.shard[0] < self.shard[1] <= -(-samples // chunk)
+
+
+def _shapes(given: Mapping[str, Any]) -> Shapes:
+    sizes = {str(name): tuple(map(int, shape)) for name, shape in given["sizes"].items()}
+    if int(given["samples"]) < 1 or min((size for shape in sizes.values() for size in shape), default=0) < 0:
+        raise ValueError("its header has no sizes of inputs")
+    return Shapes(
+        sizes=sizes,
+        samples=int(given["samples"]),
+        stacked=tuple(map(str, given["stacked"])),
+        free=bool(given["free"]),
+    )
 
 
 def told(shard: tuple[int, int]) -> str:
