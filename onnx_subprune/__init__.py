@@ -6,12 +6,14 @@ from onnx_subprune.calibration.files import merge
 from onnx_subprune.errors import (
     BudgetError,
     DataError,
+    FidelityError,
     ModelError,
     OptionError,
     OutputError,
     SubpruneError,
     VerificationError,
 )
+from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.evaluation.metric import Accuracy, Validation
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.tracing.trace import trace
@@ -48,7 +50,9 @@ __all__ = [
     "Channels",
     "Comparison",
     "DataError",
+    "FidelityError",
     "Forward",
+    "Gates",
     "InterpolativeDecomposition",
     "Latency",
     "LayerGreedyFS",

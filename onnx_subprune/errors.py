@@ -8,6 +8,7 @@ SubpruneError            everything this package raises on purpose; the message 
 ├── ClusterError         the cluster cannot be reached, or does not do what it is asked
 ├── OutputError          the result cannot be written where it was asked for
 └── VerificationError    the result is not what it must be; nothing was written
+    └── FidelityError    the result is too far from the original
 """
 
 
@@ -45,3 +46,7 @@ class OutputError(SubpruneError):
 
 class VerificationError(SubpruneError):
     """The result failed its verification or missed its bound; nothing was written."""
+
+
+class FidelityError(VerificationError):
+    """The result is no better than a constant, or misses a gate of the user's; nothing was written."""

@@ -60,6 +60,14 @@ MaskOption = Annotated[
         "the attention).",
     ),
 ]
+HoldoutOption = Annotated[
+    float | None,
+    Parameter(
+        name="--holdout",
+        help="Hold N samples, or a fraction of them, out of all fitting and choosing, and judge the result on these (the samples that --samples "
+        "leaves, or else an eighth: at least 16 where there are 64, at most 512). With 0 it is judged on what it was fitted to.",
+    ),
+]
 Names = Annotated[list[str] | None, Parameter(negative="")]
 
 
@@ -73,7 +81,7 @@ def read_by(texts: list[str] | None) -> list[str]:
     return [text.partition("=")[2] for text in texts or () if text.endswith(".npy")]
 
 
-def resources_of(
+def resources_of(  # noqa: PLR0913 - one argument an option
     samples: int | None,
     batch_size: int,
     threads: int | None,
@@ -83,6 +91,7 @@ def resources_of(
     shifts: bool | None = None,
     trials: int | None = None,
     mask: str | None = None,
+    holdout: float | None = None,
 ) -> Resources:
     """Return what may be used; OptionError if it makes no sense."""
     for name, value in (
@@ -97,6 +106,7 @@ def resources_of(
         raise OptionError(f"--trials {trials}: 0 for none, or more")
     return Resources(
         samples=samples,
+        holdout=holdout,
         batch_size=batch_size,
         threads=threads,
         memory=bytes_of(memory),

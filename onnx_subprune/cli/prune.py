@@ -14,6 +14,7 @@ from onnx_subprune.cli.files import guarded, json_text, report_text, written
 from onnx_subprune.cli.options import (
     DataOption,
     ForceOption,
+    HoldoutOption,
     JsonOption,
     MaskOption,
     Names,
@@ -25,8 +26,9 @@ from onnx_subprune.cli.options import (
     resources_of,
 )
 from onnx_subprune.cli.progress import Bar
-from onnx_subprune.cli.terminal import show
+from onnx_subprune.cli.terminal import printable, show
 from onnx_subprune.errors import OptionError
+from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.evaluation.metric import Metric
 from onnx_subprune.evaluation.report import report_table
 from onnx_subprune.pruning.budgets import Budget
@@ -175,6 +177,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     samples: Annotated[
         int | None, Parameter(help="Use the first N samples; fidelity is then measured on the others.")
     ] = None,
+    holdout: HoldoutOption = None,
     batch_size: Annotated[int, Parameter(help="Run at most N samples at once. The result does not depend on it.")] = 32,
     seed: Annotated[int, Parameter(help="For the selectors that draw at random.")] = 0,
     threads: Annotated[
@@ -202,10 +205,23 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         ),
     ] = None,
     constants: SetOption = None,
+    accept_any: Annotated[
+        bool, Parameter(negative="", help="Write the result even if it is no better than a constant.")
+    ] = False,
+    min_agreement: Annotated[
+        float | None,
+        Parameter(
+            help="Write nothing, and exit with 1, if an output agrees with the original's for a smaller share of the samples."
+        ),
+    ] = None,
+    max_error: Annotated[
+        float | None,
+        Parameter(help="Write nothing, and exit with 1, if an output has a larger relative error."),
+    ] = None,
     json_file: JsonOption = None,
     html_file: ReportOption = None,
     force: ForceOption = False,
-    quiet: Annotated[bool, Parameter(negative="", help="Print nothing but errors.")] = False,
+    quiet: Annotated[bool, Parameter(negative="", help="Print nothing but errors and warnings.")] = False,
 ) -> None:
     """Make MODEL smaller and write the result to OUTPUT.
 
@@ -239,12 +255,25 @@ def prune_command(  # noqa: PLR0913 - one argument an option
             target=target,
             min_width=min_width,
             resources=resources_of(
-                samples, batch_size, threads, memory, positions, shifts=shifts, trials=trials, mask=mask
+                samples,
+                batch_size,
+                threads,
+                memory,
+                positions,
+                shifts=shifts,
+                trials=trials,
+                mask=mask,
+                holdout=holdout,
             ),
         )
+        gates = Gates(accept_any=accept_any, min_agreement=min_agreement, max_error=max_error)
         with Bar(quiet=quiet) as watch:
             if statistics is not None:
-                _layerwise_only(data, formulation, samples, scheduler, metric)
+                if gates.asked:
+                    raise OptionError(
+                        "--accept-any, --min-agreement, --max-error: with --statistics there are no data to judge the result on"
+                    )
+                _layerwise_only(data, formulation, settings["resources"], scheduler, metric)
                 if constants:
                     raise OptionError("--set: with --statistics nothing is run; give it to `collect`")
                 result = prune_collected(model, statistics, **settings, progress=watch)
@@ -256,6 +285,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
                         data,
                         formulation=form,
                         metric=metric,
+                        gates=gates,
                         executor=executor,
                         constants=constants_of(constants),
                         **settings,
@@ -271,7 +301,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         with written(texts):
             result.save(output, force=force)
     for warning in report.warnings:
-        print("warning:", " ".join(warning.split()), file=sys.stderr)
+        print("warning:", printable(" ".join(warning.split())), file=sys.stderr)
     if not quiet:
         show(report_table(report))
 
@@ -290,7 +320,7 @@ class _Settings(TypedDict):
 
 
 def _layerwise_only(
-    data: str | None, formulation: str | None, samples: int | None, scheduler: str | None, metric: Metric | None
+    data: str | None, formulation: str | None, resources: Resources, scheduler: str | None, metric: Metric | None
 ) -> None:
     if data is not None:
         raise OptionError("--data and --statistics: give one of them")
@@ -298,8 +328,12 @@ def _layerwise_only(
         raise OptionError(
             f"--formulation {formulation} runs the models on --data; from --statistics only layerwise is possible"
         )
-    if samples is not None:
+    if resources.samples is not None:
         raise OptionError("--samples: the moments are of all samples that were collected; give it to `collect`")
+    if resources.holdout is not None:
+        raise OptionError(
+            "--holdout: the moments are of all samples that were collected, and there are no others to judge the result on"
+        )
     if scheduler is not None:
         raise OptionError("--scheduler runs the models on --data; with --statistics nothing is run")
     if metric is not None:

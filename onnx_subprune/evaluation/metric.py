@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from onnx_subprune._typing import Array
+from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.data.samples import Calibration, read_labels
 from onnx_subprune.calibration.data.script import load_function, script_named, told
 from onnx_subprune.errors import DataError, OptionError
@@ -33,8 +33,8 @@ class Judged:
 class Accuracy:
     """The share of samples whose label is the arg-max of the model's first output.
 
-    labels: "y.npy", "x.npz:key", or (samples,) integers, one for every sample of the data. With Resources(samples=N) those behind the
-    first N are judged, else all.
+    labels: "y.npy", "x.npz:key", or (samples,) integers, one for every sample of the data. Judged are those that are held out (see
+    `Resources`); where the metric chooses the widths, it chooses by others.
     """
 
     labels: str | Labels
@@ -64,23 +64,27 @@ def validation(source: str) -> Validation:
     return Validation(load_function(*named), name=source)  # type: ignore[arg-type]  # what it returns is checked at every call
 
 
-def judge_of(
-    metric: Metric, calibration: Calibration, rest: Calibration | None, folder: Path | None, threads: int | None
-) -> Judge:
-    """Bind `metric` to the samples to judge on: `rest` where there are some, else `calibration`. DataError if labels do not fit."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Judging:
+    """Samples to judge on, where they lie in the data (int64), and how many samples the data have, for which there are labels."""
+
+    data: Calibration
+    places: Int64
+    total: int
+
+
+def judge_of(metric: Metric, on: Judging, folder: Path | None, threads: int | None) -> Judge:
+    """Bind `metric` to the samples to judge on. DataError if labels do not fit."""
     if isinstance(metric, Validation):
         return lambda model: _validated(metric, model, folder)
     labels = read_labels(metric.labels) if isinstance(metric.labels, str) else np.asarray(metric.labels, np.int64)
-    used = calibration.samples + (rest.samples if rest is not None else 0)
-    spare = 2 * ((calibration.fixed or 1) - 1)  # samples that do not fill a fixed batch are left out
-    if not used <= len(labels) <= used + spare:
+    spare = 2 * ((on.data.fixed or 1) - 1)  # samples that do not fill a fixed batch are left out
+    if not on.total <= len(labels) <= on.total + spare:
         raise DataError(
-            f"{metric}: {len(labels)} labels for {used} samples of the data; give one a sample, in their order"
+            f"{metric}: {len(labels)} labels for {on.total} samples of the data; give one a sample, in their order"
         )
-    data = calibration if rest is None else rest
-    start = 0 if rest is None else calibration.samples
-    truth = labels[start : start + data.samples]
-    return lambda model: _accuracy(Runnable(model, folder), data, truth, threads)
+    truth = labels[on.places]
+    return lambda model: _accuracy(Runnable(model, folder), on.data, truth, threads)
 
 
 def _accuracy(model: Runnable, data: Calibration, labels: Labels, threads: int | None) -> float:

@@ -1,12 +1,10 @@
 """The smaller model itself: cut as the walk says, verified, and measured against the original."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnx import ModelProto
 
-from onnx_subprune._typing import Array
 from onnx_subprune.allocation import Params
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.evaluation.fidelity import Fidelity, fidelity
@@ -20,7 +18,8 @@ from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.save import Settled, settled, side_file_wanted
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.pruning.budgets import check_latency, latency_seconds, result_timing
-from onnx_subprune.pruning.preparation import Job, Samples
+from onnx_subprune.pruning.preparation import Job
+from onnx_subprune.pruning.samples import Samples
 from onnx_subprune.reconstruction.settings import Reconstruction
 from onnx_subprune.runtime.session import Runnable
 
@@ -50,14 +49,14 @@ class Measured:
     metric: Change | None = None
 
 
-def cut(job: Job, done: Reconstruction, feeds: Mapping[str, Array]) -> Cut:
-    """Return the model that `done` leads to, verified on `feeds`; VerificationError if it is not what it must be."""
+def cut(job: Job, done: Reconstruction, data: Calibration) -> Cut:
+    """Return the model that `done` leads to, verified on some of `data`; VerificationError if it is not what it must be."""
     network, graph = job.network, job.task.graph
     plan = Plan(supports={name: choice.support for name, choice in done.choices.items()}, weights=done.weights)
     small = apply(network, graph, plan, rules=job.settings.rules)
     apart = settled(small, network.folder if side_file_wanted(network.proto) else None)
     small, folder = (small, network.folder) if apart is None else (apart.model, apart.folder)
-    return Cut(model=small, folder=folder, apart=apart, deviation=verify(network, graph, plan, small, feeds, folder))
+    return Cut(model=small, folder=folder, apart=apart, deviation=verify(network, graph, plan, small, data, folder))
 
 
 def measure(job: Job, samples: Samples, smaller: Cut) -> Measured:
@@ -71,9 +70,9 @@ def measure(job: Job, samples: Samples, smaller: Cut) -> Measured:
         check_latency(budget, found)
     if found is not None and found.ratio >= 1.0 and not isinstance(budget, Params):
         found = measured_latency(before, after, samples.used, threads, DOUBTED)
-    scores = Change(job.judged.base, job.judged.judge(smaller.model)) if job.judged is not None else None
-    judged = samples.rest if samples.rest is not None else judged_of(samples.used)
-    faithful = fidelity(before, after, judged, threads=threads)
+    scores = Change(job.judge.base, job.judge.judge(smaller.model)) if job.judge is not None else None
+    judged = samples.judged.data if samples.held_out else judged_of(samples.used)
+    faithful = replace(fidelity(before, after, judged, threads=threads), held_out=samples.held_out)
     if scores is not None and isinstance(job.settings.judged_by, Accuracy):
         faithful = replace(faithful, accuracy=(scores.before, scores.after))
     layers = layer_times(job.network, job.task.graph, after, raced_feeds(samples.used), threads)
@@ -82,17 +81,8 @@ def measure(job: Job, samples: Samples, smaller: Cut) -> Measured:
 
 DOUBTED = 1.0
 """Seconds that a model is timed for again that seems to be no faster."""
-CHECKED = 8
-"""Samples that the law is checked on."""
-
-
-def few(data: Calibration) -> Mapping[str, Array]:
-    """Return so many samples of the first chunk as a check needs."""
-    return data.feeds(min(CHECKED, data.chunk))
-
-
 JUDGED, JUDGED_BYTES = 256, 1 << 24
-"""Samples of the calibration data that fidelity is measured on where there are no others: what was fitted says little about others anyway."""
+"""Samples of the calibration data that fidelity is measured on where none are held out: what was fitted says little about others anyway."""
 
 
 def judged_of(data: Calibration) -> Calibration:

@@ -2,46 +2,37 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from onnx_subprune.allocation import Room
 from onnx_subprune.calibration.data.masks import mask_of
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.data.shifts import augmented
 from onnx_subprune.calibration.data.sources import Source
-from onnx_subprune.evaluation.metric import Judged, judge_of
+from onnx_subprune.evaluation.metric import Judged, Judging, judge_of
 from onnx_subprune.graph.cost import Costs, costs
 from onnx_subprune.graph.network import Model, Network, identity, load
 from onnx_subprune.graph.tracing.branches import dispensable
 from onnx_subprune.pruning.budgets.trials import Trials, trials_of
 from onnx_subprune.pruning.eligibility import restricted
 from onnx_subprune.pruning.opening import opened
+from onnx_subprune.pruning.rare import rare
 from onnx_subprune.pruning.resources import memory_of, running_of
 from onnx_subprune.pruning.rounding import Rounding
+from onnx_subprune.pruning.samples import Samples, samples_of
 from onnx_subprune.pruning.settings import Settings
 from onnx_subprune.reconstruction.task import Task
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Samples:
-    """The data: `used` of them are calibrated on, `fitted` are these with moved copies where there are any; `rest` are those left over."""
-
-    used: Calibration
-    fitted: Calibration
-    rest: Calibration | None
-
-    @property
-    def shifts(self) -> bool:
-        """True if there are moved copies."""
-        return self.fitted.samples > self.used.samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Job:
     """A model to be pruned, and all that does not depend on the widths.
 
-    task: without widths. rounding: what `rooms` are rounded to. price: costs at any widths. trials: what to try widths of one cost on, None
-    for nothing. told: identity of the model, data and settings for the report.
+    task: without widths. rounding: what `rooms` are rounded to. price: costs at any widths. trials: what to try widths of one cost on, None for
+    nothing. model, data, told: identity of the model and of the data, and settings, for the report. chooser: the user's metric, where it chooses
+    widths; judge: the same on the samples that the result is judged on. candidates: data that candidates are fitted to while a metric chooses, None
+    for those of `task`.
     """
 
     settings: Settings
@@ -53,9 +44,12 @@ class Job:
     model: Mapping[str, str]
     data: Mapping[str, str | int]
     told: Mapping[str, str | float | int | bool | None]
-    judged: Judged | None = None
+    chooser: Judged | None = None
+    judge: Judged | None = None
+    candidates: Calibration | None = None
     trials: Trials | None = None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Samples]:
@@ -63,7 +57,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
     triable = settings.triable
     resources = settings.resources
     network = load(model)
-    given = opened(
+    found = opened(
         network,
         data,
         samples=resources.samples,
@@ -71,14 +65,16 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         constants=settings.constants,
         rules=settings.rules,
     )
-    used, rest, whole = given.calibration, given.rest, given.graph
+    given, rest, whole = found.calibration, found.rest, found.graph
     macs = costs(network, whole).macs({})
-    fitted = augmented(used, network, whole, macs, shifts=resources.shifts)
-    samples = Samples(used=used, fitted=fitted, rest=rest)
+    shifts = resources.shifts
 
     def with_copies(some: Calibration) -> Calibration:
-        return augmented(some, network, whole, macs, shifts=samples.shifts)
+        return augmented(some, network, whole, macs, shifts=shifts)
 
+    seldom = partial(rare, network, whole)
+    samples = samples_of(given, rest, resources.holdout, with_copies, seldom, chooses=settings.chosen_by_metric)
+    shifts, used, fitted = samples.shifts, samples.used, samples.fitted
     graph = restricted(whole, network, only=settings.only, exclude=settings.exclude, samples=fitted.samples)
     rounding = settings.rounding_for(network, graph)
     rooms = rounding.rooms(graph, min_width=settings.least, dispensable=dispensable(network, graph))
@@ -105,20 +101,26 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         price=costs(network, graph, block=rounding.block),
         rooms=rooms,
         model=identity(model),
-        data={"samples": used.samples, "sha256": used.sha256()},
+        data={
+            "samples": used.samples,
+            "held_out": samples.judged.data.samples if samples.held_out else 0,
+            "sha256": given.sha256(),
+        },
         told={**settings.to_dict(), "round_to": rounding.name, "shifts": samples.shifts, "mask": mask or ""},
-        judged=_judged(network, samples, settings),
+        chooser=_judged(network, samples.chosen, settings) if settings.chosen_by_metric else None,
+        judge=_judged(network, samples.judged, settings),
+        candidates=samples.candidates,
         trials=trials_of(used, macs, len(rooms), resources.trials, with_copies) if triable else None,
         notes=inlined_note(network),
     )
     return job, samples
 
 
-def _judged(network: Network, samples: Samples, settings: Settings) -> Judged | None:
-    """The user's metric, and what it says of the original."""
+def _judged(network: Network, on: Judging, settings: Settings) -> Judged | None:
+    """The user's metric on some samples, and what it says of the original."""
     if settings.judged_by is None:
         return None
-    judge = judge_of(settings.judged_by, samples.used, samples.rest, network.folder, settings.resources.threads)
+    judge = judge_of(settings.judged_by, on, network.folder, settings.resources.threads)
     return Judged(judge, judge(network.proto))
 
 

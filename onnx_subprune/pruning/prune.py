@@ -13,6 +13,7 @@ from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.calibration.streaming.executor import Executor
 from onnx_subprune.calibration.survey import LOCAL
+from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.evaluation.metric import Metric
 from onnx_subprune.graph.network import Model
 from onnx_subprune.graph.rules import RULES
@@ -20,7 +21,8 @@ from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.pruning.budgets import Budget, allocated
 from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.channel_scores import scored
-from onnx_subprune.pruning.cut import cut, few, measure
+from onnx_subprune.pruning.cut import cut, measure
+from onnx_subprune.pruning.judgement import reviewed
 from onnx_subprune.pruning.preparation import Job, prepare
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.pruning.result import Pruned
@@ -49,6 +51,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     min_width: int | None = None,
     refit: Refit | None = Refit(),
     metric: Metric | None = None,
+    gates: Gates = Gates(),
     rules: Mapping[str, Rule] = RULES,
     resources: Resources = Resources(),
     progress: Watch = silent,
@@ -62,9 +65,9 @@ def prune(  # noqa: PLR0913 - the interface's signature
     multiply-accumulates too (`BlockAware`). "auto": of what `target` (a name in `graph.targets`; None: this machine) likes; with a budget of
     parameters and no target any width. min_width: no group gets narrower; at 0, the default with rounded widths or a budget of latency, whole
     residual branches may go. refit: None keeps the weights as they are.
-    metric: measured before and after (by default that of the budget). executor: where the models run: here, or on
-    a cluster. constants: inputs that are the same for all samples, by name, with their values. Nothing passed in is changed. Raises SubpruneError
-    and its kinds.
+    metric: measured before and after (by default that of the budget). gates: how close to the original the result must be. executor: where the
+    models run: here, or on a cluster. constants: inputs that are the same for all samples, by name, with their values. Nothing passed in is changed.
+    Raises SubpruneError and its kinds.
     """
     start = time.perf_counter()
     settings = Settings(
@@ -79,6 +82,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
         min_width=min_width,
         refit=refit,
         metric=metric,
+        gates=gates,
         rules=rules,
         resources=resources,
         progress=progress,
@@ -93,8 +97,9 @@ def prune(  # noqa: PLR0913 - the interface's signature
         settled = time.perf_counter()
         done = found.done or reconstruct(replace(job.task, widths=found.widths))
     rebuilt = time.perf_counter()
-    smaller = cut(job, done, few(samples.used))
+    smaller = cut(job, done, samples.used)
     measured = measure(job, samples, smaller)
+    job = reviewed(job, samples, done, measured, rebuilt - traced)
     end = time.perf_counter()
     seconds = {"trace": traced - start, "sensitivity": settled - traced, **done.seconds}
     return summarize(job, found, done, smaller, measured, {**seconds, "verify": end - rebuilt, "total": end - start})
@@ -109,9 +114,10 @@ def meet(job: Job) -> Allocated:
         settings.budget,
         settings.allocator,
         job.price,
-        job.judged,
+        job.chooser,
         settings.rules,
         job.trials,
+        candidates=job.candidates,
         rounding=job.rounding,
     )
 
@@ -142,7 +148,7 @@ def sensitivity(
         min_width=1,
         refit=Refit(),
         rules=rules,
-        resources=resources,
+        resources=replace(resources, holdout=0, trials=0),
         progress=progress,
         constants=constants,
     )

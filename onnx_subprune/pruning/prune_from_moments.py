@@ -103,7 +103,7 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
         settled = time.perf_counter()
         done = reconstruct(replace(job.task, widths=found.widths))
     rebuilt = time.perf_counter()
-    smaller = cut(job, done, job.task.data.feeds(1))
+    smaller = cut(job, done, job.task.data)
     end = time.perf_counter()
     seconds = {"trace": traced - start, "sensitivity": settled - traced, **done.seconds}
     job = replace(job, told={**job.told, "statistics": str(statistics)})

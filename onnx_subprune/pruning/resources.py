@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 
+from onnx_subprune.calibration.data.holdout import Holdout
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.graph.observation import Observation
 
@@ -11,7 +12,9 @@ from onnx_subprune.graph.observation import Observation
 class Resources:
     """How much of the data and of the machine may be used.
 
-    samples: the first so many for calibration (None: all; fidelity is measured on the rest where there is one). batch_size: at most
+    samples: the first so many for calibration (None: all). holdout: a number of samples, or a fraction of them, that nothing is fitted to nor chosen
+    by, on which the result is judged (None: the samples that `samples` leaves, or else an eighth, at least 16 where there are 64 and at most 512,
+    a quarter of fewer, none of fewer than 8; 0: none, so that the result is judged on what it was fitted to). batch_size: at most
     so many samples in one run. threads: None for all cores. memory: bytes to aim at; activations that have no room there go to
     disk (None: a quarter of the machine's). positions: so many output positions of a sample are drawn where a convolution has at least three times as many
     (None: enough for 128 rows a column). shifts: add copies of all images, moved by a pixel (None: where most weights lie in layers with few
@@ -21,6 +24,7 @@ class Resources:
     """
 
     samples: int | None = None
+    holdout: Holdout = None
     batch_size: int = 32
     threads: int | None = None
     memory: int | None = None

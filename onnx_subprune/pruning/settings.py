@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from onnx_subprune.allocation import Allocator, Channels, Latency, Params
+from onnx_subprune.allocation import Allocator, Channels, Latency, Params, Threshold
 from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.streaming.executor import Executor
 from onnx_subprune.calibration.survey import LOCAL
 from onnx_subprune.errors import OptionError
+from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.evaluation.metric import Metric
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.network import Network
@@ -39,6 +40,7 @@ class Settings:
     resources: Resources
     progress: Watch
     metric: Metric | None = None
+    gates: Gates = field(default_factory=Gates)
     executor: Executor = LOCAL
     constants: Mapping[str, Constant] = field(default_factory=dict)
 
@@ -59,6 +61,11 @@ class Settings:
     def judged_by(self) -> Metric | None:
         """What is measured before and after: `metric`, or that of the budget."""
         return self.budget.metric if self.metric is None and isinstance(self.budget, MaxDrop) else self.metric
+
+    @property
+    def chosen_by_metric(self) -> bool:
+        """True if the widths are chosen by what the metric says of candidates."""
+        return isinstance(self.budget, MaxDrop) or isinstance(self.allocator, Threshold)
 
     @property
     def probed(self) -> float:

@@ -40,7 +40,7 @@ def summarize(
         deviation=smaller.deviation,
         seconds=seconds,
         notes=job.notes,
-        warnings=_warnings(job, measured),
+        warnings=(*job.warnings, *_warnings(job, measured)),
         layers=measured.layers,
     )
     side_file = side_file_wanted(smaller.model) or side_file_wanted(network.proto)

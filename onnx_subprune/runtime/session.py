@@ -215,7 +215,12 @@ def observe(
     model: ModelProto, feeds: Mapping[str, Array], names: Sequence[str], folder: Path | None = None
 ) -> dict[str, Array]:
     """Run `model` once, optimizations off, and return the tensors `names`, which may be intermediate ones."""
-    return Session(_with_outputs(model, names), optimize=False, folder=folder).run(feeds, names)
+    return observing(model, names, folder).run(feeds, names)
+
+
+def observing(model: ModelProto, names: Sequence[str], folder: Path | None = None) -> Session:
+    """Return a session, optimizations off, that has the tensors `names` among its outputs, which may be intermediate ones."""
+    return Session(_with_outputs(model, names), optimize=False, folder=folder)
 
 
 class Observer:

@@ -63,7 +63,14 @@ def test_a_page_shows_costs_fidelity_groups_consumers_reasons_settings_and_time(
             assert f"{item.node} {max(item.fitted_error, 0.0):.4f} {max(item.heldout_error, 0.0):.4f}" in text
     for pinned in report.pinned:
         assert pinned.reason in text
-    for wanted in ("32 samples", "logits", "latency (ms)", "Macs(fraction=0.5)", "sensitivity", report.model["sha256"]):
+    for wanted in (
+        "32 held-out samples",
+        "logits",
+        "latency (ms)",
+        "Macs(fraction=0.5)",
+        "sensitivity",
+        report.model["sha256"],
+    ):
         assert wanted in text, wanted
 
 

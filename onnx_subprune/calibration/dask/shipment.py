@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune._typing import Array
+from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.errors import DataError
 
@@ -39,23 +39,32 @@ class Shipment:
     fixed: int | None
     runs: bool
     shared: Mapping[str, Array]
+    rows: Int64 | None = None
 
     @classmethod
     def of(cls, data: Calibration) -> "Shipment":
-        """Pack `data`."""
-        arrays = {name: mapped(array) or np.ascontiguousarray(array) for name, array in data.arrays.items()}
-        return cls(arrays=arrays, chunk=data.chunk, fixed=data.fixed, runs=data.runs, shared=data.shared)
+        """Pack `data`: of its arrays what lies between its first sample and its last."""
+        rows, span = data.rows, slice(None)
+        if rows is not None:
+            span, rows = slice(int(rows[0]), int(rows[-1]) + 1), rows - rows[0]
+        pieces = {name: array[span] for name, array in data.arrays.items()}
+        arrays = {name: mapped(array) or np.ascontiguousarray(array) for name, array in pieces.items()}
+        return cls(arrays=arrays, chunk=data.chunk, fixed=data.fixed, runs=data.runs, shared=data.shared, rows=rows)
 
     def open(self) -> Calibration:
         """Unpack it, on the worker."""
         arrays = {name: item.open() if isinstance(item, Mapped) else item for name, item in self.arrays.items()}
-        return Calibration(arrays=arrays, chunk=self.chunk, fixed=self.fixed, runs=self.runs, shared=self.shared)
+        return Calibration(
+            arrays=arrays, chunk=self.chunk, fixed=self.fixed, runs=self.runs, shared=self.shared, rows=self.rows
+        )
 
 
 def mapped(array: Array) -> Mapped | None:
     """Return where `array` lies in a file; None if it does not lie in one."""
     base: object = array
-    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+    while isinstance(base, np.ndarray) and isinstance(
+        base.base, np.ndarray
+    ):  # a slice of a mapped array keeps the offset of the whole
         base = base.base
     if not isinstance(base, np.memmap) or base.filename is None or not array.flags.c_contiguous:
         return None

@@ -4,7 +4,7 @@ import mmap
 
 import numpy as np
 
-from onnx_subprune._typing import Array
+from onnx_subprune._typing import Array, Int64
 
 
 def mapping_of(array: Array) -> mmap.mmap | None:
@@ -23,6 +23,18 @@ def in_memory(part: Array) -> Array:
     if mapping is None:
         return np.asarray(part, order="C")  # a number stays one
     copy = np.array(part, order="C")
+    _give_back(mapping)
+    return copy
+
+
+def gathered(array: Array, rows: Int64) -> Array:
+    """Return a contiguous copy of some rows of an array; pages of a mapped file are given back."""
+    copy = np.ascontiguousarray(np.asarray(array)[rows])
+    if (mapping := mapping_of(array)) is not None:
+        _give_back(mapping)
+    return copy
+
+
+def _give_back(mapping: mmap.mmap) -> None:
     if hasattr(mmap, "MADV_DONTNEED"):  # the pages are read again when they are looked at again
         mapping.madvise(mmap.MADV_DONTNEED)
-    return copy

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune._typing import Array
+from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.data.archive import Extent
 from onnx_subprune.calibration.data.constants import constant_values
-from onnx_subprune.calibration.data.mapped import in_memory
+from onnx_subprune.calibration.data.mapped import gathered, in_memory
 from onnx_subprune.calibration.data.ports import converted, finite, fitted, fixed_batch, unstacked, validate_names
 from onnx_subprune.calibration.data.separate import separate
 from onnx_subprune.calibration.data.sources import Given, Source, count, joined, listed, load, read, stacked
@@ -37,6 +37,7 @@ class Calibration:
     arrays: by input name, first axis the samples (memory-mapped where the file allows it).
     chunk: samples a chunk. fixed: the batch that the model insists on; then samples that do not fill one are left out.
     runs: a sample is all that a run is fed, and is fed as it is, without the first axis. shared: inputs that are the same for all samples.
+    rows: where on the first axis of the arrays the samples lie, ascending; None for all of them.
     """
 
     arrays: Mapping[str, Array]
@@ -44,11 +45,12 @@ class Calibration:
     fixed: int | None = None
     runs: bool = False
     shared: Mapping[str, Array] = field(default_factory=dict)
+    rows: Int64 | None = None
 
     @property
     def samples(self) -> int:
         """Number of samples."""
-        return len(next(iter(self.arrays.values())))
+        return len(next(iter(self.arrays.values()))) if self.rows is None else len(self.rows)
 
     @property
     def sample_bytes(self) -> int:
@@ -70,15 +72,29 @@ class Calibration:
         if name in self.shared:
             return self.shared[name]
         if self.runs:
-            return in_memory(self.arrays[name][number, ...])
-        return in_memory(self.arrays[name][number * self.chunk : (number + 1) * self.chunk])
+            return in_memory(self.arrays[name][number if self.rows is None else self.rows[number], ...])
+        return self.between(name, number * self.chunk, (number + 1) * self.chunk)
+
+    def between(self, name: str, start: int, stop: int) -> Array:
+        """Return the samples from `start` to before `stop` of an input, contiguous in memory."""
+        if self.rows is None:
+            return in_memory(self.arrays[name][start:stop])
+        return gathered(self.arrays[name], self.rows[start:stop])
+
+    def all_of(self, name: str) -> Array:
+        """Return all samples of an input; where they are all that there are, the array itself."""
+        return self.arrays[name] if self.rows is None else gathered(self.arrays[name], self.rows)
+
+    def at(self, places: Int64) -> "Calibration":
+        """Return the samples at `places`, ascending; no value is copied."""
+        return self._resized(replace(self, rows=places if self.rows is None else self.rows[places]))
 
     def feeds(self, most: int) -> dict[str, Array]:
         """Return what a run on the first samples is fed: at most so many, or as many as it must be."""
         if self.runs:
             return {name: self.fed(name, 0) for name in (*self.arrays, *self.shared)}
         count = self.fixed or min(most, self.samples)
-        return {name: in_memory(array[:count]) for name, array in self.arrays.items()} | dict(self.shared)
+        return {name: self.between(name, 0, count) for name in self.arrays} | dict(self.shared)
 
     def example(self) -> Example:
         """Return a run on the first samples: two of them, or a fixed batch."""
@@ -104,17 +120,18 @@ class Calibration:
         """Return a digest of names, types, shapes and values."""
         digest = hashlib.sha256()
         for name, array in sorted({**self.arrays, **self.shared}.items()):
-            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            for start in range(0, len(array) if array.ndim else 0, CHUNK):
-                digest.update(in_memory(array[start : start + CHUNK]).tobytes())
-            if not array.ndim:
-                digest.update(array.tobytes())
+            shape = array.shape if name in self.shared else (self.samples, *array.shape[1:])
+            digest.update(f"{name} {array.dtype.str} {shape}".encode())
+            if name in self.shared:
+                digest.update(np.ascontiguousarray(array).tobytes())
+                continue
+            for start in range(0, self.samples, CHUNK):
+                digest.update(self.between(name, start, start + CHUNK).tobytes())
         return digest.hexdigest()
 
     def part(self, start: int, stop: int) -> "Calibration":
         """Return the chunks from number `start` to before `stop`."""
-        pieces = {name: array[start * self.chunk : stop * self.chunk] for name, array in self.arrays.items()}
-        return replace(self, arrays=pieces)
+        return self._sliced(start * self.chunk, stop * self.chunk)
 
     def about(self, samples: int) -> "Calibration":
         """Return the first whole chunks that hold about so many samples; chunks keep their size."""
@@ -124,9 +141,16 @@ class Calibration:
         return samples // (self.fixed or 1) * (self.fixed or 1)
 
     def _cut(self, start: int, stop: int) -> "Calibration":
-        arrays = {name: array[start:stop] for name, array in self.arrays.items()}
-        chunk = 1 if self.runs else chunk_size(stop - start, self.fixed, _bytes_of(arrays))
-        return replace(self, arrays=arrays, chunk=chunk)
+        return self._resized(self._sliced(start, stop))
+
+    def _sliced(self, start: int, stop: int) -> "Calibration":
+        if self.rows is None:
+            return replace(self, arrays={name: array[start:stop] for name, array in self.arrays.items()})
+        return replace(self, rows=self.rows[start:stop])
+
+    def _resized(self, part: "Calibration") -> "Calibration":
+        """The part with chunks as its number of samples wants them."""
+        return replace(part, chunk=1 if self.runs else chunk_size(part.samples, self.fixed, self.sample_bytes))
 
 
 def chunk_size(samples: int, fixed: int | None, each: int = 0) -> int:

@@ -50,7 +50,7 @@ def few_samples(network: Network, graph: ChannelGraph, samples: int, copies: int
             graph, network, contraction, samples
         ):
             return False
-        rows, columns, size = _sizes(network, graph, contraction, samples)
+        rows, columns, size = rows_and_columns(network, graph, contraction, samples)
         every += size
         few += size if rows < SCARCE * columns else 0
     return 2 * few >= every > 0
@@ -74,11 +74,12 @@ def shifted(data: Calibration, names: tuple[str, ...]) -> Calibration:
     """
     even = data.samples // (2 * data.chunk) * (2 * data.chunk)
     arrays = {}
-    for name, array in data.arrays.items():
+    for name in data.arrays:
+        array = data.all_of(name)
         first = array[:even]
         copies = [moved(first, *move) if name in names else first for move in MOVES]
         arrays[name] = np.concatenate([first, *copies, array[even:]])
-    return replace(data, arrays=arrays)
+    return replace(data, arrays=arrays, rows=None)
 
 
 def moved(batch: Array, down: int, right: int) -> Array:
@@ -89,8 +90,10 @@ def moved(batch: Array, down: int, right: int) -> Array:
     return batch[:, :, rows[:, None], columns]
 
 
-def _sizes(network: Network, graph: ChannelGraph, contraction: Contraction, samples: int) -> tuple[int, int, int]:
-    """Rows, columns and weights of a contraction."""
+def rows_and_columns(
+    network: Network, graph: ChannelGraph, contraction: Contraction, samples: int
+) -> tuple[int, int, int]:
+    """Return the rows, columns and weights of a contraction."""
     weight = network.initializers.get(contraction.weight_tensor)
     dims = tuple(weight.dims) if weight is not None else network.array(contraction.weight_tensor).shape
     rows = samples * graph.observation.positions(contraction.output.tensor, contraction.output.index)

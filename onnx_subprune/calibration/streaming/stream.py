@@ -61,7 +61,7 @@ class Fed:
         if self.name in self.data.shared:
             return self.data.shared[self.name].nbytes
         array = self.data.arrays[self.name]
-        return min(self.data.chunk, len(array)) * (array.nbytes // max(len(array), 1))
+        return min(self.data.chunk, self.data.samples) * (array.nbytes // max(len(array), 1))
 
     def get(self) -> Array:
         """Return the array."""

@@ -63,7 +63,7 @@ class Report:
     seconds: Mapping[str, float]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    """What the user should know before the result is used."""
+    """What the user should know before the result is used: shown whatever else is not."""
     layers: tuple[LayerTime, ...] = ()
     """Milliseconds of each layer before and after."""
     metric: Change | None = None
@@ -119,6 +119,7 @@ def fidelity_dict(fidelity: Fidelity) -> dict[str, object]:
     """Return a fidelity as plain values."""
     found: dict[str, object] = {
         "samples": fidelity.samples,
+        "held_out": fidelity.held_out,
         "outputs": {name: asdict(item) for name, item in fidelity.outputs.items()},
     }
     if fidelity.accuracy is not None:

@@ -87,12 +87,15 @@ def _hint(report: Report) -> list[str]:
 
 def fidelity_table(fidelity: Fidelity) -> RenderableType:
     """Return how close the outputs are."""
-    table = Table(title=f"fidelity on {fidelity.samples} samples", title_justify="left")
-    for name in ("output", "relative error", "cosine", "same arg-max"):
+    table = Table(title=f"fidelity on {fidelity.where}", title_justify="left")
+    for name in ("output", "relative error", "cosine", "correlation", "agreement"):
         table.add_column(name, justify="left" if name == "output" else "right")
     for name, item in fidelity.outputs.items():
         agreement = "" if item.agreement is None else f"{100 * item.agreement:.1f} %"
-        table.add_row(name, f"{item.relative_error:.4f}", f"{item.cosine:.4f}", agreement)
+        measures = (
+            "" if value is None else f"{value:.4f}" for value in (item.relative_error, item.cosine, item.correlation)
+        )
+        table.add_row(name, *measures, agreement)
     if fidelity.accuracy is None:
         return table
     before, after = fidelity.accuracy

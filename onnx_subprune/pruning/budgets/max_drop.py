@@ -7,6 +7,7 @@ import numpy as np
 
 from onnx_subprune.allocation import Room
 from onnx_subprune.allocation.widths import GroupSensitivity
+from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.errors import BudgetError, OptionError
 from onnx_subprune.evaluation.metric import Accuracy, Judged, Metric
 from onnx_subprune.graph.rules.vocabulary import Rule
@@ -35,19 +36,31 @@ class MaxDrop:
             )
 
 
-def within_drop(budget: MaxDrop, ladder: Ladder, task: Task, judged: Judged, rules: Mapping[str, Rule]) -> Allocated:
-    """Return the smallest rung whose model, refitted as it will be, is within `budget.drop` of the original's score."""
+def within_drop(
+    budget: MaxDrop,
+    ladder: Ladder,
+    task: Task,
+    judged: Judged,
+    rules: Mapping[str, Rule],
+    candidates: Calibration | None = None,
+) -> Allocated:
+    """Return the smallest rung whose model, refitted as it will be, is within `budget.drop` of the original's score.
+
+    candidates: data that those models are fitted to, so that they are judged on others; None for the data of `task`, whose walk is then
+    brought along.
+    """
     base, (low, high) = judged.base, (ladder.fraction(ladder.smallest), 1.0)
+    trial = task if candidates is None or not isinstance(budget.metric, Accuracy) else replace(task, data=candidates)
     best: Allocated | None = None
     gentlest = (low, base)
     for step in range(STEPS):
         task.watch("searching for the smallest model", step, STEPS)
         middle = (low + high) / 2
         widths = ladder.widths(middle)
-        done = reconstruct(replace(task, widths=widths))
-        score = judged.judge(candidate(task, done, rules))
+        done = reconstruct(replace(trial, widths=widths))
+        score = judged.judge(candidate(trial, done, rules))
         if base - score <= budget.drop + 1e-12:
-            best, high = Allocated(widths=widths, done=done), middle
+            best, high = Allocated(widths=widths, done=done if trial is task else None), middle
         else:
             low, gentlest = middle, (ladder.fraction(widths), score)
     task.watch("searching for the smallest model", STEPS, STEPS)

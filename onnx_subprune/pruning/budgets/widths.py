@@ -18,6 +18,7 @@ from onnx_subprune.allocation import (
     proportional,
 )
 from onnx_subprune.allocation.widths import GroupSensitivity
+from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.evaluation.metric import Judged
 from onnx_subprune.graph.cost import Costs
 from onnx_subprune.graph.rules.vocabulary import Rule
@@ -43,11 +44,13 @@ def allocated(  # noqa: PLR0913 - what a budget may need
     rules: Mapping[str, Rule],
     trials: Trials | None,
     *,
+    candidates: Calibration | None,
     rounding: Rounding,
 ) -> Allocated:
     """Return the widths that meet `budget`; a budget that is met by trying brings its walk with it.
 
-    trials: what to try widths of a fixed cost on, None for nothing.
+    trials: what to try widths of a fixed cost on, None for nothing. candidates: what candidates are fitted to where a metric chooses among them,
+    None for the data of `task`.
     """
     if isinstance(budget, Channels):
 
@@ -70,7 +73,7 @@ def allocated(  # noqa: PLR0913 - what a budget may need
     ladder = Ladder(rooms=rooms, curves=curves, cost=cost, allocator=allocator)
     if isinstance(budget, MaxDrop):
         assert judged is not None, "the budget has a metric"
-        return replace(within_drop(budget, ladder, task, judged, rules), felt=felt)
+        return replace(within_drop(budget, ladder, task, judged, rules, candidates), felt=felt)
     if isinstance(budget, Latency):
         return Allocated(widths=timed_widths(budget, ladder, task, rules), felt=felt)
 

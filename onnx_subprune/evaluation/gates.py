@@ -1,0 +1,99 @@
+"""When a result is too bad to be written, and when it is bad enough for a warning.
+
+A result is *ruined* where an output is no better than a constant: it is not finite; or its choices agree with the original's about as often as by
+chance; or its error is at or above the deviation of the original from its mean, unless its choices say otherwise (scores that all moved alike are
+still scores). It is *poor* where an error is above 0.3 or an agreement below 0.9.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isfinite
+
+from onnx_subprune.errors import OptionError
+from onnx_subprune.evaluation.fidelity import Fidelity, OutputFidelity
+
+ERROR, AGREEMENT = 0.3, 0.9
+"""A relative error above this, or an agreement below, is worth a warning."""
+CHANCE, CHOICES = 0.1, 0.25
+"""Choices are made by chance where the agreement is at most so much of the way from chance to 1; up to `CHOICES` they do not outweigh the error."""
+FAR = 0.7
+"""Where the error is below so much of what a constant makes, choices are between equals, and say nothing."""
+MOST = 0.5
+"""Where both models choose the same for this share of the samples, the result is poor at worst."""
+SAME = 0.9
+"""Where choices agree by chance for more than this share of the samples, they say nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gates:
+    """What a result must be, so that it is returned or written at all.
+
+    accept_any: also one that is no better than a constant. min_agreement: least agreement with the original of every output that has one; max_error:
+    largest relative error of every output, each in place of the warning. Raises OptionError for bounds that make no sense.
+    """
+
+    accept_any: bool = False
+    min_agreement: float | None = None
+    max_error: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.min_agreement is not None and not 0.0 <= self.min_agreement <= 1.0:
+            raise OptionError(f"--min-agreement {self.min_agreement}: a share of the samples, from 0 to 1")
+        if self.max_error is not None and not self.max_error >= 0.0:
+            raise OptionError(f"--max-error {self.max_error}: a relative error, at least 0")
+
+    @property
+    def asked(self) -> bool:
+        """True if the user set any."""
+        return self != Gates()
+
+
+def ruined(fidelity: Fidelity) -> str | None:
+    """Return in what way the result is no better than a constant; None if it is not so."""
+    return next((told for name, item in fidelity.outputs.items() if (told := _ruined(name, item)) is not None), None)
+
+
+def _ruined(name: str, item: OutputFidelity) -> str | None:
+    error = item.relative_error
+    if error is not None and not isfinite(error):
+        return f"output {name!r} is not finite"
+    against = item.standardized_error if item.standardized_error is not None else error
+    way = None
+    if item.agreement is not None and item.chance is not None and item.chance <= SAME:
+        way = (item.agreement - item.chance) / (1.0 - item.chance)
+    if way is not None and item.agreement is not None and item.agreement >= MOST:
+        return None
+    if way is not None and way <= CHANCE and (against is None or against > FAR):
+        return f"output {name!r} agrees with the original for {item.agreement:.1%} of the samples, by chance it would for {item.chance:.1%}"
+    if against is not None and against >= 1.0 and (way is None or way <= CHOICES):
+        beside = "" if item.standardized_error is None else f", {against:.3g} times that of the best constant"
+        return f"output {name!r} is no better than a constant: its relative error is {error:.3g}{beside}"
+    return None
+
+
+def missed(fidelity: Fidelity, gates: Gates) -> str | None:
+    """Return which gate of the user's the result misses; None if it passes."""
+    if gates.min_agreement is not None and all(item.agreement is None for item in fidelity.outputs.values()):
+        return "no output is a vector of scores or of integers, so that --min-agreement bounds nothing"
+    for name, item in fidelity.outputs.items():
+        if gates.min_agreement is not None and item.agreement is not None and item.agreement < gates.min_agreement:
+            return f"output {name!r} agrees with the original for {item.agreement:.1%} of the samples, --min-agreement is {gates.min_agreement:.1%}"
+        error = item.relative_error
+        if gates.max_error is not None and error is not None and not error <= gates.max_error:
+            return f"output {name!r} has a relative error of {error:.3g}, --max-error is {gates.max_error:.3g}"
+    return None
+
+
+def complaints(fidelity: Fidelity, gates: Gates) -> Iterator[str]:
+    """Yield a warning for every output that is poor, by the measures that the user set no gate for."""
+    for name, item in fidelity.outputs.items():
+        error, agreement = item.relative_error, item.agreement
+        bad = []
+        if gates.max_error is None and error is not None and not error <= ERROR:
+            bad.append(f"has a relative error of {error:.3g}")
+        if gates.min_agreement is None and agreement is not None and agreement < AGREEMENT:
+            bad.append(f"agrees with the original for {agreement:.1%} of the samples")
+        if bad:
+            yield f"output {name!r} {' and '.join(bad)}"
+        elif error is None and agreement is None:
+            yield f"output {name!r} has another shape than the original's for some samples, so that its fidelity is not known: judge it with --validate"

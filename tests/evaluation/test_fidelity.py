@@ -1,0 +1,138 @@
+"""Measures of fidelity, what they call ruined or poor, and the user's gates."""
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_subprune import Gates, OptionError
+from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.evaluation.fidelity import Fidelity, OutputFidelity, fidelity
+from onnx_subprune.evaluation.gates import complaints, missed, ruined
+from onnx_subprune.runtime.session import Runnable
+
+RNG = np.random.default_rng(0)
+SCORES = RNG.standard_normal((64, 10)).astype(np.float32)
+
+
+def giving(expression, shape="N, 10", out="float"):
+    """A model from x to y as an expression says."""
+    dims = {"float": shape, "int64": "M" if "ArgMax" in expression else "R, M"}[out]
+    return Runnable(
+        onnx.parser.parse_model(
+            f'<ir_version: 8, opset_import: ["": 17]> g (float[{shape}] x) => ({out}[{dims}] y) {{ {expression} }}'
+        )
+    )
+
+
+def measured(values, expression, shape="N, 10", chunk=16, out="float"):
+    same = "y = Identity(x)" if out == "float" else "y = ArgMax<axis = 1, keepdims = 0>(x)"
+    data = Calibration(arrays={"x": values}, chunk=chunk)
+    return fidelity(giving(same, shape, out=out), giving(expression, shape, out=out), data)
+
+
+ZEROS = "c = Constant<value_float = 0.0>() y = Mul(x, c)"
+HALVED = "c = Constant<value_float = 0.5>() y = Mul(x, c)"
+MOVED = "c = Constant<value_float = 7.0>() y = Add(x, c)"
+NEGATED = "y = Neg(x)"
+FIFTY = "c = Constant<value_float = 50.0>() d = Constant<value_float = 0.0>() z = Mul(x, d) y = Add(c, z)"
+
+
+def test_measures_are_what_they_say():
+    wanted = SCORES.astype(np.float64) * 0.5
+    item = measured(SCORES, HALVED).outputs["y"]
+    spread = SCORES - SCORES.mean(axis=0)
+    assert item.relative_error == pytest.approx(0.5, rel=1e-6)
+    assert item.standardized_error == pytest.approx(np.linalg.norm(wanted) / np.linalg.norm(spread))
+    assert item.cosine == item.agreement == pytest.approx(1.0)
+    assert item.correlation == pytest.approx(1.0)
+    counts = np.bincount(SCORES.argmax(axis=1), minlength=10) / 64
+    assert item.chance == pytest.approx(float(np.sum(counts**2)))
+    moved = measured(SCORES, MOVED).outputs["y"]
+    assert moved.correlation == pytest.approx(1.0, abs=1e-4)
+    assert moved.agreement == 1.0
+    assert moved.relative_error > 6
+
+
+def test_measures_do_not_depend_on_chunks_or_on_a_large_offset():
+    offset = SCORES + np.float32(1000)
+    one, many = (measured(offset, HALVED, chunk=chunk).outputs["y"] for chunk in (64, 5))
+    for name in ("relative_error", "standardized_error", "correlation", "agreement", "chance"):
+        assert getattr(one, name) == pytest.approx(getattr(many, name), rel=1e-6)
+    assert one.standardized_error == pytest.approx(500.0, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("values", "expression", "shape", "bad"),
+    [
+        (SCORES, HALVED, "N, 10", False),
+        (SCORES, MOVED, "N, 10", False),  # scores that all moved alike are still scores
+        (SCORES, ZEROS, "N, 10", True),
+        (SCORES, NEGATED, "N, 10", True),
+        (SCORES, "c = Constant<value_float = 0.0>() y = Div(x, c)", "N, 10", True),
+        (SCORES[:, :1], MOVED, "N, 1", True),
+        (SCORES[:, :1] + 50, ZEROS, "N, 1", True),
+        (SCORES[:, :1] + 50, FIFTY, "N, 1", True),
+        (SCORES.reshape(16, 4, 10), ZEROS, "N, 4, 10", True),
+        (SCORES.reshape(16, 4, 10), HALVED, "N, 4, 10", False),
+        (np.ones((16, 10), np.float32), "c = Constant<value_float = 1.0001>() y = Mul(x, c)", "N, 10", False),
+        (np.ones((16, 10), np.float32), NEGATED, "N, 10", True),
+        (SCORES[:2], HALVED, "N, 10", False),
+        (SCORES[:2], ZEROS, "N, 10", True),
+    ],
+)
+def test_what_is_no_better_than_a_constant_is_ruined(values, expression, shape, bad):
+    with np.errstate(all="ignore"):
+        assert (ruined(measured(values, expression, shape)) is not None) == bad
+
+
+def test_integers_are_judged_by_agreement():
+    same = measured(SCORES, "y = ArgMax<axis = 1, keepdims = 0>(x)", out="int64")
+    other = measured(SCORES, "z = Neg(x) y = ArgMax<axis = 1, keepdims = 0>(z)", out="int64")
+    assert same.outputs["y"] == OutputFidelity(
+        relative_error=None, cosine=None, agreement=1.0, chance=same.outputs["y"].chance
+    )
+    assert ruined(same) is None
+    assert "by chance" in ruined(other)
+
+
+def test_outputs_of_other_sizes_are_not_compared_and_that_is_said():
+    expressions = [f"{scaled} y = NonZero(r)" for scaled in ("r = Relu(x)", "z = Neg(x) r = Relu(z)")]
+    values = np.abs(SCORES) + 1
+    data = Calibration(arrays={"x": values}, chunk=16)
+    found = fidelity(*(giving(text, out="int64") for text in expressions), data)
+    assert found.outputs["y"].agreement is None
+    assert ruined(found) is None
+    assert "not known" in next(complaints(found, Gates()))
+
+
+def of(**measures):
+    filled = {"relative_error": 0.01, "cosine": 1.0, "agreement": None, **measures}
+    return Fidelity(samples=32, outputs={"y": OutputFidelity(**filled)}, held_out=True)
+
+
+@pytest.mark.parametrize(
+    ("measures", "gates", "told", "missing"),
+    [
+        ({}, Gates(), 0, False),
+        ({"relative_error": 0.31}, Gates(), 1, False),
+        ({"relative_error": 0.31}, Gates(max_error=0.4), 0, False),
+        ({"relative_error": 0.31}, Gates(max_error=0.3), 0, True),
+        ({"agreement": 0.89}, Gates(), 1, False),
+        ({"agreement": 0.89}, Gates(min_agreement=0.8), 0, False),
+        ({"agreement": 0.89}, Gates(min_agreement=0.9), 0, True),
+        ({"agreement": 0.91}, Gates(), 0, False),
+        ({}, Gates(min_agreement=0.9), 0, True),  # there is no agreement that it could bound
+    ],
+)
+def test_poor_results_are_warned_of_and_gates_take_the_place_of_warnings(measures, gates, told, missing):
+    found = of(**measures)
+    assert (missed(found, gates) is not None) == missing
+    assert len(list(complaints(found, gates))) == told
+
+
+@pytest.mark.parametrize(
+    "bounds", [{"min_agreement": 1.1}, {"min_agreement": -0.1}, {"max_error": -1.0}, {"max_error": float("nan")}]
+)
+def test_bounds_that_make_no_sense_are_refused(bounds):
+    with pytest.raises(OptionError):
+        Gates(**bounds)
