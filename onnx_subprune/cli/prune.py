@@ -234,7 +234,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
 
     """
     outputs = {"OUTPUT": output, "--json": json_file, "--report": html_file}
-    sources = (data, labels, validate, None if statistics is None else str(statistics), *read_by(constants))
+    sources = (data, labels, validate, table, None if statistics is None else str(statistics), *read_by(constants))
     with guarded(outputs, models=[model], sources=sources, force=force):
         metric = metric_of(labels, validate)
         fractions = {

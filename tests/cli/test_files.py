@@ -336,3 +336,12 @@ def test_who_reads_the_table_may_stop_reading(here):
     command = f"{sys.executable} -m onnx_subprune inspect m.onnx | true"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_table_of_times_and_arrays_of_constants_are_read_and_spared(here):
+    np.save("c.npy", X)
+    (here / "table.json").write_text("{}")
+    before = contents(here)
+    assert prune("--table", "table.json", "--json", "table.json", "--force") == 2
+    assert prune("--set", "x=c.npy", "--json", "c.npy", "--force") == 2
+    assert contents(here) == before
