@@ -194,7 +194,34 @@ def resize_reshape(site: Resizing) -> Patch:
         if kept_in is None or kept_out is None:
             return Patch()
         return Patch(gather=(shuffle.source, shuffle.axis, np.searchsorted(kept_in, shuffle.order[kept_out])))
-    return spelled_sizes(site, 1)
+    return _inferred(site, spelled_sizes(site, 1))
+
+
+def _inferred(site: Resizing, patch: Patch) -> Patch:
+    """Say as 0 or -1 what a target of Reshape computes at run time, where that is enough: runtimes fuse what they know the shape of.
+
+    0 takes over the size of the input on the same axis, if both runs say that it is the same; one other size follows from the rest.
+    """
+    target, mask = patch.constants.get(1, (np.zeros(0, np.int64), None))
+    other = site.other_shapes()
+    if mask is None or not np.any(mask) or other is None:
+        return patch
+    flags = np.broadcast_to(mask, target.shape)
+    if site.integer("allowzero", 0) and np.any((target == 0) & ~flags):
+        return patch
+    computed = np.flatnonzero(flags)
+    shapes = [(site.shape(0), site.out_shape()), other]
+    same = [
+        axis
+        for axis in computed.tolist()
+        if all(axis < len(before) and before[axis] == after[axis] for before, after in shapes)
+    ]
+    left = [axis for axis in computed.tolist() if axis not in same]
+    if len(left) > 1 or (left and np.any(target == -1)):
+        return patch
+    told = np.array(target)
+    told[same], told[left] = 0, -1
+    return Patch(attributes={**patch.attributes, "allowzero": None}, constants={**patch.constants, 1: (told, None)})
 
 
 def spelled_sizes(site: Resizing, slot: int) -> Patch:

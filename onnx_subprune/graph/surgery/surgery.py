@@ -74,7 +74,7 @@ class _Surgery:
         for use, name in renamed.items():
             by_node.setdefault(use.node, {})[use.slot] = name
         nodes: list[NodeProto] = []
-        stale = {axis.tensor for axis in self._kept} | set(self._sources)
+        stale = {axis.tensor for axis in self._kept} | {name for name in self._sources if self._holds_sizes(name)}
         constant = set[int]()
         for index, node in enumerate(self._network.nodes):
             if (contraction := self._idle.get(self._network.labels[index])) is not None:
@@ -204,12 +204,12 @@ class _Surgery:
         names = {name for name in (*node.input, *node.output) if name}
         if any(axis.tensor in names for axis in self._kept):
             return True
-        return any(
-            axis in self._kept
-            for name in names
-            if name in self._sources
-            for axes in self._sources[name].ravel()
-            for axis in axes
+        return any(self._holds_sizes(name) for name in names)
+
+    def _holds_sizes(self, name: str) -> bool:
+        """True if a tensor holds the size of an axis that loses positions."""
+        return name in self._sources and any(
+            axis in self._kept for axes in self._sources[name].ravel() for axis in axes
         )
 
     def _gather(self, node: NodeProto, gather: tuple[str, int, Int64]) -> NodeProto:
@@ -221,13 +221,16 @@ class _Surgery:
     def _constant(
         self, stem: str, value: Array, mask: NDArray[np.bool_] | None, computed: str
     ) -> tuple[str, list[NodeProto]]:
-        """A new constant; where some elements stay computed at run time, those are cut from the computed tensor."""
+        """A new constant; where some elements stay computed at run time, those are taken from what the computed tensor is put together of."""
         if mask is None or not np.any(mask):
             name = self._fresh(f"{stem}_pruned")
             self._new[name] = value
             return name, []
-        nodes, pieces = [], []
         flags = np.broadcast_to(mask, value.shape)
+        parts = self._parts(computed, flags)
+        if parts is not None:
+            return self._joined(stem, value, parts)
+        nodes, pieces = [], []
         edges = [0, *(np.flatnonzero(np.diff(flags)) + 1).tolist(), len(value)]
         for start, end in itertools.pairwise(edges):
             piece = self._fresh(f"{stem}_piece")
@@ -242,6 +245,35 @@ class _Surgery:
                 self._new[piece] = value[start:end]
         whole = self._fresh(f"{stem}_pruned")
         return whole, [*nodes, onnx.helper.make_node("Concat", pieces, [whole], axis=0)]
+
+    def _parts(self, computed: str, flags: NDArray[np.bool_]) -> list[tuple[str, int]] | None:
+        """What a Concat made a tensor of, with the lengths; "" for what is not computed, and None where one is so in part, or nothing is joined."""
+        index = self._network.producer.get(computed, -1)
+        if index < 0 or key_of(self._network.nodes[index]) != "Concat":
+            return None
+        found, start = [], 0
+        for name in self._network.nodes[index].input:
+            shape = self._observation.shapes.get(name)
+            shape = self._network.array(name).shape if shape is None and name in self._network.constants else shape
+            if shape is None or len(shape) != 1:
+                return None
+            inside = flags[start : start + shape[0]]
+            if np.any(inside) and not np.all(inside):
+                return None
+            found.append((name if np.any(inside) else "", shape[0]))
+            start += shape[0]
+        return found if start == len(flags) else None
+
+    def _joined(self, stem: str, value: Array, parts: Sequence[tuple[str, int]]) -> tuple[str, list[NodeProto]]:
+        """A Concat of these parts, with constants for those without a name."""
+        pieces, start, whole = list[str](), 0, self._fresh(f"{stem}_pruned")
+        for name, length in parts:
+            piece = name or self._fresh(f"{stem}_piece")
+            if not name:
+                self._new[piece] = value[start : start + length]
+            pieces.append(piece)
+            start += length
+        return whole, [onnx.helper.make_node("Concat", pieces, [whole], axis=0)]
 
     def _fresh(self, stem: str) -> str:
         name, number = stem, 1
