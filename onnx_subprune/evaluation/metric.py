@@ -1,7 +1,7 @@
 """How good a model is by the user's own measure: accuracy against labels, or a function of theirs. Higher is better."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,19 +92,21 @@ def _accuracy(model: Runnable, data: Calibration, labels: Labels, threads: int |
     name = session.outputs[0].name
     right = start = 0
     for chunk in data.chunks():
-        scores = _scores(session.run(chunk, [name]), name)
-        right += int(np.sum(scores.argmax(axis=1) == labels[start : start + len(scores)]))
-        start += len(scores)
+        chosen = _chosen(session.run(chunk, [name])[name], name)
+        right += int(np.sum(chosen == labels[start : start + len(chosen)]))
+        start += len(chosen)
     return right / start
 
 
-def _scores(found: Mapping[str, Array], name: str) -> Array:
-    scores = found[name]
-    if scores.ndim != 2 or scores.shape[1] < 2:
+def _chosen(output: Array, name: str) -> Array:
+    """The class of each sample: that with the highest score, or what the output says, where it holds classes."""
+    if output.dtype.kind in "iu" and output.size == len(output):
+        return output.reshape(-1)
+    if output.ndim != 2 or output.shape[1] < 2:
         raise OptionError(
-            f"labels need a first output of shape (samples, classes), but {name!r} has {scores.shape}: use --validate script.py:function"
+            f"labels need a first output of shape (samples, classes), but {name!r} has {output.shape}: use --validate script.py:function"
         )
-    return scores
+    return np.asarray(output.argmax(axis=1))
 
 
 def _validated(metric: Validation, model: ModelProto, folder: Path | None) -> float:

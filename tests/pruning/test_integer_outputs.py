@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune.allocation import Macs
+from onnx_subprune.evaluation.metric import Accuracy
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.prune import prune, sensitivity
 from onnx_subprune.pruning.resources import Resources
@@ -53,3 +54,15 @@ def test_scores_that_come_early_are_held():
     model = network(INT64, early=True)
     assert len(trace(model).observation.judged) == 2
     assert all(max(item.output.errors) > 0.0 for item in sensitivity(model, X, resources=CHEAP))
+
+
+def test_classes_are_held_against_labels():
+    net = Net(seed=2)
+    x = net.conv(net.input(["n", 3, 6, 6]), 16, 3)
+    scores = net.dense(net("Flatten", net.gap(net.relu(x))), 16, 5)
+    net.output(net("ArgMax", scores, axis=1, keepdims=0), kind=INT64)
+    model = net.model()
+    labels = next(iter(Session(model, threads=1).run({"x": X}).values()))
+    labels[:8] = (labels[:8] + 1) % 5
+    report = prune(model, X, budget=Macs(0.9), round_to=1, metric=Accuracy(labels), resources=CHEAP).report
+    assert report.metric.before == 0.75
