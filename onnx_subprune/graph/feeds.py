@@ -21,7 +21,7 @@ FREE_SIZES = (64, 32, 224, 16, 128, 8, 256, 4, 1)
 MOST = 64
 """Sizes of the data grow by at most this much in the first attempts: images of many pixels would take long."""
 
-LARGEST = 1 << 32
+LARGEST = 1 << 30
 """Bytes of an input beyond which a model is not run."""
 
 Feeds = Mapping[str, NDArray[np.generic]]

@@ -4,7 +4,7 @@ The first run is on the data, where there are any: then sizes are theirs. The se
 takes it, other free dimensions: an axis whose size differs is *varying*, and so is an element of a shape-like value that differs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
@@ -110,12 +110,14 @@ def observe(
 def _first_run(
     network: Network, example: Example | None, observer: runtime.Observer, constants: Feeds
 ) -> tuple[Mapping[str, runtime.Observed], Example]:
+    trials: Iterable[Example]
     if example is not None:
         trials = [example, example.first(1)] if example.free and example.samples > 1 else [example]
     else:
         frees = FREE_SIZES if invented(network, constants) else FREE_SIZES[:1]
         batches = (2, 1) if made_up_example(network, 1, FREE_SIZES[0], constants).free else (1,)
-        trials = [made_up_example(network, batch, free, constants) for batch in batches for free in frees]
+        # one after the other: an input may be declared so large that two of them take all memory
+        trials = (made_up_example(network, batch, free, constants) for batch in batches for free in frees)
     problem: SubpruneError | None = None
     for trial in trials:
         try:

@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_subprune import Channels, prune
 from onnx_subprune.cli import run
 from onnx_subprune.errors import ModelError
+from onnx_subprune.graph import feeds
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tensors import MOST_AXES
 from onnx_subprune.graph.tracing.trace import trace
@@ -158,7 +159,7 @@ SPOILED = {
     "no type": (with_type(0), "element type 0"),
     "fewer numbers than dims": (fewer_numbers, "take 16 numbers, but it has 15"),
     "constant without bytes": (attribute_without_bytes, "take 16 numbers, but it has 0"),
-    "input of terabytes": (huge_input("N", 2**40), "x 1099511627776, more than 4 GB"),
+    "input of terabytes": (huge_input("N", 2**40), "x 1099511627776, more than 1 GB"),
     "input beyond counting": (huge_input(2**31, 2**31), "input 'x' is declared as"),
     "input of no type": (input_of_no_type, "input 'x' has the element type 99"),
     "function that calls itself": (calls({"F": ["F"]}, "F"), "a function calls itself: local.F"),
@@ -309,3 +310,15 @@ def test_names_that_look_like_markup_or_control_characters_are_printed_as_they_a
     text = capsys.readouterr().out
     assert "[bold]b" in text
     assert "\x1b[31m" not in text
+
+
+def test_a_large_declared_batch_is_made_up_once_at_a_time(monkeypatch):
+    model, made = network(), list[int]()
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 64
+    whole = feeds.made_up_example
+    monkeypatch.setattr(
+        "onnx_subprune.graph.observation.made_up_example", lambda *given: made.append(given[1]) or whole(*given)
+    )
+    trace(model)
+    assert len(made) <= 2
