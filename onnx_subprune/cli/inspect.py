@@ -9,7 +9,7 @@ from onnx_subprune.cli.files import guarded, json_text, written
 from onnx_subprune.cli.options import DataOption, ForceOption, JsonOption, SetOption, constants_of, read_by
 from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.report import inspection_table
-from onnx_subprune.evaluation.report.inspection import inspection_dict, made_up_note
+from onnx_subprune.evaluation.report.inspection import inspection_dict, made_up_note, rows_a_column
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.cost import costs
 from onnx_subprune.graph.network import Network, load, ports
@@ -26,7 +26,7 @@ def inspect_command(
     json_file: JsonOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Show what can be pruned in MODEL, and why the rest stays; with --data, at the sizes that its inputs have there.
+    """Show what can be pruned in MODEL, and why the rest stays; with --data, at its sizes, and how many rows there are to fit a column.
 
     Parameters
     ----------
@@ -36,15 +36,18 @@ def inspect_command(
     """
     with guarded({"--json": json_file}, models=[model], sources=[data, *read_by(constants)], force=force):
         network = load(model)
-        graph = _traced(network, data, constants_of(constants))
+        graph, samples = _traced(network, data, constants_of(constants))
         price = costs(network, graph)
-        with written({json_file: lambda: json_text(inspection_dict(graph, price))}):
+        rows = rows_a_column(network, graph, samples) if samples else {}
+        with written({json_file: lambda: json_text(inspection_dict(graph, price, rows))}):
             pass
     note = made_up_note(graph)
-    show(inspection_table(graph, price), *([] if note is None else [f"note: {note}"]))
+    show(inspection_table(graph, price, rows), *([] if note is None else [f"note: {note}"]))
 
 
-def _traced(network: Network, data: str | None, values: Mapping[str, Constant]) -> ChannelGraph:
+def _traced(network: Network, data: str | None, values: Mapping[str, Constant]) -> tuple[ChannelGraph, int]:
+    """The graph, and how many samples there are; 0 without data."""
     if data is not None:
-        return opened(network, data, constants=values, rows=False).graph
-    return trace(network, constants=constant_values(values, ports(network)))
+        found = opened(network, data, constants=values, rows=False)
+        return found.graph, found.calibration.samples
+    return trace(network, constants=constant_values(values, ports(network))), 0

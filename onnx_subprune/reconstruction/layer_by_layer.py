@@ -101,6 +101,7 @@ class Walk:
             about = None
             found = self._fitted(layer, aim, halves, alive, known)
         state.take(layer, found)
+        rows = int(sum(half.count for half in halves))
         del halves  # their grams take room that more fits need
         settled = found if found.exact else Refitting(state, layer, aim).settled(found, known)
         self._refits[contraction.weight] = Refitted(
@@ -109,6 +110,8 @@ class Walk:
             heldout_error=found.heldout_error,
             plain_error=found.plain_error,
             refitted=found.refitted or settled.refitted,
+            rows=rows,
+            columns=int(alive.sum()) // layer.kernel.groups,
         )
         ended = clock()
         for name, seconds in (
@@ -187,7 +190,7 @@ class Walk:
         problems = [problem_of(consumer, layer.kernel, moments, layer.prior, self._state.alive(layer), shrinkage)]
         problems += [self._neighbour(other) for other in group.consumers if other is not consumer]  # of the same tensor
         choice = task.choose(group, problems, [task.widths[group.name]])[0]
-        return replace(choice, conditioning=conditioning(problems, choice.support))
+        return replace(choice, conditioning=conditioning(problems, choice.support), data=1.0 - shrinkage)
 
     def _neighbour(self, consumer: Consumer) -> Problem:
         contraction = consumer.contraction

@@ -43,13 +43,36 @@ class Refit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refitted:
-    """What became of one contraction."""
+    """What became of one contraction, fitted on `rows` rows for each of its `columns` columns (of one convolution group).
+
+    heldout_error: of fits on one half of the samples, on the other.
+    """
 
     node: str
     fitted_error: float
     heldout_error: float
     plain_error: float
     refitted: bool
+    rows: int = 0
+    columns: int = 0
+
+    @property
+    def expected_error(self) -> float:
+        """The error on samples that were not seen, about.
+
+        Least squares on n rows err by s + a / n on others and by s - a / n on these; on the halves, n / 2 rows, by s + 2 a / n.
+        """
+        return self.heldout_error - self._excess
+
+    @property
+    def expected_with_twice(self) -> float:
+        """The same, if there were twice as many samples."""
+        return self.heldout_error - 1.5 * self._excess
+
+    @property
+    def _excess(self) -> float:
+        """What a fit on all samples errs by for want of more, a / n."""
+        return max(0.0, self.heldout_error - self.fitted_error) / 3.0 if self.refitted else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

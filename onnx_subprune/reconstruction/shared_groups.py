@@ -47,7 +47,8 @@ def _choose(
         halves = moments[consumer.weight]
         problems.append(problem_of(consumer, kernel, halves.whole.centered(), weights, alive, halves.shrinkage))
     choice = task.choose(group, problems, [task.widths[group.name]])[0]
-    choices[group.name] = replace(choice, conditioning=conditioning(problems, choice.support))
+    data = 1.0 - max(moments[consumer.weight].shrinkage for consumer in group.consumers)
+    choices[group.name] = replace(choice, conditioning=conditioning(problems, choice.support), data=data)
 
 
 def far_apart(group: ChannelGroup) -> bool:

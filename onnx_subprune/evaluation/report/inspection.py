@@ -1,12 +1,22 @@
 """`inspect` as plain values."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from onnx_subprune.calibration.data.shifts import rows_and_columns
 from onnx_subprune.evaluation.report.table import group_share
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.cost import Costs
+from onnx_subprune.graph.network import Network
 
 
-def inspection_dict(graph: ChannelGraph, costs: Costs) -> dict[str, object]:
-    """Return groups with widths, producers, consumers and shares of the costs, and what is pinned."""
+def inspection_dict(
+    graph: ChannelGraph, costs: Costs, rows: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, object]:
+    """Return groups with widths, producers, consumers and shares of the costs, and what is pinned.
+
+    rows: by group, the rows that the samples give for each column of the consumer with the fewest.
+    """
     groups = []
     for group in graph.groups:
         params, macs = group_share(costs, group.name)
@@ -19,6 +29,7 @@ def inspection_dict(graph: ChannelGraph, costs: Costs) -> dict[str, object]:
                 "consumers": [consumer.node for consumer in group.consumers],
                 "params": params,
                 "macs": macs,
+                "rows_a_column": rows.get(group.name),
             }
         )
     pinned = [
@@ -33,6 +44,15 @@ def inspection_dict(graph: ChannelGraph, costs: Costs) -> dict[str, object]:
         "groups": groups,
         "pinned": pinned,
     }
+
+
+def rows_a_column(network: Network, graph: ChannelGraph, samples: int) -> dict[str, float]:
+    """Return, by group, the rows that so many samples give for each column of the consumer with the fewest."""
+    found = {}
+    for group in graph.groups:
+        sizes = [rows_and_columns(network, graph, consumer.contraction, samples) for consumer in group.consumers]
+        found[group.name] = min((rows / max(columns, 1) for rows, columns, _ in sizes), default=0.0)
+    return found
 
 
 def sizes(graph: ChannelGraph) -> dict[str, list[int]]:

@@ -38,6 +38,8 @@ class GroupReport:
     kept: tuple[int, ...]
     error: float
     conditioning: float | None
+    data: float | None
+    """How much of what was known of channels together came from the data; see `Choice`."""
     curve: tuple[tuple[int, ...], tuple[float, ...]] | None
     consumers: tuple[Refitted, ...]
 
@@ -135,6 +137,10 @@ def _group(group: GroupReport) -> dict[str, object]:
         "kept": list(group.kept),
         "error": group.error,
         "conditioning": group.conditioning,
+        "data": group.data,
         "curve": curve,
-        "consumers": [asdict(item) for item in group.consumers],
+        "consumers": [
+            {**asdict(item), "expected_error": item.expected_error, "expected_with_twice": item.expected_with_twice}
+            for item in group.consumers
+        ],
     }

@@ -1,6 +1,7 @@
 """Terminal tables."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from rich.console import Group, RenderableType
@@ -112,12 +113,19 @@ def _pinned_table(rows: Mapping[tuple[str, str], int]) -> RenderableType:
     return table
 
 
-def inspection_table(graph: ChannelGraph, costs: Costs) -> RenderableType:
-    """Return what can be pruned in a model: groups, their share of the costs, and why the rest stays."""
+def inspection_table(
+    graph: ChannelGraph, costs: Costs, rows: Mapping[str, float] = MappingProxyType({})
+) -> RenderableType:
+    """Return what can be pruned in a model: groups, their share of the costs, and why the rest stays.
+
+    rows: by group, the rows (samples x positions) that the data have for each column that is fitted.
+    """
     params, macs = costs.params({}), costs.macs({})
     table = Table(title=f"{len(graph.groups)} channel groups", title_justify="left")
     for name in ("group", "width", "step", "made by", "read by", "params", "MACs"):
         table.add_column(name, justify="left" if name in ("group", "made by", "read by") else "right", overflow="fold")
+    if rows:
+        table.add_column("rows a column", justify="right")
     for group in graph.groups:
         share = group_share(costs, group.name)
         table.add_row(
@@ -128,6 +136,7 @@ def inspection_table(graph: ChannelGraph, costs: Costs) -> RenderableType:
             _names([consumer.node for consumer in group.consumers]),
             f"{100 * share[0]:.1f} %",
             f"{100 * share[1]:.1f} %",
+            *([number(rows[group.name])] if rows else []),
         )
     parts: list[RenderableType] = [f"{number(params)} parameters, {number(macs)} multiply-accumulates a sample", table]
     if graph.pinned:
