@@ -1,6 +1,6 @@
 """What is told of a run: the report, and what became of each group."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from onnx_subprune.allocation import Params
 from onnx_subprune.allocation.widths import GroupSensitivity
@@ -14,11 +14,8 @@ from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.cut import Cut, Measured
 from onnx_subprune.pruning.preparation import Job
 from onnx_subprune.pruning.result import Pruned
-from onnx_subprune.reconstruction.settings import Reconstruction, Refitted
+from onnx_subprune.reconstruction.settings import Reconstruction
 from onnx_subprune.runtime.session import environment
-
-FEW = 4
-"""Rows a column below which more samples are likely to help."""
 
 
 def summarize(
@@ -42,7 +39,7 @@ def summarize(
         metric=measured.metric,
         deviation=smaller.deviation,
         seconds=seconds,
-        notes=(*job.notes, *few_samples_note([*done.refits.values()])),
+        notes=job.notes,
         warnings=(*job.warnings, *_warnings(job, measured)),
         layers=measured.layers,
     )
@@ -58,19 +55,6 @@ def _warnings(job: Job, measured: Measured) -> tuple[str, ...]:
     return (
         f"the result is not faster than the original: {latency.after:.3g} ms against {latency.before:.3g} ms, with "
         f"{job.rounding.name} as the multiple of its widths; {slower_because(measured.layers)}",
-    )
-
-
-def few_samples_note(refits: Sequence[Refitted]) -> tuple[str, ...]:
-    """Return which layers had few rows, and what more samples would bring to the one that would gain most; nothing where all had enough."""
-    few = [item for item in refits if item.refitted and item.rows < FEW * item.columns]
-    if not few:
-        return ()
-    most = max(few, key=lambda item: item.expected_error - item.expected_with_twice)
-    return (
-        f"{len(few)} of {len(refits)} layers had fewer than {FEW} rows (samples x positions) a column; {most.node}, with {most.rows} rows for "
-        f"{most.columns} columns, errs by about {most.expected_error:.2g} on samples that it has not seen, and would by about "
-        f"{most.expected_with_twice:.2g} with twice as many",
     )
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from onnx_subprune.pruning.summary import few_samples_note
 from onnx_subprune.reconstruction.fit import fit
 from onnx_subprune.reconstruction.settings import Refitted
 from tests.reconstruction.test_fit import moments_of
@@ -44,16 +43,3 @@ def test_the_error_on_others_is_foretold_and_that_with_twice_as_many(samples):
     assert told.expected_error == pytest.approx(true, rel=0.1)
     assert told.expected_with_twice == pytest.approx(later, rel=0.1)
     assert told.heldout_error > true > told.fitted_error
-
-
-def test_only_layers_with_few_rows_are_told_of():
-    enough = Refitted(
-        node="a", fitted_error=0.1, heldout_error=0.2, plain_error=1.0, refitted=True, rows=400, columns=100
-    )
-    few = Refitted(node="b", fitted_error=0.1, heldout_error=0.4, plain_error=1.0, refitted=True, rows=99, columns=100)
-    assert few_samples_note([enough]) == ()
-    (note,) = few_samples_note([enough, few])
-    assert "1 of 2 layers" in note
-    assert "b, with 99 rows for 100 columns" in note
-    assert "0.3 " in note
-    assert "0.25 " in note

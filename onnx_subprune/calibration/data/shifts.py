@@ -13,7 +13,7 @@ import numpy as np
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.moments.limits import oversized
-from onnx_subprune.graph.channels import ChannelGraph
+from onnx_subprune.graph.channels import ChannelGraph, Contraction
 from onnx_subprune.graph.network import Network, key_of
 from onnx_subprune.graph.rules.elementwise import UNARY
 
