@@ -106,10 +106,14 @@ class Tabulated:
 
 @dataclass(frozen=True, slots=True)
 class Multilinear:
-    """A cost: the sum of its terms. `full` are the widths of the unpruned model, which groups have that are not mentioned."""
+    """A cost: the sum of its terms. `full` are the widths of the unpruned model, which groups have that are not mentioned.
+
+    base: what is said without any widths, {}, where pruning by itself adds something; None: the cost at full widths.
+    """
 
     terms: tuple[Term | Tabulated, ...]
     full: Mapping[str, int]
+    base: float | None = None
     _by_group: Mapping[str, tuple[Term | Tabulated, ...]] = field(init=False, repr=False, compare=False)
     _neighbours: Mapping[str, frozenset[str]] = field(init=False, repr=False, compare=False)
 
@@ -126,7 +130,9 @@ class Multilinear:
         object.__setattr__(self, "_neighbours", near)
 
     def __call__(self, widths: Mapping[str, int]) -> float:
-        """Return the cost at these widths."""
+        """Return the cost at these widths; without any, of the model as it is."""
+        if not widths and self.base is not None:
+            return self.base
         complete = {**self.full, **widths}
         return sum(term.at(complete) for term in self.terms)
 

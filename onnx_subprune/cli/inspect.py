@@ -39,10 +39,10 @@ def inspect_command(
         graph, samples = _traced(network, data, constants_of(constants))
         price = costs(network, graph)
         rows = rows_a_column(network, graph, samples) if samples else {}
-        with written({json_file: lambda: json_text(inspection_dict(graph, price, rows))}):
+        with written({json_file: lambda: json_text(inspection_dict(network, graph, price, rows))}):
             pass
     note = made_up_note(graph)
-    show(inspection_table(graph, price, rows), *([] if note is None else [f"note: {note}"]))
+    show(inspection_table(network, graph, price, rows), *([] if note is None else [f"note: {note}"]))
 
 
 def _traced(network: Network, data: str | None, values: Mapping[str, Constant]) -> tuple[ChannelGraph, int]:

@@ -1,9 +1,10 @@
 """What `trace` finds in a model: channel groups that can be pruned, and axes that cannot, with the reason.
 
-A *use* is one input slot of one node that reads a constant. Two uses of one initializer are told apart, because each may
-need other channels of it; surgery un-shares them where they differ.
+A *use* is one input slot of one node that reads a constant. Two uses of one initializer are told apart: those of the weight of a contraction
+keep the same channels of it, others, such as equal biases that an exporter has merged, may need other ones each, and have a copy then.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from onnx_subprune._typing import Int64
@@ -127,6 +128,14 @@ class ChannelGraph:
     contractions: tuple[Contraction, ...]
     observation: Observation = field(repr=False)
     """Shapes of the activations and small values, as two runs of the model showed them."""
+    shared: Mapping[Use, tuple[Contraction, ...]] = field(default_factory=dict, repr=False)
+    """By weight, the contractions that have the same one, all that do: they keep the same channels, and are refitted as one."""
+    fixed: frozenset[Use] = frozenset()
+    """Weights that are read in yet another manner, turned or by something else: they are sliced, not refitted."""
+
+    def together(self, contraction: Contraction) -> tuple[Contraction, ...]:
+        """Return the contractions that have the weight of this one, in topological order; it may be alone."""
+        return self.shared.get(contraction.weight, (contraction,))
 
     def group(self, name: str) -> ChannelGroup:
         """Return the group called `name`; KeyError if there is none."""

@@ -1,8 +1,7 @@
 """Parameters and multiply-accumulates of a model as functions of the widths of its groups.
 
-Every size is linear in the widths (a channel owns r positions of an axis), every cost a sum of products of sizes. Parameters are
-the elements of the floating-point constants that nodes read, shared ones counted once; multiply-accumulates are those of
-convolutions and matrix products, for one sample.
+Every size is linear in the widths (a channel owns r positions of an axis), every cost a sum of products of sizes: those that `count` finds in the
+model that is written, before it is.
 
 Work is the time of a run in units of a multiply-accumulate of a large convolution, where kernels compute blocks of b output channels at once, as
 onnxruntime's do (16 on a CPU with AVX-512, 8 with AVX2). A convolution of i channels to o takes i (b ceil(o / b) + b / 4); inputs are
@@ -12,13 +11,17 @@ neither contracted nor fused into a contraction takes twelve a number. All is me
 1.1 to 1.3 times as long as one of four together.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onnx_subprune.allocation import Factor, Multilinear, Term
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Use
+from onnx_subprune.graph.contractions.bias import new_biases, refitted_by
+from onnx_subprune.graph.count import COUNTED, FLOATING, all_shapes, macs_of, parameters, parameters_inside, stored
 from onnx_subprune.graph.network import Network, key_of
+from onnx_subprune.graph.sharing import Readers, readers_of_constants
 
 OVERHEAD = 1 / 4
 """What a convolution takes beside its outputs, in blocks of them."""
@@ -53,27 +56,20 @@ class Costs:
     work: Multilinear
 
 
-def costs(network: Network, graph: ChannelGraph, block: int = 1) -> Costs:
-    """Return the costs of `network` as functions of the widths of the groups of `graph`; work is that of kernels with blocks of `block`."""
+def costs(network: Network, graph: ChannelGraph, block: int = 1, *, refitted: bool = False) -> Costs:
+    """Return the costs of `network` as functions of the widths of the groups of `graph`; work is that of kernels with blocks of `block`.
+
+    refitted: count what refits may add to the parameters: biases where there were none, and copies of constants that had several uses. Without
+    widths, {}, all are those of the model as it is.
+    """
     sizes = Sizes(network, graph)
     full = {group.name: group.width for group in graph.groups}
+    terms = tuple(_parameters(network, graph, sizes, refitted=refitted))
     return Costs(
-        params=Multilinear(terms=tuple(_parameters(network, graph, sizes)), full=full),
+        params=Multilinear(terms=terms, full=full, base=float(parameters(network))),
         macs=Multilinear(terms=tuple(_macs(network, graph, sizes)), full=full),
         work=Multilinear(terms=tuple(_work(network, graph, Sizes(network, graph, block))), full=full),
     )
-
-
-def parameters(network: Network) -> int:
-    """Return the parameters of `network` as it is."""
-    read = {
-        name
-        for node in network.nodes
-        if not network.constants.issuperset(name for name in node.output if name)
-        for name in node.input
-        if name in network.constants and _floating(network, name)
-    }
-    return sum(int(np.prod(_shape(network, name), dtype=np.int64)) for name in read)
 
 
 def _shape(network: Network, name: str) -> tuple[int, ...]:
@@ -119,21 +115,48 @@ class Sizes:
         return [self.factor(Axis(tensor, index), size) for index, size in enumerate(shape)]
 
 
-def _parameters(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
-    contractions = {contraction.weight: contraction for contraction in graph.contractions}
-    versions: dict[tuple[str, tuple[Factor, ...]], Term] = {}
-    for label, node in zip(network.labels, network.nodes, strict=True):
-        if network.constants.issuperset(name for name in node.output if name):
+def _parameters(network: Network, graph: ChannelGraph, sizes: Sizes, *, refitted: bool) -> list[Term]:
+    """The constants that the file of a pruned model holds: one for each way to slice a constant, or to refit it."""
+    held, readers = stored(network), readers_of_constants(network)
+    own = refitted_by(network, graph, readers) if refitted else {}
+    terms, gone = list[Term](), set[str]()
+    for tensor, reading in readers.items():
+        if not reading.uses or not _floating(network, tensor):
             continue
-        for slot, name in enumerate(node.input):
-            if name in network.constants and _floating(network, name):
-                use = Use(label, slot)
-                term = _weight(network, name, use, contractions.get(use), sizes)
-                versions.setdefault((name, term.factors), term)
-    return list(versions.values())
+        versions = _versions(network, graph, sizes, reading, own)
+        if reading.others and tensor in held:
+            versions.setdefault(("whole", None), Term(coefficient=float(held[tensor]), factors=()))
+        if tensor in held:
+            terms += versions.values()
+        elif any(term.factors for term in versions.values()):  # its value takes the place of what it is computed from
+            terms += versions.values()
+            gone |= network.ancestors([tensor], ())[1]
+    rest = [size for tensor, size in held.items() if not readers[tensor].uses and tensor not in gone]
+    inside = [size for node in network.nodes for size in parameters_inside(node).values()]
+    added = [sizes.factor(*place) for place in new_biases(network, graph)] if refitted else []
+    fixed = Term(coefficient=float(sum(rest) + sum(inside)), factors=())
+    return [*terms, fixed, *(_term(1.0, [factor]) for factor in added)]
 
 
-def _weight(network: Network, name: str, use: Use, contraction: Contraction | None, sizes: Sizes) -> Term:
+def _versions(
+    network: Network, graph: ChannelGraph, sizes: Sizes, reading: Readers, own: Mapping[Use, Use]
+) -> dict[object, Term]:
+    """What becomes of one constant: a term for each way in which its uses slice it, and for each that refits it by itself."""
+    contractions = {contraction.weight: contraction for contraction in graph.contractions}
+    versions: dict[object, Term] = {}
+    for use, root in reading.uses.items():
+        coefficient, factors = _weight(
+            network, network.node(use.node).input[use.slot], use, contractions.get(use), sizes
+        )
+        turned = tuple(factors[at] for at in np.argsort([root.axis(index) for index in range(len(factors))]))
+        key = turned if any(factor.slopes for factor in turned) else "whole"
+        versions.setdefault((key, own.get(use)), _term(coefficient, factors))
+    return versions
+
+
+def _weight(
+    network: Network, name: str, use: Use, contraction: Contraction | None, sizes: Sizes
+) -> tuple[float, list[Factor]]:
     shape = _shape(network, name)
     factors = [sizes.factor(Axis(name, index, use), size) for index, size in enumerate(shape)]
     coefficient = 1.0
@@ -155,23 +178,27 @@ def _weight(network: Network, name: str, use: Use, contraction: Contraction | No
         coefficient = 1.0 if contraction.whole_groups else 1.0 / contraction.groups
         if contraction.whole_groups and sizes.timed:
             coefficient, factors[0] = DEPTHWISE, sizes.carried(factors[0])
-    return _term(coefficient, factors)
+    return coefficient, factors
 
 
 def _macs(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
-    terms = []
+    terms, shapes = list[Term](), all_shapes(network, graph.observation)
     held: dict[str, list[Contraction]] = {}
     for contraction in graph.contractions:
         held.setdefault(contraction.node, []).append(contraction)
-    for label, node in zip(network.labels, network.nodes, strict=True):
+    for index, (label, node) in enumerate(zip(network.labels, network.nodes, strict=True)):
+        factors: list[Factor] = []
         if label in held:
             terms += [_contraction(network, graph, contraction, sizes) for contraction in held[label]]
-        elif key_of(node) == "MatMul" and not network.constants.issuperset(node.output):
-            factors = sizes.activation(node.output[0]) if node.output[0] in graph.observation.shapes else []
-            inner = graph.observation.shapes.get(node.input[0])
-            if factors and inner:
-                factors.append(sizes.factor(Axis(node.input[0], len(inner) - 1), inner[-1]))
-                terms.append(_term(1.0 / graph.observation.batch, factors))
+            continue
+        if key_of(node) == "MatMul" and node.output[0] in graph.observation.shapes:
+            inner = graph.observation.shapes.get(node.input[0], ())
+            factors = sizes.activation(node.output[0]) if inner else []
+            factors += [sizes.factor(Axis(node.input[0], len(inner) - 1), inner[-1])] if inner else []
+        if factors and not network.constants.issuperset(node.output):
+            terms.append(_term(1.0 / graph.observation.batch, factors))
+        elif macs := macs_of(network, index, shapes, graph.observation):
+            terms.append(Term(coefficient=macs, factors=()))
     return terms
 
 
@@ -191,7 +218,8 @@ def pointwise(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]
             and not network.constants.issuperset(node.output)
             and made is not None
             and label not in contracting
-            and node.op_type not in FUSED | {"MatMul"}
+            and key_of(node) not in FUSED
+            and key_of(node) not in COUNTED
         ):
             terms.append(_term(POINTWISE / graph.observation.batch, sizes.activation(made)))
     return terms
@@ -199,14 +227,10 @@ def pointwise(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]
 
 def _contraction(network: Network, graph: ChannelGraph, contraction: Contraction, sizes: Sizes) -> Term:
     weight = contraction.weight_tensor
-    term = _weight(network, weight, contraction.weight, contraction, sizes)
+    coefficient, factors = _weight(network, weight, contraction.weight, contraction, sizes)
     positions = contraction.input if contraction.op == "ConvTranspose" else contraction.output
-    coefficient = term.coefficient / graph.observation.batch
-    factors = list(term.factors)
-    for axis, factor in enumerate(sizes.activation(positions.tensor)):
-        if axis != positions.index:
-            factors.append(factor)
-    return _term(coefficient, factors)
+    others = [factor for axis, factor in enumerate(sizes.activation(positions.tensor)) if axis != positions.index]
+    return _term(coefficient / graph.observation.batch, [*factors, *others])
 
 
 def _term(coefficient: float, factors: list[Factor]) -> Term:
@@ -221,7 +245,3 @@ def _floating(network: Network, name: str) -> bool:
     if name in network.initializers:
         return network.initializers[name].data_type in FLOATING
     return network.array(name).dtype.kind == "f"
-
-
-FLOATING = frozenset({1, 10, 11, 16})
-"""float32, float16, float64, bfloat16 as onnx.TensorProto numbers them."""

@@ -18,6 +18,8 @@ from onnx_subprune.graph.network import Network
 
 FREE_SIZES = (64, 32, 224, 16, 128, 8, 256, 4, 1)
 """Tried in this order for dimensions that the model leaves open, other than the batch."""
+BATCHES = frozenset({"b", "n", "bs"})
+"""What exporters call the dimension of the batch, beside names that begin with it."""
 MOST = 64
 """Sizes of the data grow by at most this much in the first attempts: images of many pixels would take long."""
 
@@ -86,6 +88,10 @@ def made_up_example(network: Network, samples: int, free: int, constants: Feeds 
     feeds = {**feeds, **constants}
     fixed = frozenset(constants)
     firsts = {array.shape[:1] for name, array in feeds.items() if name not in fixed}
+    if not opened and any(
+        _batches(value) for value in network.inputs
+    ):  # the batch stands behind the first axis: one sample
+        return Example(feeds=feeds, samples=1, stacked=frozenset(), free=False, constant=fixed)
     if not opened and len(firsts) == 1 and () not in firsts:  # a fixed batch
         return Example(
             feeds=feeds, samples=firsts.pop()[0] or 1, stacked=frozenset(feeds) - fixed, free=False, constant=fixed
@@ -222,11 +228,19 @@ def _name(value: ValueInfoProto, axis: int) -> str:
     return value.type.tensor_type.shape.dim[axis].dim_param or f"{value.name}/{axis}"
 
 
+def _batches(value: ValueInfoProto) -> list[str]:
+    """The names of open dimensions that are called what batches are called."""
+    dims = range(len(value.type.tensor_type.shape.dim))
+    names = [_name(value, axis) for axis in dims if _open(value, axis)]
+    return [name for name in names if name.lower() in BATCHES or name.lower().startswith("batch")]
+
+
 def _numbered(network: Network, *, batched: bool) -> Mapping[str, int]:
     """Number the open dimensions: with `batched` -1 for what stands on the first axis of some input, else in order of appearance."""
     found: dict[str, int] = {}
     if batched:
         found = {_name(value, 0): -1 for value in network.inputs if _open(value, 0)}
+        found = found or {name: -1 for value in network.inputs for name in _batches(value)}
     for value in network.inputs:
         for axis in range(len(value.type.tensor_type.shape.dim)):
             if _open(value, axis):

@@ -15,10 +15,9 @@ from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.evaluation.fidelity import Fidelity, fidelity
 from onnx_subprune.evaluation.latency import measured_latency
 from onnx_subprune.evaluation.report.model import Change, fidelity_dict
-from onnx_subprune.graph.cost import costs
 from onnx_subprune.graph.network import Network, load, model_bytes
-from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.opening import opened
+from onnx_subprune.pruning.written import counted
 from onnx_subprune.runtime.session import Runnable
 
 
@@ -62,13 +61,12 @@ def compare(
     if truth is not None and len(truth) < samples.samples:
         raise DataError(f"{labels}: {len(truth)} labels for {samples.samples} samples")
     one, two = _runnable(first, original), _runnable(second, pruned)
-    graphs = (given.graph, trace(second, example=given.graph.observation.example))
-    prices = [costs(network, graph) for network, graph in zip((first, second), graphs, strict=True)]
+    sizes = counted(first, given.graph.observation), counted(second, given.graph.observation)
     found = measured_latency(one, two, samples, threads)
     return Comparison(
         fidelity=fidelity(one, two, samples, truth, threads),
-        params=Change(prices[0].params({}), prices[1].params({})),
-        macs=Change(prices[0].macs({}), prices[1].macs({})),
+        params=Change(sizes[0].params, sizes[1].params),
+        macs=Change(sizes[0].macs, sizes[1].macs),
         size=Change(model_bytes(first.proto), model_bytes(second.proto)),
         latency=Change(found.before, found.after),
         latency_ratios=found.ratios,

@@ -20,23 +20,23 @@ from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.pruning.budgets import check_latency, latency_seconds, result_timing
 from onnx_subprune.pruning.preparation import Job
 from onnx_subprune.pruning.samples import Samples
+from onnx_subprune.pruning.written import Count, check_budget, counted
 from onnx_subprune.reconstruction.settings import Reconstruction
 from onnx_subprune.runtime.session import Runnable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Cut:
-    """A smaller model, with the folder of its side files, and how far it deviates from its plan; `apart` keeps weights on disk."""
+    """A smaller model, with the folder of its side files; `apart` keeps weights on disk.
+
+    deviation: how far it is from its plan. costs: of the original and of this one, counted in the models.
+    """
 
     model: ModelProto
     folder: Path | None
     apart: Settled | None
     deviation: float
-
-    @property
-    def network(self) -> Network:
-        """The model, ready to be counted."""
-        return Network(self.model, self.folder)
+    costs: tuple[Count, Count]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,13 +50,19 @@ class Measured:
 
 
 def cut(job: Job, done: Reconstruction, data: Calibration) -> Cut:
-    """Return the model that `done` leads to, verified on some of `data`; VerificationError if it is not what it must be."""
+    """Return the model that `done` leads to, verified on some of `data`; VerificationError if it is not what it must be.
+
+    BudgetError if it is larger than it may be.
+    """
     network, graph = job.network, job.task.graph
     plan = Plan(supports={name: choice.support for name, choice in done.choices.items()}, weights=done.weights)
     small = apply(network, graph, plan, rules=job.settings.rules)
     apart = settled(small, network.folder if side_file_wanted(network.proto) else None)
     small, folder = (small, network.folder) if apart is None else (apart.model, apart.folder)
-    return Cut(model=small, folder=folder, apart=apart, deviation=verify(network, graph, plan, small, data, folder))
+    costs = counted(network, graph.observation), counted(Network(small, folder), graph.observation)
+    check_budget(job.settings.budget, *costs, job.rooms, job.price)
+    deviation = verify(network, graph, plan, small, data, folder)
+    return Cut(model=small, folder=folder, apart=apart, deviation=deviation, costs=costs)
 
 
 def measure(job: Job, samples: Samples, smaller: Cut) -> Measured:

@@ -98,7 +98,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         network=network,
         task=task,
         rounding=rounding,
-        price=costs(network, graph, block=rounding.block),
+        price=costs(network, graph, block=rounding.block, refitted=settings.refit is not None),
         rooms=rooms,
         model=identity(model),
         data={

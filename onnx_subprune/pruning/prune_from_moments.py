@@ -45,6 +45,7 @@ from onnx_subprune.pruning.sensitivity import trial_widths
 from onnx_subprune.pruning.settings import Settings
 from onnx_subprune.pruning.summary import summarize
 from onnx_subprune.reconstruction.columns import problem_of
+from onnx_subprune.reconstruction.pooling import problems_of
 from onnx_subprune.reconstruction.reconstruct import reconstruct
 from onnx_subprune.reconstruction.settings import Layerwise, Refit
 from onnx_subprune.reconstruction.task import Task
@@ -153,7 +154,7 @@ def prepare_from_moments(model: Model, file: StatisticsFile, settings: Settings)
         network=network,
         task=task,
         rounding=rounding,
-        price=costs(network, graph, block=rounding.block),
+        price=costs(network, graph, block=rounding.block, refitted=settings.refit is not None),
         rooms=rounding.rooms(graph, min_width=settings.least, dispensable=free),
         model=identity(model),
         data={"samples": file.header.settings.samples, "sha256": file.header.data},
@@ -171,10 +172,9 @@ def error_curves(task: Task, rooms: Sequence[Room]) -> dict[str, GroupSensitivit
         steps = task.survey(contractions)
         moments = {contraction.weight: item for contraction, item in steps}
         problems = []
-        for consumer in group.consumers:
+        for consumer, halves in problems_of(task.graph, group.consumers, moments):
             kernel, weights = kernel_of(task.network, consumer.contraction)
             alive = np.ones(weights.shape[0] * weights.shape[1], bool)
-            halves = moments[consumer.weight]
             problems.append(problem_of(consumer, kernel, halves.whole.centered(), weights, alive, halves.shrinkage))
         choices = task.choose(group, problems, widths)
         curve = Curve(widths, tuple(choice.error for choice in choices))

@@ -25,6 +25,8 @@ from onnx_subprune.graph.observation import made_before
 from onnx_subprune.graph.surgery.surgery import Plan
 from onnx_subprune.reconstruction.columns import columns_of, problem_of
 from onnx_subprune.reconstruction.crossfit import crossfit, pull_of
+from onnx_subprune.reconstruction.fit import means
+from onnx_subprune.reconstruction.pooling import families, pooled_halves, problems_of
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Held, Store
 from onnx_subprune.runtime.threads import alongside
@@ -133,7 +135,7 @@ def _try(
     store: Store,
 ) -> _Trials:
     paths = _paths(task, group, widths, moments)
-    readers = [_Reader(task, group, consumer, moments[consumer.weight], paths) for consumer in group.consumers]
+    readers = [_Reader(task, group, family, moments, paths) for family in families(task.graph, group.consumers)]
     values, errors = [], []
     for width in tried:
         fitted = [reader.refitted([path[width] for path in paths]) for reader in readers]
@@ -153,9 +155,9 @@ def _paths(
     paths = []
     for part in range(min(len(moments[consumer.weight].parts) for consumer in group.consumers)):
         problems = []
-        for consumer in group.consumers:
+        for consumer, halves in problems_of(task.graph, group.consumers, moments):
             kernel, weights = kernel_of(task.network, consumer.contraction)
-            alive, halves = np.ones(weights.shape[0] * weights.shape[1], bool), moments[consumer.weight]
+            alive = np.ones(weights.shape[0] * weights.shape[1], bool)
             half = halves.parts[part].centered()
             problems.append(problem_of(consumer, kernel, half, weights, alive, halves.shrinkage_of_half))
         paths.append(dict(zip(widths, task.choose(group, problems, widths), strict=True)))
@@ -163,36 +165,51 @@ def _paths(
 
 
 class _Reader:
-    """A consumer, refitted to some of its group's channels. The ridge is validated at one width, and grows with the number of columns."""
+    """Consumers that have one weight, refitted to some of their group's channels.
+
+    The ridge is validated at one width, and grows with the number of columns.
+    """
 
     def __init__(
-        self, task: Task, group: ChannelGroup, consumer: Consumer, halves: Halves, paths: Sequence[Mapping[int, Choice]]
+        self,
+        task: Task,
+        group: ChannelGroup,
+        family: Sequence[Consumer],
+        moments: Mapping[Use, Halves],
+        paths: Sequence[Mapping[int, Choice]],
     ) -> None:
-        network, contraction = task.network, consumer.contraction
-        self._group, self._consumer, self._halves = group, consumer, halves
+        network, contraction = task.network, family[0].contraction
+        self._group, self._family = group, family
+        self._members = [moments[consumer.weight] for consumer in family]
         self._kernel, self._prior = kernel_of(network, contraction)
         self._old = network.array(contraction.weight_tensor)
-        self._bias = bias_of(network, contraction, self._kernel, self._prior.shape[0] * self._prior.shape[2])
+        channels = self._prior.shape[0] * self._prior.shape[2]
+        self._biases = [bias_of(network, item.contraction, self._kernel, channels) for item in family]
+        together = pooled_halves(self._members, [bias is not None for bias in self._biases])
+        self._halves, self._free = together or self._members[0], len(family) == 1 and self._biases[0] is not None
         self._pull, self._columns = None, 1.0
+        if together is None or contraction.weight in task.graph.fixed:
+            return
         for choice in sorted(paths[0].values(), key=lambda choice: abs(2 * len(choice.support) - group.width))[:1]:
             alive = self._alive(choice)
-            self._pull = pull_of(halves.parts, self._prior, alive, free_bias=self._bias is not None)
+            self._pull = pull_of(together.parts, self._prior, alive, free_bias=self._free)
             self._columns = float(alive.sum())
 
     def refitted(self, choices: Sequence[Choice]) -> tuple[list[dict[Use, Array]], float]:
-        """Return weights, and bias where there is one, of each half of the samples, with its choice alone to read; and the held-out error."""
+        """Return weights, and biases where there are some, of each half of the samples, with its choice alone to read; and the held-out error."""
         alive = [self._alive(choice) for choice in choices]
         pull = self._pull
         if pull is not None:
             pull = replace(pull, strength=pull.strength * float(alive[0].sum()) / self._columns)
-        found = crossfit(self._halves.parts, self._prior, alive, pull, free_bias=self._bias is not None)
+        found = crossfit(self._halves.parts, self._prior, alive, pull, free_bias=self._free)
         sides = []
-        for weights, shift in zip(found.weights, found.biases, strict=True):
-            use = self._consumer.contraction.weight
-            values: dict[Use, Array] = {use: self._kernel.from_matrix(weights, self._old.dtype, self._old.shape)}
-            if shift is not None and self._bias is not None:
-                inside = self._bias.inside((self._prior.shape[0], self._prior.shape[2]))
-                values[self._bias.use] = self._bias.replaced(inside + shift)
+        for half, weights in enumerate(found.weights):
+            matrix, values = self._kernel.from_matrix(weights, self._old.dtype, self._old.shape), dict[Use, Array]()
+            for consumer, bias, own in zip(self._family, self._biases, self._members, strict=True):
+                values[consumer.weight] = matrix
+                if bias is not None:
+                    inside = bias.inside((self._prior.shape[0], self._prior.shape[2]))
+                    values[bias.use] = bias.replaced(inside + means(own.parts[half], weights))
             sides.append(values)
         return sides, found.error
 
@@ -200,7 +217,7 @@ class _Reader:
         """Which columns are left, (g, p)."""
         alive = np.ones(self._prior.shape[0] * self._prior.shape[1], bool)
         dropped = np.setdiff1d(np.arange(self._group.width), np.array(choice.support, np.int64))
-        alive[columns_of(self._consumer.positions[dropped].ravel(), self._kernel.taps)] = False
+        alive[columns_of(self._family[0].positions[dropped].ravel(), self._kernel.taps)] = False
         return alive.reshape(self._prior.shape[:2])
 
 

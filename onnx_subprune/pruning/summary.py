@@ -7,7 +7,6 @@ from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.evaluation.layers import slower_because
 from onnx_subprune.evaluation.report.model import Change, GroupReport, Report
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.cost import parameters
 from onnx_subprune.graph.network import model_bytes
 from onnx_subprune.graph.save import side_file_wanted
 from onnx_subprune.pruning.budgets.ladder import Allocated
@@ -22,14 +21,14 @@ def summarize(
     job: Job, found: Allocated, done: Reconstruction, smaller: Cut, measured: Measured, seconds: Mapping[str, float]
 ) -> Pruned:
     """Return the smaller model with the report on it; `seconds` by stage."""
-    network, price, timed = job.network, job.price, measured.latency
+    network, timed = job.network, measured.latency
     report = Report(
         model=job.model,
         data=job.data,
         settings=job.told,
         environment=environment(),
-        params=Change(parameters(network), parameters(smaller.network)),
-        macs=Change(price.macs({}), price.macs(found.widths)),
+        params=Change(smaller.costs[0].params, smaller.costs[1].params),
+        macs=Change(smaller.costs[0].macs, smaller.costs[1].macs),
         size=Change(model_bytes(network.proto), model_bytes(smaller.model)),
         latency=None if timed is None else Change(timed.before, timed.after),
         latency_ratios=None if timed is None else timed.ratios,

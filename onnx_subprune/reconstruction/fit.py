@@ -33,6 +33,11 @@ class Fit:
     strengths: tuple[float, ...] = ()
     exact: bool = False
 
+    @classmethod
+    def unchanged(cls, weights: Weights) -> "Fit":
+        """Return that these weights, and the old bias, are kept; nothing is known of the errors."""
+        return cls(weights=weights, bias=None, fitted_error=0.0, heldout_error=0.0, plain_error=0.0, refitted=False)
+
 
 class Known:
     """What fits of one contraction share while its inputs and live columns stay the same, and only targets are renewed.

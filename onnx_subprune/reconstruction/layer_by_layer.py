@@ -26,6 +26,7 @@ from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.reconstruction.refinement import Refitting
 from onnx_subprune.reconstruction.requests import aimed, every_of, input_of
 from onnx_subprune.reconstruction.settings import Asymmetric, Reconstruction, Refitted
+from onnx_subprune.reconstruction.shared_weights import Member, SharedWeight
 from onnx_subprune.reconstruction.targets import aim_of
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.selection import Choice, Problem, conditioning
@@ -76,6 +77,12 @@ class Walk:
     def _step(self, place: int, contraction: Contraction) -> None:
         state, task, clock = self._state, self._task, self._task.clock
         start = clock()
+        members = task.graph.together(contraction)
+        if task.refit is not None and (len(members) > 1 or contraction.weight in task.graph.fixed):
+            if contraction.weight == members[0].weight:
+                self._refit_together(members)
+                self._seconds["refit"] += clock() - start
+            return
         layer = state.layer(contraction)
         self._models.advance(state.pairing.anchor(contraction), [contraction.input.tensor])
         aim = self._aim(place, layer)
@@ -132,18 +139,39 @@ class Walk:
         found = fit(halves, layer.prior, alive, free_bias=layer.bias is not None, known=known)
         return found if sliced is None else losses.better(found, sliced)
 
+    def _refit_together(self, contractions: Sequence[Contraction]) -> None:
+        """Refit the weight of these contractions, of which the walk stands before the first; see `shared_weights`."""
+        state = self._state
+        first = state.order.index(contractions[0])
+        layers = [state.layer(item) for item in contractions]
+        members = [Member(layer=layer, aim=self._aim(first, layer)) for layer in layers]
+        tensors = [member.aim.tensor for member in members if member.aim is not None]
+        if tensors:
+            here = self._task.network.producer[tensors[0]] + 1
+            self._models.advance_original(min(self._after(first), here), also=tensors)
+        fixed = contractions[0].weight in self._task.graph.fixed
+        for contraction, found in zip(
+            contractions, SharedWeight(state, members, refit=not fixed).settle(), strict=True
+        ):
+            self._refits[contraction.weight] = found
+
+    def _after(self, place: int) -> int:
+        """Where the contraction that follows the one at this place of the order stands."""
+        order, network = self._state.order, self._task.network
+        return network.position[order[place + 1].node] if place + 1 < len(order) else len(network.nodes)
+
     def _aim(self, place: int, layer: Layer) -> Aim | None:
-        """What the contraction at this place of the order should put out; None where that is what the old weights make of its input."""
+        """What `layer` should put out while all from this place of the order on may still change; None where that is what its old weights make of its input."""
         task, order = self._task, self._state.order
         if not isinstance(task.formulation, Asymmetric):
             return None
         residual = task.refit is not None and task.refit.residual
-        later, observation = order[place + 1 :], task.graph.observation
-        return aim_of(task.network, order[place], later, observation, residual=residual, addend=layer.addend)
+        later, observation = order[place:], task.graph.observation
+        return aim_of(task.network, layer.contraction, later, observation, residual=residual, addend=layer.addend)
 
     def _moments(self, layer: Layer, aim: Aim | None, place: int, alive: Mask) -> list[Regression]:
         """Moments of the even and of the odd chunks; of the columns `alive` alone, where there is one convolution group."""
-        network, weights, order = self._task.network, layer.prior, self._state.order
+        network, weights = self._task.network, layer.prior
         if aim is None:
             inside = (
                 layer.bias.inside((weights.shape[0], weights.shape[2]))
@@ -152,9 +180,8 @@ class Walk:
             )
             halves = self._models.collect(input_of(layer.contraction, layer.kernel))
             return [half.moments().with_target(weights).shifted(inside) for half in halves]
-        after = network.position[order[place + 1].node] if place + 1 < len(order) else len(network.nodes)
         # what follows from the aim alone need not be held beside it
-        self._models.advance_original(min(after, network.producer[aim.tensor] + 1), also=[aim.tensor])
+        self._models.advance_original(min(self._after(place), network.producer[aim.tensor] + 1), also=[aim.tensor])
         return self._state.halves(aimed(self._task, layer, aim, alive))
 
     def _chooses(self, contraction: Contraction) -> bool:

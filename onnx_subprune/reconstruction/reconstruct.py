@@ -17,7 +17,7 @@ def reconstruct(task: Task) -> Reconstruction:
     """Walk through the model once; see the module."""
     groups = [group for group in task.graph.groups if task.widths.get(group.name, group.width) < group.width]
     start = task.clock()
-    apart = [group for group in groups if far_apart(group) and group.name not in task.choices]
+    apart = [group for group in groups if far_apart(task.graph, group) and group.name not in task.choices]
     choices = choose_apart(task, apart) if apart else task.choices
     chosen = task.clock() - start
     found = _walked(replace(task, choices=choices), groups)

@@ -4,9 +4,10 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
 
 from onnx_subprune.calibration.moments.halves import Halves
-from onnx_subprune.graph.channels import ChannelGroup, Use
+from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Use
 from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.reconstruction.columns import alive_columns, problem_of
+from onnx_subprune.reconstruction.pooling import problems_of
 from onnx_subprune.reconstruction.settings import Asymmetric
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.threads import aside
@@ -41,16 +42,16 @@ def _choose(
 ) -> None:
     """Add the choice of `group` to `choices`."""
     problems = []
-    for consumer in group.consumers:
+    for consumer, halves in problems_of(task.graph, group.consumers, moments):
         kernel, weights = kernel_of(task.network, consumer.contraction)
         alive = alive_columns(task.graph, choices, consumer.contraction, kernel, weights)
-        halves = moments[consumer.weight]
         problems.append(problem_of(consumer, kernel, halves.whole.centered(), weights, alive, halves.shrinkage))
     choice = task.choose(group, problems, [task.widths[group.name]])[0]
     data = 1.0 - max(moments[consumer.weight].shrinkage for consumer in group.consumers)
     choices[group.name] = replace(choice, conditioning=conditioning(problems, choice.support), data=data)
 
 
-def far_apart(group: ChannelGroup) -> bool:
-    """True if the consumers of a group do not all read the same tensor."""
-    return len({consumer.contraction.input.tensor for consumer in group.consumers}) > 1
+def far_apart(graph: ChannelGraph, group: ChannelGroup) -> bool:
+    """True if the consumers of a group do not all read the same tensor, or share their weight with others."""
+    shared = any(len(graph.together(c.contraction)) > 1 or c.weight in graph.fixed for c in group.consumers)
+    return shared or len({consumer.contraction.input.tensor for consumer in group.consumers}) > 1

@@ -47,7 +47,7 @@ def test_a_rule_of_the_user_for_another_domain_is_followed():
     assert [group.width for group in graph.groups] == [6]
     assert law(network, graph, supports_of(graph, 0), feeds_of(network, 2, 0)) < 1e-5
     data = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
-    result = prune(gated(), data, budget=Channels(0.5), rules=OURS)
+    result = prune(gated(), data, budget=Channels(0.5), round_to=1, rules=OURS)
     assert load(result.model).array("w_0").shape[0] == 3
 
 

@@ -1050,8 +1050,9 @@ def efficient_channel_attention(n: Net) -> None:
 # Constants
 
 
-@pattern(6, 6, 6)
+@pattern(6)
 def one_weight_used_twice(n: Net) -> None:
+    """What the first use makes the second reads, by the same weight: the channels of both axes of it are the same."""
     x = n.relu(n.conv(n.input(IMAGE), 6, 3))
     w = n.weight(6, 6, 3, 3)
     x = n.relu(n.conv(x, 6, 3, w=w))

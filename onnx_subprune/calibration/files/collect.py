@@ -1,4 +1,4 @@
-"""Collecting: the moments of one shard of the original model at every consumer of every prunable group.
+"""Collecting: the moments of one shard of the original model at every contraction that reads channels of a prunable group.
 
 The data are gone through chunk by chunk; activations are held for one block of chunks at a time, so that neither memory nor disk
 grows with the number of samples. Contractions whose sums do not fit into memory together take turns: one pass over the data each.
@@ -42,10 +42,11 @@ class Part:
     count: int = 1
 
 
-def consumers_of(network: Network, graph: ChannelGraph) -> tuple[Contraction, ...]:
-    """Return every consumer of every group once, in topological order."""
-    found = {consumer.weight: consumer.contraction for group in graph.groups for consumer in group.consumers}
-    return tuple(sorted(found.values(), key=lambda item: network.position[item.node]))
+def readers_of_groups(network: Network, graph: ChannelGraph) -> tuple[Contraction, ...]:
+    """Return every contraction that reads channels of some group, in topological order; those that carry them on (depthwise) are refitted, too."""
+    lost = {part.axis for group in graph.groups for part in group.slices}
+    found = [item for item in graph.contractions if item.rows in lost]
+    return tuple(sorted(found, key=lambda item: network.position[item.node]))
 
 
 def collect(  # noqa: PLR0913 - what a run needs
@@ -62,7 +63,7 @@ def collect(  # noqa: PLR0913 - what a run needs
 ) -> None:
     """Write the moments of `shard`, which is `part` of the data, to `path`, whole or not at all. memory: bytes. Raises SubpruneError."""
     free_path(path, force=force)
-    contractions = consumers_of(network, graph)
+    contractions = readers_of_groups(network, graph)
     passes = _passes(network, contractions, memory // 2)
     settings = Settings(
         weights=tuple(contraction.weight for contraction in contractions),

@@ -7,13 +7,14 @@ from onnx_subprune.calibration.data.shifts import rows_and_columns
 from onnx_subprune.evaluation.report.table import group_share
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.cost import Costs
+from onnx_subprune.graph.layers import layers
 from onnx_subprune.graph.network import Network
 
 
 def inspection_dict(
-    graph: ChannelGraph, costs: Costs, rows: Mapping[str, float] = MappingProxyType({})
+    network: Network, graph: ChannelGraph, costs: Costs, rows: Mapping[str, float] = MappingProxyType({})
 ) -> dict[str, object]:
-    """Return groups with widths, producers, consumers and shares of the costs, and what is pinned.
+    """Return groups with widths, producers, consumers and shares of the costs, what is pinned, and the layers with weights that stay.
 
     rows: by group, the rows that the samples give for each column of the consumer with the fewest.
     """
@@ -36,13 +37,20 @@ def inspection_dict(
         {"node": p.node, "tensor": p.axis.tensor, "axis": p.axis.index, "width": p.width, "reason": p.reason}
         for p in graph.pinned
     ]
+    found = layers(network, graph)
+    staying = [
+        {"node": item.node, "op": item.op, "params": item.params, "macs": item.macs, "reason": item.reason}
+        for item in found.staying
+    ]
     return {
         "params": costs.params({}),
         "macs": costs.macs({}),
+        "smaller": dict(zip(("params", "macs"), found.smaller, strict=True)),
         "sizes": sizes(graph),
         "made_up": sorted(graph.observation.invented),
         "groups": groups,
         "pinned": pinned,
+        "staying": staying,
     }
 
 

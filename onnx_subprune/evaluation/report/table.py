@@ -12,6 +12,8 @@ from onnx_subprune.evaluation.fidelity import Fidelity
 from onnx_subprune.evaluation.report.model import Change, Report
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.cost import Costs
+from onnx_subprune.graph.layers import Layers, layers
+from onnx_subprune.graph.network import Network
 
 SLOW = 0.2
 """By how much a latency ratio exceeds that of the multiply-accumulates where a hint is due."""
@@ -114,12 +116,16 @@ def _pinned_table(rows: Mapping[tuple[str, str], int]) -> RenderableType:
 
 
 def inspection_table(
-    graph: ChannelGraph, costs: Costs, rows: Mapping[str, float] = MappingProxyType({})
+    network: Network, graph: ChannelGraph, costs: Costs, rows: Mapping[str, float] = MappingProxyType({})
 ) -> RenderableType:
     """Return what can be pruned in a model: groups, their share of the costs, and why the rest stays.
 
     rows: by group, the rows (samples x positions) that the data have for each column that is fitted.
     """
+    found = layers(network, graph)
+    smaller = "{:.0%} of the parameters and {:.0%} of the MACs lie in layers that can get smaller".format(
+        *found.smaller
+    )
     params, macs = costs.params({}), costs.macs({})
     table = Table(title=f"{len(graph.groups)} channel groups", title_justify="left")
     for name in ("group", "width", "step", "made by", "read by", "params", "MACs"):
@@ -138,10 +144,26 @@ def inspection_table(
             f"{100 * share[1]:.1f} %",
             *([number(rows[group.name])] if rows else []),
         )
-    parts: list[RenderableType] = [f"{number(params)} parameters, {number(macs)} multiply-accumulates a sample", table]
+    parts: list[RenderableType] = [
+        smaller.replace("%", " %"),
+        f"{number(params)} parameters, {number(macs)} multiply-accumulates a sample",
+        table,
+    ]
     if graph.pinned:
         parts.append(_pinned_table({(p.node, p.reason): p.width for p in graph.pinned}))
+    if found.staying:
+        parts.append(_staying_table(found))
     return Group(*parts)
+
+
+def _staying_table(found: Layers) -> RenderableType:
+    table = Table(title="layers with weights that stay", title_justify="left")
+    for name in ("layer", "operator", "params", "MACs", "because"):
+        table.add_column(name, justify="right" if name in ("params", "MACs") else "left", overflow="fold")
+    for item in found.staying:
+        shares = item.params / max(found.params, 1), item.macs / max(found.macs, 1e-12)
+        table.add_row(item.node, item.op, *(f"{100 * share:.1f} %" for share in shares), item.reason)
+    return table
 
 
 def group_share(costs: Costs, name: str) -> tuple[float, float]:

@@ -3,15 +3,17 @@
 Gemm adds more than biases: any C that broadcasts, constant or not, times beta. What is no bias is an `Addend`.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from onnx import NodeProto
 
 from onnx_subprune._typing import Array, Float64
-from onnx_subprune.graph.channels import Contraction, Use
+from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Use
 from onnx_subprune.graph.contractions.contraction import Kernel, Kind
 from onnx_subprune.graph.network import Network, attribute, key_of, only_reader
+from onnx_subprune.graph.sharing import Readers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,3 +96,39 @@ def normalization_scale(network: Network, node: NodeProto) -> tuple[Float64, Flo
     assert isinstance(epsilon, float)
     scale = gamma / np.sqrt(var + epsilon)
     return scale, beta - mean * scale
+
+
+def new_biases(network: Network, graph: ChannelGraph) -> Iterator[tuple[Axis, int]]:
+    """Yield output axes, with their sizes, of contractions without a bias, which get one when they are refitted: one for all that have one weight."""
+    for contraction in graph.contractions:
+        first = graph.together(contraction)[0].weight == contraction.weight
+        if first and contraction.new_bias is not None and _place(network, contraction) is None:
+            axis = contraction.output
+            yield axis, graph.observation.shapes[axis.tensor][axis.index]
+
+
+def refitted_by(network: Network, graph: ChannelGraph, readers: Mapping[str, Readers]) -> dict[Use, Use]:
+    """Return, for uses of constants that serve several nodes, the contraction whose refit gives them a value of its own, by its weight.
+
+    Of contractions that have one weight it is the first.
+    """
+    served = {
+        use for reading in readers.values() if len(reading.uses) + len(reading.others) > 1 for use in reading.uses
+    }
+    found: dict[Use, Use] = {}
+    for contraction in graph.contractions:
+        first = graph.together(contraction)[0].weight
+        bias = contraction.bias or _place(network, contraction)
+        if contraction.weight not in graph.fixed:
+            found[contraction.weight] = first
+        if bias is not None:
+            found[bias] = first
+    return {use: first for use, first in found.items() if use in served}
+
+
+def _place(network: Network, contraction: Contraction) -> Use | None:
+    """The constant of a BatchNormalization behind a contraction that takes its bias; None if that is new, or there is no place."""
+    reader = only_reader(network, contraction.output.tensor)
+    if contraction.new_bias is None or reader is None or key_of(network.nodes[reader[0]]) != "BatchNormalization":
+        return None
+    return Use(network.labels[reader[0]], 2)

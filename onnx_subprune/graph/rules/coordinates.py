@@ -62,6 +62,11 @@ class Labels:
         assert known == size, f"{axis} has {known} positions, not {size}"
         return np.arange(start, start + size, dtype=np.int64)
 
+    def known(self, axis: Axis) -> Int64 | None:
+        """Return the coordinates of `axis` if there are any yet."""
+        start, size = self._starts.get(axis, (0, None))
+        return None if size is None else np.arange(start, start + size, dtype=np.int64)
+
     def tie(self, a: Int64, b: Int64) -> None:
         """Coordinates a[i] and b[i] coincide; the arrays broadcast."""
         left, right = np.broadcast_arrays(a, b)

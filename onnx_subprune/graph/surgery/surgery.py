@@ -1,8 +1,7 @@
 """Model + supports + weights -> smaller model. The model that comes in is never changed.
 
-Every constant is sliced as each of its uses needs it; where two uses of one initializer need different channels it is
-un-shared. Nodes that spell sizes out are rewritten by the `resize` of their rule. What no dropped channel touches leaves
-exactly as it came, names, metadata and side-file references included.
+Every constant is sliced as its uses need it, and stays one where they agree. Nodes that spell sizes out are rewritten by the `resize` of their
+rule. What no dropped channel touches leaves exactly as it came, names, metadata and side-file references included.
 """
 
 import itertools
@@ -22,7 +21,8 @@ from onnx_subprune.graph.order import captured, live
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule
 from onnx_subprune.graph.surgery.assembly import assemble
-from onnx_subprune.graph.surgery.slicing import kept_positions, slice_constant
+from onnx_subprune.graph.surgery.constants import Constants
+from onnx_subprune.graph.surgery.slicing import kept_positions
 from onnx_subprune.graph.tracing.branches import normalizations
 from onnx_subprune.graph.tracing.sizes import SourceArray, size_sources
 
@@ -57,9 +57,7 @@ class _Surgery:
         kept: Mapping[Axis, Int64],
         rules: Mapping[str, Rule],
     ) -> None:
-        self._network, self._plan, self._kept, self._rules = network, plan, kept, rules
-        self._contractions = {contraction.weight: contraction for contraction in graph.contractions}
-        self._biased = {item.new_bias: item for item in graph.contractions if item.new_bias is not None}
+        self._network, self._kept, self._rules = network, kept, rules
         self._observation: Observation = graph.observation
         self._sources: Mapping[str, SourceArray] = size_sources(network, graph.observation, rules)
         self._idle = {item.node: item for item in graph.contractions if item.rows in kept and not len(kept[item.rows])}
@@ -67,15 +65,19 @@ class _Surgery:
         self._taken = {name for node in network.nodes for name in (*node.input, *node.output)} | set(
             network.initializers
         )
+        self._constants = Constants(network, graph, plan.weights, kept, self._fresh)
 
     def model(self) -> ModelProto:
-        renamed = self._slice_constants()
+        sliced = self._constants.sliced()
+        renamed = sliced.names
+        self._new.update(sliced.values)
         by_node: dict[str, dict[int, str]] = {}
         for use, name in renamed.items():
             by_node.setdefault(use.node, {})[use.slot] = name
         nodes: list[NodeProto] = []
         stale = {axis.tensor for axis in self._kept} | {name for name in self._sources if self._holds_sizes(name)}
-        constant = set[int]()
+        stale |= sliced.stale
+        constant = {self._network.producer[name] for name in sliced.replaced}
         for index, node in enumerate(self._network.nodes):
             if (contraction := self._idle.get(self._network.labels[index])) is not None:
                 places = [index, *normalizations(self._network, node.output[0])]
@@ -116,58 +118,6 @@ class _Surgery:
     def _ends(self) -> list[str]:
         """What nobody read before either stays."""
         return [name for name in self._network.producer if name not in self._network.readers]
-
-    def _slice_constants(self) -> Mapping[Use, str]:
-        """Slice every use of every constant; return the names of those that changed."""
-        network, changed = self._network, dict[Use, str]()
-        by_tensor: dict[str, list[Use]] = {}
-        for label, node in zip(network.labels, network.nodes, strict=True):
-            for slot, name in enumerate(node.input):
-                if name in network.constants and not network.constants.issuperset(n for n in node.output if n):
-                    by_tensor.setdefault(name, []).append(Use(label, slot))
-        for name, uses in by_tensor.items():
-            versions: dict[tuple[object, ...], list[Use]] = {}
-            for use in uses:
-                versions.setdefault(self._version(name, use), []).append(use)
-            private = (
-                len(versions) == 1
-                and name in network.initializers
-                and name not in network.outputs
-                and len(network.readers[name]) == len(uses)
-            )
-            for version, users in versions.items():
-                if any(item is not None for item in version):
-                    new = name if private else self._fresh(f"{name}_pruned")
-                    self._new[new] = self._value(name, users[0])
-                    changed.update(dict.fromkeys(users, new))
-        for use, value in self._plan.weights.items():
-            if use.slot >= len(network.node(use.node).input) or not network.node(use.node).input[use.slot]:
-                changed[use] = self._fresh(f"{use.node}_bias")
-                self._new[changed[use]] = self._sliced_bias(use, value)
-        return changed
-
-    def _version(self, name: str, use: Use) -> tuple[object, ...]:
-        """What tells two uses of a constant apart: their new value and what stays of each axis."""
-        weights = self._plan.weights
-        rank = (
-            len(self._network.initializers[name].dims)
-            if name in self._network.initializers
-            else self._network.array(name).ndim
-        )
-        cuts = [self._kept.get(Axis(name, axis, use)) for axis in range(rank)]
-        return (use if use in weights else None, *(None if cut is None else cut.tobytes() for cut in cuts))
-
-    def _value(self, name: str, use: Use) -> Array:
-        original = self._network.array(name)
-        value = self._plan.weights.get(use, original)
-        assert value.shape == original.shape, f"{use} has shape {original.shape}, its new value {value.shape}"
-        value = value.astype(original.dtype, copy=False)
-        return slice_constant(value, use, name, self._contractions.get(use), self._kept)
-
-    def _sliced_bias(self, use: Use, value: Array) -> Array:
-        contraction = self._biased[use]
-        dtype = self._network.array(contraction.weight_tensor).dtype
-        return slice_constant(value, use, "", contraction, self._kept).astype(dtype)
 
     def _rewrite(self, index: int, node: NodeProto, renamed: Mapping[str, Mapping[int, str]]) -> list[NodeProto]:
         label = self._network.labels[index]

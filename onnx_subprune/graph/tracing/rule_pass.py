@@ -13,6 +13,7 @@ from onnx_subprune.graph.order import captured
 from onnx_subprune.graph.rules.coordinates import Classes, Labels
 from onnx_subprune.graph.rules.vocabulary import Findings, Rule, Scope, UnknownError
 from onnx_subprune.graph.tracing.reasons import mixing, unknown
+from onnx_subprune.graph.tracing.shared import tie_shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ def run_rules(
         if not network.constants.issuperset(name for name in node.output if name):
             scope = Scope(network, observation, index, labels, findings, hopeless)
             _apply(scope, rules.get(key_of(node)))
+    tie_shared(network, labels, findings.contractions)
     starts = {axis: (start, size) for axis, start, size in labels.axes}
     return Labelling(findings, labels.resolve(), starts)
 
@@ -67,7 +69,7 @@ def run_rules(
 def _pin_tensor(network: Network, observation: Observation, labels: Labels, name: str, reason: str) -> None:
     shape = observation.shapes.get(name)
     if shape is None and name in network.initializers:
-        return  # its uses are told apart and cloned where they are sliced
+        return  # its uses are told apart; see `shared`
     for index, size in enumerate(shape or ()):
         labels.pin(labels.axis(Axis(name, index), size), reason)
 

@@ -18,6 +18,7 @@ from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.tracing.groups import Footprints, find_groups, named, pin_loose
 from onnx_subprune.graph.tracing.rule_pass import Labelling, run_rules
+from onnx_subprune.graph.tracing.shared import sharing
 from onnx_subprune.graph.tracing.sizes import fixed_by_size, size_sources
 
 ATTEMPTS = 4
@@ -44,11 +45,14 @@ def trace(
     reasons = list(found.classes.reasons)
     pin_loose(contractions, found, reasons)
     groups = find_groups(Footprints(found), contractions, reasons)
+    shared, fixed = sharing(network, contractions)
     return ChannelGraph(
         groups=named(groups, network.position),
         pinned=_pinned(contractions, found, reasons),
         contractions=contractions,
         observation=observation,
+        shared=shared,
+        fixed=fixed,
     )
 
 

@@ -23,6 +23,11 @@ REMEMBERED = 1 << 27
 """Bytes that a gram takes at most while it waits for the reader of what was made of its inputs; results must not depend on the memory."""
 
 
+def _serves_others(task: Task, contraction: Contraction) -> bool:
+    """True if the weight of a contraction is that of others, or is read in another manner, too."""
+    return len(task.graph.together(contraction)) > 1 or contraction.weight in task.graph.fixed
+
+
 class Pairing:
     """Readers and producers among the contractions `order`, which are in topological order. weights: those of the pruned model so far."""
 
@@ -34,6 +39,7 @@ class Pairing:
             reader: way
             for reader, way in found.items()
             if not oversized(task.graph, task.network, way.producer, task.data.samples)
+            and not any(_serves_others(task, item) for item in (way.producer, way.reader))
         }
         self._grams: dict[Use, Float64] = {}
 
