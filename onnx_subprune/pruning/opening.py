@@ -42,9 +42,11 @@ def opened(
     constants: Mapping[str, Constant],
     rules: Mapping[str, Rule] = RULES,
     rows: bool = True,
+    labelled: bool = False,
 ) -> Opened:
-    """Open the data and trace `network` at their sizes; see `trace`. Raises DataError and ModelError."""
-    calibration, rest = open_data(data, ports(network), reading=reading_of(network, constants, samples, memory))
+    """Open the data and trace `network` at their sizes; see `trace`. labelled: there are labels for all samples. Raises DataError and ModelError."""
+    reading = replace(reading_of(network, constants, samples, memory), labelled=labelled)
+    calibration, rest = open_data(data, ports(network), reading=reading)
     graph = trace(network, rules=rules, example=calibration.example(), rows=rows)
     if calibration.example().samples > graph.observation.batch:  # it runs on one sample at a time, whatever it declares
         calibration, rest = one_by_one(calibration), None if rest is None else one_by_one(rest)

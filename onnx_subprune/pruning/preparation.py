@@ -10,7 +10,7 @@ from onnx_subprune.calibration.data.masks import mask_of
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.data.shifts import augmented
 from onnx_subprune.calibration.data.sources import Source
-from onnx_subprune.evaluation.metric import Judged, Judging, judge_of
+from onnx_subprune.evaluation.metric import Accuracy, Judged, Judging, judge_of
 from onnx_subprune.graph.cost import Costs, costs
 from onnx_subprune.graph.network import Model, Network, identity, load
 from onnx_subprune.graph.tracing.branches import dispensable
@@ -64,6 +64,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         memory=resources.memory,
         constants=settings.constants,
         rules=settings.rules,
+        labelled=isinstance(settings.judged_by, Accuracy),
     )
     given, rest, whole = found.calibration, found.rest, found.graph
     macs = costs(network, whole).macs({})

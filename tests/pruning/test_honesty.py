@@ -327,6 +327,16 @@ def test_without_data_there_is_nothing_to_judge_on(files, capsys, model):
         assert tokens[0] in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_labels_are_for_all_samples_however_few_are_fitted_to(model, tmp_path, save):
+    save(tmp_path / "x.npz", x=draw(300, 1))
+    labels = outputs(model, draw(300, 1)).argmax(axis=1)
+    common = {"budget": Channels(0.6), "resources": Resources(samples=64), "gates": Gates(accept_any=True)}
+    found = prune(model, tmp_path / "x.npz", **common, metric=Accuracy(labels)).report
+    assert found.fidelity.samples == 236
+    assert found.metric.before == 1.0
+
+
 def test_a_holdout_that_leaves_nothing_is_refused(model):
     with pytest.raises(OptionError, match="none would be left"):
         prune(model, X, resources=replace(Resources(), holdout=96))

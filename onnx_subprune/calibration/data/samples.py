@@ -178,19 +178,20 @@ class Reading:
     """How data are read. samples: the first so many are for calibration, None for all. constants: values of inputs that are the same for all samples.
 
     model: tells whether what is fed run by run is samples that may be put together; None: the declared shapes do.
-    memory: bytes that files may unpack to; None for any number.
+    memory: bytes that files may unpack to; None for any number. labelled: all samples are read, since there are labels for all.
     """
 
     samples: int | None = None
     constants: Mapping[str, Array] = field(default_factory=dict)
     model: Runnable | None = None
     memory: int | None = None
+    labelled: bool = False
 
     @property
     def extent(self) -> Extent:
         """What is unpacked: the samples to use, and some more to judge by."""
         spare = 0 if self.samples is None else min(JUDGES, max(LEAST, self.samples // 8))
-        return Extent(None if self.samples is None else self.samples + spare, self.memory)
+        return Extent(None if self.samples is None or self.labelled else self.samples + spare, self.memory)
 
 
 def open_data(
