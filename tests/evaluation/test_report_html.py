@@ -1,5 +1,6 @@
 """HTML reports: self-contained, escaped, complete."""
 
+import io
 import re
 import subprocess
 import sys
@@ -8,10 +9,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from onnx_subprune import Channels, Macs, Resources, prune, sensitivity
 from onnx_subprune.cli import run
+from onnx_subprune.evaluation.report import report_table
 from onnx_subprune.evaluation.report.html import report_html, sensitivity_html
+from onnx_subprune.evaluation.report.model import Change
+from onnx_subprune.evaluation.report.table import latency_words
 from onnx_subprune.selection import Choice, Problem, conditioning
 from tests.conftest import MODELS
 
@@ -85,7 +90,25 @@ def test_without_curves_and_latency_the_page_is_still_whole(images):
     found = prune(LENET, images[:32], budget=Channels(0.5)).report
     page = Page(report_html(replace(found, latency=None)))
     assert not page.links
-    assert "latency" not in page.text
+    assert "latency (ms)" not in page.text
+    assert "Latency kept" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("ratios", "words"),
+    [
+        ((0.71, 0.74, 0.78), "74.0 % (71 to 78 %)"),
+        ((0.97, 0.99, 1.04), "not measurable here (97 to 104 %)"),
+        ((1.1, 1.2, 1.3), "120.0 % (110 to 130 %)"),
+    ],
+)
+def test_latency_comes_with_its_spread_and_is_not_told_where_that_covers_the_difference(report, ratios, words):
+    found = replace(report, latency=Change(10.0, 10.0 * ratios[1]), latency_ratios=ratios)
+    assert latency_words(found.latency, ratios) == words
+    assert words in Page(report_html(found)).text
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(report_table(found))
+    assert words in console.export_text()
 
 
 def test_sensitivities_are_a_page_of_curves_the_steepest_first(images):

@@ -12,7 +12,7 @@ from onnx_subprune._version import __version__
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.evaluation.report.model import Change, GroupReport, Report
 from onnx_subprune.evaluation.report.plots import curve, sparkline
-from onnx_subprune.evaluation.report.table import number
+from onnx_subprune.evaluation.report.table import latency_words, number
 
 
 def report_html(report: Report) -> str:
@@ -30,6 +30,7 @@ def report_html(report: Report) -> str:
         "report.html.jinja",
         report=report,
         costs=costs,
+        latency=None if report.latency is None else latency_words(report.latency, report.latency_ratios),
         groups=[(group, _sparkline(group)) for group in report.groups],
         consumers=list(consumers),
         pinned=[(node, reason, width) for (node, reason), width in pinned.items()],

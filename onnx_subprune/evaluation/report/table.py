@@ -38,6 +38,10 @@ class Costed(Protocol):
     def latency(self) -> Change:
         """Milliseconds."""
 
+    @property
+    def latency_ratios(self) -> tuple[float, float, float]:
+        """Quartiles of the ratio of latencies."""
+
 
 def number(value: float) -> str:
     """Return a count with three digits and a unit prefix."""
@@ -51,6 +55,19 @@ def _cost_row(table: Table, name: str, change: Change) -> None:
     table.add_row(name, number(change.before), number(change.after), f"{100 * change.ratio:.1f} %")
 
 
+def _latency_row(table: Table, change: Change, ratios: tuple[float, float, float] | None) -> None:
+    table.add_row("latency (ms)", number(change.before), number(change.after), latency_words(change, ratios))
+
+
+def latency_words(change: Change, ratios: tuple[float, float, float] | None) -> str:
+    """Return how much of the latency is left, with the quartiles of the ratio over rounds that ran both models back to back."""
+    if ratios is None:
+        return f"{100 * change.ratio:.1f} %"
+    low, middle, high = ratios
+    spread = f"{100 * low:.0f} to {100 * high:.0f} %"
+    return f"not measurable here ({spread})" if low <= 1.0 <= high else f"{100 * middle:.1f} % ({spread})"
+
+
 def report_table(report: Report) -> RenderableType:
     """Return what a run shows at its end: costs before and after, fidelity, what stayed."""
     costs = Table(title=f"{report.model['path']} pruned", title_justify="left")
@@ -61,7 +78,7 @@ def report_table(report: Report) -> RenderableType:
     _cost_row(costs, "multiply-accumulates", report.macs)
     _cost_row(costs, "bytes", report.size)
     if report.latency is not None:
-        _cost_row(costs, "latency (ms)", report.latency)
+        _latency_row(costs, report.latency, report.latency_ratios)
     parts: list[RenderableType] = [costs, *_hint(report)]
     if report.fidelity is not None:
         parts.append(fidelity_table(report.fidelity))
@@ -81,7 +98,7 @@ def _hint(report: Report) -> list[str]:
         or report.latency.ratio < report.macs.ratio + SLOW
     ):
         return []
-    if all(group.width[1] % 8 == 0 for group in report.groups):
+    if all(after % 8 == 0 for before, after in (group.width for group in report.groups) if after < before):
         return []
     return [
         "hint: onnxruntime runs layers slower whose widths are not whole blocks of channels: leave --round-to at its default, auto, or try 8 or 16"
@@ -195,5 +212,5 @@ def comparison_table(found: Costed) -> RenderableType:
     _cost_row(table, "parameters", found.params)
     _cost_row(table, "multiply-accumulates", found.macs)
     _cost_row(table, "bytes", found.size)
-    _cost_row(table, "latency (ms)", found.latency)
+    _latency_row(table, found.latency, found.latency_ratios)
     return table
