@@ -316,7 +316,7 @@ def test_the_report_names_the_samples(files, capsys):
     out, *_ = told("--holdout", "0.5")
     assert "48 held-out samples" in out
     out, *_ = told("--samples", "64")
-    assert "32 held-out samples" in out
+    assert "16 held-out samples" in out
 
 
 def test_without_data_there_is_nothing_to_judge_on(files, capsys, model):
