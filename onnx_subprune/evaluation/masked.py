@@ -63,10 +63,10 @@ def masked_in_steps(
     whole = Calibration(arrays={name: array[None] for name, array in feeds.items()}, chunk=1, runs=True)
     stream = Stream(network, whole, Store(LARGE), Running())
     found: dict[str, Array] = {}
-    ends = [*sorted(uses)[1:], len(network.nodes)]
-    for position, end in zip(sorted(uses), ends, strict=True):
+    starts = sorted({0, *uses})  # what lies in front of the first change is asked for too
+    for position, end in zip(starts, [*starts[1:], len(network.nodes)], strict=True):
         stream.advance(position)
-        for use in uses[position]:
+        for use in uses.get(position, ()):
             stream.override(use, _masked_weight(network, plan, use, dropped.get(use, ())))
         here = [name for name in names if position <= network.producer[name] < end]
         if here:
