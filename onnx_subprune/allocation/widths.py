@@ -39,6 +39,10 @@ class Room:
         none = (0,) if self.dispensable else ()
         return (*none, *(width for width in smaller if width >= self.minimum), self.width)
 
+    def at_least(self, width: int) -> "Room":
+        """Return the room without the widths below `width`, which is at most the full one."""
+        return replace(self, minimum=max(self.minimum, width), dispensable=self.dispensable and width <= 0)
+
     def rounded(self, multiple: int) -> "Room":
         """Return the room with widths in multiples of this too."""
         return replace(self, step=int(np.lcm(self.step, multiple)))
@@ -63,9 +67,15 @@ class Curve:
 
         Errors fall by orders of magnitude with the width, so that a straight line between two of them is far too high. From the last one to the
         full width they fall with the square of the channels that are missing: the first to go is the cheapest, and each costs more than the one before.
+        Where nothing is lost from some width on, that counts as the full one, and what is narrower loses something.
         """
-        pairs = {w: e for w, e in zip(self.widths, self.errors, strict=True) if w < full}
-        if not pairs:
+        known = {w: e for w, e in zip(self.widths, self.errors, strict=True) if w < full}
+        if not known:
+            return np.zeros(full + 1)
+        lossless = max((w for w, e in known.items() if e > 0.0), default=-1)
+        free = min((w for w in known if w > lossless), default=full)
+        pairs = {w: e for w, e in known.items() if w < free} or {0: 1.0}
+        if free == 0:
             return np.zeros(full + 1)
         widths = np.array(sorted(pairs))
         errors = np.maximum.accumulate(np.array([max(pairs[int(w)], 0.0) for w in widths])[::-1])[::-1]
@@ -77,7 +87,7 @@ class Curve:
             curve[: widths[0]] = logs[0] + max(slope, 0.05) * (widths[0] - np.arange(widths[0]))
         dense = np.exp(curve)
         last = int(widths[-1])
-        dense[last:] = dense[last] * ((full - np.arange(last, full + 1)) / (full - last)) ** 2
+        dense[last:] = dense[last] * (np.maximum(free - np.arange(last, full + 1), 0) / (free - last)) ** 2
         return np.asarray(np.maximum.accumulate(dense[::-1])[::-1])
 
 
@@ -144,8 +154,14 @@ def filled(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GroupSensitivity:
-    """One group alone: the displacement of the output (see `divergence`), and the error of its consumers, at each width."""
+    """One group alone: the displacement of the output (see `divergence`), and the error of its consumers, at each width.
+
+    lossless: as many channels, rounded up to whole cells, as there are that are not dead; None where that is not known.
+    least: the smallest width at which all outputs are finite numbers, the full one if there is no other.
+    """
 
     name: str
     output: Curve
     consumers: Curve
+    lossless: int | None = None
+    least: int = 0

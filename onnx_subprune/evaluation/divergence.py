@@ -31,7 +31,8 @@ def _mean(
     names = [name for name in original[0] if original[0][name].dtype.kind == "f"]
     if not names:
         return 0.0
-    return float(np.mean([measure([c[name] for c in original], [c[name] for c in pruned]) for name in names]))
+    with np.errstate(over="ignore", invalid="ignore"):  # where a model leaves its domain the result is no number
+        return float(np.mean([measure([c[name] for c in original], [c[name] for c in pruned]) for name in names]))
 
 
 def _divergence(original: Sequence[Array], pruned: Sequence[Array]) -> float:

@@ -23,6 +23,7 @@ from onnx_subprune.graph.contractions.bias import bias_of
 from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.graph.observation import made_before
 from onnx_subprune.graph.surgery.surgery import Plan
+from onnx_subprune.pruning.lossless import lossless_width
 from onnx_subprune.reconstruction.columns import columns_of, problem_of
 from onnx_subprune.reconstruction.crossfit import crossfit, pull_of
 from onnx_subprune.reconstruction.fit import means
@@ -30,7 +31,8 @@ from onnx_subprune.reconstruction.pooling import families, pooled_halves, proble
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Held, Store
 from onnx_subprune.runtime.threads import alongside
-from onnx_subprune.selection import Choice
+from onnx_subprune.selection import Choice, Problem
+from onnx_subprune.selection.selector import presence_of
 
 TRIED = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 7 / 8)
 """The widths at which the model is run, as shares of the full one."""
@@ -44,20 +46,41 @@ SAMPLES = 256
 class _Trials:
     """Refitted weights of a group's consumers for the widths that are tried, held in the store, and the consumers' error at these and others.
 
-    values: for each width, those that were fitted to each half of the samples.
+    values: for each width, those that were fitted to each half of the samples. lossless: see `GroupSensitivity`.
     """
 
     group: ChannelGroup
     tried: Mapping[int, Choice]
     values: tuple[tuple[Mapping[Use, Held], ...], ...]
     consumers: Curve
+    lossless: int
 
     def sensitivity(self, errors: Sequence[float]) -> GroupSensitivity:
-        """Return the sensitivity for these errors of the output, one for each width that was tried."""
-        measured = Curve(tuple(self.tried), tuple(errors))
-        return GroupSensitivity(
-            name=self.group.name, output=completed(measured, self.consumers), consumers=self.consumers
+        """Return the sensitivity for these errors of the output, one for each width that was tried.
+
+        An error that is no finite number belongs to a width that is not allowed: what reads the group leaves its domain.
+        """
+        found = dict(zip(self.tried, errors, strict=True))
+        broken = max((width for width, error in found.items() if not np.isfinite(error)), default=-1)
+        allowed = {width: error for width, error in found.items() if width > broken}
+        least = min(allowed, default=self.group.width) if broken >= 0 else 0
+        measured = completed(Curve(tuple(allowed), tuple(allowed.values())), self.consumers) if allowed else None
+        output = (
+            Curve(self.consumers.widths, tuple(1.0 for _ in self.consumers.widths)) if measured is None else measured
         )
+        return GroupSensitivity(
+            name=self.group.name,
+            output=_without_loss(output, self.lossless),
+            consumers=_without_loss(self.consumers, self.lossless),
+            lossless=self.lossless,
+            least=least,
+        )
+
+
+def _without_loss(curve: Curve, lossless: int) -> Curve:
+    """The curve with errors of exactly 0 from this width on."""
+    errors = zip(curve.widths, curve.errors, strict=True)
+    return Curve(curve.widths, tuple(0.0 if width >= lossless else error for width, error in errors))
 
 
 def sensitivities(
@@ -71,7 +94,7 @@ def sensitivities(
     groups = [task.graph.group(room.name) for room in rooms]
     every = {room.name: trial_widths(room) for room in rooms}
     tried = every if loss is not None else {room.name: trial_widths(room, TRIED) for room in rooms}
-    widths = {name: (tried[name], sorted({*every[name], *tried[name]})) for name in every}
+    widths = {room.name: _Widths(tried[room.name], every[room.name], room.choices) for room in rooms}
     with Store(task.memory) as store:
         trials = _prepare(task, groups, widths, store)
         return _measure(task, trials, store) if loss is None else _judge(task, trials, loss)
@@ -104,9 +127,27 @@ def completed(measured: Curve, consumers: Curve) -> Curve:
     return Curve(consumers.widths, tuple(errors))
 
 
-def _prepare(
-    task: Task, groups: Sequence[ChannelGroup], widths: Mapping[str, tuple[Sequence[int], Sequence[int]]], store: Store
-) -> list[_Trials]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Widths:
+    """Widths to run the model at, to look at, and all that are allowed."""
+
+    tried: Sequence[int]
+    between: Sequence[int]
+    choices: Sequence[int]
+
+    def about(self, lossless: int) -> tuple[list[int], list[int]]:
+        """Return the widths to run the model at and all to look at, where nothing is lost from `lossless` on: then the next one below is tried."""
+        narrower = {width for width in self.choices if width < lossless}
+        tried = {width for width in self.tried if width < lossless} or {self.choices[0]}
+        if lossless < self.choices[-1] and narrower:
+            tried |= {max(narrower)}
+        free = {min((width for width in self.choices if width >= lossless), default=self.choices[-1])} - {
+            self.choices[-1]
+        }
+        return sorted(tried), sorted({*self.between, *tried, *free})
+
+
+def _prepare(task: Task, groups: Sequence[ChannelGroup], widths: Mapping[str, _Widths], store: Store) -> list[_Trials]:
     needed = {consumer.weight: consumer.contraction for group in groups for consumer in group.consumers}
     waiting = {group.name: {consumer.weight for consumer in group.consumers} for group in groups}
     moments: dict[Use, Halves] = {}
@@ -117,7 +158,7 @@ def _prepare(
             if contraction.weight in waiting[group.name]:
                 waiting[group.name].remove(contraction.weight)
                 if not waiting[group.name]:
-                    trials.append(_try(task, group, *widths[group.name], moments, store))
+                    trials.append(_try(task, group, widths[group.name], moments, store))
         open_uses = set().union(
             *waiting.values(), *({c.weight for c in g.consumers} for g in groups if waiting[g.name])
         )
@@ -129,12 +170,14 @@ def _prepare(
 def _try(
     task: Task,
     group: ChannelGroup,
-    tried: Sequence[int],
-    widths: Sequence[int],
+    wanted: _Widths,
     moments: Mapping[Use, Halves],
     store: Store,
 ) -> _Trials:
-    paths = _paths(task, group, widths, moments)
+    halves = _problems(task, group, moments)
+    lossless = lossless_width(presence_of(halves[0]), group.cells)
+    tried, widths = wanted.about(lossless)
+    paths = [dict(zip(widths, task.choose(group, problems, widths), strict=True)) for problems in halves]
     readers = [_Reader(task, group, family, moments, paths) for family in families(task.graph, group.consumers)]
     values, errors = [], []
     for width in tried:
@@ -145,14 +188,12 @@ def _try(
     likely = Curve(tuple(widths), tuple(float(np.mean([path[width].error for path in paths])) for width in widths))
     consumers = completed(Curve(tuple(tried), tuple(errors)), likely)
     chosen = {width: paths[0][width] for width in tried}
-    return _Trials(group=group, tried=chosen, values=tuple(values), consumers=consumers)
+    return _Trials(group=group, tried=chosen, values=tuple(values), consumers=consumers, lossless=lossless)
 
 
-def _paths(
-    task: Task, group: ChannelGroup, widths: Sequence[int], moments: Mapping[Use, Halves]
-) -> list[dict[int, Choice]]:
-    """The choices by width, as each half of the samples suggests them."""
-    paths = []
+def _problems(task: Task, group: ChannelGroup, moments: Mapping[Use, Halves]) -> list[list[Problem]]:
+    """The problems of the consumers on each half of the samples."""
+    found = []
     for part in range(min(len(moments[consumer.weight].parts) for consumer in group.consumers)):
         problems = []
         for consumer, halves in problems_of(task.graph, group.consumers, moments):
@@ -160,8 +201,8 @@ def _paths(
             alive = np.ones(weights.shape[0] * weights.shape[1], bool)
             half = halves.parts[part].centered()
             problems.append(problem_of(consumer, kernel, half, weights, alive, halves.shrinkage_of_half))
-        paths.append(dict(zip(widths, task.choose(group, problems, widths), strict=True)))
-    return paths
+        found.append(problems)
+    return found
 
 
 class _Reader:

@@ -1,12 +1,14 @@
 """The allocations for every fraction of a cost: what the searches of this package walk on."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from onnx import ModelProto
 
 from onnx_subprune.allocation import Allocator, Curve, Multilinear, Room
 from onnx_subprune.allocation.widths import GroupSensitivity
+from onnx_subprune.errors import BudgetError
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.reconstruction.settings import Reconstruction
@@ -24,12 +26,17 @@ class Allocated:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ladder:
-    """The allocations for every fraction of a cost; the curves are measured."""
+    """The allocations for every fraction of a cost; the curves are measured.
+
+    lossless: widths at which groups lose nothing, by name; empty where they are not known. Where these alone meet a fraction, no allocator has to choose
+    what to lose.
+    """
 
     rooms: Sequence[Room]
     curves: Mapping[str, Curve]
     cost: Multilinear
     allocator: Allocator
+    lossless: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def smallest(self) -> dict[str, int]:
@@ -42,7 +49,21 @@ class Ladder:
 
     def widths(self, fraction: float) -> dict[str, int]:
         """Return the widths for this share of the cost; BudgetError where there are none."""
-        return dict(self.allocator.allocate(self.rooms, self.curves, self.cost, fraction * self.cost({})))
+        limit = fraction * self.cost({})
+        if self.loses_nothing(fraction):
+            with suppress(BudgetError):  # an allocator may keep to more than the cost
+                return dict(self.allocator.allocate(self._without_loss(), self.curves, self.cost, limit))
+        return dict(self.allocator.allocate(self.rooms, self.curves, self.cost, limit))
+
+    def loses_nothing(self, fraction: float) -> bool:
+        """True if it is enough for this share of the cost to let go of dead channels."""
+        if not self.lossless:
+            return False
+        widths = {room.name: room.choices[0] for room in self._without_loss()}
+        return self.cost(widths) <= fraction * self.cost({})
+
+    def _without_loss(self) -> list[Room]:
+        return [room.at_least(min(self.lossless.get(room.name, room.width), room.width)) for room in self.rooms]
 
     def loss(self, widths: Mapping[str, int]) -> float:
         """Return what these widths are likely to lose: the errors of all groups, or the share of the cost, where there are no curves."""

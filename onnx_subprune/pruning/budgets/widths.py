@@ -27,6 +27,7 @@ from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder
 from onnx_subprune.pruning.budgets.latency import stopwatch, timed_widths
 from onnx_subprune.pruning.budgets.max_drop import MaxDrop, metric_sensitivities, within_drop
 from onnx_subprune.pruning.budgets.trials import Trials, tried
+from onnx_subprune.pruning.lossless import lossless_widths
 from onnx_subprune.pruning.rounding import Rounding
 from onnx_subprune.pruning.sensitivity import sensitivities
 from onnx_subprune.reconstruction.task import Task
@@ -67,10 +68,13 @@ def allocated(  # noqa: PLR0913 - what a budget may need
     elif isinstance(allocator, Threshold):
         felt = metric_sensitivities(task, rooms, judged, rules)
         curves = {name: item.output for name, item in felt.items()}
+    rooms = [room.at_least(felt[room.name].least) if room.name in felt else room for room in rooms]
+    known = {name: item.lossless for name, item in felt.items() if item.lossless is not None}
+    lossless = known if felt else lossless_widths(task, rooms)
     cost = price.params if isinstance(budget, Params) else price.macs
     if isinstance(budget, Macs):
         allocator = block_aware(allocator, price.work, rounding.block)
-    ladder = Ladder(rooms=rooms, curves=curves, cost=cost, allocator=allocator)
+    ladder = Ladder(rooms=rooms, curves=curves, cost=cost, allocator=allocator, lossless=lossless)
     if isinstance(budget, MaxDrop):
         assert judged is not None, "the budget has a metric"
         return replace(within_drop(budget, ladder, task, judged, rules, candidates), felt=felt)
@@ -80,7 +84,8 @@ def allocated(  # noqa: PLR0913 - what a budget may need
     def other(kind: Rounding) -> Mapping[str, int]:
         return replace(ladder, rooms=kind.again(task.graph, rooms)).widths(budget.fraction)
 
-    if trials is not None and isinstance(allocator, (MarginalCost, BlockAware)):
+    exact = ladder.loses_nothing(budget.fraction)
+    if trials is not None and isinstance(allocator, (MarginalCost, BlockAware)) and not exact:
         widths: Mapping[str, int] = tried(ladder, budget.fraction, task, trials, rules)
     else:
         widths = ladder.widths(budget.fraction)
