@@ -34,9 +34,10 @@ from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.tracing.branches import dispensable
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets import Budget
-from onnx_subprune.pruning.budgets.ladder import Allocated
+from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder
 from onnx_subprune.pruning.cut import Measured, cut
 from onnx_subprune.pruning.eligibility import restricted
+from onnx_subprune.pruning.lossless import lossless_width
 from onnx_subprune.pruning.preparation import Job, inlined_note
 from onnx_subprune.pruning.resources import Resources, memory_of
 from onnx_subprune.pruning.result import Pruned
@@ -51,6 +52,7 @@ from onnx_subprune.reconstruction.settings import Layerwise, Refit
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.progress import Watch, silent
 from onnx_subprune.selection import ProbingSelector, Refined, Selector
+from onnx_subprune.selection.selector import presence_of
 
 NOTES = (
     "pruned from moments of the original model: the layerwise formulation; widths from the errors of each layer alone",
@@ -177,8 +179,10 @@ def error_curves(task: Task, rooms: Sequence[Room]) -> dict[str, GroupSensitivit
             alive = np.ones(weights.shape[0] * weights.shape[1], bool)
             problems.append(problem_of(consumer, kernel, halves.whole.centered(), weights, alive, halves.shrinkage))
         choices = task.choose(group, problems, widths)
-        curve = Curve(widths, tuple(choice.error for choice in choices))
-        found[room.name] = GroupSensitivity(name=room.name, output=curve, consumers=curve)
+        lossless = lossless_width(presence_of(problems), group.cells)
+        errors = (0.0 if width >= lossless else choice.error for width, choice in zip(widths, choices, strict=True))
+        curve = Curve(widths, tuple(errors))
+        found[room.name] = GroupSensitivity(name=room.name, output=curve, consumers=curve, lossless=lossless)
         task.watch("error curves", done + 1, len(rooms))
     return found
 
@@ -189,10 +193,12 @@ def _allocated(job: Job) -> Allocated:
     if isinstance(budget, Channels):
         return Allocated(widths=proportional(job.rooms, budget.fraction, upwards=job.rounding.upwards))
     assert isinstance(budget, (Macs, Params)), "others are refused at the door"
-    felt = error_curves(job.task, job.rooms) if isinstance(settings.allocator, MarginalCost) else {}
+    felt = error_curves(job.task, job.rooms)
     curves = {name: item.output for name, item in felt.items()}
+    shown = felt if isinstance(settings.allocator, MarginalCost) else {}
     by_macs = isinstance(budget, Macs)
     allocator = block_aware(settings.allocator, price.work, job.rounding.block) if by_macs else settings.allocator
     cost = price.macs if by_macs else price.params
-    widths = dict(allocator.allocate(job.rooms, curves, cost, budget.fraction * cost({})))
-    return Allocated(widths=widths, felt=felt)
+    lossless = {name: item.lossless for name, item in felt.items() if item.lossless is not None}
+    ladder = Ladder(rooms=job.rooms, curves=curves, cost=cost, allocator=allocator, lossless=lossless)
+    return Allocated(widths=ladder.widths(budget.fraction), felt=shown)

@@ -177,7 +177,9 @@ def _try(
     halves = _problems(task, group, moments)
     lossless = lossless_width(presence_of(halves[0]), group.cells)
     tried, widths = wanted.about(lossless)
-    blind = [[replace(problem, presence=None) for problem in problems] for problems in halves]  # what is dead is known from both
+    blind = [
+        [replace(problem, presence=None) for problem in problems] for problems in halves
+    ]  # what is dead is known from both
     paths = [dict(zip(widths, task.choose(group, problems, widths), strict=True)) for problems in blind]
     readers = [_Reader(task, group, family, moments, paths) for family in families(task.graph, group.consumers)]
     values, errors = [], []

@@ -12,6 +12,7 @@ from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.moments.moments import Moments
 from onnx_subprune.calibration.moments.products import Products, Route, Unfolding, route
 from onnx_subprune.calibration.moments.regression import check_finite
+from onnx_subprune.calibration.moments.scale import largest_in, scale_of, scaled
 from onnx_subprune.graph.contractions.contraction import Kernel
 from onnx_subprune.selection.linalg.rounding import audible, energies
 from onnx_subprune.selection.linalg.summation import CompensatedSum
@@ -45,7 +46,13 @@ class Collector:
         assert self._sampled == (positions is not None), "either every chunk comes with positions, or none"
         way = self._way(x.shape) if positions is None else Unfolding(self.contraction, positions)
         with np.errstate(over="ignore", invalid="ignore"):  # `moments` refuses what is not finite
-            return way.products(x, target, with_gram=self._with_gram, threads=threads)
+            own = scale_of(largest_in(x))
+            wanted = 1.0 if target is None else scale_of(largest_in(target))
+            if own == wanted == 1.0:
+                return way.products(x, target, with_gram=self._with_gram, threads=threads)
+            level = None if target is None else scaled(target, wanted)
+            found = way.products(scaled(x, own), level, with_gram=self._with_gram, threads=threads)
+            return found.unscaled(own, wanted)
 
     def add(self, x: Array, target: Array | None = None, positions: Int64 | None = None) -> None:
         """Add one chunk; see `products`."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnx_subprune._typing import Array, Float32, Float64, Int64
 from onnx_subprune.calibration.moments.moments import Moments
-from onnx_subprune.calibration.moments.scale import scale_of
+from onnx_subprune.calibration.moments.scale import largest_in, scale_of, scaled
 from onnx_subprune.graph.contractions.contraction import Kernel
 from onnx_subprune.selection.linalg.summation import CompensatedSum
 
@@ -71,9 +71,6 @@ class Peaks(Energies):
 
 def _energy(values: Array) -> float:
     rows = values.reshape(len(values), -1)
-    largest = float(np.max(np.abs(rows), initial=0.0))
-    if not 0.0 < largest < np.inf:
-        return largest**2
-    scale = scale_of(largest)
-    level: Float32 = (rows * np.asarray(scale, rows.dtype) if scale != 1.0 else rows).astype(np.float32, copy=False)
+    scale = scale_of(largest_in(rows))
+    level: Float32 = scaled(rows, scale).astype(np.float32, copy=False)
     return float(np.einsum("ij,ij->i", level, level).sum(dtype=np.float64)) / scale**2

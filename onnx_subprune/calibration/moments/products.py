@@ -48,6 +48,21 @@ class Products:
     sum_input: Summand
     sum_target: Summand | None
 
+    def unscaled(self, own: float, wanted: float) -> "Products":
+        """Return those of inputs and targets that were multiplied by so much, powers of two; float64."""
+
+        def divided(values: Summand | None, scale: float) -> Float64 | None:
+            return None if values is None else values.astype(np.float64) / scale
+
+        return Products(
+            count=self.count,
+            gram=divided(self.gram, own**2),
+            cross=divided(self.cross, own * wanted),
+            energy=divided(self.energy, wanted**2),
+            sum_input=self.sum_input.astype(np.float64) / own,
+            sum_target=divided(self.sum_target, wanted),
+        )
+
 
 class Route(Protocol):
     """A way to form products."""

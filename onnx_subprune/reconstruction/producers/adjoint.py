@@ -22,6 +22,8 @@ from onnx_subprune.reconstruction.producers.paths import Link, Way, separate, wh
 
 RELATIVE, ABSOLUTE = 2.0**-9, 2.0**-12
 """Half the step of the differences, as a share of the value, and what is added to that."""
+HOMOGENEOUS, LEAST = frozenset(("Relu", "LeakyRelu", "PRelu", "Identity", "Abs")), 2.0**-120
+"""Functions that look the same at every scale, as their slopes must, and what is added for these."""
 
 
 def adjoint(
@@ -209,7 +211,8 @@ class _Writer:
     def _slope(self, link: Link, inside: str) -> str:
         """The derivative of an elementwise function."""
         share = self._add("Mul", self._add("Abs", inside), self._number(RELATIVE))
-        step = self._add("Add", share, self._number(ABSOLUTE))
+        same = all(key_of(self._network.nodes[index]) in HOMOGENEOUS for index in link.nodes)
+        step = self._add("Add", share, self._number(LEAST if same else ABSOLUTE))
         right, left = self._add("Add", inside, step), self._add("Sub", inside, step)
         rise = self._add("Sub", self._function(link, right), self._function(link, left))
         return self._add("Div", rise, self._add("Sub", right, left))

@@ -1,0 +1,124 @@
+"""What is lost nothing of, stays as it was: budgets that dead channels meet, channels that hardly speak, activations of any size, equal runs."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from onnx_subprune import Channels, Macs, MarginalCost, Params, Refit, Resources, Uniform, prune, sensitivity
+from onnx_subprune.calibration.streaming import stream
+from onnx_subprune.graph.cost import costs
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.runtime.session import Session, observe
+from tests.conftest import sample_models
+from tests.networks.check import feeds_of
+from tests.networks.dead import apart, doomed, killed
+from tests.networks.net import Net
+from tests.networks.patterns import PATTERNS
+
+ONE = Resources(threads=1, trials=0, shifts=False)
+SEVERAL = ("activation-relu", "residual-identity", "depthwise", "split-in-equal-parts")
+TIMED = ("seconds", "latency", "latency_ratios", "layers", "notes")
+BY_NAME = {pattern.name: pattern for pattern in PATTERNS}
+
+
+def outputs(model, feeds):
+    return Session(model, optimize=False).run(feeds)
+
+
+@pytest.mark.parametrize("allocator", [MarginalCost(), Uniform()], ids=lambda item: type(item).__name__)
+@pytest.mark.parametrize("name", SEVERAL)
+def test_every_budget_that_the_dead_part_meets_gives_the_same_outputs(name, allocator):
+    network = load(BY_NAME[name].model(17))
+    graph, feeds = trace(network), feeds_of(network, 32, 0)
+    dead, price = doomed(graph), costs(network, graph)
+    model = killed(network, graph, dead, feeds)
+    living = {group.name: group.width - len(dead[group.name]) for group in graph.groups}
+    for kind, cost in ((Macs, price.macs), (Params, price.params)):
+        least = cost(living) / cost({})
+        for fraction in (least + 1e-6, (1 + least) / 2):
+            found = prune(model, feeds, budget=kind(fraction), allocator=allocator, round_to=1, resources=ONE)
+            assert apart(outputs(model, feeds), outputs(found.model, feeds)) < 1e-5
+
+
+def rarely(active, x):
+    """Two convolutions, half dead; one channel of the second is alive at `active` of all positions."""
+    net = Net(seed=3)
+    last = net.conv(net.relu(net.conv(net.relu(net.conv(net.input(("N", 3, 12, 12)), 16, 3)), 16, 3)), 4)
+    net.output(last, 4)
+    network = load(net.model())
+    graph = trace(network)
+    dead = doomed(graph)
+    proto = killed(network, graph, dead, {"x": x})
+    second = next(node for node in proto.graph.node[2:] if node.op_type == "Conv")
+    values = {tensor.name: tensor for tensor in proto.graph.initializer}
+    rare = min(set(range(16)) - set(dead[graph.groups[1].name].tolist()))
+    bias = np.frombuffer(values[second.input[2]].raw_data, np.float32).copy()
+    before = observe(proto, {"x": x}, [second.output[0]])[second.output[0]]
+    heights = np.sort(before[:, rare], axis=None)
+    bias[rare] -= (heights[-active] + heights[-active - 1]) / 2
+    values[second.input[2]].raw_data = bias.tobytes()
+    return proto
+
+
+@pytest.mark.parametrize("active", [1, 5])
+def test_a_channel_that_is_alive_anywhere_in_the_data_stays_where_others_are_dead(active):
+    x = np.random.default_rng(1).standard_normal((64, 3, 12, 12)).astype(np.float32)
+    model = rarely(active, x)
+    found = prune(model, x, budget=Channels(0.5), round_to=1, resources=Resources(threads=1, positions=4))
+    assert apart(outputs(model, {"x": x}), outputs(found.model, {"x": x})) < 1e-5
+
+
+def test_the_size_of_activations_plays_no_part():
+    def error(scale):
+        net = Net(seed=1)
+        first = net.constant((net.rng.standard_normal((12, 16)) * 0.3 * scale).astype(np.float32))
+        hidden = net.relu(net("MatMul", net.input(["n", 12]), first))
+        last = net("MatMul", net.relu(net("MatMul", hidden, net.weight(16, 16))), net.weight(16, 8))
+        net.output(net("Mul", last, net.constant(np.float32(1 / scale))), 2)
+        model, x = net.model(), np.random.default_rng(1).standard_normal((64, 12)).astype(np.float32)
+        small = prune(model, x, budget=Channels(0.5), round_to=1, resources=ONE).model
+        return apart(outputs(model, {"x": x}), outputs(small, {"x": x}))
+
+    assert [error(2.0**power) for power in (-40, -90)] == pytest.approx([error(1.0)] * 2, rel=1e-2)
+
+
+def poisoned(monkeypatch):
+    """Memory that nobody wrote holds no numbers."""
+    empty = np.empty
+
+    def made(*shape, **options):
+        array = empty(*shape, **options)
+        if array.dtype.kind == "f":
+            array.fill(np.nan)
+        return array
+
+    monkeypatch.setattr(np, "empty", made)
+
+
+@pytest.mark.parametrize("path", sample_models(), ids=lambda path: path.stem)
+def test_equal_runs_give_the_same_bytes_whatever_memory_held(path, images, monkeypatch):
+    def run():
+        found = prune(path, images[:24], budget=Macs(0.6), round_to=1, refit=Refit(joint=1), resources=ONE)
+        report = found.report
+        told = [repr(getattr(report, item.name)) for item in fields(report) if item.name not in TIMED]
+        return found.model.SerializeToString(deterministic=True), told
+
+    first = run()
+    poisoned(monkeypatch)
+    assert run() == first
+
+
+def test_outputs_at_several_depths_are_read_as_they_were_written(monkeypatch):
+    net = Net(seed=0)
+    first = net.conv(net.relu(net.conv(net.input(("N", 8, 8, 8)), 16, 3)), 8, 3)
+    net.output(first, 4)
+    net.output(net.conv(net.relu(net.conv(first, 16, 3)), 4, 3), 4)
+    x = np.random.default_rng(1).standard_normal((32, 8, 8, 8)).astype(np.float32)
+    expected = sensitivity(net.model(), x, resources=ONE)
+    monkeypatch.setattr(stream, "PIECE", 1)
+    poisoned(monkeypatch)
+    found = sensitivity(net.model(), x, resources=ONE)
+    for one, other in zip(expected, found, strict=True):
+        assert one.output.errors == pytest.approx(other.output.errors, rel=1e-3)
