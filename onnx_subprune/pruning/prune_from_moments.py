@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from onnx_subprune.allocation import (
     Allocator,
     Channels,
-    Curve,
     Macs,
     MarginalCost,
     Params,
@@ -25,7 +23,6 @@ from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.files import Recorded, StatisticsFile
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.errors import OptionError
-from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.graph.cost import costs
 from onnx_subprune.graph.feeds import example_of
 from onnx_subprune.graph.network import Model, identity, load
@@ -37,22 +34,18 @@ from onnx_subprune.pruning.budgets import Budget
 from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder
 from onnx_subprune.pruning.cut import Measured, cut
 from onnx_subprune.pruning.eligibility import restricted
-from onnx_subprune.pruning.lossless import lossless_width
+from onnx_subprune.pruning.halved_trials import TRIED, Widths, trial_widths, tried_out, without_loss
 from onnx_subprune.pruning.preparation import Job, inlined_note
 from onnx_subprune.pruning.resources import Resources, memory_of
 from onnx_subprune.pruning.result import Pruned
 from onnx_subprune.pruning.rounding import RoundTo
-from onnx_subprune.pruning.sensitivity import trial_widths
 from onnx_subprune.pruning.settings import Settings
 from onnx_subprune.pruning.summary import summarize
-from onnx_subprune.reconstruction.columns import problem_of
-from onnx_subprune.reconstruction.pooling import problems_of
 from onnx_subprune.reconstruction.reconstruct import reconstruct
 from onnx_subprune.reconstruction.settings import Layerwise, Refit
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.progress import Watch, silent
 from onnx_subprune.selection import ProbingSelector, Refined, Selector
-from onnx_subprune.selection.selector import presence_of
 
 NOTES = (
     "pruned from moments of the original model: the layerwise formulation; widths from the errors of each layer alone",
@@ -166,23 +159,16 @@ def prepare_from_moments(model: Model, file: StatisticsFile, settings: Settings)
 
 
 def error_curves(task: Task, rooms: Sequence[Room]) -> dict[str, GroupSensitivity]:
-    """Return, for every group, the error of its consumers at each width: what stands in for the error of the output."""
+    """Return, for every group, the held-out error of its consumers at each width: what stands in for the error of the output."""
     found = {}
     for done, room in enumerate(rooms):
-        group, widths = task.graph.group(room.name), trial_widths(room)
-        contractions = [consumer.contraction for consumer in group.consumers]
-        steps = task.survey(contractions)
-        moments = {contraction.weight: item for contraction, item in steps}
-        problems = []
-        for consumer, halves in problems_of(task.graph, group.consumers, moments):
-            kernel, weights = kernel_of(task.network, consumer.contraction)
-            alive = np.ones(weights.shape[0] * weights.shape[1], bool)
-            problems.append(problem_of(consumer, kernel, halves.whole.centered(), weights, alive, halves.shrinkage))
-        choices = task.choose(group, problems, widths)
-        lossless = lossless_width(presence_of(problems), group.cells)
-        errors = (0.0 if width >= lossless else choice.error for width, choice in zip(widths, choices, strict=True))
-        curve = Curve(widths, tuple(errors))
-        found[room.name] = GroupSensitivity(name=room.name, output=curve, consumers=curve, lossless=lossless)
+        group = task.graph.group(room.name)
+        moments = {item.weight: halves for item, halves in task.survey([c.contraction for c in group.consumers])}
+        wanted = Widths(trial_widths(room, TRIED), trial_widths(room), room.choices)
+        trial = tried_out(task, group, wanted, moments)
+        errors = [trial.fitted(width)[1] for width in trial.tried]
+        curve = without_loss(trial.consumers(errors), trial.lossless)
+        found[room.name] = GroupSensitivity(name=room.name, output=curve, consumers=curve, lossless=trial.lossless)
         task.watch("error curves", done + 1, len(rooms))
     return found
 
