@@ -38,12 +38,21 @@ def summarize(
         metric=measured.metric,
         deviation=smaller.deviation,
         seconds=seconds,
-        notes=job.notes,
+        notes=(*job.notes, *_domains(done)),
         warnings=(*job.warnings, *_warnings(job, measured)),
         layers=measured.layers,
     )
     side_file = side_file_wanted(smaller.model) or side_file_wanted(network.proto)
     return Pruned(model=smaller.model, report=report, folder=smaller.folder, side_file=side_file, apart=smaller.apart)
+
+
+def _domains(done: Reconstruction) -> list[str]:
+    """Which layers keep their weights because of what is behind them."""
+    return [
+        f"{item.node} keeps its old weights: with others {item.domain} behind it puts out something else than finite numbers"
+        for item in done.refits.values()
+        if item.domain is not None
+    ]
 
 
 def _warnings(job: Job, measured: Measured) -> tuple[str, ...]:

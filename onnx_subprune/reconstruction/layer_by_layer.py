@@ -16,9 +16,11 @@ from onnx_subprune.calibration.moments.limits import oversized
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.calibration.streaming.executor import Lockstep, active
 from onnx_subprune.calibration.streaming.target import Aim
+from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Contraction, Use
 from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.reconstruction.columns import alive_columns, problem_of
+from onnx_subprune.reconstruction.domain import Domain
 from onnx_subprune.reconstruction.fit import Fit, Known, fit, living, plain, spread
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.losses import Losses
@@ -107,10 +109,17 @@ class Walk:
         else:
             about = None
             found = self._fitted(layer, aim, halves, alive, known)
+        domain = Domain(state, layer)
         state.take(layer, found)
         rows = int(sum(half.count for half in halves))
         del halves  # their grams take room that more fits need
-        settled = found if found.exact else Refitting(state, layer, aim).settled(found, known)
+        left = None if found.exact else domain.left()
+        settled = found
+        if left is None and not found.exact:
+            settled = Refitting(state, layer, aim).settled(found, known)
+            left = domain.left() if settled is not found else None
+        if left is not None:
+            found = settled = self._kept(layer, domain, found, alive, left)
         self._refits[contraction.weight] = Refitted(
             node=contraction.node,
             fitted_error=found.fitted_error,
@@ -119,6 +128,7 @@ class Walk:
             refitted=found.refitted or settled.refitted,
             rows=rows,
             columns=int(alive.sum()) // layer.kernel.groups,
+            domain=left,
         )
         ended = clock()
         for name, seconds in (
@@ -127,6 +137,26 @@ class Walk:
             ("refit", ended - selected),
         ):
             self._seconds[name] += seconds
+
+    def _kept(self, layer: Layer, domain: Domain, found: Fit, alive: Mask, left: str) -> Fit:
+        """Return the old weights, sliced, which the pruned model has then; ModelError if `left` is no finite number with these either."""
+        domain.back()
+        mask = alive.reshape(layer.prior.shape[:2])[:, :, None]
+        error = found.plain_error
+        kept = replace(found, weights=np.where(mask, layer.prior, 0.0), bias=None, refitted=False)
+        kept = replace(kept, fitted_error=error, heldout_error=error)
+        self._state.take(layer, kept)
+        if domain.left() is not None:
+            names = [
+                group.name
+                for group in self._groups
+                if any(c.weight == layer.contraction.weight for c in group.consumers)
+            ]
+            raise ModelError(
+                f"{layer.node}: with fewer channels {left} behind it puts out something else than finite numbers, whatever the weights: keep more of them, "
+                f"or all (--exclude {' '.join(names) or layer.node})"
+            )
+        return kept
 
     def _fitted(self, layer: Layer, aim: Aim | None, halves: list[Regression], alive: Mask, known: Known) -> Fit:
         """Return new weights, or the old ones, sliced, where these lose nothing or less."""

@@ -1,6 +1,6 @@
 """How things stand on the walk: both models up to a contraction, the channels chosen, and the new weights."""
 
-from onnx_subprune._typing import Mask
+from onnx_subprune._typing import Array, Mask
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.calibration.streaming.executor import Lockstep, united
 from onnx_subprune.calibration.streaming.request import Ask
@@ -47,6 +47,13 @@ class State:
     def whole(self, ask: Ask) -> Regression:
         """Return the moments of all chunks."""
         return united(self.models.collect(ask)).moments()
+
+    def now(self, use: Use, otherwise: Array) -> Array:
+        """Return the constant in a slot of the pruned model; `otherwise` where the slot is empty."""
+        if use in self.weights:
+            return self.weights[use]
+        names = self.task.network.node(use.node).input
+        return self.task.network.array(names[use.slot]) if use.slot < len(names) and names[use.slot] else otherwise
 
     def take(self, layer: Layer, found: Fit) -> None:
         """Put new weights and bias into the pruned model."""

@@ -46,6 +46,7 @@ class Refitted:
     """What became of one contraction, fitted on `rows` rows for each of its `columns` columns (of one convolution group).
 
     heldout_error: of fits on one half of the samples, on the other.
+    domain: the operator behind it that is no finite number with other weights than the old ones, if there is one.
     """
 
     node: str
@@ -55,6 +56,7 @@ class Refitted:
     refitted: bool
     rows: int = 0
     columns: int = 0
+    domain: str | None = None
 
     @property
     def expected_error(self) -> float:
