@@ -16,8 +16,9 @@ def of_powers():
     """Squares of 12 projections, summed by two, and the logarithm of that."""
     net = Net(seed=2)
     spread = net("MatMul", net.input(["n", 8]), net.weight(8, 12))
+    spread = net("Mul", spread, net("Sigmoid", net("Mul", spread, net.constant(np.float32(8)))))
     pairs = net.constant(np.kron(np.eye(6), np.ones((2, 1))).astype(np.float32))
-    power = net("Gemm", net("Mul", spread, spread), pairs, net.constant(np.full(6, 1e-4, np.float32)))
+    power = net("Gemm", net("Mul", spread, spread), pairs, net.constant(np.full(6, 1e-6, np.float32)))
     net.output(net.dense(net.relu(net.dense(net("Log", power), 6, 16)), 16, 3), 2)
     return net.model()
 
