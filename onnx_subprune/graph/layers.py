@@ -66,11 +66,17 @@ def layers(network: Network, graph: ChannelGraph) -> Layers:
                 params=sum(size for _, size in mine) + inside,
                 macs=macs,
                 reason=None if label in smaller else pinned.get(label) or _why(network, index),
-                matrix=bool(inside) or (bool(mine) and key_of(node) in COUNTED) or any(matrix for matrix, _ in mine),
+                matrix=bool(inside) or any(matrix for matrix, _ in mine) or _multiplies(network, index),
             )
             items.append(cost)
     params, total = sum(item.params for item in items), sum(item.macs for item in items)
     return Layers(items=tuple(items), params=params, macs=total)
+
+
+def _multiplies(network: Network, index: int) -> bool:
+    """True if a node multiplies by a constant, which may be that of another one, too."""
+    node = network.nodes[index]
+    return key_of(node) in COUNTED and not network.constants.isdisjoint(node.input)
 
 
 def _why(network: Network, index: int) -> str:

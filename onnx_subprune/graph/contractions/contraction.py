@@ -8,6 +8,7 @@ each owning `taps` consecutive columns (the kernel's positions in row-major orde
     ConvTranspose   weight (groups * c, m, *kernel)      W[g, c * taps + t, j] = weight[g * c + c', j, t]
     Gemm            alpha A' B' + beta C                 W = alpha * B (its transpose with transB)
     MatMul          input @ weight                       W = weight
+    Einsum          as MatMul, or with weight' (see `einsum`)
     MatMul, left    weight @ input                       W = weight', contracted over the input's second-last axis
 
 https://onnx.ai/onnx/operators/ describes the operators.
@@ -24,6 +25,7 @@ from numpy.typing import DTypeLike
 
 from onnx_subprune._typing import Array
 from onnx_subprune.graph.channels import Contraction
+from onnx_subprune.graph.contractions.einsum import matrix_product
 from onnx_subprune.graph.network import Network, key_of
 from onnx_subprune.selection.linalg.ridge import Weights
 
@@ -103,6 +105,9 @@ class Kernel:
             )
         if key_of(node) == "MatMul" and weight_slot in (0, 1) and rank == 2:
             return cls(node=label, kind=Kind.MATMUL if weight_slot else Kind.LEFT_MATMUL)
+        product = matrix_product(node, weight_slot) if key_of(node) == "Einsum" and rank == 2 else None
+        if product is not None:
+            return cls(node=label, kind=Kind.MATMUL, transposed_weight=product.transposed)
         raise ValueError(
             f"{label}: {key_of(node)} with a constant of shape {tuple(weight_shape)} at input {weight_slot} "
             "is not a known contraction"

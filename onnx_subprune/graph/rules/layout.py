@@ -1,4 +1,4 @@
-"""Operators that move or repeat whole positions: Transpose, Concat, Expand, Tile, pixel shuffles, Resize."""
+"""Operators that move, repeat or fill whole positions: Transpose, Concat, ConstantOfShape, Expand, Tile, pixel shuffles, Resize."""
 
 import numpy as np
 
@@ -46,6 +46,21 @@ def resize_expand(site: Resizing) -> Patch:
         if shape[-back] > 1:
             shape[-back] = site.out_size(-back % len(site.out_shape()))
     return Patch(constants={1: (shape, site.varies(1))})
+
+
+def filled(scope: Scope) -> None:
+    """ConstantOfShape: all positions are alike, so that any may go."""
+    for axis in range(len(scope.out_shape())):
+        scope.output(axis)
+
+
+def resize_filled(site: Resizing) -> Patch:
+    """Write the sizes that changed into the shape."""
+    value = site.value(0)
+    if value is None:
+        return Patch()
+    kept = [site.out_size(axis) for axis in range(len(site.out_shape()))]
+    return Patch(constants={0: (np.array(kept, value.dtype), site.varies(0))})
 
 
 def tile(scope: Scope) -> None:
@@ -96,6 +111,7 @@ def resize_sizes(site: Resizing) -> Patch:
 RULES = {
     "Transpose": Rule(transpose),
     "Concat": Rule(concat),
+    "ConstantOfShape": Rule(filled, resize_filled, spelled=(0,)),
     "Expand": Rule(expand, resize_expand, spelled=(1,)),
     "Tile": Rule(tile),
     "DepthToSpace": Rule(depth_to_space),

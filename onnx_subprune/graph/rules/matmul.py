@@ -1,9 +1,10 @@
-"""Matrix products: Gemm, and MatMul of any rank, with a constant matrix or of two activations."""
+"""Matrix products: Gemm, and MatMul of any rank, with a constant matrix or of two activations; Einsum where it is one."""
 
 from onnx_subprune.graph.channels import Axis, Contraction, Use
+from onnx_subprune.graph.contractions.einsum import matrix_product
 from onnx_subprune.graph.network import key_of
 from onnx_subprune.graph.rules.elementwise import broadcast
-from onnx_subprune.graph.rules.vocabulary import Rule, Scope
+from onnx_subprune.graph.rules.vocabulary import Rule, Scope, UnknownError
 
 
 def _bias_behind(scope: Scope) -> Use | None:
@@ -76,4 +77,16 @@ def matmul(scope: Scope) -> None:
         broadcast(scope, [0, 1], leading=2)
 
 
-RULES = {"Gemm": Rule(gemm), "MatMul": Rule(matmul)}
+def einsum(scope: Scope) -> None:
+    """Einsum with a constant matrix along the last axis: a MatMul."""
+    slot = next((slot for slot in (1, 0) if scope.constant(slot)), None)
+    product = None if slot is None else matrix_product(scope.node, slot)
+    if product is None:
+        raise UnknownError("its indices are not those of a product with a constant matrix along the last axis")
+    for axis in range(len(scope.out_shape()) - 1):
+        scope.tie(scope.input(product.data, axis), scope.output(axis))
+    rows, bias = int(product.transposed), _bias_behind(scope)
+    _contract(scope, product.weight, product.data, rows=rows, columns=1 - rows, axis=-1, output=-1, bias=bias)
+
+
+RULES = {"Einsum": Rule(einsum), "Gemm": Rule(gemm), "MatMul": Rule(matmul)}
