@@ -24,11 +24,10 @@ class MarginalCost:
     """Narrow greedily from the full widths, widen while anything fits, then exchange width between groups.
 
     power: errors of groups cut together do not simply add. A power below 1 spreads the loss less evenly: what a group that
-    is cut deeply anyway loses in addition counts for less. None: 0.7, and 1 where widths are rounded, whose losses come in
-    large steps.
+    is cut deeply anyway loses in addition counts for less.
     """
 
-    power: float | None = None
+    power: float = 0.7
 
     def allocate(
         self, rooms: Sequence[Room], curves: Mapping[str, Curve], cost: Multilinear, limit: float
@@ -52,11 +51,8 @@ class MarginalCost:
         return {room.name: tempered[room.name].dense(room.width) for room in rooms}
 
     def _tempered(self, rooms: Sequence[Room], curves: Mapping[str, Curve]) -> dict[str, Curve]:
-        power = self.power
-        if power is None:
-            power = 1.0 if any(room.step > room.unit for room in rooms) else 0.7
         return {
-            name: Curve(curve.widths, tuple(max(error, 0.0) ** power for error in curve.errors))
+            name: Curve(curve.widths, tuple(max(error, 0.0) ** self.power for error in curve.errors))
             for name, curve in curves.items()
         }
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from onnx_subprune.allocation import Params
+from onnx_subprune.allocation import Macs, Params
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.evaluation.layers import slower_because
 from onnx_subprune.evaluation.report.model import Change, GroupReport, Report
@@ -38,7 +38,7 @@ def summarize(
         metric=measured.metric,
         deviation=smaller.deviation,
         seconds=seconds,
-        notes=(*job.notes, *_domains(done)),
+        notes=(*job.notes, *_rounding_note(job, found), *_domains(done)),
         warnings=(*job.warnings, *_warnings(job, measured)),
         layers=measured.layers,
     )
@@ -53,6 +53,18 @@ def _domains(done: Reconstruction) -> list[str]:
         for item in done.refits.values()
         if item.domain is not None
     ]
+
+
+def _rounding_note(job: Job, found: Allocated) -> tuple[str, ...]:
+    """What rounding cost: how much less is left than was asked for."""
+    target, budget = job.rounding.target, job.settings.budget
+    if target is None or not isinstance(budget, Macs):
+        return ()
+    left = job.price.macs(found.widths) / job.price.macs({})
+    return (
+        f"widths are in blocks that {target.name} computes at once: {left:.1%} of the multiply-accumulates are left where at most "
+        f"{budget.fraction:.1%} were asked for; --round-to 1 uses them up, at widths that kernels pad",
+    )
 
 
 def _warnings(job: Job, measured: Measured) -> tuple[str, ...]:

@@ -9,12 +9,15 @@ from rich.table import Table
 
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.evaluation.fidelity import Fidelity
+from onnx_subprune.evaluation.layers import LayerTime
 from onnx_subprune.evaluation.report.model import Change, Report
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.cost import Costs
 from onnx_subprune.graph.layers import Layers, layers
 from onnx_subprune.graph.network import Network
 
+SHOWN = 6
+"""Layers that the terminal shows; JSON has them all."""
 SLOW = 0.2
 """By how much a latency ratio exceeds that of the multiply-accumulates where a hint is due."""
 
@@ -80,6 +83,8 @@ def report_table(report: Report) -> RenderableType:
     if report.latency is not None:
         _latency_row(costs, report.latency, report.latency_ratios)
     parts: list[RenderableType] = [costs, *_hint(report)]
+    if report.layers:
+        parts.append(_layers_table(report.layers))
     if report.fidelity is not None:
         parts.append(fidelity_table(report.fidelity))
     if report.metric is not None and (report.fidelity is None or report.fidelity.accuracy is None):
@@ -88,6 +93,22 @@ def report_table(report: Report) -> RenderableType:
         parts.append(_pinned_table({(p.node, p.reason): p.width for p in report.pinned}))
     parts += [f"note: {note}" for note in report.notes]
     return Group(*parts)
+
+
+def _layers_table(layers: Sequence[LayerTime]) -> RenderableType:
+    """The layers that took most, and the rest."""
+    table = Table(title="milliseconds by layer", title_justify="left")
+    table.add_column("layer", overflow="fold")
+    for name in ("before", "after"):
+        table.add_column(name, justify="right")
+    ordered = sorted(layers, key=lambda layer: -layer.before)
+    rest = ordered[SHOWN:]
+    if rest:
+        before, after = sum(layer.before for layer in rest), sum(layer.after for layer in rest)
+        ordered = [*ordered[:SHOWN], LayerTime(f"{len(rest)} others", before, after)]
+    for layer in ordered:
+        table.add_row(layer.name, number(layer.before), number(layer.after))
+    return table
 
 
 def _hint(report: Report) -> list[str]:
