@@ -93,7 +93,7 @@ def peak_memory() -> float:
 def measure(model: Path, data: Path, memory: int | None) -> Row:
     """One case, in this process."""
     start, cpu = time.perf_counter(), time.process_time()
-    result = prune(model, data, budget=Channels(0.5), resources=Resources(memory=memory))
+    result = prune(model, data, budget=Channels(0.5), round_to=1, resources=Resources(memory=memory))
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = peak_memory() / 1e6
     original, pruned = Session(model), Session(result.model)

@@ -115,6 +115,7 @@ class Method:
             str(case.model),
             case.data,
             budget=budget,
+            round_to=1,
             formulation=self.formulation,
             selector=selectors(seed)[self.selector],
             allocator=self.allocator,
