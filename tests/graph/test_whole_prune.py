@@ -41,6 +41,10 @@ def traced(pattern: Pattern) -> tuple[Network, ChannelGraph]:
     return network, trace(network)
 
 
+def samples_of(feeds: Mapping[str, np.ndarray]) -> Calibration:
+    return Calibration(arrays=feeds, chunk=SAMPLES // 4)
+
+
 def walked(
     network: Network, graph: ChannelGraph, feeds: Mapping[str, np.ndarray], formulation: Formulation
 ) -> tuple[Plan, ModelProto]:
@@ -48,12 +52,12 @@ def walked(
     task = Task(
         network=network,
         graph=graph,
-        data=Calibration(arrays=feeds, chunk=SAMPLES // 4),
+        data=samples_of(feeds),
         widths=proportional(PLAIN.rooms(graph), 0.5),
         formulation=formulation,
         selector=Refined(),
         refit=Refit(),
-        running=running_of(ONE, graph.observation.rows),
+        running=running_of(ONE, graph.observation),
         memory=memory_of(ONE),
         watch=silent,
         clock=lambda: 0.0,
@@ -68,7 +72,7 @@ def test_a_pattern_goes_through_the_walk_with_refit(pattern: Pattern):
     network, graph = traced(pattern)
     feeds = feeds_of(network, SAMPLES, 0)
     plan, small = walked(network, graph, feeds, Asymmetric())
-    assert verify(network, graph, plan, small, feeds) < 0.05
+    assert verify(network, graph, plan, small, samples_of(feeds)) < 0.05
     assert parameters(Network(small)) < parameters(network)
 
 
