@@ -64,6 +64,10 @@ class Contraction:
     groups: int = 1
     whole_groups: bool = False
     """The groups read or make one channel each (depthwise): they go as a whole, and the node carries channels on instead of mixing them."""
+    internal: bool = False
+    """What it puts out is no tensor of the model (the gates of a recurrent layer): `output` is what the node makes of it, unit by unit."""
+    observed: bool = True
+    """False: no tensor of the model shows what it reads, and `input` is the nearest: it is sliced, not refitted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -228,6 +228,9 @@ def pointwise(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]
 def _contraction(network: Network, graph: ChannelGraph, contraction: Contraction, sizes: Sizes) -> Term:
     weight = contraction.weight_tensor
     coefficient, factors = _weight(network, weight, contraction.weight, contraction, sizes)
+    if contraction.internal:  # one product for each step and sample
+        data = network.node(contraction.node).input[0]
+        return _term(coefficient / graph.observation.batch, [*factors, *sizes.activation(data)[:2]])
     positions = contraction.input if contraction.op == "ConvTranspose" else contraction.output
     others = [factor for axis, factor in enumerate(sizes.activation(positions.tensor)) if axis != positions.index]
     return _term(coefficient / graph.observation.batch, [*factors, *others])

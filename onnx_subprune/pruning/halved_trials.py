@@ -12,7 +12,7 @@ from onnx_subprune.graph.channels import ChannelGroup, Consumer, Use
 from onnx_subprune.graph.contractions.bias import bias_of
 from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.pruning.lossless import lossless_width
-from onnx_subprune.reconstruction.columns import columns_of, problem_of
+from onnx_subprune.reconstruction.columns import problem_of
 from onnx_subprune.reconstruction.crossfit import crossfit, pull_of
 from onnx_subprune.reconstruction.fit import means
 from onnx_subprune.reconstruction.pooling import families, pooled_halves, problems_of
@@ -185,5 +185,5 @@ class Reader:
         """Which columns are left, (g, p)."""
         alive = np.ones(self._prior.shape[0] * self._prior.shape[1], bool)
         dropped = np.setdiff1d(np.arange(self._group.width), np.array(choice.support, np.int64))
-        alive[columns_of(self._family[0].positions[dropped].ravel(), self._kernel.taps)] = False
+        alive[self._kernel.columns_of(self._family[0].positions[dropped].ravel())] = False
         return alive.reshape(self._prior.shape[:2])

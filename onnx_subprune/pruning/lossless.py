@@ -11,7 +11,6 @@ from onnx_subprune.calibration.streaming.executor import united
 from onnx_subprune.calibration.streaming.request import Ask, What
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.contractions.contraction import kernel_of
-from onnx_subprune.reconstruction.columns import columns_of
 from onnx_subprune.reconstruction.task import Task
 
 
@@ -38,6 +37,6 @@ def lossless_widths(task: Task, rooms: Sequence[Room]) -> dict[str, int]:
         presence = np.zeros(group.width)
         for consumer in group.consumers:
             kernel, _ = kernel_of(network, consumer.contraction)
-            presence += columns[consumer.weight][columns_of(consumer.positions, kernel.taps)].sum(axis=1)
+            presence += columns[consumer.weight][kernel.columns_of(consumer.positions)].sum(axis=1)
         found[group.name] = lossless_width(presence, group.cells)
     return found

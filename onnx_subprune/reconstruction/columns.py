@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune._typing import Int64, Mask
+from onnx_subprune._typing import Mask
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Consumer, Contraction
 from onnx_subprune.graph.contractions.contraction import Kernel
@@ -18,7 +18,7 @@ def alive_columns(
 ) -> Mask:
     """Mask (g * p,) of the columns whose channels have not been dropped."""
     alive = np.ones(weights.shape[0] * weights.shape[1], bool)
-    alive[columns_of(dropped_channels(graph, choices, contraction.rows), kernel.taps)] = False
+    alive[kernel.columns_of(dropped_channels(graph, choices, contraction.rows))] = False
     return alive
 
 
@@ -32,11 +32,6 @@ def dropped_channels(graph: ChannelGraph, choices: Mapping[str, Choice], axis: A
     return np.concatenate(found)
 
 
-def columns_of(rows: Int64, taps: int) -> Int64:
-    """Return the columns that these rows of the weight's input axis own, with one more axis flattened into the last."""
-    return (rows[..., None] * taps + np.arange(taps)).reshape(*rows.shape[:-1], -1)
-
-
 def problem_of(
     consumer: Consumer, kernel: Kernel, moments: Regression, weights: Weights, alive: Mask, shrinkage: float = 0.0
 ) -> Problem:
@@ -45,6 +40,6 @@ def problem_of(
     weights: (g, p, m), the current ones. alive: (g * p,), False for columns of channels that other groups have dropped.
     shrinkage: see `Regression.problem`.
     """
-    columns = columns_of(consumer.positions, kernel.taps)
+    columns = kernel.columns_of(consumer.positions)
     left = np.flatnonzero(alive)
     return moments.problem(columns if alive.all() else np.searchsorted(left, columns), weights, left, shrinkage)

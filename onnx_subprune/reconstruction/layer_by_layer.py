@@ -193,7 +193,7 @@ class Walk:
     def _aim(self, place: int, layer: Layer) -> Aim | None:
         """What `layer` should put out while all from this place of the order on may still change; None where that is what its old weights make of its input."""
         task, order = self._task, self._state.order
-        if not isinstance(task.formulation, Asymmetric):
+        if not isinstance(task.formulation, Asymmetric) or layer.contraction.internal:
             return None
         residual = task.refit is not None and task.refit.residual
         later, observation = order[place:], task.graph.observation

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune._typing import Array, Float32, Float64, Int64
-from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, Kernel
+from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, Kernel, Kind
+from onnx_subprune.graph.contractions.recurrent import units_before
 from onnx_subprune.graph.contractions.windows import Window, windows
 
 Real = TypeVar("Real", np.float32, np.float64)
@@ -141,6 +142,8 @@ def _products(contraction: Kernel, x: Array, y: Array | None) -> Iterator[Block]
 
 def _columns(contraction: Kernel, tensor: Array, axis: int) -> Float32:
     """Return `tensor` as (groups, channels, n) with the channels of `axis`; a view where possible."""
+    if contraction.kind is Kind.RECURRENT_UNITS:
+        return units_before(tensor, contraction.backwards, batch_first=contraction.batch_first)
     moved = np.moveaxis(tensor.astype(np.float32, copy=False), axis, 0)
     channels = moved.shape[0]
     if axis in (-1, 1) and tensor.ndim > 2 and contraction.kind not in CONVOLUTIONS:  # channels last: keep the view

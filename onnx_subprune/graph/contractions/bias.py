@@ -50,6 +50,8 @@ def bias_of(network: Network, contraction: Contraction, kernel: Kernel, channels
     """Return where the bias of a contraction with `channels` outputs goes; None if there is no place of the right size."""
     dtype = network.array(contraction.weight_tensor).dtype
     ones = np.ones(channels)
+    if contraction.internal:
+        return None
     if contraction.bias is not None:
         use = contraction.bias
         old = network.array(network.node(use.node).input[use.slot])

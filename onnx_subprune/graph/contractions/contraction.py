@@ -10,6 +10,7 @@ each owning `taps` consecutive columns (the kernel's positions in row-major orde
     MatMul          input @ weight                       W = weight
     Einsum          as MatMul, or with weight' (see `einsum`)
     MatMul, left    weight @ input                       W = weight', contracted over the input's second-last axis
+    GRU, LSTM, RNN  see `recurrent`
 
 https://onnx.ai/onnx/operators/ describes the operators.
 """
@@ -23,9 +24,10 @@ import numpy as np
 import onnx
 from numpy.typing import DTypeLike
 
-from onnx_subprune._typing import Array
+from onnx_subprune._typing import Array, Int64
 from onnx_subprune.graph.channels import Contraction
 from onnx_subprune.graph.contractions.einsum import matrix_product
+from onnx_subprune.graph.contractions.recurrent import GATES, OPERATORS, reversed_directions
 from onnx_subprune.graph.network import Network, key_of
 from onnx_subprune.selection.linalg.ridge import Weights
 
@@ -41,6 +43,8 @@ class Kind(Enum):
     GEMM = "Gemm"
     MATMUL = "MatMul"
     LEFT_MATMUL = "MatMul with the weight on the left"
+    RECURRENT_INPUT = "W of a recurrent layer"
+    RECURRENT_UNITS = "R of a recurrent layer"
 
 
 class AutoPad(Enum):
@@ -53,6 +57,7 @@ class AutoPad(Enum):
 
 
 CONVOLUTIONS = frozenset({Kind.CONV, Kind.CONV_TRANSPOSE})
+RECURRENT = frozenset({Kind.RECURRENT_INPUT, Kind.RECURRENT_UNITS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,7 @@ class Kernel:
     pads: begins, then ends; what they are under `auto_pad` NOTSET.
     output_shape: empty, or the spatial sizes that ConvTranspose was told.
     transposed_input, transposed_weight: Gemm's transA and transB. alpha, bias_scale: Gemm's alpha and beta.
+    backwards: for each direction of a recurrent layer, whether it begins at the last step. batch_first: its layout is 1. units: how many it has.
     """
 
     node: str
@@ -79,6 +85,9 @@ class Kernel:
     transposed_weight: bool = False
     alpha: float = 1.0
     bias_scale: float = 1.0
+    backwards: tuple[bool, ...] = ()
+    batch_first: bool = False
+    units: int = 0
 
     @classmethod
     def from_node(cls, node: onnx.NodeProto, weight_shape: Sequence[int], weight_slot: int = 1) -> "Kernel":
@@ -108,6 +117,16 @@ class Kernel:
         product = matrix_product(node, weight_slot) if key_of(node) == "Einsum" and rank == 2 else None
         if product is not None:
             return cls(node=label, kind=Kind.MATMUL, transposed_weight=product.transposed)
+        if key_of(node) in OPERATORS and weight_slot in (1, 2) and rank == 3:
+            directions, rows, columns = (int(size) for size in weight_shape)
+            return cls(
+                node=label,
+                kind=Kind.RECURRENT_INPUT if weight_slot == 1 else Kind.RECURRENT_UNITS,
+                groups=1 if weight_slot == 1 else directions,
+                backwards=reversed_directions(found, directions),
+                batch_first=bool(found.get("layout", 0)),
+                units=columns if weight_slot == 2 else rows // GATES[key_of(node)],
+            )
         raise ValueError(
             f"{label}: {key_of(node)} with a constant of shape {tuple(weight_shape)} at input {weight_slot} "
             "is not a known contraction"
@@ -148,14 +167,14 @@ class Kernel:
     @property
     def bias_slot(self) -> int | None:
         """The input that takes a bias; None where the operator has none."""
-        return None if self.kind in (Kind.MATMUL, Kind.LEFT_MATMUL) else 2
+        return 2 if self.kind in CONVOLUTIONS | {Kind.GEMM} else None
 
     @property
     def input_axis(self) -> int:
         """The input's axis that is contracted."""
         if self.kind is Kind.GEMM:
             return 0 if self.transposed_input else 1
-        return 1 if self.kind in CONVOLUTIONS else -1 if self.kind is Kind.MATMUL else -2
+        return 1 if self.kind in CONVOLUTIONS else -2 if self.kind is Kind.LEFT_MATMUL else -1
 
     @property
     def output_axis(self) -> int:
@@ -172,6 +191,10 @@ class Kernel:
             plain = weight.astype(np.float32, copy=False)
             return np.asarray(plain.T if self._transposes else plain)[None]
         wide = weight.astype(np.float64)
+        if self.kind is Kind.RECURRENT_UNITS:
+            return np.ascontiguousarray(wide.transpose(0, 2, 1))
+        if self.kind is Kind.RECURRENT_INPUT:
+            return np.ascontiguousarray(wide.reshape(-1, wide.shape[2]).T)[None]
         if self.kind is Kind.CONV:
             return np.ascontiguousarray(wide.reshape(self.groups, len(wide) // self.groups, -1).transpose(0, 2, 1))
         if self.kind is Kind.CONV_TRANSPOSE:
@@ -181,7 +204,7 @@ class Kernel:
 
     def from_matrix(self, matrix: Weights, dtype: DTypeLike, weight_shape: Sequence[int]) -> Array:
         """Return the weight of `weight_shape` whose matrix is `matrix`, cast to `dtype`; undoes `to_matrix`."""
-        if self.kind is Kind.CONV:
+        if self.kind is Kind.CONV or self.kind in RECURRENT:
             plain = matrix.transpose(0, 2, 1)
         elif self.kind is Kind.CONV_TRANSPOSE:
             plain = matrix.reshape(self.groups, -1, self.taps, matrix.shape[2]).transpose(0, 1, 3, 2)
@@ -189,6 +212,12 @@ class Kernel:
             plain = matrix[0].T if self._transposes else matrix[0]
             plain = plain if self.alpha == 1.0 else plain / self.alpha
         return np.ascontiguousarray(plain).reshape(tuple(weight_shape)).astype(dtype)
+
+    def columns_of(self, rows: Int64) -> Int64:
+        """Return the columns, counted over all groups, that these places of the input axis own, with one more axis flattened into the last."""
+        own = self.units * np.arange(self.groups) if self.kind is Kind.RECURRENT_UNITS else np.arange(self.taps)
+        wide = rows[..., None] if self.kind is Kind.RECURRENT_UNITS else rows[..., None] * self.taps
+        return np.asarray((wide + own).reshape(*rows.shape[:-1], -1))
 
     def macs(self, input_shape: Sequence[int], output_shape: Sequence[int]) -> int:
         """Return the multiply-accumulates of one run between these shapes; the batch and taps on padding count."""

@@ -7,7 +7,18 @@ A new operator is one function in one of these files and one entry in that file'
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from onnx_subprune.graph.rules import conv, elementwise, layout, matmul, normalization, pooling, reshape, shape, slices
+from onnx_subprune.graph.rules import (
+    conv,
+    elementwise,
+    layout,
+    matmul,
+    normalization,
+    pooling,
+    recurrent,
+    reshape,
+    shape,
+    slices,
+)
 from onnx_subprune.graph.rules.vocabulary import Rule
 
 RULES: Mapping[str, Rule] = MappingProxyType(
@@ -18,6 +29,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **matmul.RULES,
         **normalization.RULES,
         **pooling.RULES,
+        **recurrent.RULES,
         **reshape.RULES,
         **shape.RULES,
         **slices.RULES,

@@ -82,7 +82,8 @@ def sharing(
             fixed.update(item.weight for item in mine)
         elif not any(_uniform(value, axis) for axis in range(value.ndim)):
             shared.update((item.weight, tuple(mine)) for item in mine)
-    return shared, frozenset(fixed)
+    fixed.update(item.weight for item in contractions if item.internal)
+    return {use: items for use, items in shared.items() if use not in fixed}, frozenset(fixed)
 
 
 def _layout(network: Network, contraction: Contraction, readers: Readers) -> tuple[object, ...]:

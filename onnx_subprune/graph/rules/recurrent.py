@@ -1,0 +1,79 @@
+"""Recurrent layers: LSTM, GRU, RNN, of one or two directions.
+
+With H units, g gates (4, 3, 1), I features and d directions:
+
+    W (d, g H, I)   R (d, g H, H)   B (d, 2 g H)   P (d, 3 H)   states (d, batch, H)   Y (steps, d, batch, H)   Y_h, Y_c (d, batch, H)
+
+and the batch before the steps, or the directions, with layout = 1. A unit owns its row of every gate, its column of R, which carries it on to the next
+step, and its place in all states. Both directions of a unit have one place in Y, so that they go together. What the activations are, clipping
+and the lengths of the sequences do not matter: all are done unit by unit.
+
+W and R are two contractions of one node: what they put out, the gates, is no tensor of the model.
+"""
+
+from onnx_subprune.graph.channels import Axis, Contraction, Use
+from onnx_subprune.graph.network import attribute, key_of
+from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule, Scope, UnknownError
+
+DATA, WEIGHT, RECURRENCE, BIAS, LENGTHS, HIDDEN, CELL, PEEPHOLES = range(8)
+"""The inputs."""
+
+
+def recurrent(scope: Scope) -> None:
+    """See the module."""
+    weights = (WEIGHT, RECURRENCE, *(slot for slot in (BIAS, PEEPHOLES) if scope.has(slot)))
+    if not all(scope.constant(slot) for slot in weights):
+        raise UnknownError("its weights are computed at run time")
+    if not any(scope.node.output):
+        raise UnknownError("nothing that it makes has a name")
+    units = scope.input(RECURRENCE, 2)
+    for slot in weights:
+        rows = scope.input(slot, 1)
+        scope.tie(rows.reshape(-1, len(units)), units)
+    scope.tie(scope.input(WEIGHT, 2), scope.input(DATA, 2))
+    batch_first = bool(scope.integer("layout", 0))
+    samples = scope.input(DATA, 0 if batch_first else 1)
+    for slot in (slot for slot in (HIDDEN, CELL) if scope.has(slot)):
+        scope.tie(scope.input(slot, 2), units)
+        scope.tie(scope.input(slot, 0 if batch_first else 1), samples)
+    if scope.has(LENGTHS):
+        scope.tie(scope.input(LENGTHS, 0), samples)
+    for which, name in enumerate(scope.node.output):
+        if name:
+            scope.tie(scope.output(-1, which), units)
+            scope.tie(scope.output(0 if batch_first else -2, which), samples)
+    _contract(scope)
+
+
+def _contract(scope: Scope) -> None:
+    names = scope.node.output
+    made = scope.out_axis(-1, next(which for which, name in enumerate(names) if name))
+    reset = key_of(scope.node) == "GRU" and not scope.integer("linear_before_reset", 0)
+    for slot, source in ((WEIGHT, scope.in_axis(DATA, 2)), (RECURRENCE, made)):
+        name, use = scope.node.input[slot], Use(scope.label, slot)
+        scope.contract(
+            Contraction(
+                node=scope.label,
+                op=key_of(scope.node),
+                input=source,
+                weight=use,
+                weight_tensor=name,
+                rows=Axis(name, 2, use),
+                columns=Axis(name, 1, use),
+                output=made,
+                bias=None,
+                internal=True,
+                observed=slot == WEIGHT or bool(names[0] and not reset),
+            )
+        )
+
+
+def resize_recurrent(site: Resizing) -> Patch:
+    """Count the units that are left."""
+    kept = site.kept_in(RECURRENCE, 2)
+    if kept is None or attribute(site.node, "hidden_size") is None:
+        return Patch()
+    return Patch(attributes={"hidden_size": len(kept)})
+
+
+RULES = dict.fromkeys(("GRU", "LSTM", "RNN"), Rule(recurrent, resize_recurrent))
