@@ -71,9 +71,9 @@ def _labelled(network: Network, observation: Observation, rules: Mapping[str, Ru
 
 
 def _pinned(contractions: Sequence[Contraction], found: Labelling, reasons: Sequence[str | None]) -> tuple[Pinned, ...]:
-    """One entry a contraction and reason: how many of its output channels stay."""
-    entries = []
-    for contraction in contractions:
+    """One entry an output of contractions and reason: how many of its output channels stay."""
+    entries, once = [], {(item.node, item.output): item for item in contractions}
+    for contraction in once.values():
         counts: dict[str, int] = {}
         for index in found.classes.label[found.ids(contraction.output)].tolist():
             reason = reasons[index]

@@ -1,0 +1,108 @@
+"""Recurrent layers: every combination of what they may have is cut exactly, and what holds their width is said."""
+
+from itertools import product
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_subprune.evaluation.verification import law
+from onnx_subprune.graph.network import attribute, load
+from onnx_subprune.graph.surgery.surgery import Plan, apply
+from onnx_subprune.graph.tracing.trace import trace
+from tests.networks.check import feeds_of, supports_of, weigh
+from tests.networks.net import Net
+from tests.networks.recurrent import STATES, Recurrent
+
+EVERY = [
+    pytest.param(Recurrent(op, direction, states=states, reset=reset), id=f"{op}-{direction}-{states}-{reset}")
+    for op, direction, states, reset in product(
+        ("LSTM", "GRU", "RNN"), ("forward", "reverse", "bidirectional"), STATES, (0, 1)
+    )
+    if op == "GRU" or not reset
+]
+MORE = [
+    pytest.param(Recurrent("LSTM", "bidirectional", states="given", peepholes=True), id="peepholes"),
+    pytest.param(Recurrent("LSTM", "bidirectional", bias=False), id="without-bias"),
+    pytest.param(Recurrent("LSTM", "bidirectional", bias=False, peepholes=True), id="peepholes-alone"),
+    pytest.param(Recurrent("LSTM", extra={"clip": 0.3, "input_forget": 1}), id="clip-and-coupled-gates"),
+    pytest.param(Recurrent("GRU", extra={"activations": ["HardSigmoid", "Softsign"]}), id="activations"),
+    pytest.param(Recurrent("RNN", "bidirectional", extra={"activations": ["Relu", "Sigmoid"]}), id="one-a-direction"),
+    pytest.param(Recurrent("LSTM", "bidirectional", lengths=True), id="lengths-lstm"),
+    pytest.param(Recurrent("GRU", "bidirectional", lengths=True), id="lengths-gru"),
+    pytest.param(Recurrent("RNN", "reverse", lengths=True), id="lengths-rnn"),
+    pytest.param(Recurrent("LSTM", last=True), id="last-state-alone"),
+    pytest.param(Recurrent("GRU", "bidirectional", last=True), id="last-states-alone"),
+]
+
+
+@pytest.mark.parametrize("case", [*EVERY, *MORE])
+def test_units_and_features_are_cut_and_slicing_equals_masking(case: Recurrent):
+    network = load(case.model())
+    graph = trace(network)
+    assert sorted(group.width for group in graph.groups) == [case.units, case.features]
+    for seed in (0, 1):
+        supports = supports_of(graph, seed)
+        assert law(network, graph, supports, feeds_of(network, 3, seed)) < 1e-5
+        small = apply(network, graph, Plan(supports=supports))
+        onnx.checker.check_model(small, full_check=True)
+        foretold, measured = weigh(network, graph, supports, small)
+        assert foretold == measured
+        (layer,) = (node for node in small.graph.node if node.op_type == case.op)
+        assert attribute(layer, "hidden_size") in map(len, supports.values())
+
+
+@pytest.mark.parametrize(("which", "reason"), [("input", "'h' is an input"), ("output", "is an output of the model")])
+def test_states_that_are_inputs_or_outputs_keep_their_width_and_features_go(which: str, reason: str):
+    n = Net(17)
+    x = n("Transpose", n.relu(n.linear(n.input(("N", 4, 3)), 3, 6)), perm=[1, 0, 2])
+    h = n.input((1, "N", 5), "h") if which == "input" else ""
+    made = n.add("GRU", x, n.weight(1, 15, 6), n.weight(1, 15, 5), "", "", h, outputs=2, hidden_size=5)
+    n.output(n.linear(n.squeeze(made[0], 1), 5, 2), 3)
+    if which == "output":
+        n.output(made[1], 3)
+    graph = trace(n.model())
+    assert [group.width for group in graph.groups] == [6]
+    assert any(reason in pinned.reason for pinned in graph.pinned)
+
+
+def test_weights_that_are_computed_pin_all_around():
+    n = Net(17)
+    x = n("Transpose", n.relu(n.linear(n.input(("N", 4, 3)), 3, 6)), perm=[1, 0, 2])
+    w = n("Add", n.weight(1, 15, 6), n.input((1,), "s"))
+    y, *_ = n.add("GRU", x, w, n.weight(1, 15, 5), outputs=2, hidden_size=5)
+    n.output(n.linear(n.squeeze(y, 1), 5, 2), 3)
+    graph = trace(n.model())
+    assert not graph.groups
+    assert any("its weights are computed at run time" in pinned.reason for pinned in graph.pinned)
+
+
+def test_states_that_two_layers_share_by_accident_are_told_apart():
+    n = Net(17)
+    x = n("Transpose", n.relu(n.linear(n.input((2, 4, 3)), 3, 6)), perm=[1, 0, 2])
+    zero = n.constant(np.zeros((1, 2, 5), np.float32))
+    for inputs in (6, 5):
+        args = (n.weight(1, 20, inputs), n.weight(1, 20, 5), n.weight(1, 40), "", zero, zero)
+        x = n.squeeze(n.add("LSTM", x, *args, outputs=3, hidden_size=5)[0], 1)
+    n.output(n.linear(x, 5, 2), 3)
+    network = load(n.model())
+    graph = trace(network)
+    assert [group.width for group in graph.groups] == [6, 5, 5]
+    widths = dict(zip((group.name for group in graph.groups), ([0, 2], [1, 2, 4], [3]), strict=True))
+    assert law(network, graph, widths, feeds_of(network, 2, 0)) < 1e-5
+
+
+def test_units_of_both_directions_go_together_and_those_of_stacked_layers_apart():
+    n = Net(17)
+    x = n("Transpose", n.relu(n.linear(n.input(("N", 4, 3)), 3, 6)), perm=[1, 0, 2])
+    for inputs in (6, 10):
+        args = (n.weight(2, 15, inputs), n.weight(2, 15, 5), n.weight(2, 30))
+        y, *_ = n.add(
+            "GRU", x, *args, outputs=2, hidden_size=5, direction="bidirectional", linear_before_reset=1
+        )
+        x = n.reshape(n("Transpose", y, perm=[0, 2, 1, 3]), 0, 0, 10)
+    n.output(n.linear(x, 10, 2), 3)
+    network = load(n.model())
+    graph = trace(network)
+    assert [(group.width, group.consumers[-1].positions.shape[1]) for group in graph.groups] == [(6, 1), (5, 2), (5, 2)]
+    assert law(network, graph, supports_of(graph, 0, share=0.5), feeds_of(network, 3, 0)) < 1e-5
