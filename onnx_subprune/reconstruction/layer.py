@@ -63,7 +63,9 @@ def layer_of(network: Network, graph: ChannelGraph, contraction: Contraction, ch
     kernel, weights = kernel_of(network, contraction)
     channels = graph.observation.shapes[contraction.output.tensor][contraction.output.index]
     outputs = None
-    if kernel.groups == 1 and not contraction.internal and not kernel.wide(weights.shape[1]):  # a copy of part of a wide product is large
+    if (
+        kernel.groups == 1 and not contraction.internal and not kernel.wide(weights.shape[1])
+    ):  # a copy of part of a wide product is large
         gone = dropped_channels(graph, choices, contraction.columns)
         outputs = np.setdiff1d(np.arange(weights.shape[2]), gone) if gone.size else None
     bias = bias_of(network, contraction, kernel, channels)

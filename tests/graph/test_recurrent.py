@@ -97,9 +97,7 @@ def test_units_of_both_directions_go_together_and_those_of_stacked_layers_apart(
     x = n("Transpose", n.relu(n.linear(n.input(("N", 4, 3)), 3, 6)), perm=[1, 0, 2])
     for inputs in (6, 10):
         args = (n.weight(2, 15, inputs), n.weight(2, 15, 5), n.weight(2, 30))
-        y, *_ = n.add(
-            "GRU", x, *args, outputs=2, hidden_size=5, direction="bidirectional", linear_before_reset=1
-        )
+        y, *_ = n.add("GRU", x, *args, outputs=2, hidden_size=5, direction="bidirectional", linear_before_reset=1)
         x = n.reshape(n("Transpose", y, perm=[0, 2, 1, 3]), 0, 0, 10)
     n.output(n.linear(x, 10, 2), 3)
     network = load(n.model())

@@ -1273,3 +1273,55 @@ def attention_is_left_alone(n: Net) -> None:
     scores = n("Softmax", n("MatMul", q, n("Transpose", k, perm=[0, 2, 1])), axis=-1)
     y = n("Add", x, n.linear(n("MatMul", scores, v), 12, 12))
     n.output(n.linear(n.relu(n.linear(y, 12, 16)), 16, 3), 3)
+
+
+@pattern(6, 5, 5)
+def stacked_lstm(n: Net) -> None:
+    """As TorchScript exports it: initial states of zeros, one axis squeezed."""
+    x = n("Transpose", n.relu(n.linear(n.input(("N", 4, 3)), 3, 6)), perm=[1, 0, 2])
+    shape = n.concat(n.constant(np.array([1])), n.dim("x", 0), n.constant(np.array([5])), axis=0)
+    for inputs in (6, 5):
+        zeros = n("ConstantOfShape", shape)
+        args = (n.weight(1, 20, inputs), n.weight(1, 20, 5), n.weight(1, 40), "", zeros, zeros)
+        x = n.squeeze(n.add("LSTM", x, *args, outputs=3, hidden_size=5)[0], 1)
+    n.output(n.linear(x, 5, 3), 3)
+
+
+@pattern(6, 4)
+def gru_of_two_directions(n: Net) -> None:
+    """As PyTorch exports it: reset behind the product, units of both directions one behind the other."""
+    x = n("Transpose", n.relu(n.linear(n.input(("N", 5, 3)), 3, 6)), perm=[1, 0, 2])
+    args = (n.weight(2, 12, 6), n.weight(2, 12, 4), n.weight(2, 24))
+    y, _ = n.add("GRU", x, *args, outputs=2, hidden_size=4, direction="bidirectional", linear_before_reset=1)
+    y = n.reshape(n("Transpose", y, perm=[0, 2, 1, 3]), 0, 0, 8)
+    n.output(n.linear(n("Transpose", y, perm=[1, 0, 2]), 8, 3), 3)
+
+
+@pattern(6, 7, 4)
+def convolutions_in_front_of_an_lstm(n: Net) -> None:
+    """A reader of text lines: the columns of an image are the steps."""
+    x = n.relu(n.conv(n.relu(n.conv(n.input(("N", 3, 8, 6)), 6, 3)), 7, 3))
+    x = n("Transpose", n.squeeze(n("ReduceMax", x, axes=[2]), 2), perm=[2, 0, 1])
+    args = (n.weight(2, 16, 7), n.weight(2, 16, 4), n.weight(2, 32))
+    y, *_ = n.add("LSTM", x, *args, outputs=3, hidden_size=4, direction="bidirectional")
+    y = n("Transpose", n.reshape(n("Transpose", y, perm=[0, 2, 1, 3]), 0, 0, 8), perm=[1, 0, 2])
+    n.output(n.linear(y, 8, 5), 3)
+
+
+@pattern(6, 5)
+def decoder_that_begins_where_the_encoder_ends(n: Net) -> None:
+    """The last state of a GRU is the first of another: they keep the same units."""
+    x = n("Transpose", n.relu(n.linear(n.input(("N", 4, 3)), 3, 6)), perm=[1, 0, 2])
+    args = [(n.weight(1, 15, 6), n.weight(1, 15, 5), n.weight(1, 30)) for _ in range(2)]
+    last = n.add("GRU", x, *args[0], outputs=2, hidden_size=5)[1]
+    y, _ = n.add("GRU", x, *args[1], "", last, outputs=2, hidden_size=5)
+    n.output(n.linear(n("Transpose", n.squeeze(y, 1), perm=[1, 0, 2]), 5, 3), 3)
+
+
+@pattern(6, 5)
+def last_state_of_an_rnn(n: Net) -> None:
+    """As Keras exports it: what nobody reads has no name."""
+    x = n("Transpose", n.relu(n.linear(n.input(("N", 4, 3)), 3, 6)), perm=[1, 0, 2])
+    _, y = n.add("RNN", x, n.weight(1, 5, 6), n.weight(1, 5, 5), n.weight(1, 10), outputs=2, hidden_size=5)
+    n.nodes[-1].output[0] = ""
+    n.output(n.linear(n.squeeze(y, 0), 5, 3), 2)

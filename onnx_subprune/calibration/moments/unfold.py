@@ -143,7 +143,7 @@ def _products(contraction: Kernel, x: Array, y: Array | None) -> Iterator[Block]
 def _columns(contraction: Kernel, tensor: Array, axis: int) -> Float32:
     """Return `tensor` as (groups, channels, n) with the channels of `axis`; a view where possible."""
     if contraction.kind is Kind.RECURRENT_UNITS:
-        return units_before(tensor, contraction.backwards, batch_first=contraction.batch_first)
+        return units_before(tensor, contraction.backwards)
     moved = np.moveaxis(tensor.astype(np.float32, copy=False), axis, 0)
     channels = moved.shape[0]
     if axis in (-1, 1) and tensor.ndim > 2 and contraction.kind not in CONVOLUTIONS:  # channels last: keep the view

@@ -68,7 +68,7 @@ class Kernel:
     pads: begins, then ends; what they are under `auto_pad` NOTSET.
     output_shape: empty, or the spatial sizes that ConvTranspose was told.
     transposed_input, transposed_weight: Gemm's transA and transB. alpha, bias_scale: Gemm's alpha and beta.
-    backwards: for each direction of a recurrent layer, whether it begins at the last step. batch_first: its layout is 1. units: how many it has.
+    backwards: for each direction of a recurrent layer, whether it begins at the last step. units: how many it has.
     """
 
     node: str
@@ -86,7 +86,6 @@ class Kernel:
     alpha: float = 1.0
     bias_scale: float = 1.0
     backwards: tuple[bool, ...] = ()
-    batch_first: bool = False
     units: int = 0
 
     @classmethod
@@ -124,7 +123,6 @@ class Kernel:
                 kind=Kind.RECURRENT_INPUT if weight_slot == 1 else Kind.RECURRENT_UNITS,
                 groups=1 if weight_slot == 1 else directions,
                 backwards=reversed_directions(found, directions),
-                batch_first=bool(found.get("layout", 0)),
                 units=columns if weight_slot == 2 else rows // GATES[key_of(node)],
             )
         raise ValueError(

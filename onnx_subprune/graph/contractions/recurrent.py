@@ -26,16 +26,13 @@ def reversed_directions(found: dict[str, onnx.AttributeProto], directions: int) 
     return (False, True)[:directions] if given != b"reverse" else (True,)
 
 
-def units_before(tensor: Array, backwards: Sequence[bool], *, batch_first: bool) -> Float32:
+def units_before(tensor: Array, backwards: Sequence[bool]) -> Float32:
     """Return what the layer puts out, (steps, d, batch, c), at the step before each, as (d, c, n).
 
-    batch_first: it is (batch, steps, d, c). Of a last state, which has no axis of steps, and of a single step, all is returned.
+    Of a last state, which has no axis of steps, and of a single step, all is returned.
     """
     plain = tensor.astype(np.float32, copy=False)
-    if plain.ndim == 3:
-        plain = (plain.transpose(1, 0, 2) if batch_first else plain)[None]
-    elif batch_first:
-        plain = plain.transpose(1, 2, 0, 3)
+    plain = plain[None] if plain.ndim == 3 else plain
     parts = []
     for direction, backward in enumerate(backwards):
         mine = plain[:, direction]

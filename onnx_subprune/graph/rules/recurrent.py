@@ -4,7 +4,7 @@ With H units, g gates (4, 3, 1), I features and d directions:
 
     W (d, g H, I)   R (d, g H, H)   B (d, 2 g H)   P (d, 3 H)   states (d, batch, H)   Y (steps, d, batch, H)   Y_h, Y_c (d, batch, H)
 
-and the batch before the steps, or the directions, with layout = 1. A unit owns its row of every gate, its column of R, which carries it on to the next
+(layout = 1, the batch first, is refused: no runtime has it). A unit owns its row of every gate, its column of R, which carries it on to the next
 step, and its place in all states. Both directions of a unit have one place in Y, so that they go together. What the activations are, clipping
 and the lengths of the sequences do not matter: all are done unit by unit.
 
@@ -24,6 +24,8 @@ def recurrent(scope: Scope) -> None:
     weights = (WEIGHT, RECURRENCE, *(slot for slot in (BIAS, PEEPHOLES) if scope.has(slot)))
     if not all(scope.constant(slot) for slot in weights):
         raise UnknownError("its weights are computed at run time")
+    if scope.integer("layout", 0):
+        raise UnknownError("its batch comes first (layout = 1)")
     if not any(scope.node.output):
         raise UnknownError("nothing that it makes has a name")
     units = scope.input(RECURRENCE, 2)
@@ -31,17 +33,16 @@ def recurrent(scope: Scope) -> None:
         rows = scope.input(slot, 1)
         scope.tie(rows.reshape(-1, len(units)), units)
     scope.tie(scope.input(WEIGHT, 2), scope.input(DATA, 2))
-    batch_first = bool(scope.integer("layout", 0))
-    samples = scope.input(DATA, 0 if batch_first else 1)
+    samples = scope.input(DATA, 1)
     for slot in (slot for slot in (HIDDEN, CELL) if scope.has(slot)):
         scope.tie(scope.input(slot, 2), units)
-        scope.tie(scope.input(slot, 0 if batch_first else 1), samples)
+        scope.tie(scope.input(slot, 1), samples)
     if scope.has(LENGTHS):
         scope.tie(scope.input(LENGTHS, 0), samples)
     for which, name in enumerate(scope.node.output):
         if name:
             scope.tie(scope.output(-1, which), units)
-            scope.tie(scope.output(0 if batch_first else -2, which), samples)
+            scope.tie(scope.output(-2, which), samples)
     _contract(scope)
 
 
