@@ -69,6 +69,11 @@ class Contraction:
     observed: bool = True
     """False: no tensor of the model shows what it reads, and `input` is the nearest: it is sliced, not refitted."""
 
+    @property
+    def recurs(self) -> bool:
+        """True if it reads what its own node put out a step before."""
+        return self.internal and self.input == self.output
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Consumer:

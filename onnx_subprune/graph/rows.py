@@ -63,7 +63,7 @@ def _equal(value: NDArray[np.generic], other: NDArray[np.generic] | None) -> boo
 
 def _guess(two: Observed, one: Observed) -> int | None:
     """The rows of a sample, by the shapes; None if that cannot be."""
-    if two.dtype.kind not in "fiub" or not two.shape or not two.shape[0]:
+    if two.dtype.kind not in "fiub" or not two.shape or not two.shape[0] or not one.shape:
         return None
     if two.shape == one.shape:
         return 0

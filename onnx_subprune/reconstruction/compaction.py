@@ -67,7 +67,12 @@ def presliced(network: Network, graph: ChannelGraph, supports: Mapping[str, Sequ
     return Presliced(
         network=smaller,
         graph=found,
-        original=Original(network=network, left=left, places=places),
+        original=Original(
+            network=network,
+            left=left,
+            places=places,
+            rows={item.weight: kept[item.columns] for item in graph.contractions if item.columns in kept},
+        ),
         lost=frozenset(item.weight for item in graph.contractions if item.rows in kept),
         whole_graph=graph,
         kept=kept,

@@ -27,7 +27,7 @@ class Domain:
 
     def __init__(self, state: State, layer: Layer) -> None:
         self._state, self._layer = state, layer
-        followed = not isinstance(state.task.formulation, Layerwise)
+        followed = not isinstance(state.task.formulation, Layerwise) and not layer.contraction.recurs
         ends = partial_behind(state.task.network, layer.contraction, state.order) if followed else {}
         self._ends = {tensor: op for tensor, op in ends.items() if self._finite(tensor)}  # others never were numbers
         self._before = self._constants() if self._ends else {}

@@ -15,6 +15,7 @@ from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.limits import oversized
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.calibration.streaming.executor import Lockstep, active
+from onnx_subprune.calibration.streaming.original import Original
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Contraction, Use
@@ -25,6 +26,7 @@ from onnx_subprune.reconstruction.fit import Fit, Known, fit, living, plain, spr
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.losses import Losses
 from onnx_subprune.reconstruction.progress import State
+from onnx_subprune.reconstruction.recurrence import Recurrence, gates_of
 from onnx_subprune.reconstruction.refinement import Refitting
 from onnx_subprune.reconstruction.requests import aimed, every_of, input_of
 from onnx_subprune.reconstruction.settings import Asymmetric, Reconstruction, Refitted
@@ -35,7 +37,7 @@ from onnx_subprune.selection import Choice, Problem, conditioning
 
 
 class Walk:
-    """One pass. lost: the weights of contractions that lost inputs before it."""
+    """One pass. lost: the weights of contractions that lost inputs before it. original: what the pruned model is compared with, if anything."""
 
     def __init__(
         self,
@@ -43,8 +45,10 @@ class Walk:
         groups: Sequence[ChannelGroup],
         models: Lockstep,
         lost: frozenset[Use] = frozenset(),
+        original: Original | None = None,
     ) -> None:
         self._task, self._groups, self._models, self._lost = task, groups, models, lost
+        self._original = original
         self._seconds = {"calibrate": 0.0, "select": 0.0, "refit": 0.0}
         self._state = State(task, models)
         self._refits: dict[Use, Refitted] = {}
@@ -85,9 +89,13 @@ class Walk:
                 self._refit_together(members)
                 self._seconds["refit"] += clock() - start
             return
+        if contraction.recurs and task.refit is not None and self._original is not None:
+            self._refit_recurrence(place, contraction)
+            self._seconds["refit"] += clock() - start
+            return
         layer = state.layer(contraction)
-        self._models.advance(state.pairing.anchor(contraction), [contraction.input.tensor])
         aim = self._aim(place, layer)
+        self._models.advance(state.pairing.anchor(contraction), [contraction.input.tensor])
         alive = state.alive(layer)
         halves = self._moments(layer, aim, place, alive)
         calibrated = clock()
@@ -130,6 +138,8 @@ class Walk:
             columns=int(alive.sum()) // layer.kernel.groups,
             domain=left,
         )
+        if contraction.recurs:  # what is held followed from other weights
+            self._models.advance(state.pairing.anchor(contraction))
         ended = clock()
         for name, seconds in (
             ("calibrate", calibrated - start),
@@ -169,6 +179,14 @@ class Walk:
         found = fit(halves, layer.prior, alive, free_bias=layer.bias is not None, known=known)
         return found if sliced is None else losses.better(found, sliced)
 
+    def _refit_recurrence(self, place: int, contraction: Contraction) -> None:
+        """Refit the weight with which a layer reads its own states."""
+        layer = self._state.layer(contraction)
+        aim = self._aim(place, layer)
+        assert aim is not None, "what shares its weight is refitted together"
+        self._models.advance_original(self._where(place, aim), also=[aim.tensor])
+        self._refits[contraction.weight] = Recurrence(self._state, layer, aim).settle()
+
     def _refit_together(self, contractions: Sequence[Contraction]) -> None:
         """Refit the weight of these contractions, of which the walk stands before the first; see `shared_weights`."""
         state = self._state
@@ -190,18 +208,28 @@ class Walk:
         order, network = self._state.order, self._task.network
         return network.position[order[place + 1].node] if place + 1 < len(order) else len(network.nodes)
 
+    def _where(self, place: int, aim: Aim) -> int:
+        """Where the original shows the tensor of an aim of the contraction at this place."""
+        network, contraction = self._task.network, self._state.order[place]
+        if aim.product is not None and not contraction.recurs:
+            return network.position[contraction.node]
+        return min(self._after(place), network.producer[aim.tensor] + 1)
+
     def _aim(self, place: int, layer: Layer) -> Aim | None:
         """What `layer` should put out while all from this place of the order on may still change; None where that is what its old weights make of its input."""
         task, order = self._task, self._state.order
-        if not isinstance(task.formulation, Asymmetric) or layer.contraction.internal:
+        if not isinstance(task.formulation, Asymmetric):
             return None
+        if layer.contraction.internal:
+            served = len(task.graph.together(layer.contraction)) > 1 or layer.contraction.weight in task.graph.fixed
+            return None if served or self._original is None else gates_of(self._original, layer)
         residual = task.refit is not None and task.refit.residual
         later, observation = order[place:], task.graph.observation
         return aim_of(task.network, layer.contraction, later, observation, residual=residual, addend=layer.addend)
 
     def _moments(self, layer: Layer, aim: Aim | None, place: int, alive: Mask) -> list[Regression]:
         """Moments of the even and of the odd chunks; of the columns `alive` alone, where there is one convolution group."""
-        network, weights = self._task.network, layer.prior
+        weights = layer.prior
         if aim is None:
             inside = (
                 layer.bias.inside((weights.shape[0], weights.shape[2]))
@@ -211,7 +239,7 @@ class Walk:
             halves = self._models.collect(input_of(layer.contraction, layer.kernel))
             return [half.moments().with_target(weights).shifted(inside) for half in halves]
         # what follows from the aim alone need not be held beside it
-        self._models.advance_original(min(self._after(place), network.producer[aim.tensor] + 1), also=[aim.tensor])
+        self._models.advance_original(self._where(place, aim), also=[aim.tensor])
         return self._state.halves(aimed(self._task, layer, aim, alive))
 
     def _chooses(self, contraction: Contraction) -> bool:

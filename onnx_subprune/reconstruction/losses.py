@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnx_subprune._typing import Mask
+from onnx_subprune._typing import Float64, Mask
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.calibration.streaming.executor import united
 from onnx_subprune.calibration.streaming.request import What
@@ -74,11 +74,20 @@ class Losses:
         state, aim = self._state, self._aim
         assert aim is not None
         state.take(self._layer, replace(found, exact=True))
+        if aim.product is not None:
+            aim = replace(aim, product=aim.product.with_now(found.weights, self._offset(found)))
         ask = replace(aimed(state.task, self._layer, aim, self._alive), what=What.LOSS, every=1, channels=None)
         lost, size = united(state.models.collect(ask)).moments().energy[0]
         error = float(lost / size) if size > 0.0 else float(lost > 0.0)
         exact = error <= self._least()
         return replace(found, fitted_error=error, heldout_error=error, plain_error=error, exact=exact)
+
+    def _offset(self, found: Fit) -> Float64:
+        """The bias of a layer without a tensor for its output."""
+        shape, bias = (self._layer.weights.shape[0], self._layer.weights.shape[2]), self._layer.bias
+        if found.bias is not None:
+            return found.bias
+        return np.zeros(shape) if bias is None else bias.inside(shape)
 
     def _by_columns(self, halves: Sequence[Regression]) -> Fit | None:
         """The same for a layer whose inputs are those that its old weights make the target of."""

@@ -1,5 +1,7 @@
 """How things stand on the walk: both models up to a contraction, the channels chosen, and the new weights."""
 
+from dataclasses import replace
+
 from onnx_subprune._typing import Array, Mask
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.calibration.streaming.executor import Lockstep, united
@@ -33,7 +35,10 @@ class State:
         Where targets are those of the original weights, dropped outputs count as the others do.
         """
         choices = self.choices if isinstance(self.task.formulation, Asymmetric) else {}
-        return layer_of(self.task.network, self.task.graph, contraction, choices)
+        layer = layer_of(self.task.network, self.task.graph, contraction, choices)
+        if layer.bias is None or layer.bias.half is None or layer.bias.use not in self.weights:
+            return layer
+        return replace(layer, bias=replace(layer.bias, latest=self.weights[layer.bias.use]))
 
     def alive(self, layer: Layer) -> Mask:
         """Return which columns of the layer have not been dropped."""

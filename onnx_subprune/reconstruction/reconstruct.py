@@ -31,11 +31,11 @@ def _walked(task: Task, groups: Sequence[ChannelGroup]) -> Reconstruction:
     sliced = presliced(task.network, task.graph, supports) if original is not None else None
     if sliced is None:
         with task.executor.begin(task.network, task.data, task.running, task.memory, original=original) as models:
-            return Walk(task, groups, models).run()
+            return Walk(task, groups, models, original=original).run()
     left = [group for group in sliced.graph.groups if task.widths.get(group.name, group.width) < group.width]
     smaller = replace(task, network=sliced.network, graph=sliced.graph, choices={})
     with task.executor.begin(sliced.network, task.data, task.running, task.memory, original=sliced.original) as models:
-        found = Walk(smaller, left, models, sliced.lost).run()
+        found = Walk(smaller, left, models, sliced.lost, sliced.original).run()
     weights = Shelf[Use](task.memory // 8)
     for use, value in found.weights.items():
         weights[use] = sliced.whole(use, value)

@@ -63,3 +63,7 @@ def test_nobody_asks_where_it_is_not_needed():
     net = Net()
     net.output(net.relu(net.input(["n", 3])))
     assert observe(Network(net.model())).rows == {}
+
+
+def test_a_tensor_of_which_one_sample_leaves_a_single_number_is_not_told():
+    assert rows(lambda net, x: net("Squeeze", net.linear(net.reduce("ReduceMean", x, 1, keepdims=0), 4, 1))) is None

@@ -10,6 +10,7 @@ from onnx_subprune.calibration.data.masks import Visible
 from onnx_subprune.calibration.moments.unfold import at
 from onnx_subprune.calibration.streaming.kept import Left
 from onnx_subprune.calibration.streaming.original import Original
+from onnx_subprune.calibration.streaming.product import Product
 from onnx_subprune.calibration.streaming.request import Ask, What, drawn
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.streaming.stream import Read, Stream
@@ -73,6 +74,8 @@ class Answers:
     def _terms(self, chunk: int, number: int) -> Terms:
         ask, have = self._ask, self._have(chunk)
         wanted = None if self._wanted is None or ask.aim is None else self._wanted(chunk)[ask.aim.tensor]
+        if ask.aim is not None and ask.aim.product is not None and wanted is not None:
+            return self._of_product(ask.aim.product, have, wanted)
         if ask.what is What.RESIDUAL:
             return Terms(input=self._residual(chunk, have, wanted))
         if ask.what is What.PEAKS:
@@ -94,10 +97,22 @@ class Answers:
         target = target if positions is None else at(target, positions)
         return Terms(input=source, target=target, positions=positions, residual=residual)
 
+    def _of_product(self, product: Product, have: Mapping[str, Array], wanted: Array) -> Terms:
+        """Terms for gates, which are computed."""
+        ask = self._ask
+        if ask.what is What.LOSS:
+            return Terms(input=product.residual(wanted, have[ask.input]), target=product.size(wanted))
+        assert ask.what is What.MOMENTS, "gates have moments and losses"
+        source = self._cut(wanted) if product.forced else have[ask.input]
+        return Terms(input=ask.source(source), target=product.target(wanted))
+
+    def _cut(self, wanted: Array) -> Array:
+        """What the pruned model has of the original's tensor."""
+        return wanted if self._left is None else wanted.take(self._left[1], axis=self._left[0])
+
     def _aimed(self, wanted: Array) -> Array:
         """What counts of the original's tensor, which the pruned model may have less of."""
-        left = self._left
-        return self._ask.output(wanted if left is None else wanted.take(left[1], axis=left[0]))
+        return self._ask.output(self._cut(wanted))
 
     def _by_samples(self, work: Callable[..., Array], *arrays: Array) -> Array:
         """Do `work`, some samples at a time where the first axis is none of channels."""
@@ -151,9 +166,10 @@ class Answers:
 def _names(ask: Ask) -> list[str]:
     """What is needed of the pruned model."""
     aim, names = ask.aim, list[str]()
-    if ask.what in (What.MOMENTS, What.PEAKS):
+    gates = aim is not None and aim.product is not None
+    if ask.what in (What.MOMENTS, What.PEAKS) or gates:
         names.append(ask.input)
-    if aim is None:
+    if aim is None or gates:
         return names
     if aim.other is not None and ask.back is None and ask.what is What.MOMENTS:
         names.append(aim.other)

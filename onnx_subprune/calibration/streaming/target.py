@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune._typing import Array, Float32, Float64, Int64, Mask
 from onnx_subprune.calibration.streaming.kept import chosen
+from onnx_subprune.calibration.streaming.product import Product
 
 OUTPUT, RESIDUAL, GRADIENT = "producer output", "reader residual", "gradient"
 
@@ -26,6 +27,8 @@ class Aim:
     other: str | None
     flat: tuple[float, float] | None
     share: float = 1.0
+    product: Product | None = None
+    """What is reproduced is this product of `tensor`, and not the tensor itself."""
 
     def on(self, channels: NDArray[np.int64] | None) -> "Aim":
         """Return the aim of these channels alone; None for all."""

@@ -21,7 +21,8 @@ class Bias:
     """The constant that a bias is written to.
 
     old: its value, None where the slot is empty. scale: what one unit of bias of the contraction changes there, (channels,). own: the contraction
-    adds it itself, so that its output has it already.
+    adds it itself, so that its output has it already. half: which half of the last axis of `old` it is, None for all; the other is that of another
+    contraction, and keeps the value that it has in `latest`, where that is given.
     """
 
     use: Use
@@ -29,12 +30,19 @@ class Bias:
     scale: Float64
     own: bool
     dtype: np.dtype[np.generic]
+    half: int | None = None
+    latest: Array | None = None
 
     def replaced(self, bias: Float64) -> Array:
         """Return the new constant for which the contraction has this bias, (g, m), in the terms of its output."""
         value = bias.ravel() * self.scale
         if self.old is None:
             return value.astype(self.dtype)
+        if self.half is not None:
+            whole = np.array(self.old if self.latest is None else self.latest)
+            part = whole.reshape(len(whole), 2, -1)[:, self.half]  # a view
+            part[:] = value.reshape(part.shape)
+            return whole
         if not self.own:
             value = value + self.old.astype(np.float64).ravel()
         return value.reshape(self.old.shape).astype(self.old.dtype)
@@ -43,6 +51,8 @@ class Bias:
         """Return what of it the contraction's output contains, (g, m)."""
         if self.old is None or not self.own:
             return np.zeros(shape)
+        if self.half is not None:
+            return self.old.astype(np.float64).reshape(len(self.old), 2, -1)[:, self.half].reshape(shape)
         return np.asarray((self.old.astype(np.float64).ravel() / self.scale).reshape(shape))
 
 
@@ -51,7 +61,7 @@ def bias_of(network: Network, contraction: Contraction, kernel: Kernel, channels
     dtype = network.array(contraction.weight_tensor).dtype
     ones = np.ones(channels)
     if contraction.internal:
-        return None
+        return _of_gates(network, contraction)
     if contraction.bias is not None:
         use = contraction.bias
         old = network.array(network.node(use.node).input[use.slot])
@@ -71,6 +81,16 @@ def bias_of(network: Network, contraction: Contraction, kernel: Kernel, channels
         use = Use(network.labels[reader[0]], 2)
         return Bias(use=use, old=network.array(node.input[2]), scale=scale, own=False, dtype=dtype)
     return Bias(use=contraction.new_bias, old=None, scale=ones / (kernel.bias_scale or 1.0), own=True, dtype=dtype)
+
+
+def _of_gates(network: Network, contraction: Contraction) -> Bias | None:
+    """The half of a recurrent layer's bias (d, 2 m) that goes with one of its two weights."""
+    if contraction.bias is None:
+        return None
+    use = contraction.bias
+    old = network.array(network.node(use.node).input[use.slot])
+    ones, half = np.ones(old.size // 2), contraction.weight.slot - 1
+    return Bias(use=use, old=old, scale=ones, own=True, dtype=old.dtype, half=half)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,9 @@ With H units, g gates (4, 3, 1), I features and d directions:
 step, and its place in all states. Both directions of a unit have one place in Y, so that they go together. What the activations are, clipping
 and the lengths of the sequences do not matter: all are done unit by unit.
 
-W and R are two contractions of one node: what they put out, the gates, is no tensor of the model.
+W and R are two contractions of one node: what they put out, the gates, is no tensor of the model. Each has its half of B for a bias, which is not
+refitted where sequences have lengths: what is behind their ends counts for the means, and for nothing else. Where Y has no name, and where the reset
+gate of a GRU comes before the product (linear_before_reset = 0), no tensor shows what R reads.
 """
 
 from onnx_subprune.graph.channels import Axis, Contraction, Use
@@ -52,6 +54,8 @@ def _contract(scope: Scope) -> None:
     reset = key_of(scope.node) == "GRU" and not scope.integer("linear_before_reset", 0)
     for slot, source in ((WEIGHT, scope.in_axis(DATA, 2)), (RECURRENCE, made)):
         name, use = scope.node.input[slot], Use(scope.label, slot)
+        observed = slot == WEIGHT or bool(names[0] and not reset)
+        biased = observed and scope.has(BIAS) and not scope.has(LENGTHS)
         scope.contract(
             Contraction(
                 node=scope.label,
@@ -62,9 +66,9 @@ def _contract(scope: Scope) -> None:
                 rows=Axis(name, 2, use),
                 columns=Axis(name, 1, use),
                 output=made,
-                bias=None,
+                bias=Use(scope.label, BIAS) if biased else None,
                 internal=True,
-                observed=slot == WEIGHT or bool(names[0] and not reset),
+                observed=observed,
             )
         )
 

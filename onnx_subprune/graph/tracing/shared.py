@@ -82,7 +82,8 @@ def sharing(
             fixed.update(item.weight for item in mine)
         elif not any(_uniform(value, axis) for axis in range(value.ndim)):
             shared.update((item.weight, tuple(mine)) for item in mine)
-    fixed.update(item.weight for item in contractions if item.internal)
+    fixed.update(item.weight for items in shared.values() for item in items if item.internal)
+    fixed.update(item.weight for item in contractions if not item.observed)
     return {use: items for use, items in shared.items() if use not in fixed}, frozenset(fixed)
 
 
