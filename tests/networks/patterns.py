@@ -1325,3 +1325,37 @@ def last_state_of_an_rnn(n: Net) -> None:
     _, y = n.add("RNN", x, n.weight(1, 5, 6), n.weight(1, 5, 5), n.weight(1, 10), outputs=2, hidden_size=5)
     n.nodes[-1].output[0] = ""
     n.output(n.linear(n.squeeze(y, 0), 5, 3), 2)
+
+
+def taken_apart(n: Net, x: str, form: str) -> list[str]:
+    """Q, K and V of (3, N, heads, T, dim)."""
+    if form == "Gather":
+        return [n("Gather", x, n.constant(np.array(i)), axis=0) for i in range(3)]
+    parts = n.split(x, [1, 1, 1], 0) if form == "Split" else [n.slice(x, i, i + 1, 0) for i in range(3)]
+    return [n.squeeze(part, 0) for part in parts]
+
+
+def packed_attention(form: str, heads: int, *, computed: bool = False) -> None:
+    """One layer for Q, K and V, whole heads of which go. computed: sizes and the scale come from Shape."""
+
+    def build(n: Net) -> None:
+        width, dim = 4 * heads, 4
+        x = n.input(("N", 5, width))
+        start = [n.dim(x, 0)] if computed else []
+        target = [n.constant(np.array(s)) for s in ([5, 3, heads, dim], [5, width])]
+        split, join = (n.concat(*start, t, axis=0) if computed else "" for t in target)
+        y = n.linear(x, width, 3 * width)
+        y = n("Reshape", y, split) if computed else n.reshape(y, 0, 5, 3, heads, dim)
+        q, k, v = taken_apart(n, n("Transpose", y, perm=[2, 0, 3, 1, 4]), form)
+        root = n("Sqrt", n("Cast", n.dim(q, 3), to=FLOAT)) if computed else n.constant(np.array(2.0, np.float32))
+        scores = n("Div", n("MatMul", q, n("Transpose", k, perm=[0, 1, 3, 2])), root)
+        y = n("Transpose", n("MatMul", n("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
+        y = n("Reshape", y, join) if computed else n.reshape(y, 0, 5, width)
+        n.output(n("Add", x, n.linear(y, width, width)), 3)
+
+    name = f"packed-attention-{form}-{heads}{'-computed' if computed else ''}".lower()
+    PATTERNS.append(Pattern(name, build, (heads,), (), (17,), None, np.float32))
+
+
+for _form, _heads, _computed in (("Slice", 2, False), ("Split", 3, True), ("Gather", 3, False), ("Slice", 4, True)):
+    packed_attention(_form, _heads, computed=_computed)

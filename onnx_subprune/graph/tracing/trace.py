@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from onnx import ModelProto
 
-from onnx_subprune.graph.channels import ChannelGraph, Contraction, Pinned
+from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Pinned
 from onnx_subprune.graph.feeds import Example, Feeds
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.observation import Observation, observe
@@ -63,11 +63,18 @@ def _labelled(network: Network, observation: Observation, rules: Mapping[str, Ru
     hopeless = frozenset(axis for axis in explored.starts if not explored.free(axis))
     for _ in range(ATTEMPTS):
         found = run_rules(network, observation, rules, fixed, hopeless)
-        failed = {axis for axis in found.findings.choices if not found.free(axis)}
+        reasons = list(found.classes.reasons)
+        pin_loose(found.findings.contractions, found, reasons)
+        failed = {axis for axis in found.findings.choices if not found.free(axis) or _idle(found, axis, reasons)}
         if not failed:
             break
         hopeless |= failed
     return found
+
+
+def _idle(found: Labelling, axis: Axis, reasons: Sequence[str | None]) -> bool:
+    """True if no position of an axis can go, also for want of a layer that reads or makes it."""
+    return axis in found.starts and all(reasons[index] is not None for index in found.classes.label[found.ids(axis)])
 
 
 def _pinned(contractions: Sequence[Contraction], found: Labelling, reasons: Sequence[str | None]) -> tuple[Pinned, ...]:
