@@ -58,7 +58,8 @@ def test_prune_writes_a_smaller_model_a_table_and_a_report(tmp_path, data, capsy
         "fidelity",
         "seconds",
     }
-    assert {"relative_error", "cosine", "agreement"} == set(found["fidelity"]["outputs"]["logits"])
+    measures = {"relative_error", "cosine", "agreement", "correlation", "standardized_error", "chance"}
+    assert measures == set(found["fidelity"]["outputs"]["logits"])
     assert all(len(group["kept"]) == group["width"]["after"] for group in found["groups"])
 
 

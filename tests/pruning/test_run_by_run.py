@@ -15,7 +15,7 @@ from onnx_subprune.runtime.session import Session
 from tests.networks.net import INT64, Net
 
 RANDOM = np.random.default_rng(0)
-CHEAP = Resources(threads=1, trials=0)
+CHEAP = Resources(threads=1, trials=0, holdout=0)
 
 
 def model(batch="n"):

@@ -25,7 +25,9 @@ class Noting:
         def noted(ask):
             self.asks.append(ask)
             if ask.what is What.RESIDUAL:
-                halves = [collect(replace(ask, one_half=first))[0].moments().energy for first in (True, False)]
+                halves = [
+                    float(collect(replace(ask, one_half=first))[0].moments().energy.sum()) for first in (True, False)
+                ]
                 self.energies.append(halves)
             if ask.back is not None and ask.what is What.MOMENTS:
                 few, pair = (collect(replace(ask, every=every))[2:] for every in (ask.every, 2))
