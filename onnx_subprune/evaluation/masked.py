@@ -1,6 +1,8 @@
 """The model that a plan describes, with nothing cut: dropped channels are zeroed in the weights that read them."""
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from onnx import ModelProto
@@ -11,19 +13,38 @@ from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.graph.channels import ChannelGraph, Contraction, Use
 from onnx_subprune.graph.network import LARGE, Network
-from onnx_subprune.graph.surgery.masking import zero_rows
+from onnx_subprune.graph.surgery.masking import silence, zero_rows
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.runtime.spill import Store
 
 
 def masked(network: Network, graph: ChannelGraph, plan: Plan) -> ModelProto:
     """Return the model of `plan` with dropped channels zeroed in the weights that read them, and nothing cut."""
-    dropped = _dropped(graph, plan)
+    plan, dropped = _silenced(network, graph, plan), _dropped(graph, plan)
     weights = {
         use: _masked_weight(network, plan, use, dropped.get(use, ()))
         for use in {**dict.fromkeys(plan.weights), **dropped}
     }
     return apply(network, graph, Plan(weights=weights))
+
+
+def _silenced(network: Network, graph: ChannelGraph, plan: Plan) -> Plan:
+    """The plan with zeros in what makes the dropped channels that products of activations sum over, biases that are new included."""
+    own: dict[Use, Array] = {}
+    for group in graph.groups:
+        if group.product is None or group.name not in plan.supports:
+            continue
+        gone = np.setdiff1d(np.arange(group.width), np.asarray(plan.supports[group.name], np.int64))
+        uses = [part.axis.use for part in group.silencers if part.axis.use is not None]
+        own.update({use: plan.weights[use] for use in uses if use not in own and use in plan.weights})
+        silence(network, group, gone, own)
+        outputs = {part.axis: part.positions for part in group.slices}
+        for item in graph.contractions:
+            bias = item.new_bias
+            if item.weight in uses and bias is not None and bias in plan.weights:
+                own[bias] = np.array(own.get(bias, plan.weights[bias]))
+                own[bias][outputs[item.output][gone].ravel()] = 0
+    return replace(plan, weights=ChainMap(own, plan.weights)) if own else plan  # type: ignore[arg-type]
 
 
 Rows = tuple[Contraction, Int64]
@@ -56,7 +77,7 @@ def masked_in_steps(
     network: Network, graph: ChannelGraph, plan: Plan, feeds: Mapping[str, Array], names: Sequence[str]
 ) -> Mapping[str, Array]:
     """Return the tensors `names` and the outputs of the masked model, from one changed node to the next, with no more weights in memory than one step has."""
-    dropped = _dropped(graph, plan)
+    plan, dropped = _silenced(network, graph, plan), _dropped(graph, plan)
     uses: dict[int, list[Use]] = {}
     for use in {**dict.fromkeys(plan.weights), **dict.fromkeys(dropped)}:
         uses.setdefault(network.position[use.node], []).append(use)

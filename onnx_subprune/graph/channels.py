@@ -96,6 +96,15 @@ class Consumer:
         return self.contraction.weight
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """A matrix product of two activations at `node`, which sums over the axes `left` of its first input and `right` of its second (Q and K)."""
+
+    node: str
+    left: Axis
+    right: Axis
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ChannelGroup:
     """Channels that live or die alike: any subset of them may go, each at all of its positions at once.
@@ -103,6 +112,8 @@ class ChannelGroup:
     producers: labels of the nodes that make the channels.
     slices: every axis on which a channel has positions, activations and constants.
     cells: (width,) int64; a support must keep equally many channels of each cell (all zero: no such constraint).
+    product: what sums over the channels where no contraction does; there are no consumers then. silencers: the constants that make one side of it:
+    with zeros in them a channel adds nothing to the product, which is the same as if it were not there.
     """
 
     name: str
@@ -111,6 +122,14 @@ class ChannelGroup:
     producers: tuple[str, ...]
     consumers: tuple[Consumer, ...]
     cells: Int64
+    product: Product | None = None
+    silencers: tuple[Slice, ...] = ()
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """Labels of the nodes that sum over the channels."""
+        own = () if self.product is None else (self.product.node,)
+        return (*(consumer.node for consumer in self.consumers), *own)
 
     @property
     def step(self) -> int:

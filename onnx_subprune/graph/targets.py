@@ -90,7 +90,7 @@ def multiple_of(graph: ChannelGraph, group: ChannelGroup, target: Target) -> int
 
 def _around(graph: ChannelGraph, group: ChannelGroup) -> list[Contraction]:
     """The contractions that make or read the channels."""
-    nodes = {*group.producers, *(consumer.node for consumer in group.consumers)}
+    nodes = {*group.producers, *group.readers}
     return [contraction for contraction in graph.contractions if contraction.node in nodes]
 
 

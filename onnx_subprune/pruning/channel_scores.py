@@ -34,7 +34,8 @@ def probed(task: Task, selector: ProbingSelector, sizes: Mapping[str, int]) -> d
     network = task.network
     outputs = task.graph.observation.judged
     groups = sorted(
-        (group for group in task.graph.groups if group.name in sizes), key=lambda group: _first(task, group)
+        (group for group in task.graph.groups if group.name in sizes and group.product is None),
+        key=lambda group: _first(task, group),
     )
     scores = {}
     with Store(task.memory) as store:

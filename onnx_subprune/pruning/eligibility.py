@@ -14,11 +14,18 @@ BLOCK = 256
 
 
 def restricted(
-    graph: ChannelGraph, network: Network, *, only: Sequence[str], exclude: Sequence[str], samples: int | None = None
+    graph: ChannelGraph,
+    network: Network,
+    *,
+    only: Sequence[str],
+    exclude: Sequence[str],
+    samples: int | None = None,
+    products: bool = True,
 ) -> ChannelGraph:
     """Return `graph` without the groups that `exclude` names or `only` does not; OptionError for a pattern without a match.
 
     Raises ModelError for a model whose weights are no numbers. samples: how many there are to take moments from; None where these come without their rows.
+    products: False where there are moments alone, so that what products of activations sum over stays.
     """
     check_computes(network)
     names = {group.name: _names_of(group, graph) for group in graph.groups}
@@ -33,6 +40,10 @@ def restricted(
 
     reasons = {group.name: _too_large(graph, group, network, samples) for group in graph.groups}
     for group in graph.groups:
+        if group.product is not None and not products:
+            reasons[group.name] = (
+                f"moments say nothing about {group.product.node}, a product of activations: give --data"
+            )
         if (only and not hit(group, only)) or hit(group, exclude):
             reasons[group.name] = "it is excluded by an option"
     left = [group for group in graph.groups if reasons[group.name] is None]

@@ -11,6 +11,7 @@ from onnx_subprune.calibration.streaming.executor import united
 from onnx_subprune.calibration.streaming.request import Ask, What
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.contractions.contraction import kernel_of
+from onnx_subprune.reconstruction.products import measured
 from onnx_subprune.reconstruction.task import Task
 
 
@@ -22,7 +23,8 @@ def lossless_width(presence: Float64, cells: Int64) -> int:
 
 def lossless_widths(task: Task, rooms: Sequence[Room]) -> dict[str, int]:
     """Return the lossless width of every room's group, from one run of the model over all data; no moments are taken."""
-    network, groups = task.network, [task.graph.group(room.name) for room in rooms]
+    task, network = measured(task), task.network
+    groups = [task.graph.group(room.name) for room in rooms]
     needed = {consumer.weight: consumer.contraction for group in groups for consumer in group.consumers}
     columns: dict[Use, Float64] = {}
     with task.executor.begin(network, task.data, task.running, task.memory, original=None) as run:
@@ -34,7 +36,7 @@ def lossless_widths(task: Task, rooms: Sequence[Room]) -> dict[str, int]:
             columns[contraction.weight] = presence_in(np.repeat(peaks, kernel.taps, axis=1), weights)
     found = {}
     for group in groups:
-        presence = np.zeros(group.width)
+        presence = np.zeros(group.width) if group.product is None else task.strengths[group.name].sum(axis=1)
         for consumer in group.consumers:
             kernel, _ = kernel_of(network, consumer.contraction)
             presence += columns[consumer.weight][kernel.columns_of(consumer.positions)].sum(axis=1)

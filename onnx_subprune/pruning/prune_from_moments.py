@@ -127,6 +127,7 @@ def prepare_from_moments(model: Model, file: StatisticsFile, settings: Settings)
         network,
         only=settings.only,
         exclude=settings.exclude,
+        products=False,
     )
     runs = {name: array[None] for name, array in graph.observation.example.feeds.items()}
     task = Task(

@@ -19,9 +19,13 @@ from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.evaluation.divergence import displacement
 from onnx_subprune.graph.channels import ChannelGroup, Use
+from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import made_before
+from onnx_subprune.graph.surgery.masking import silence
 from onnx_subprune.graph.surgery.surgery import Plan
 from onnx_subprune.pruning.halved_trials import TRIED, Widths, completed, trial_widths, tried_out, without_loss
+from onnx_subprune.pruning.lossless import lossless_width
+from onnx_subprune.reconstruction.products import measured, strongest
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Held, Store
 from onnx_subprune.runtime.threads import alongside
@@ -73,13 +77,14 @@ def sensitivities(
 
     loss: what the model of a plan loses, in place of the displacement of its outputs.
     """
-    task = task.drafted()
+    task = measured(task.drafted())
     groups = [task.graph.group(room.name) for room in rooms]
     every = {room.name: trial_widths(room) for room in rooms}
     tried = every if loss is not None else {room.name: trial_widths(room, TRIED) for room in rooms}
     widths = {room.name: Widths(tried[room.name], every[room.name], room.choices) for room in rooms}
     with Store(task.memory) as store:
-        trials = _prepare(task, groups, widths, store)
+        trials = _prepare(task, [group for group in groups if group.product is None], widths, store)
+        trials += [_weakened(task, group, widths[group.name], store) for group in groups if group.product is not None]
         return _measure(task, trials, store) if loss is None else _judge(task, trials, loss)
 
 
@@ -125,6 +130,31 @@ def _try(
     )
 
 
+def _weakened(task: Task, group: ChannelGroup, wanted: Widths, store: Store) -> _Trials:
+    """Fewer channels for a product of activations to sum over: the strongest stay, and nothing is fitted."""
+    lossless = lossless_width(task.strengths[group.name].sum(axis=1), group.cells)
+    tried, widths = wanted.about(lossless)
+    choices = {width: strongest(task.strengths, group, width) for width in widths}
+    values = []
+    for width in tried:
+        gone = np.setdiff1d(np.arange(group.width), np.array(choices[width].support, np.int64))
+        constants: dict[Use, Array] = {}
+        silence(task.network, group, gone, constants)
+        values.append(({use: store.put(value) for use, value in constants.items()},))
+    return _Trials(
+        group=group,
+        tried={width: choices[width] for width in tried},
+        values=tuple(values),
+        consumers=Curve(tuple(widths), tuple(choices[width].error for width in widths)),
+        lossless=lossless,
+    )
+
+
+def _first(network: Network, trial: _Trials) -> int:
+    """Place of the first node that has other constants in a trial."""
+    return min(network.position[use.node] for use in trial.values[0][0])
+
+
 def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, GroupSensitivity]:
     network = task.network
     few = task.data.about(SAMPLES)
@@ -133,9 +163,9 @@ def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, G
     visible = Visible(few, task.running.mask)
     reference = visible.outputs([*stream.read(outputs)])
     found: dict[str, GroupSensitivity] = {}
-    ordered = sorted(trials, key=lambda trial: min(network.position[c.node] for c in trial.group.consumers))
+    ordered = sorted(trials, key=lambda trial: _first(network, trial))
     for done, trial in enumerate(ordered):
-        place = min(network.position[consumer.node] for consumer in trial.group.consumers)
+        place = _first(network, trial)
         stream.advance(place, made_before(network, outputs, place))
         run = stream.opened(outputs, list(trial.values[0][0]))
         runs = alongside(run, _fed(trial, stream.chunks), stream.side_by_side(stream.chunks))

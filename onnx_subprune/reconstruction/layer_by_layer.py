@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnx_subprune._typing import Mask
+from onnx_subprune._typing import Array, Mask
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.limits import oversized
 from onnx_subprune.calibration.moments.regression import Regression
@@ -20,6 +20,7 @@ from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Contraction, Use
 from onnx_subprune.graph.contractions.contraction import kernel_of
+from onnx_subprune.graph.surgery.masking import silence
 from onnx_subprune.reconstruction.columns import alive_columns, problem_of
 from onnx_subprune.reconstruction.domain import Domain
 from onnx_subprune.reconstruction.fit import Fit, Known, fit, living, plain, spread
@@ -29,7 +30,7 @@ from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.reconstruction.recurrence import Recurrence, gates_of
 from onnx_subprune.reconstruction.refinement import Refitting
 from onnx_subprune.reconstruction.requests import aimed, every_of, input_of
-from onnx_subprune.reconstruction.settings import Asymmetric, Reconstruction, Refitted
+from onnx_subprune.reconstruction.settings import Asymmetric, Layerwise, Reconstruction, Refitted
 from onnx_subprune.reconstruction.shared_weights import Member, SharedWeight
 from onnx_subprune.reconstruction.targets import aim_of
 from onnx_subprune.reconstruction.task import Task
@@ -37,7 +38,10 @@ from onnx_subprune.selection import Choice, Problem, conditioning
 
 
 class Walk:
-    """One pass. lost: the weights of contractions that lost inputs before it. original: what the pruned model is compared with, if anything."""
+    """One pass. lost: the weights of contractions that lost inputs before it. original: what the pruned model is compared with, if anything.
+
+    touched: nodes that make what products of activations have lost.
+    """
 
     def __init__(
         self,
@@ -46,21 +50,35 @@ class Walk:
         models: Lockstep,
         lost: frozenset[Use] = frozenset(),
         original: Original | None = None,
+        touched: frozenset[str] = frozenset(),
     ) -> None:
         self._task, self._groups, self._models, self._lost = task, groups, models, lost
         self._original = original
         self._seconds = {"calibrate": 0.0, "select": 0.0, "refit": 0.0}
         self._state = State(task, models)
+        self._state.changed.update(touched)
         self._refits: dict[Use, Refitted] = {}
 
     def run(self) -> Reconstruction:
         """Walk."""
         state = self._state
+        self._silence()
         for place, contraction in enumerate(state.order):
             if self._concerned(contraction):
                 self._step(place, contraction)
             self._task.watch("pruning", place + 1, len(state.order))
         return Reconstruction(choices=state.choices, weights=state.weights, refits=self._refits, seconds=self._seconds)
+
+    def _silence(self) -> None:
+        """Let the pruned model go without the channels that only products of activations sum over: they are chosen beforehand."""
+        values: dict[Use, Array] = {}
+        for group in self._groups:
+            if group.product is not None and group.name in self._state.choices:
+                gone = np.setdiff1d(np.arange(group.width), np.array(self._state.choices[group.name].support, np.int64))
+                silence(self._task.network, group, gone, values)
+        if not isinstance(self._task.formulation, Layerwise):
+            for use, value in values.items():
+                self._models.override(use, value)
 
     def _concerned(self, contraction: Contraction) -> bool:
         """True if the contraction loses inputs, or stands behind a change."""

@@ -7,6 +7,7 @@ from onnx_subprune.calibration.streaming.original import Original
 from onnx_subprune.graph.channels import ChannelGroup, Use
 from onnx_subprune.reconstruction.compaction import presliced
 from onnx_subprune.reconstruction.layer_by_layer import Walk
+from onnx_subprune.reconstruction.products import measured, strongest
 from onnx_subprune.reconstruction.settings import Asymmetric, Reconstruction
 from onnx_subprune.reconstruction.shared_groups import choose_apart, far_apart
 from onnx_subprune.reconstruction.task import Task
@@ -17,6 +18,11 @@ def reconstruct(task: Task) -> Reconstruction:
     """Walk through the model once; see the module."""
     groups = [group for group in task.graph.groups if task.widths.get(group.name, group.width) < group.width]
     start = task.clock()
+    multiplied = [group for group in groups if group.product is not None and group.name not in task.choices]
+    if multiplied:
+        task = measured(task)
+        chosen_first = {group.name: strongest(task.strengths, group, task.widths[group.name]) for group in multiplied}
+        task = replace(task, choices={**task.choices, **chosen_first})
     apart = [group for group in groups if far_apart(task.graph, group) and group.name not in task.choices]
     choices = choose_apart(task, apart) if apart else task.choices
     chosen = task.clock() - start
@@ -26,16 +32,18 @@ def reconstruct(task: Task) -> Reconstruction:
 
 def _walked(task: Task, groups: Sequence[ChannelGroup]) -> Reconstruction:
     """Walk on what is left of the model after what has been chosen already."""
+    multiplied = [group for group in groups if group.product is not None]
+    touched = frozenset(use.node for group in multiplied for part in group.silencers if (use := part.axis.use))
     original = Original(network=task.network) if isinstance(task.formulation, Asymmetric) else None
     supports = {group.name: task.choices[group.name].support for group in groups if group.name in task.choices}
     sliced = presliced(task.network, task.graph, supports) if original is not None else None
     if sliced is None:
         with task.executor.begin(task.network, task.data, task.running, task.memory, original=original) as models:
-            return Walk(task, groups, models, original=original).run()
+            return Walk(task, groups, models, original=original, touched=touched).run()
     left = [group for group in sliced.graph.groups if task.widths.get(group.name, group.width) < group.width]
     smaller = replace(task, network=sliced.network, graph=sliced.graph, choices={})
     with task.executor.begin(sliced.network, task.data, task.running, task.memory, original=sliced.original) as models:
-        found = Walk(smaller, left, models, sliced.lost, sliced.original).run()
+        found = Walk(smaller, left, models, sliced.lost, sliced.original, touched).run()
     weights = Shelf[Use](task.memory // 8)
     for use, value in found.weights.items():
         weights[use] = sliced.whole(use, value)

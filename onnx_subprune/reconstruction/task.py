@@ -37,6 +37,8 @@ class Task:
     """Where the models run."""
     scores: Mapping[str, Float64] = field(default_factory=dict)
     """By group, (w,), what a selector that runs the model says of its channels: see `probing`."""
+    strengths: Mapping[str, Float64] = field(default_factory=dict)
+    """By group that a product of activations sums over, (w, r), what its channels bring there: see `products`."""
 
     def survey(
         self, contractions: Sequence[Contraction], times: int = SURVEYED

@@ -1265,9 +1265,9 @@ def softmax_over_channels(n: Net) -> None:
     n.head(n.relu(n.conv(x, 6)))
 
 
-@pattern(12, 16, pinned=("MatMul", "sums over this axis"))
-def attention_is_left_alone(n: Net) -> None:
-    """Single-head attention with a feed-forward pair behind it: only the pair is pruned here."""
+@pattern(12, 12, 16)
+def attention_of_one_head(n: Net) -> None:
+    """With a feed-forward pair behind it: what Q and K have in common goes too."""
     x = n.input(("N", 7, 12))
     q, k, v = n.linear(x, 12, 12), n.linear(x, 12, 12), n.linear(x, 12, 12)
     scores = n("Softmax", n("MatMul", q, n("Transpose", k, perm=[0, 2, 1])), axis=-1)
@@ -1359,3 +1359,42 @@ def packed_attention(form: str, heads: int, *, computed: bool = False) -> None:
 
 for _form, _heads, _computed in (("Slice", 2, False), ("Split", 3, True), ("Gather", 3, False), ("Slice", 4, True)):
     packed_attention(_form, _heads, computed=_computed)
+
+
+def turned(n: Net, x: str, dim: int) -> str:
+    """x * cosines + (x with its halves exchanged, one negated) * sines."""
+    half = dim // 2
+    other = n.concat(n("Neg", n.slice(x, half, dim, 3)), n.slice(x, 0, half, 3), axis=3)
+    angles = np.tile(np.arange(5)[:, None] * 0.3 ** np.arange(half), 2).astype(np.float32)
+    return n("Add", n("Mul", x, n.constant(np.cos(angles))), n("Mul", other, n.constant(np.sin(angles))))
+
+
+def separate_attention(heads: int, dim: int, form: str = "") -> None:
+    """Layers of their own for Q, K and V, or one that is split in three: numbers of Q and K go together, and numbers of V."""
+
+    def build(n: Net) -> None:
+        width = heads * dim
+        x = n.input(("N", 5, 8))
+        if form == "split":
+            parts = n.split(n("Mul", n.linear(x, 8, 3 * width), n.constant(np.array(0.7, np.float32))), [width] * 3, 2)
+        else:
+            parts = [n.linear(x, 8, width, bias=bias) for bias in (True, False, True)]
+        apart = [n("Transpose", n.reshape(part, 0, -1, heads, dim), perm=[0, 2, 1, 3]) for part in parts]
+        if form == "turned":  # positions are rotations of pairs of numbers, which go together
+            apart[:2] = [turned(n, part, dim) for part in apart[:2]]
+        if form == "normed":
+            apart[:2] = [n("LayerNormalization", part, n.weight(dim, positive=True)) for part in apart[:2]]
+        if form == "per-number":
+            apart[0] = n("Mul", apart[0], n.weight(dim, positive=True))
+        scores = n("MatMul", apart[0], n("Transpose", apart[1], perm=[0, 1, 3, 2]))
+        scores = n("Softmax", n("Div", scores, n.constant(np.array(2.0, np.float32))), axis=-1)
+        y = n.reshape(n("Transpose", n("MatMul", scores, apart[2]), perm=[0, 2, 1, 3]), 0, -1, width)
+        n.output(n.linear(y, width, 3), 3)
+
+    pinned = ("which regroups this axis with others",) if form == "normed" else ()
+    widths = {"turned": (dim // 2, dim), "normed": (dim,)}.get(form, (dim, dim))
+    PATTERNS.append(Pattern(f"separate-attention-{form or heads}", build, widths, pinned, (17,), None, np.float32))
+
+
+for _heads, _dim, _form in ((2, 6, ""), (3, 4, "split"), (2, 8, "per-number"), (2, 6, "turned"), (2, 4, "normed")):
+    separate_attention(_heads, _dim, _form)

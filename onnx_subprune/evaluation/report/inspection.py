@@ -27,7 +27,7 @@ def inspection_dict(
                 "width": group.width,
                 "step": group.step,
                 "producers": list(group.producers),
-                "consumers": [consumer.node for consumer in group.consumers],
+                "consumers": list(group.readers),
                 "params": params,
                 "macs": macs,
                 "rows_a_column": rows.get(group.name),
@@ -58,6 +58,8 @@ def rows_a_column(network: Network, graph: ChannelGraph, samples: int) -> dict[s
     """Return, by group, the rows that so many samples give for each column of the consumer with the fewest."""
     found = {}
     for group in graph.groups:
+        if group.product is not None:
+            continue  # nothing is fitted
         sizes = [rows_and_columns(network, graph, consumer.contraction, samples) for consumer in group.consumers]
         found[group.name] = min((rows / max(columns, 1) for rows, columns, _ in sizes), default=0.0)
     return found

@@ -177,10 +177,10 @@ def inspection_table(
             str(group.width),
             str(group.step),
             _names(group.producers),
-            _names([consumer.node for consumer in group.consumers]),
+            _names(group.readers),
             f"{100 * share[0]:.1f} %",
             f"{100 * share[1]:.1f} %",
-            *([number(rows[group.name])] if rows else []),
+            *([number(rows[group.name]) if group.name in rows else ""] if rows else []),
         )
     parts: list[RenderableType] = [
         smaller.replace("%", " %"),

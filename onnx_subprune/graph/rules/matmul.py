@@ -1,6 +1,6 @@
 """Matrix products: Gemm, and MatMul of any rank, with a constant matrix or of two activations; Einsum where it is one."""
 
-from onnx_subprune.graph.channels import Axis, Contraction, Use
+from onnx_subprune.graph.channels import Axis, Contraction, Product, Use
 from onnx_subprune.graph.contractions.einsum import matrix_product
 from onnx_subprune.graph.network import key_of
 from onnx_subprune.graph.rules.elementwise import broadcast
@@ -75,6 +75,9 @@ def matmul(scope: Scope) -> None:
         scope.tie(scope.input(0, -2), scope.output(-2))
         scope.tie(scope.input(1, -1), scope.output(-1))
         broadcast(scope, [0, 1], leading=2)
+        if scope.beyond is not None and not (scope.constant(0) or scope.constant(1)):
+            scope.tie(scope.input(0, -1), scope.input(1, -2))
+            scope.multiply(Product(node=scope.label, left=scope.in_axis(0, -1), right=scope.in_axis(1, -2)))
 
 
 def einsum(scope: Scope) -> None:

@@ -2,7 +2,7 @@
 
 A flat index is a number in mixed radix and an axis some of its digits. An axis of the input and one of the output tie
 where the digits of one are among the digits of the other: dropping a position of the finer axis is dropping a run of positions of the coarser. An axis
-that is split over (or merged from) several can follow only one of them: the largest that nothing pins.
+that is split over (or merged from) several can follow only one of them: the largest that nothing pins, or else that only a product of activations does.
 """
 
 from collections.abc import Collection, Sequence
@@ -88,11 +88,16 @@ def _tie_segment(scope: Scope, ins: list[_Digits], outs: list[_Digits]) -> None:
             _ids(scope, axis)
         return
     for coarse, others in [(axis, outs) for axis in ins] + [(axis, ins) for axis in outs]:
-        finer = [axis for axis in others if axis.within(coarse) and scope.free(_axis(scope, axis))]
+        inside = [axis for axis in others if axis.within(coarse)]
+        finer = [axis for axis in inside if scope.free(_axis(scope, axis))]
+        other = [axis for axis in inside if axis not in finer and scope.attainable(_axis(scope, axis))]
+        finer, other = (finer, other) if finer else (other, [])
         if finer and not (coarse.out and any(coarse.within(axis) for axis in others)):
             fine = max(finer, key=lambda axis: axis.size)
             if len(finer) > 1:
                 scope.choose(_axis(scope, fine))
+            elif other:
+                scope.prefer(_axis(scope, fine))
             run = np.arange(coarse.size) * coarse.stride // fine.stride % fine.size
             scope.tie(_ids(scope, fine)[run], _ids(scope, coarse))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from onnx_subprune._typing import Int64
-from onnx_subprune.graph.channels import Axis, Contraction, Use
+from onnx_subprune.graph.channels import Axis, Contraction, Product, Use
 from onnx_subprune.graph.network import Network, attribute
 from onnx_subprune.graph.observation import Observation
 from onnx_subprune.graph.rules.coordinates import Labels
@@ -119,11 +119,14 @@ class Findings:
 
     balances: (node, coordinates, cell of each): equally many must stay of each cell.
     choices: axes that others were made to follow, where they could have followed another.
+    preferred: those that could have followed one only that a product of activations sums over. products: of two activations, where these are asked for.
     """
 
     contractions: list[Contraction] = field(default_factory=list)
     balances: list[tuple[str, Int64, Int64]] = field(default_factory=list)
     choices: list[Axis] = field(default_factory=list)
+    preferred: list[Axis] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ class Scope(Site):
     labels: Labels
     findings: Findings
     hopeless: frozenset[Axis] | None
+    beyond: frozenset[Axis] | None = None
     mentioned: set[tuple[bool, int, int]] = field(default_factory=set)
 
     def input(self, slot: int, index: int, size: int | None = None) -> Int64:
@@ -174,13 +178,25 @@ class Scope(Site):
         """False if a pass over the graph found a coordinate of `axis` pinned."""
         return self.hopeless is None or axis not in self.hopeless
 
+    def attainable(self, axis: Axis) -> bool:
+        """True if `axis` is pinned by nothing but products of activations, and these may lose what they sum over."""
+        return self.beyond is not None and axis not in self.beyond
+
     def choose(self, axis: Axis) -> None:
         """Another axis follows `axis`, and could have followed another."""
         self.findings.choices.append(axis)
 
+    def prefer(self, axis: Axis) -> None:
+        """Another axis follows `axis`, and could have followed one that only products of activations sum over."""
+        self.findings.preferred.append(axis)
+
     def balance(self, ids: Int64, cells: Int64) -> None:
         """Equally many of `ids` must stay in each cell."""
         self.findings.balances.append((self.label, ids, cells))
+
+    def multiply(self, product: Product) -> None:
+        """The node multiplies two activations."""
+        self.findings.products.append(product)
 
     def contract(self, contraction: Contraction) -> None:
         """The node is a contraction with constant weights."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune._typing import Int64
-from onnx_subprune.graph.channels import ChannelGraph, Contraction, Use
+from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction, Use
 from onnx_subprune.graph.network import Network
 
 
@@ -27,7 +27,17 @@ def masked_weights(
             if use not in weights:
                 weights[use] = np.array(network.array(consumer.contraction.weight_tensor))
             zero_rows(weights[use], consumer.contraction, consumer.positions[dropped].ravel())
+        silence(network, group, dropped, weights)
     return weights
+
+
+def silence(network: Network, group: ChannelGroup, dropped: Int64, weights: dict[Use, NDArray[np.generic]]) -> None:
+    """Set to zero, in `weights`, what makes the `dropped` channels of a group that a product of activations sums over."""
+    for part in group.silencers:
+        assert part.axis.use is not None, "a constant has a use"
+        value = np.array(weights[part.axis.use] if part.axis.use in weights else network.array(part.axis.tensor))
+        np.moveaxis(value, part.axis.index, 0)[part.positions[dropped].ravel()] = 0
+        weights[part.axis.use] = value
 
 
 def zero_rows(weight: NDArray[np.generic], contraction: Contraction, rows: Int64) -> None:

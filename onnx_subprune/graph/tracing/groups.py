@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnx_subprune._typing import Int64
-from onnx_subprune.graph.channels import Axis, ChannelGroup, Consumer, Contraction, Slice
+from onnx_subprune.graph.channels import Axis, ChannelGroup, Consumer, Contraction, Product, Slice
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.tracing.products import silencers_of
 from onnx_subprune.graph.tracing.rule_pass import Labelling
 
 LEFT_OVER = "the grouped operators around it divide its channels unevenly, and it is one of those left over"
@@ -38,14 +40,18 @@ class Footprints:
 
 
 def pin_loose(contractions: Sequence[Contraction], found: Labelling, reasons: list[str | None]) -> None:
-    """Pin what nothing contracts over: there is nothing to refit, and zeroing weights would not remove it."""
-    made, read = np.zeros(len(reasons), bool), np.zeros(len(reasons), bool)
+    """Pin what nothing sums over: zeroing weights would not remove it; and what layers and products of activations do at once."""
+    made, read, multiplied = (np.zeros(len(reasons), bool) for _ in range(3))
     for contraction in contractions:
         made[found.classes.label[found.ids(contraction.output)]] = True
         if not contraction.whole_groups:
             read[found.classes.label[found.ids(contraction.rows)]] = True
-    for index in np.flatnonzero(~read).tolist():
-        if reasons[index] is None:
+    for product in found.findings.products:
+        multiplied[found.classes.label[found.ids(product.left)]] = True
+    for index in np.flatnonzero(read == multiplied).tolist():
+        if reasons[index] is None and read[index]:
+            reasons[index] = "a layer reads it, and a product of activations sums over it as well"
+        elif reasons[index] is None:
             reasons[index] = "no layer with constant weights reads it" if made[index] else "no layer makes or reads it"
 
 
@@ -82,7 +88,7 @@ def _demands(found: Labelling, classes: Int64) -> list[_Demand]:
 
 
 def find_groups(
-    footprints: Footprints, contractions: Sequence[Contraction], reasons: list[str | None]
+    footprints: Footprints, contractions: Sequence[Contraction], reasons: list[str | None], network: Network
 ) -> list[ChannelGroup]:
     """Return the groups of the free classes; what cannot be one gets its reason."""
     found = footprints.found
@@ -98,12 +104,33 @@ def find_groups(
         _pin(np.delete(classes, kept), reasons, LEFT_OVER)
         classes = classes[kept]
         if int(cells.max()) + 1 < len(classes):
-            groups.append(_group(footprints, classes, cells, contractions))
+            group = _group(footprints, classes, cells, contractions)
+            products = [
+                item for item in found.findings.products if any(part.axis == item.left for part in group.slices)
+            ]
+            if products:
+                whole = _multiplied(network, group, products)
+                if isinstance(whole, str):
+                    _pin(classes, reasons, whole)
+                    continue
+                group = whole
+            groups.append(group)
         elif len(classes) == 1:
             _pin(classes, reasons, "it is a single channel")
         else:
             _pin(classes, reasons, "a grouped operator needs one channel of each of its groups")
     return groups
+
+
+def _multiplied(network: Network, group: ChannelGroup, products: Sequence[Product]) -> ChannelGroup | str:
+    """The group with the product that sums over it, or the reason why it stays."""
+    if len(products) > 1:
+        return f"{products[0].node} and {products[1].node}, products of activations, both sum over it"
+    sides = (silencers_of(network, group, axis.tensor) for axis in (products[0].left, products[0].right))
+    silencers = next((side for side in sides if side), None)
+    if silencers is None or not group.producers:
+        return f"{products[0].node} sums over it, a product of activations whose inputs are not zero where the layers that make them are"
+    return replace(group, name=products[0].node, product=products[0], silencers=silencers)
 
 
 def _pin(classes: Int64, reasons: list[str | None], reason: str) -> None:
@@ -152,7 +179,7 @@ def _group(footprints: Footprints, classes: Int64, cells: Int64, contractions: S
     )
     producers = tuple(dict.fromkeys(c.node for c in contractions if c.output in slices and not c.whole_groups))
     return ChannelGroup(
-        name=(producers or tuple(c.node for c in consumers))[0],
+        name=next(iter((*producers, *(c.node for c in consumers))), ""),
         width=len(classes),
         slices=tuple(slices.values()),
         producers=producers,
@@ -165,7 +192,7 @@ def named(groups: Sequence[ChannelGroup], position: Mapping[str, int]) -> tuple[
     """Sort groups by their first node and name them after it; further groups with the same one get a number."""
     seen: dict[str, int] = {}
     result = []
-    for group in sorted(groups, key=lambda g: min(position[n] for n in (*g.producers, *(c.node for c in g.consumers)))):
+    for group in sorted(groups, key=lambda g: min(position[n] for n in (*g.producers, *g.readers))):
         seen[group.name] = seen.get(group.name, 0) + 1
         result.append(group if seen[group.name] == 1 else replace(group, name=f"{group.name}#{seen[group.name]}"))
     return tuple(result)

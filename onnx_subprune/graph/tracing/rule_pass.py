@@ -43,11 +43,13 @@ def run_rules(
     rules: Mapping[str, Rule],
     fixed: Mapping[Axis, str],
     hopeless: frozenset[Axis] | None,
+    beyond: frozenset[Axis] | None = None,
 ) -> Labelling:
     """Apply the rules to all nodes.
 
     fixed: axes that must keep their size, and the label of the node that computes with it.
     hopeless: axes known to be pinned, which no axis that is split follows; None to find out what is pinned.
+    beyond: the same where products of activations may lose what they sum over; None where they may not.
     """
     labels, findings = Labels(), Findings()
     for value in network.inputs:
@@ -59,7 +61,7 @@ def run_rules(
         labels.pin(labels.axis(axis, size), f"its size enters a computation at {label}")
     for index, node in enumerate(network.nodes):
         if not network.constants.issuperset(name for name in node.output if name):
-            scope = Scope(network, observation, index, labels, findings, hopeless)
+            scope = Scope(network, observation, index, labels, findings, hopeless, beyond)
             _apply(scope, rules.get(key_of(node)))
     tie_shared(network, labels, findings.contractions)
     starts = {axis: (start, size) for axis, start, size in labels.axes}

@@ -1,7 +1,8 @@
 """From a model to its channel groups: run the rules, pin what no rule mentions, gather classes with the same footprint.
 
 An axis that is split or merged can follow one of several others. A first pass finds out which of them are pinned anyway; the next
-ones let it follow the largest that is left, until what they follow is not pinned by what comes behind it.
+ones let it follow the largest that is left, until what they follow is not pinned by what comes behind it. What only a product of two activations pins
+(the numbers of a head of Q and K) is followed last, where there is nothing else.
 """
 
 import os
@@ -44,7 +45,7 @@ def trace(
     contractions = tuple(found.findings.contractions)
     reasons = list(found.classes.reasons)
     pin_loose(contractions, found, reasons)
-    groups = find_groups(Footprints(found), contractions, reasons)
+    groups = find_groups(Footprints(found), contractions, reasons, network)
     shared, fixed = sharing(network, contractions)
     return ChannelGraph(
         groups=named(groups, network.position),
@@ -59,17 +60,29 @@ def trace(
 def _labelled(network: Network, observation: Observation, rules: Mapping[str, Rule]) -> Labelling:
     sources = size_sources(network, observation, rules)
     fixed = fixed_by_size(network, observation, rules, sources)
+
+    def settled(hopeless: frozenset[Axis], beyond: frozenset[Axis] | None) -> tuple[Labelling, frozenset[Axis]]:
+        """Try until no axis that was followed is pinned; return the axes that are, too."""
+        for _ in range(ATTEMPTS):
+            found = run_rules(network, observation, rules, fixed, hopeless, beyond)
+            reasons = list(found.classes.reasons)
+            pin_loose(found.findings.contractions, found, reasons)
+            failed = {axis for axis in found.findings.choices if not found.free(axis)}
+            followed = (*found.findings.choices, *found.findings.preferred)
+            failed |= {axis for axis in followed if _idle(found, axis, reasons)}
+            if not failed:
+                break
+            hopeless |= failed
+            beyond = None if beyond is None else beyond | failed
+        return found, hopeless
+
     explored = run_rules(network, observation, rules, fixed, None)
     hopeless = frozenset(axis for axis in explored.starts if not explored.free(axis))
-    for _ in range(ATTEMPTS):
-        found = run_rules(network, observation, rules, fixed, hopeless)
-        reasons = list(found.classes.reasons)
-        pin_loose(found.findings.contractions, found, reasons)
-        failed = {axis for axis in found.findings.choices if not found.free(axis) or _idle(found, axis, reasons)}
-        if not failed:
-            break
-        hopeless |= failed
-    return found
+    found, hopeless = settled(hopeless, None)
+    multiplied = run_rules(network, observation, rules, fixed, None, frozenset())
+    if not multiplied.findings.products:
+        return found
+    return settled(hopeless, frozenset(axis for axis in multiplied.starts if not multiplied.free(axis)))[0]
 
 
 def _idle(found: Labelling, axis: Axis, reasons: Sequence[str | None]) -> bool:

@@ -1,0 +1,105 @@
+"""What channels bring to a product of two activations, the logits of attention: none of its inputs is a constant that could be refitted.
+
+The logits q'k lose q_i k_i with channel i: on average over queries and keys E[q_i^2] E[k_i^2], where these are independent. Softmax does not see what is
+the same for all keys, so k is centred where the product goes into one. A channel of several heads brings what its parts bring together.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from onnx_subprune._typing import Array, Float64
+from onnx_subprune.calibration.streaming.stream import Stream
+from onnx_subprune.graph.channels import Axis, ChannelGroup, Slice
+from onnx_subprune.graph.network import Network, attribute, key_of, only_reader
+from onnx_subprune.graph.observation import made_before
+from onnx_subprune.reconstruction.task import Task
+from onnx_subprune.runtime.spill import Store
+from onnx_subprune.selection import Choice
+
+SEEN = 128
+"""Samples that are looked at."""
+SCALING = frozenset({"Add", "Cast", "Div", "Identity", "Mul", "Where"})
+"""Operators between a product and its Softmax."""
+
+
+def measured(task: Task) -> Task:
+    """Return the task with what the channels of all groups bring that products of activations sum over; one pass, at most."""
+    groups = [group for group in task.graph.groups if group.product is not None and group.name not in task.strengths]
+    if not groups:
+        return task
+    found = {**task.strengths}
+    with Store(task.memory) as store:
+        stream = Stream(task.network, task.data.about(SEEN), store, task.running)
+        at = task.network.position
+        ordered = sorted(groups, key=lambda group: at[group.readers[0]])
+        wanted = [[side.axis.tensor for side in _sides(task.network, group)] for group in ordered]
+        for number, group in enumerate(ordered):
+            place = at[group.readers[0]]
+            stream.advance(
+                place, made_before(task.network, [name for names in wanted[number:] for name in names], place)
+            )
+            found[group.name] = _strength(task.network, group, stream)
+        stream.close()
+    return replace(task, strengths=found)
+
+
+def strongest(strengths: Mapping[str, Float64], group: ChannelGroup, width: int) -> Choice:
+    """Return the channels that bring most, equally many of each cell, and the share that the others bring."""
+    strength = strengths[group.name].sum(axis=1)
+    order = np.argsort(-strength, kind="stable")
+    each = width // group.step
+    kept = np.sort(np.concatenate([order[group.cells[order] == cell][:each] for cell in range(group.step)]))
+    lost = float(np.delete(strength, kept).sum())
+    return Choice(tuple(kept.tolist()), lost / max(float(strength.sum()), 1e-300))
+
+
+def _sides(network: Network, group: ChannelGroup) -> tuple[Slice, Slice]:
+    """Where the channels lie in front of the two inputs of the product, one place for each part of each of them."""
+    assert group.product is not None, "only such groups are asked about"
+    return _side(network, group, group.product.left), _side(network, group, group.product.right)
+
+
+def _side(network: Network, group: ChannelGroup, axis: Axis) -> Slice:
+    """The last tensor on the way to an input of the product that has all heads on one axis, else that input."""
+    parts = {part.axis.tensor: part for part in group.slices if part.axis.use is None}
+    nodes, _ = network.ancestors([axis.tensor], ())
+    most = max(part.positions.shape[1] for part in parts.values())
+    made = [name for index in reversed(nodes) for name in network.nodes[index].output if name in parts]
+    found = next((name for name in made if parts[name].positions.shape[1] == most), axis.tensor)
+    return parts[found]
+
+
+def _strength(network: Network, group: ChannelGroup, stream: Stream) -> Float64:
+    """(w, r), r parts a channel: energy on the left times energy on the right."""
+    assert group.product is not None, "only such groups are asked about"
+    sides, centred = _sides(network, group), _into_softmax(network, group.product.node)
+    energies = [np.zeros(part.size) for part in sides]
+    for chunk in stream.read(list(dict.fromkeys(part.axis.tensor for part in sides))):
+        for place, part in enumerate(sides):
+            energies[place] += _energy(chunk[part.axis.tensor], part.axis.index, centre=centred and place == 1)
+    left, right = (energy[part.positions] for energy, part in zip(energies, sides, strict=True))
+    return np.asarray(left * right)
+
+
+def _energy(value: Array, axis: int, *, centre: bool) -> Float64:
+    """Sum of squares of each channel; centred over the positions of a sample."""
+    moved = np.moveaxis(value.astype(np.float64), axis, -1)
+    places: Sequence[int] = range(1 if moved.ndim > 2 else 0, moved.ndim - 1)
+    if centre and places:
+        moved = moved - moved.mean(axis=tuple(places), keepdims=True)
+    return np.asarray((moved**2).reshape(-1, moved.shape[-1]).sum(axis=0))
+
+
+def _into_softmax(network: Network, label: str) -> bool:
+    """True if a product goes into a Softmax over its last axis and nowhere else."""
+    tensor = network.node(label).output[0]
+    while (reader := only_reader(network, tensor)) is not None:
+        node = network.nodes[reader[0]]
+        if key_of(node) == "Softmax":
+            return attribute(node, "axis", -1 if network.opset >= 13 else 1) == -1
+        if key_of(node) not in SCALING:
+            return False
+        tensor = node.output[0]
+    return False
