@@ -68,6 +68,8 @@ def test_a_gate_of_zero_costs_what_removing_costs_in_every_pattern(pattern):
     task = task_on(network, Calibration(arrays=feeds, chunk=4), Taylor())
     with Store(1 << 30) as store:
         for group in task.graph.groups:
+            if group.product is not None:
+                continue  # what a product of activations sums over is chosen by its strength, without a probe
             stream = Stream(network, task.data, store, Running())
             reference = list(stream.read(network.outputs))
             stream.advance(min(network.position[consumer.node] for consumer in group.consumers))
