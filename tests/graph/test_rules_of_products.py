@@ -92,3 +92,19 @@ def test_a_layer_that_multiplies_by_the_weight_of_another_is_listed():
     found = layers(network, trace(network))
     assert {item.node for item in found.staying} >= {"head"}
     assert found.params == 168
+
+
+def test_sizes_that_are_spelled_out_in_a_target_do_not_count_where_other_values_depend_on_sizes():
+    net = Net()
+    x = net.input(("N", 5, 6))
+    length = net("Squeeze", net.dim(x, 1))
+    places = net("Range", net.constant(np.array(0)), length, net.constant(np.array(1)))
+    places = net.unsqueeze(net("Cast", places, to=1), 1)
+    y = net.linear(net("Add", x, places), 6, 12)
+    shape = net("Shape", y)
+    target = net.concat(net.slice(shape, 0, 1, 0), net.constant(np.array([-1])), net.slice(shape, 2, 3, 0), axis=0)
+    net.output(net.linear(net.relu(net("Reshape", y, target)), 12, 4), 3)
+    network = load(net.model())
+    graph = trace(network)
+    assert [group.width for group in graph.groups] == [12]
+    assert law(network, graph, supports_of(graph, 0), feeds_of(network, 3, 1)) < 1e-5

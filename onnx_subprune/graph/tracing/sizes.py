@@ -56,7 +56,7 @@ def size_sources(network: Network, observation: Observation, rules: Mapping[str,
         elif any(name in found and slot not in spelled(node, rules) for slot, name in enumerate(node.input)):
             for name in node.output:
                 if name:
-                    found[name] = _propagate(node, network, observation, found, name)
+                    found[name] = _propagate(node, network, observation, found, name, spelled(node, rules))
     return found
 
 
@@ -86,9 +86,17 @@ def _whole(items: list[Sources]) -> SourceArray:
 
 
 def _propagate(
-    node: NodeProto, network: Network, observation: Observation, found: Mapping[str, SourceArray], output: str
+    node: NodeProto,
+    network: Network,
+    observation: Observation,
+    found: Mapping[str, SourceArray],
+    output: str,
+    rewritten: tuple[int, ...],
 ) -> SourceArray:
-    """Element by element through operators that move or combine elements, everything to everything through others."""
+    """Element by element through operators that move or combine elements, everything to everything through others.
+
+    What the slots `rewritten` spell out is adapted, and does not count.
+    """
 
     def of(name: str) -> SourceArray:
         if name in found:
@@ -119,7 +127,8 @@ def _propagate(
         cut = _cut(node, network)
         if cut is not None:
             return first[cut]
-    return _whole([source for name in node.input if name for source in of(name).ravel()])
+    read = [name for slot, name in enumerate(node.input) if name and slot not in rewritten]
+    return _whole([source for name in read for source in of(name).ravel()])
 
 
 def _cut(node: NodeProto, network: Network) -> slice | None:
