@@ -66,6 +66,8 @@ class Contraction:
     """The groups read or make one channel each (depthwise): they go as a whole, and the node carries channels on instead of mixing them."""
     internal: bool = False
     """What it puts out is no tensor of the model (the gates of a recurrent layer): `output` is what the node makes of it, unit by unit."""
+    stacked: bool = False
+    """The weight has a matrix for each place of the axis before the channels; all read and make the same channels."""
     observed: bool = True
     """False: no tensor of the model shows what it reads, and `input` is the nearest: it is sliced, not refitted."""
 

@@ -232,7 +232,8 @@ def _contraction(network: Network, graph: ChannelGraph, contraction: Contraction
         data = network.node(contraction.node).input[0]
         return _term(coefficient / graph.observation.batch, [*factors, *sizes.activation(data)[:2]])
     positions = contraction.input if contraction.op == "ConvTranspose" else contraction.output
-    others = [factor for axis, factor in enumerate(sizes.activation(positions.tensor)) if axis != positions.index]
+    inside = {positions.index, positions.index - 1} if contraction.stacked else {positions.index}
+    others = [factor for axis, factor in enumerate(sizes.activation(positions.tensor)) if axis not in inside]
     return _term(coefficient / graph.observation.batch, [*factors, *others])
 
 

@@ -96,5 +96,7 @@ def _around(graph: ChannelGraph, group: ChannelGroup) -> list[Contraction]:
 
 def _columns(group: ChannelGroup, around: list[Contraction]) -> int:
     """How many columns of a matrix product a channel owns: the fewest, where they differ."""
-    axes = {axis for contraction in around for axis in (contraction.rows, contraction.columns)}
+    axes = {
+        axis for contraction in around if not contraction.stacked for axis in (contraction.rows, contraction.columns)
+    }
     return min((part.positions.shape[1] for part in group.slices if part.axis in axes), default=1)

@@ -60,7 +60,9 @@ def presliced(network: Network, graph: ChannelGraph, supports: Mapping[str, Sequ
     smaller = Network(apply(network, graph, Plan(supports=supports)), network.folder)
     found = trace(smaller, example=graph.observation.example)
     widths = {group.name: group.width for group in found.groups}
-    same = all(group.name in supports or widths.get(group.name) == group.width for group in graph.groups)
+    expected = {group.name: len(supports.get(group.name, range(group.width))) for group in graph.groups}
+    vanished = supports.keys() - widths.keys()  # nothing is left to choose there
+    same = widths == {name: width for name, width in expected.items() if name not in vanished}
     places = _places(network, smaller)
     if places is None or not same or _reading(found) != _reading(graph):
         return None

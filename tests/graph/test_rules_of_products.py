@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune import Channels, prune
+from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.evaluation.verification import law
 from onnx_subprune.graph.layers import layers
 from onnx_subprune.graph.network import load
@@ -54,8 +55,33 @@ def test_the_matrix_may_come_first():
     assert law(network, graph, supports_of(graph, 0), feeds_of(network, 3, 1)) < 1e-5
 
 
+@pytest.mark.parametrize("pair", [("btgi,gih->btgh", "btgi,gih->btgh"), ("...gi,ghi->...gh", "ghi,btgi->btgh")])
+def test_matrices_for_each_place_of_an_axis_lose_the_same_channels(pair):
+    net, rng = Net(), np.random.default_rng(0)
+    sizes = [net.constant(np.array([0, 0, 3, width])) for width in (4, 8)]
+    x = net.relu(net("MatMul", net.input(("N", 7, 6)), net.weight(6, 12)))
+    shape = (3, 4, 8) if "gih" in pair[0] else (3, 8, 4)
+    x = net.relu(net("Einsum", net("Reshape", x, sizes[0]), net.weight(*shape), equation=pair[0]))
+    x = net("Reshape", net("Reshape", x, net.constant(np.array([0, 0, 24]))), sizes[1])
+    first = pair[1].startswith("ghi")
+    w = net.constant(rng.standard_normal((3, 5, 8) if first else (3, 8, 5)).astype(np.float32))
+    net.output(net("Einsum", *((w, x) if first else (x, w)), equation=pair[1]), 4)
+    network = load(net.model())
+    graph = trace(network)
+    assert [group.width for group in graph.groups] == [4, 8]
+    supports = supports_of(graph, 0, share=0.5)
+    assert law(network, graph, supports, feeds_of(network, 3, 1)) < 1e-5
+    foretold, measured = weigh(network, graph, supports, apply(network, graph, Plan(supports=supports)))
+    assert foretold == measured
+    data = feeds_of(network, 32, 2)
+    settings = {"budget": Channels(0.5), "round_to": 1, "gates": Gates(accept_any=True)}
+    fitted, sliced = (prune(net.model(), data, **settings, **more).model for more in ({}, {"refit": None}))
+    reference, *found = (Session(model).run(data)[network.outputs[0]] for model in (net.model(), fitted, sliced))
+    assert np.linalg.norm(found[0] - reference) < 0.9 * np.linalg.norm(found[1] - reference)
+
+
 @pytest.mark.parametrize(
-    ("equation", "shape"), [("btgi,gih->btgh", (3, 4, 5)), ("btgi,gi->btg", (3, 4)), ("btgi,ih->bhgt", (4, 5))]
+    ("equation", "shape"), [("btgi,tih->btgh", (7, 4, 5)), ("btgi,gi->btg", (3, 4)), ("btgi,ih->bhgt", (4, 5))]
 )
 def test_other_einsums_stay_with_a_reason(equation, shape):
     net = Net()

@@ -144,6 +144,9 @@ def _columns(contraction: Kernel, tensor: Array, axis: int) -> Float32:
     """Return `tensor` as (groups, channels, n) with the channels of `axis`; a view where possible."""
     if contraction.kind is Kind.RECURRENT_UNITS:
         return units_before(tensor, contraction.backwards)
+    if contraction.kind is Kind.STACKED:  # (..., groups, channels)
+        plain = tensor.astype(np.float32, copy=False)
+        return np.ascontiguousarray(plain.reshape(-1, *plain.shape[-2:]).transpose(1, 2, 0))
     moved = np.moveaxis(tensor.astype(np.float32, copy=False), axis, 0)
     channels = moved.shape[0]
     if axis in (-1, 1) and tensor.ndim > 2 and contraction.kind not in CONVOLUTIONS:  # channels last: keep the view

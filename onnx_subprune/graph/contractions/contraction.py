@@ -8,7 +8,7 @@ each owning `taps` consecutive columns (the kernel's positions in row-major orde
     ConvTranspose   weight (groups * c, m, *kernel)      W[g, c * taps + t, j] = weight[g * c + c', j, t]
     Gemm            alpha A' B' + beta C                 W = alpha * B (its transpose with transB)
     MatMul          input @ weight                       W = weight
-    Einsum          as MatMul, or with weight' (see `einsum`)
+    Einsum          as MatMul, or with weight' (see `einsum`); with a matrix a group, W[g] = weight[g], or weight[g]'
     MatMul, left    weight @ input                       W = weight', contracted over the input's second-last axis
     GRU, LSTM, RNN  see `recurrent`
 
@@ -16,7 +16,7 @@ https://onnx.ai/onnx/operators/ describes the operators.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from math import prod
 
@@ -43,6 +43,7 @@ class Kind(Enum):
     GEMM = "Gemm"
     MATMUL = "MatMul"
     LEFT_MATMUL = "MatMul with the weight on the left"
+    STACKED = "MatMul with a matrix for each place of the axis before the channels"
     RECURRENT_INPUT = "W of a recurrent layer"
     RECURRENT_UNITS = "R of a recurrent layer"
 
@@ -58,6 +59,8 @@ class AutoPad(Enum):
 
 CONVOLUTIONS = frozenset({Kind.CONV, Kind.CONV_TRANSPOSE})
 RECURRENT = frozenset({Kind.RECURRENT_INPUT, Kind.RECURRENT_UNITS})
+ALIKE = frozenset({Kind.RECURRENT_UNITS, Kind.STACKED})
+"""All groups have the same channels: those of one axis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +71,7 @@ class Kernel:
     pads: begins, then ends; what they are under `auto_pad` NOTSET.
     output_shape: empty, or the spatial sizes that ConvTranspose was told.
     transposed_input, transposed_weight: Gemm's transA and transB. alpha, bias_scale: Gemm's alpha and beta.
-    backwards: for each direction of a recurrent layer, whether it begins at the last step. units: how many it has.
+    backwards: for each direction of a recurrent layer, whether it begins at the last step. units: how many it has; of a stack, how many channels it reads.
     """
 
     node: str
@@ -113,9 +116,11 @@ class Kernel:
             )
         if key_of(node) == "MatMul" and weight_slot in (0, 1) and rank == 2:
             return cls(node=label, kind=Kind.MATMUL if weight_slot else Kind.LEFT_MATMUL)
-        product = matrix_product(node, weight_slot) if key_of(node) == "Einsum" and rank == 2 else None
-        if product is not None:
-            return cls(node=label, kind=Kind.MATMUL, transposed_weight=product.transposed)
+        product = matrix_product(node, weight_slot) if key_of(node) == "Einsum" and rank in (2, 3) else None
+        if product is not None and product.grouped == (rank == 3):
+            plain = cls(node=label, kind=Kind.MATMUL, transposed_weight=product.transposed)
+            units = int(weight_shape[2 if product.transposed else 1]) if product.grouped else 0
+            return replace(plain, kind=Kind.STACKED, groups=int(weight_shape[0]), units=units) if units else plain
         if key_of(node) in OPERATORS and weight_slot in (1, 2) and rank == 3:
             directions, rows, columns = (int(size) for size in weight_shape)
             return cls(
@@ -189,8 +194,10 @@ class Kernel:
             plain = weight.astype(np.float32, copy=False)
             return np.asarray(plain.T if self._transposes else plain)[None]
         wide = weight.astype(np.float64)
-        if self.kind is Kind.RECURRENT_UNITS:
+        if self.kind is Kind.RECURRENT_UNITS or (self.kind is Kind.STACKED and self._transposes):
             return np.ascontiguousarray(wide.transpose(0, 2, 1))
+        if self.kind is Kind.STACKED:
+            return wide
         if self.kind is Kind.RECURRENT_INPUT:
             return np.ascontiguousarray(wide.reshape(-1, wide.shape[2]).T)[None]
         if self.kind is Kind.CONV:
@@ -206,6 +213,8 @@ class Kernel:
             plain = matrix.transpose(0, 2, 1)
         elif self.kind is Kind.CONV_TRANSPOSE:
             plain = matrix.reshape(self.groups, -1, self.taps, matrix.shape[2]).transpose(0, 1, 3, 2)
+        elif self.kind is Kind.STACKED:
+            plain = matrix.transpose(0, 2, 1) if self._transposes else matrix
         else:
             plain = matrix[0].T if self._transposes else matrix[0]
             plain = plain if self.alpha == 1.0 else plain / self.alpha
@@ -213,8 +222,8 @@ class Kernel:
 
     def columns_of(self, rows: Int64) -> Int64:
         """Return the columns, counted over all groups, that these places of the input axis own, with one more axis flattened into the last."""
-        own = self.units * np.arange(self.groups) if self.kind is Kind.RECURRENT_UNITS else np.arange(self.taps)
-        wide = rows[..., None] if self.kind is Kind.RECURRENT_UNITS else rows[..., None] * self.taps
+        own = self.units * np.arange(self.groups) if self.kind in ALIKE else np.arange(self.taps)
+        wide = rows[..., None] if self.kind in ALIKE else rows[..., None] * self.taps
         return np.asarray((wide + own).reshape(*rows.shape[:-1], -1))
 
     def macs(self, input_shape: Sequence[int], output_shape: Sequence[int]) -> int:

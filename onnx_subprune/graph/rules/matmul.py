@@ -1,4 +1,8 @@
-"""Matrix products: Gemm, and MatMul of any rank, with a constant matrix or of two activations; Einsum where it is one."""
+"""Matrix products: Gemm, and MatMul of any rank, with a constant matrix or of two activations; Einsum where it is one, or one a group.
+
+Where each place of an axis has its matrix (`btgi,gih->btgh`), all lose the same channels, and the places stay: a Reshape in front, or behind, can follow
+the channels then.
+"""
 
 from onnx_subprune.graph.channels import Axis, Contraction, Product, Use
 from onnx_subprune.graph.contractions.einsum import matrix_product
@@ -26,7 +30,7 @@ def _bias_behind(scope: Scope) -> Use | None:
 def _contract(
     scope: Scope, weight: int, data: int, *, rows: int, columns: int, axis: int, output: int, bias: Use | None
 ) -> None:
-    """Input `data` is contracted over `axis` with axis `rows` of the constant input `weight`."""
+    """Input `data` is contracted over `axis` with axis `rows` of the constant input `weight`, a matrix or a stack of them."""
     name, use = scope.node.input[weight], Use(scope.label, weight)
     scope.tie(scope.input(weight, rows), scope.input(data, axis))
     scope.tie(scope.input(weight, columns), scope.output(output))
@@ -42,6 +46,7 @@ def _contract(
             output=scope.out_axis(output),
             bias=bias,
             new_bias=Use(scope.label, 2) if key_of(scope.node) == "Gemm" and not scope.has(2) else None,
+            stacked=len(scope.shape(weight)) == 3,
         )
     )
 
@@ -81,15 +86,22 @@ def matmul(scope: Scope) -> None:
 
 
 def einsum(scope: Scope) -> None:
-    """Einsum with a constant matrix along the last axis: a MatMul."""
+    """Einsum with a constant matrix along the last axis, or with one for each place of the axis before it."""
     slot = next((slot for slot in (1, 0) if scope.constant(slot)), None)
     product = None if slot is None else matrix_product(scope.node, slot)
     if product is None:
         raise UnknownError("its indices are not those of a product with a constant matrix along the last axis")
-    for axis in range(len(scope.out_shape()) - 1):
+    rank = len(scope.out_shape())
+    for axis in range(rank - 1):
         scope.tie(scope.input(product.data, axis), scope.output(axis))
-    rows, bias = int(product.transposed), _bias_behind(scope)
-    _contract(scope, product.weight, product.data, rows=rows, columns=1 - rows, axis=-1, output=-1, bias=bias)
+    first = int(product.grouped)
+    if product.grouped:
+        places = scope.input(product.weight, 0)
+        scope.tie(places, scope.output(rank - 2))
+        scope.pin(places, "each place of this axis has its own matrix")
+    rows = first + product.transposed
+    columns, bias = 2 * first + 1 - rows, None if product.grouped else _bias_behind(scope)
+    _contract(scope, product.weight, product.data, rows=rows, columns=columns, axis=-1, output=-1, bias=bias)
 
 
 RULES = {"Einsum": Rule(einsum), "Gemm": Rule(gemm), "MatMul": Rule(matmul)}

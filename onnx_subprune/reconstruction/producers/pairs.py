@@ -24,8 +24,13 @@ REMEMBERED = 1 << 27
 
 
 def _serves_others(task: Task, contraction: Contraction) -> bool:
-    """True if the weight of a contraction is that of others, or is read in another manner, too, or makes no tensor."""
-    return contraction.internal or len(task.graph.together(contraction)) > 1 or contraction.weight in task.graph.fixed
+    """True if the weight of a contraction is that of others, or is read in another manner, too, or makes no tensor, or is a stack of several."""
+    return (
+        contraction.internal
+        or contraction.stacked
+        or len(task.graph.together(contraction)) > 1
+        or contraction.weight in task.graph.fixed
+    )
 
 
 class Pairing:
