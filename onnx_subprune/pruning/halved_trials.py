@@ -12,7 +12,7 @@ from onnx_subprune.graph.channels import ChannelGroup, Consumer, Use
 from onnx_subprune.graph.contractions.bias import bias_of
 from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.pruning.lossless import lossless_width
-from onnx_subprune.reconstruction.columns import problem_of
+from onnx_subprune.reconstruction.columns import problem_of, weighed
 from onnx_subprune.reconstruction.crossfit import crossfit, pull_of
 from onnx_subprune.reconstruction.fit import means
 from onnx_subprune.reconstruction.pooling import families, pooled_halves, problems_of
@@ -122,13 +122,14 @@ def _problems(task: Task, group: ChannelGroup, moments: Mapping[Use, Halves]) ->
     """The problems of the consumers on each half of the samples."""
     found = []
     for part in range(min(len(moments[consumer.weight].parts) for consumer in group.consumers)):
-        problems = []
-        for consumer, halves in problems_of(task.graph, group.consumers, moments):
+        problems, posed = [], problems_of(task.graph, group.consumers, moments)
+        for consumer, halves in posed:
             kernel, weights = kernel_of(task.network, consumer.contraction)
             alive = np.ones(weights.shape[0] * weights.shape[1], bool)
             half = halves.parts[part].centered()
             problems.append(problem_of(consumer, kernel, half, weights, alive, halves.shrinkage_of_half))
-        found.append(problems)
+        counts = [halves.parts[part].count for _, halves in posed]
+        found.append(weighed(problems, [consumer for consumer, _ in posed], counts))
     return found
 
 

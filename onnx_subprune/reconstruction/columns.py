@@ -1,6 +1,7 @@
 """Columns of a contraction's weight that belong to channels, and the problem that they pose."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,3 +44,15 @@ def problem_of(
     columns = kernel.columns_of(consumer.positions)
     left = np.flatnonzero(alive)
     return moments.problem(columns if alive.all() else np.searchsorted(left, columns), weights, left, shrinkage)
+
+
+def weighed(problems: Sequence[Problem], consumers: Sequence[Consumer], counts: Sequence[float]) -> list[Problem]:
+    """Return the problems of a group, one for each of `consumers`, with the weights that these have beside each other.
+
+    counts: rows that each was seen with. Where channels come back a step later, each counts as often as it reads them: what the recurrence loses adds
+    up over all the steps, what a reader of the last state loses is lost once.
+    """
+    if not any(consumer.contraction.recurs for consumer in consumers):
+        return [*problems]
+    most = max(counts)
+    return [replace(problem, weight=count / most) for problem, count in zip(problems, counts, strict=True)]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Use
 from onnx_subprune.graph.contractions.contraction import kernel_of
-from onnx_subprune.reconstruction.columns import alive_columns, problem_of
+from onnx_subprune.reconstruction.columns import alive_columns, problem_of, weighed
 from onnx_subprune.reconstruction.pooling import problems_of
 from onnx_subprune.reconstruction.settings import Asymmetric
 from onnx_subprune.reconstruction.task import Task
@@ -20,10 +20,12 @@ SEEN = 128
 def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice]:
     """Choose groups whose consumers lie far apart, from the original activations of all of them, taken in one pass.
 
-    Where many layers read a group, going backwards as well takes as long as the pass, and found nothing better; nor did more samples.
+    Where many layers read a group, going backwards as well takes as long as the pass, and found nothing better; nor did more samples, but where
+    units of a recurrent layer are chosen.
     """
-    task = task.drafted()
-    if isinstance(task.formulation, Asymmetric):
+    again = any(consumer.contraction.recurs for group in groups for consumer in group.consumers)
+    task = task if again else task.drafted()
+    if isinstance(task.formulation, Asymmetric) and not again:
         task = replace(task, data=task.data.about(SEEN))
     needed = {consumer.weight: consumer.contraction for group in groups for consumer in group.consumers}
     moments: dict[Use, Halves] = {}
@@ -41,11 +43,12 @@ def _choose(
     task: Task, group: ChannelGroup, moments: Mapping[Use, Halves], choices: MutableMapping[str, Choice]
 ) -> None:
     """Add the choice of `group` to `choices`."""
-    problems = []
-    for consumer, halves in problems_of(task.graph, group.consumers, moments):
+    problems, posed = [], problems_of(task.graph, group.consumers, moments)
+    for consumer, halves in posed:
         kernel, weights = kernel_of(task.network, consumer.contraction)
         alive = alive_columns(task.graph, choices, consumer.contraction, kernel, weights)
         problems.append(problem_of(consumer, kernel, halves.whole.centered(), weights, alive, halves.shrinkage))
+    problems = weighed(problems, [consumer for consumer, _ in posed], [halves.whole.count for _, halves in posed])
     choice = task.choose(group, problems, [task.widths[group.name]])[0]
     data = 1.0 - max(moments[consumer.weight].shrinkage for consumer in group.consumers)
     choices[group.name] = replace(choice, conditioning=conditioning(problems, choice.support), data=data)

@@ -7,7 +7,11 @@ from onnx import numpy_helper
 from onnx_subprune import Asymmetric, Channels, Layerwise, Resources, Sequential, prune
 from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.graph.contractions.recurrent import GATES, units_before
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.reconstruction.columns import weighed
 from onnx_subprune.runtime.session import Session
+from onnx_subprune.selection import Problem
 from tests.networks.dead import apart
 from tests.networks.recurrent import Recurrent
 
@@ -71,3 +75,14 @@ def test_refits_lose_less_than_slices_on_sequences_that_they_have_not_seen(case)
         (found,) = Session(prune(model, {"x": x}, **settings, **options).model).run({"x": other}).values()
         errors.append(float(np.mean((found - reference) ** 2)))
     assert errors[0] < 0.7 * errors[1]
+
+
+def test_a_reader_of_the_last_state_counts_once_where_the_recurrence_counts_a_step():
+    network = load(Recurrent("LSTM", last=True, steps=4).model())
+    (group,) = (item for item in trace(network).groups if len(item.consumers) == 2)
+    problem = Problem(gram=np.eye(1), cross=np.eye(1), energy=1.0, columns=np.zeros((1, 1), np.int64), prior=np.eye(1))
+    counts = [40.0 if consumer.contraction.recurs else 10.0 for consumer in group.consumers]
+    weights = [item.weight for item in weighed([problem] * 2, group.consumers, counts)]
+    assert sorted(zip(counts, weights, strict=True)) == [(10.0, 0.25), (40.0, 1.0)]
+    others = [consumer for consumer in group.consumers if not consumer.contraction.recurs]
+    assert [item.weight for item in weighed([problem], others, [10.0])] == [1.0]
