@@ -1,10 +1,12 @@
 """Make an ONNX model smaller with a few hundred unlabelled inputs."""
 
 from onnx_subprune._version import __version__
-from onnx_subprune.allocation import Channels, Latency, Macs, MarginalCost, Params, Threshold, Uniform
+from onnx_subprune.allocation import Allocator, Channels, Latency, Macs, MarginalCost, Params, Threshold, Uniform
 from onnx_subprune.calibration.files import merge
 from onnx_subprune.errors import (
+    ArgumentTypeError,
     BudgetError,
+    ClusterError,
     DataError,
     FidelityError,
     ModelError,
@@ -15,7 +17,9 @@ from onnx_subprune.errors import (
 )
 from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.evaluation.metric import Accuracy, Validation
+from onnx_subprune.evaluation.report.model import Report
 from onnx_subprune.graph.rules import RULES
+from onnx_subprune.graph.rules.vocabulary import Rule, Scope
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets import MaxDrop
 from onnx_subprune.pruning.collect import collect
@@ -34,6 +38,7 @@ from onnx_subprune.selection import (
     LayerSampling,
     Random,
     Refined,
+    Selector,
     Shapley,
     Taylor,
     Wanda,
@@ -44,10 +49,13 @@ __all__ = [
     "RULES",
     "Accuracy",
     "ActivationNorm",
+    "Allocator",
+    "ArgumentTypeError",
     "Asymmetric",
     "Backward",
     "BudgetError",
     "Channels",
+    "ClusterError",
     "Comparison",
     "DataError",
     "FidelityError",
@@ -69,7 +77,11 @@ __all__ = [
     "Random",
     "Refined",
     "Refit",
+    "Report",
     "Resources",
+    "Rule",
+    "Scope",
+    "Selector",
     "Sequential",
     "Shapley",
     "SubpruneError",

@@ -5,6 +5,7 @@ SubpruneError            everything this package raises on purpose; the message 
 ├── DataError            the calibration data cannot be read or does not fit the model
 ├── BudgetError          the budget is not reachable
 ├── OptionError          an option names nothing, contradicts another one, or is out of range
+│   └── ArgumentTypeError  an argument is of a type that is not taken (a TypeError, too)
 ├── ClusterError         the cluster cannot be reached, or does not do what it is asked
 ├── OutputError          the result cannot be written where it was asked for
 └── VerificationError    the result is not what it must be; nothing was written
@@ -34,6 +35,10 @@ class BudgetError(SubpruneError):
 
 class OptionError(SubpruneError):
     """An option names nothing in the model, contradicts another one, or is out of range."""
+
+
+class ArgumentTypeError(OptionError, TypeError):
+    """An argument is of a type that is not taken; the message says which are."""
 
 
 class ClusterError(SubpruneError):

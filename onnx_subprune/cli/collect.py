@@ -13,7 +13,10 @@ from onnx_subprune.errors import OptionError
 from onnx_subprune.pruning.collect import collect
 
 
-@app.command(name="collect")
+@app.command(
+    name="collect",
+    help_epilogue="Example: onnx-subprune collect model.onnx --data calibration.npz --shard 1/4 -o 1.npz",
+)
 def collect_command(  # noqa: PLR0913 - one argument an option
     model: Path,
     *,

@@ -1,27 +1,45 @@
 """`onnx-subprune compare`."""
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, json_text, written
-from onnx_subprune.cli.options import DataOption, ForceOption, JsonOption, SetOption, constants_of, read_by
+from onnx_subprune.cli.groups import DATA, RESOURCES
+from onnx_subprune.cli.options import (
+    DataOption,
+    ForceOption,
+    JsonOption,
+    QuietOption,
+    SetOption,
+    WideOption,
+    constants_of,
+    read_by,
+)
 from onnx_subprune.cli.terminal import show
-from onnx_subprune.evaluation.report import fidelity_table
-from onnx_subprune.evaluation.report.table import comparison_table
 from onnx_subprune.pruning.compare import compare as compare_models
 
 
-@app.command(name="compare")
-def compare_command(
+@app.command(
+    name="compare",
+    help_epilogue="Example: onnx-subprune compare model.onnx small.onnx --data test.npz --labels labels.npy",
+)
+def compare_command(  # noqa: PLR0913 - one argument an option
     original: Path,
     pruned: Path,
     *,
     data: DataOption,
-    labels: str | None = None,
-    threads: int | None = None,
+    labels: Annotated[
+        str | None, Parameter(group=DATA, help="y.npy or x.npz:key, one integer a sample: also compare accuracies.")
+    ] = None,
+    threads: Annotated[int | None, Parameter(group=RESOURCES, help="Threads of onnxruntime (all cores).")] = None,
     constants: SetOption = None,
     json_file: JsonOption = None,
     force: ForceOption = False,
+    quiet: QuietOption = False,
+    wide: WideOption = False,
 ) -> None:
     """Compare PRUNED with ORIGINAL: fidelity of the outputs, size, latency measured here.
 
@@ -31,10 +49,6 @@ def compare_command(
         The model before pruning.
     pruned
         The model after pruning.
-    labels
-        y.npy or x.npz:key, one integer a sample: also compare accuracies.
-    threads
-        Threads of onnxruntime (all cores).
 
     """
     sources = [data, labels, *read_by(constants)]
@@ -44,4 +58,5 @@ def compare_command(
         )
         with written({json_file: lambda: json_text(found.to_dict())}):
             pass
-    show(comparison_table(found), fidelity_table(found.fidelity))
+    if not quiet:
+        show(*found.parts(), wide=wide)

@@ -6,7 +6,7 @@ from pathlib import Path
 from onnx_subprune.calibration.data.constants import Constant, constant_values
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, json_text, written
-from onnx_subprune.cli.options import DataOption, ForceOption, JsonOption, SetOption, constants_of, read_by
+from onnx_subprune.cli.options import DataOption, ForceOption, JsonOption, SetOption, WideOption, constants_of, read_by
 from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.report import inspection_table
 from onnx_subprune.evaluation.report.inspection import inspection_dict, made_up_note, rows_a_column
@@ -17,7 +17,7 @@ from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.opening import opened
 
 
-@app.command(name="inspect")
+@app.command(name="inspect", help_epilogue="Example: onnx-subprune inspect model.onnx --data calibration.npz")
 def inspect_command(
     model: Path,
     *,
@@ -25,6 +25,7 @@ def inspect_command(
     constants: SetOption = None,
     json_file: JsonOption = None,
     force: ForceOption = False,
+    wide: WideOption = False,
 ) -> None:
     """Show what can be pruned in MODEL, and why the rest stays; with --data, at its sizes, and how many rows there are to fit a column.
 
@@ -42,7 +43,7 @@ def inspect_command(
         with written({json_file: lambda: json_text(inspection_dict(network, graph, price, rows))}):
             pass
     note = made_up_note(graph)
-    show(inspection_table(network, graph, price, rows), *([] if note is None else [f"note: {note}"]))
+    show(*inspection_table(network, graph, price, rows), *([] if note is None else [f"note: {note}"]), wide=wide)
 
 
 def _traced(network: Network, data: str | None, values: Mapping[str, Constant]) -> tuple[ChannelGraph, int]:

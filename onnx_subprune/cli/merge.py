@@ -11,7 +11,7 @@ from onnx_subprune.cli.files import guarded
 from onnx_subprune.cli.options import StatisticsOutput
 
 
-@app.command(name="merge")
+@app.command(name="merge", help_epilogue="Example: onnx-subprune merge 1.npz 2.npz 3.npz 4.npz -o all.npz")
 def merge_command(
     *files: Path,
     output: StatisticsOutput,

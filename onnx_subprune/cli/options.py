@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from onnx_subprune.calibration.data.constants import Constant, constants_named
+from onnx_subprune.cli.groups import DATA, OUTPUT, QUALITY, share
 from onnx_subprune.errors import OptionError
 from onnx_subprune.pruning.resources import Resources
 
@@ -13,6 +14,7 @@ DataOption = Annotated[
     str,
     Parameter(
         name="--data",
+        group=DATA,
         help="Inputs, preprocessed as the model wants them: x.npz (one array an input), x.npy, a folder of those, a folder of "
         "test_data_set_*/input_*.pb, or script.py[:function] yielding dictionaries of arrays, or tuples in the order of the inputs. Files have samples on "
         "the first axis; what is yielded, and test sets, may be runs of a model whose inputs have none.",
@@ -22,24 +24,32 @@ SetOption = Annotated[
     list[str] | None,
     Parameter(
         name="--set",
+        group=DATA,
         negative="",
         help="NAME=VALUE or NAME=FILE.npy: what the input NAME is fed, the same for all samples; repeatable. VALUE is a number, true or false, "
         "or a list like [1,2].",
     ),
 ]
-JsonOption = Annotated[Path | None, Parameter(name="--json", help="Write the result to this JSON file too.")]
+JsonOption = Annotated[
+    Path | None, Parameter(name="--json", group=OUTPUT, help="Write the result to this JSON file too.")
+]
 StatisticsOutput = Annotated[
     Path,
-    Parameter(name=["--output", "-o"], help="The file of moments to write (.npz); it appears whole or not at all."),
+    Parameter(
+        name=["--output", "-o"],
+        group=OUTPUT,
+        help="The file of moments to write (.npz); it appears whole or not at all.",
+    ),
 ]
 ReportOption = Annotated[
     Path | None,
-    Parameter(name="--report", help="Write an HTML report to this file too; needs the extra `report`."),
+    Parameter(name="--report", group=OUTPUT, help="Write an HTML report to this file too; needs the extra `report`."),
 ]
 ForceOption = Annotated[
     bool,
     Parameter(
         name="--force",
+        group=OUTPUT,
         negative="",
         help="Overwrite files that are there; never one that is read here, nor links and devices.",
     ),
@@ -48,6 +58,7 @@ ShiftsOption = Annotated[
     bool | None,
     Parameter(
         name="--shifts",
+        group=QUALITY,
         negative="--no-shifts",
         help="Add four copies of all images, each moved by a pixel (by default only for small networks, where the weights are many for the samples).",
     ),
@@ -56,6 +67,7 @@ MaskOption = Annotated[
     str | None,
     Parameter(
         name="--mask",
+        group=DATA,
         help="The input (samples, positions) whose zeros hide positions, as padding: those count in no fit (by default the one that hides them from "
         "the attention).",
     ),
@@ -64,11 +76,24 @@ HoldoutOption = Annotated[
     float | None,
     Parameter(
         name="--holdout",
+        group=DATA,
+        converter=share,
         help="Hold N samples, or a fraction of them, out of all fitting and choosing, and judge the result on these (the samples that --samples "
         "leaves, or else an eighth: at least 16 where there are 64, at most 512). With 0 it is judged on what it was fitted to.",
     ),
 ]
-Names = Annotated[list[str] | None, Parameter(negative="")]
+QuietOption = Annotated[
+    bool, Parameter(name="--quiet", group=OUTPUT, negative="", help="Print nothing but errors and warnings.")
+]
+WideOption = Annotated[
+    bool,
+    Parameter(
+        name="--wide",
+        group=OUTPUT,
+        negative="",
+        help="Do not shorten names to fit the terminal (nothing is shortened in a pipe or a file).",
+    ),
+]
 
 
 def constants_of(texts: list[str] | None) -> dict[str, Constant]:

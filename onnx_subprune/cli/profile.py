@@ -17,7 +17,7 @@ from onnx_subprune.runtime.blocks import convolution_block
 from onnx_subprune.runtime.tables import made_here
 
 
-@app.command(name="profile")
+@app.command(name="profile", help_epilogue="Example: onnx-subprune profile model.onnx -o table.json")
 def profile_command(
     model: Path,
     *,

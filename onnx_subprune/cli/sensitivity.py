@@ -7,14 +7,17 @@ from cyclopts import Parameter
 
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, json_text, sensitivities_text, written
+from onnx_subprune.cli.groups import DATA, RESOURCES
 from onnx_subprune.cli.options import (
     DataOption,
     ForceOption,
     JsonOption,
     MaskOption,
+    QuietOption,
     ReportOption,
     SetOption,
     ShiftsOption,
+    WideOption,
     constants_of,
     read_by,
     resources_of,
@@ -25,20 +28,26 @@ from onnx_subprune.evaluation.report.table import sensitivity_table
 from onnx_subprune.pruning.prune import sensitivity
 
 
-@app.command(name="sensitivity")
+@app.command(
+    name="sensitivity",
+    help_epilogue="Example: onnx-subprune sensitivity model.onnx --data calibration.npz --samples 256 --report curves.html",
+)
 def sensitivity_command(  # noqa: PLR0913 - one argument an option
     model: Path,
     *,
     data: DataOption,
-    samples: int | None = None,
-    threads: int | None = None,
+    samples: Annotated[int | None, Parameter(group=DATA, help="Use the first N samples.")] = None,
+    threads: Annotated[
+        int | None, Parameter(group=RESOURCES, help="Threads of onnxruntime and of the linear algebra (all cores).")
+    ] = None,
     shifts: ShiftsOption = None,
     mask: MaskOption = None,
     constants: SetOption = None,
     json_file: JsonOption = None,
     html_file: ReportOption = None,
     force: ForceOption = False,
-    quiet: Annotated[bool, Parameter(negative="")] = False,
+    quiet: QuietOption = False,
+    wide: WideOption = False,
 ) -> None:
     """Show how far the output of MODEL moves when one group alone gets narrower.
 
@@ -46,12 +55,6 @@ def sensitivity_command(  # noqa: PLR0913 - one argument an option
     ----------
     model
         The ONNX model.
-    samples
-        Use the first N samples.
-    threads
-        Threads of onnxruntime and of the linear algebra (all cores).
-    quiet
-        Print no progress.
 
     """
     resources = resources_of(samples, 32, threads, None, shifts=shifts, mask=mask)
@@ -63,4 +66,5 @@ def sensitivity_command(  # noqa: PLR0913 - one argument an option
         texts = {json_file: lambda: json_text(errors), html_file: lambda: sensitivities_text(found, str(model))}
         with written(texts):
             pass
-    show(sensitivity_table(found))
+    if not quiet:
+        show(*sensitivity_table(found), wide=wide)

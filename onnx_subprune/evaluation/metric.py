@@ -1,12 +1,13 @@
 """How good a model is by the user's own measure: accuracy against labels, or a function of theirs. Higher is better."""
 
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto
 
 from onnx_subprune._typing import Array, Int64
@@ -37,10 +38,12 @@ class Accuracy:
     `Resources`); where the metric chooses the widths, it chooses by others.
     """
 
-    labels: str | Labels
+    labels: str | os.PathLike[str] | ArrayLike
 
     def __repr__(self) -> str:
-        return f"Accuracy({self.labels!r})" if isinstance(self.labels, str) else f"Accuracy({len(self.labels)} labels)"
+        if isinstance(self.labels, (str, os.PathLike)):
+            return f"Accuracy({os.fspath(self.labels)!r})"
+        return f"Accuracy({len(np.asarray(self.labels))} labels)"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +80,7 @@ def judge_of(metric: Metric, on: Judging, folder: Path | None, threads: int | No
     """Bind `metric` to the samples to judge on. DataError if labels do not fit."""
     if isinstance(metric, Validation):
         return lambda model: _validated(metric, model, folder)
-    labels = read_labels(metric.labels) if isinstance(metric.labels, str) else np.asarray(metric.labels, np.int64)
+    labels = read_labels(metric.labels)
     spare = 2 * ((on.data.fixed or 1) - 1)  # samples that do not fill a fixed batch are left out
     if not on.total <= len(labels) <= on.total + spare:
         raise DataError(

@@ -5,8 +5,6 @@ mapped when they are read. A tensor is *constant* if it depends on no input of t
 whatever is computed from them alone.
 """
 
-import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,19 +12,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.inliner
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from onnx_subprune.errors import ModelError
+from onnx_subprune.graph.formats import Model, line_of, read_model
 from onnx_subprune.graph.order import captured, topological
 from onnx_subprune.graph.soundness import check, check_graph, not_finite, self_contained
 from onnx_subprune.graph.tensors import tensor_array
 from onnx_subprune.runtime import session as runtime
 from onnx_subprune.runtime.session import Port
-
-Model = ModelProto | str | os.PathLike[str]
 
 LARGE = 1 << 28
 """Bytes of a model from which on a second one in memory beside it is too much."""
@@ -169,7 +165,7 @@ def _inlined(proto: ModelProto) -> ModelProto:
     try:
         return onnx.inliner.inline_local_functions(proto)
     except Exception as error:  # what the library raises in C++ has no common base
-        raise ModelError(f"the model's local functions cannot be inlined: {_line(error)}") from error
+        raise ModelError(f"the model's local functions cannot be inlined: {line_of(error)}") from error
 
 
 def _labels(nodes: Sequence[NodeProto]) -> tuple[str, ...]:
@@ -195,22 +191,9 @@ def _refuse(network: Network) -> None:
         raise ModelError("the model has no nodes: there is nothing to prune")
 
 
-def load(model: ModelProto | Network | str | os.PathLike[str]) -> Network:
-    """Return `model` as a Network; ModelError if it cannot be read, is not valid, or is quantized."""
-    if isinstance(model, Network):
-        return model
-    if isinstance(model, ModelProto):
-        return _checked(model, None)
-    path = Path(model)
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file")
-    try:
-        proto = onnx.load(path, load_external_data=False)
-    except (DecodeError, ValueError, OSError) as error:
-        raise ModelError(f"{path}: not an ONNX model, or truncated: {_line(error)}") from error
-    if not proto.graph.node:
-        raise ModelError(f"{path}: not an ONNX model, or one without nodes")
-    return _checked(proto, path.parent)
+def load(model: Model | Network) -> Network:
+    """Return `model` as a Network; ModelError if it cannot be read, is not valid, or is quantized, ArgumentTypeError if it is no model at all."""
+    return model if isinstance(model, Network) else _checked(*read_model(model))
 
 
 def _checked(proto: ModelProto, folder: Path | None) -> Network:
@@ -228,10 +211,6 @@ def _checked(proto: ModelProto, folder: Path | None) -> Network:
         raise
     except RecursionError as error:
         raise ModelError("the model's graphs are nested too deeply") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
 
 
 def check_computes(network: Network) -> None:
@@ -274,11 +253,3 @@ def ports(network: Network) -> list[Port]:
         shape = tuple(dim.dim_value or dim.dim_param or None for dim in kind.shape.dim)
         found.append(Port(value.name, shape, tensor_dtype_to_np_dtype(kind.elem_type)))
     return found
-
-
-def identity(model: Model) -> dict[str, str]:
-    """Return path and digest of a model, as reports have them."""
-    if isinstance(model, ModelProto):
-        return {"path": "(in memory)", "sha256": ""}
-    with open(model, "rb") as file:
-        return {"path": str(model), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

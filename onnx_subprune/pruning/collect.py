@@ -13,7 +13,8 @@ from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.calibration.files import collect as collect_shard
 from onnx_subprune.calibration.files.collect import Part
 from onnx_subprune.errors import OptionError
-from onnx_subprune.graph.network import Model, check_computes, load, ports
+from onnx_subprune.graph.formats import Model
+from onnx_subprune.graph.network import check_computes, load, ports
 from onnx_subprune.graph.tensors import model_files
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.opening import reading_of
@@ -35,8 +36,29 @@ def collect(
 ) -> None:
     """Write the moments of one shard of `data` at every consumer of every group of `model` to `path`.
 
-    shard: (i, n), the i-th of n equal runs of samples, counted from 1; (0, n) is (n, n), so that counting from 0 works as well.
-    constants: as in `prune`. Raises SubpruneError and its kinds.
+    Parameters
+    ----------
+    model, data, resources, progress, constants
+        As in `prune`.
+    path
+        Where the file of moments goes; it appears whole or not at all.
+    shard
+        (i, n): the i-th of n equal runs of samples, counted from 1; (0, n) is (n, n), so that counting from 0 works as well.
+    force
+        Overwrite what is there.
+
+    Raises
+    ------
+    SubpruneError
+        As `prune`; OutputError where `path` cannot be written.
+
+    Examples
+    --------
+    >>> from onnx_subprune import collect, merge
+    >>> for shard in (1, 2):
+    ...     collect("model.onnx", "calibration.npz", f"{shard}.npz", shard=(shard, 2))
+    >>> merge(["1.npz", "2.npz"], "all.npz")
+
     """
     number, count = shard
     if count < 1 or not 0 <= number <= count:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from onnx import ModelProto
+from numpy.typing import ArrayLike
 
 from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.samples import read_labels
@@ -15,6 +15,9 @@ from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.evaluation.fidelity import Fidelity, fidelity
 from onnx_subprune.evaluation.latency import measured_latency
 from onnx_subprune.evaluation.report.model import Change, fidelity_dict
+from onnx_subprune.evaluation.report.sheet import Part, html_of, text_of
+from onnx_subprune.evaluation.report.table import comparison_table, fidelity_table
+from onnx_subprune.graph.formats import Model
 from onnx_subprune.graph.network import Network, load, model_bytes
 from onnx_subprune.pruning.opening import opened
 from onnx_subprune.pruning.written import counted
@@ -33,6 +36,18 @@ class Comparison:
     latency_ratios: tuple[float, float, float]
     """Quartiles of the pruned model's time in units of the original's, over rounds that ran both."""
 
+    def __str__(self) -> str:
+        """Return the tables that the command prints."""
+        return text_of(self.parts())
+
+    def _repr_html_(self) -> str:
+        """Return the same for a notebook."""
+        return html_of(self.parts())
+
+    def parts(self) -> tuple[Part, ...]:
+        """Return the comparison as tables."""
+        return comparison_table(self), *fidelity_table(self.fidelity)
+
     def to_dict(self) -> dict[str, object]:
         """Return the comparison as plain values."""
         named = {"params": self.params, "macs": self.macs, "bytes": self.size, "latency_ms": self.latency}
@@ -44,22 +59,52 @@ class Comparison:
 
 
 def compare(
-    original: ModelProto | str | os.PathLike[str],
-    pruned: ModelProto | str | os.PathLike[str],
+    original: Model,
+    pruned: Model,
     data: Source,
     *,
-    labels: str | None = None,
+    labels: str | os.PathLike[str] | ArrayLike | None = None,
     threads: int | None = None,
     constants: Mapping[str, Constant] = MappingProxyType({}),
 ) -> Comparison:
-    """Compare two models on `data`; `labels` is a path as on the command line, `constants` as in `prune`. Raises SubpruneError and its kinds."""
+    """Compare two models on `data`: fidelity of the outputs, size, latency measured here.
+
+    Parameters
+    ----------
+    original, pruned
+        Models as in `prune`, with the same inputs and outputs.
+    data, constants
+        As in `prune`.
+    labels
+        "y.npy", "x.npz:key" or (samples,) integers: also compare accuracies.
+    threads
+        Threads of onnxruntime; None for all cores.
+
+    Returns
+    -------
+    Costs before and after, quartiles of the ratio of latencies, and the fidelity of each output.
+
+    Raises
+    ------
+    SubpruneError
+        ModelError where the models have different inputs or outputs, DataError where the data do not fit.
+
+    Examples
+    --------
+    >>> from onnx_subprune import compare
+    >>> found = compare("model.onnx", "model.onnx", "calibration.npz")
+    >>> found.macs.ratio, found.fidelity.outputs["logits"].relative_error
+    (1.0, 0.0)
+
+    """
     first, second = load(original), load(pruned)
     _same_ports(first, second)
     given = opened(first, data, constants=constants, rows=False)
     samples = given.calibration
     truth = read_labels(labels) if labels is not None else None
     if truth is not None and len(truth) < samples.samples:
-        raise DataError(f"{labels}: {len(truth)} labels for {samples.samples} samples")
+        named = f"{labels}: " if isinstance(labels, (str, os.PathLike)) else ""
+        raise DataError(f"{named}{len(truth)} labels for {samples.samples} samples")
     one, two = _runnable(first, original), _runnable(second, pruned)
     sizes = counted(first, given.graph.observation), counted(second, given.graph.observation)
     found = measured_latency(one, two, samples, threads)
@@ -73,8 +118,8 @@ def compare(
     )
 
 
-def _runnable(network: Network, source: ModelProto | str | os.PathLike[str]) -> Runnable:
-    return Runnable(network.proto if isinstance(source, ModelProto) else Path(source), network.folder)
+def _runnable(network: Network, source: Model) -> Runnable:
+    return Runnable(Path(source) if isinstance(source, (str, os.PathLike)) else network.proto, network.folder)
 
 
 def _same_ports(first: Network, second: Network) -> None:

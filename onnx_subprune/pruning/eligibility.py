@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from onnx_subprune.calibration.moments.limits import COLUMNS, _columns, oversized
@@ -33,7 +34,9 @@ def restricted(
     for option, patterns in (("--only", only), ("--exclude", exclude)):
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in everything):
-                raise OptionError(f"{option} {pattern!r} matches no group, node or weight; `inspect` lists them")
+                near = get_close_matches(pattern, sorted(everything), 1)
+                meant = f"did you mean {near[0]!r}? `inspect`" if near else "`inspect`"
+                raise OptionError(f"{option} {pattern!r} matches no group, node or weight; {meant} lists them")
 
     def hit(group: ChannelGroup, patterns: Iterable[str]) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in patterns for name in names[group.name])

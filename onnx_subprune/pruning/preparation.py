@@ -12,7 +12,8 @@ from onnx_subprune.calibration.data.shifts import augmented
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.evaluation.metric import Accuracy, Judged, Judging, judge_of
 from onnx_subprune.graph.cost import Costs, costs
-from onnx_subprune.graph.network import Model, Network, identity, load
+from onnx_subprune.graph.formats import Model, identity
+from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.tracing.branches import dispensable
 from onnx_subprune.pruning.budgets.trials import Trials, trials_of
 from onnx_subprune.pruning.eligibility import restricted

@@ -1,24 +1,40 @@
 """The whole story: prepare, allocate, walk, cut, measure, summarize."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 
 from threadpoolctl import threadpool_limits
 
-from onnx_subprune.allocation import Allocator, Macs, MarginalCost
+from onnx_subprune.allocation import Macs, MarginalCost
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.calibration.streaming.executor import Executor
 from onnx_subprune.calibration.survey import LOCAL
 from onnx_subprune.evaluation.gates import Gates
-from onnx_subprune.evaluation.metric import Metric
-from onnx_subprune.graph.network import Model
+from onnx_subprune.evaluation.metric import Accuracy, Metric, Validation
+from onnx_subprune.graph.formats import Model
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule
-from onnx_subprune.pruning.budgets import Budget, allocated
+from onnx_subprune.pruning.arguments import (
+    AllocatorLike,
+    BudgetLike,
+    FormulationLike,
+    Patterns,
+    RefitLike,
+    SelectorLike,
+    allocator_of,
+    budget_of,
+    formulation_of,
+    function_of,
+    patterns_of,
+    refit_of,
+    selector_of,
+    value_of,
+)
+from onnx_subprune.pruning.budgets import allocated
 from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.channel_scores import scored
 from onnx_subprune.pruning.cut import cut, measure
@@ -31,25 +47,25 @@ from onnx_subprune.pruning.sensitivity import sensitivities
 from onnx_subprune.pruning.settings import Settings
 from onnx_subprune.pruning.summary import summarize
 from onnx_subprune.reconstruction.reconstruct import reconstruct
-from onnx_subprune.reconstruction.settings import Asymmetric, Formulation, Refit
+from onnx_subprune.reconstruction.settings import Asymmetric, Refit
 from onnx_subprune.runtime.progress import Watch, silent
-from onnx_subprune.selection import ProbingSelector, Refined, Selector
+from onnx_subprune.selection import Refined
 
 
 def prune(  # noqa: PLR0913 - the interface's signature
     model: Model,
     data: Source,
     *,
-    budget: Budget = Macs(0.5),
-    formulation: Formulation = Asymmetric(),
-    selector: Selector | ProbingSelector = Refined(),
-    allocator: Allocator = MarginalCost(),
-    exclude: Sequence[str] = (),
-    only: Sequence[str] = (),
+    budget: BudgetLike = Macs(0.5),
+    formulation: FormulationLike = Asymmetric(),
+    selector: SelectorLike = Refined(),
+    allocator: AllocatorLike = MarginalCost(),
+    exclude: Patterns = (),
+    only: Patterns = (),
     round_to: RoundTo = "auto",
     target: str | None = None,
     min_width: int | None = None,
-    refit: Refit | None = Refit(),
+    refit: RefitLike = Refit(),
     metric: Metric | None = None,
     gates: Gates = Gates(),
     rules: Mapping[str, Rule] = RULES,
@@ -60,33 +76,88 @@ def prune(  # noqa: PLR0913 - the interface's signature
 ) -> Pruned:
     """Make `model` smaller, so that it meets `budget` and its outputs on `data` change as little as possible.
 
-    exclude, only: patterns (globs) of node, group or weight names, or "op:Conv". round_to: widths are multiples of this; groups that have no
-    smaller one take its halves (`Room`), and MarginalCost keeps the work of kernels with blocks of so many channels near the budget of
-    multiply-accumulates too (`BlockAware`). "auto": of what `target` (a name in `graph.targets`; None: this machine) likes; with a budget of
-    parameters and no target any width. min_width: no group gets narrower; at 0, the default with rounded widths or a budget of latency, whole
-    residual branches may go. refit: None keeps the weights as they are.
-    metric: measured before and after (by default that of the budget). gates: how close to the original the result must be. executor: where the
-    models run: here, or on a cluster. constants: inputs that are the same for all samples, by name, with their values. Nothing passed in is changed.
-    Raises SubpruneError and its kinds.
+    Nothing passed in is changed, and nothing is written: `Pruned.save` writes.
+
+    Parameters
+    ----------
+    model
+        The path of an .onnx file, its bytes, an `onnx.ModelProto` or an `onnx_ir.Model`.
+    data
+        Inputs as the model wants them, unlabelled: a path (as on the command line), an array, a dictionary of arrays, an iterable of arrays, dictionaries
+        or tuples in the order of the inputs (a generator, a list, a DataLoader), a `CalibrationDataReader`, or a function that returns one of these.
+    budget
+        A fraction of the multiply-accumulates to keep, such as 0.5, or `Macs`, `Params`, `Channels`, `Latency`, `MaxDrop`.
+    formulation
+        Where inputs and targets of the refit come from: "asymmetric", "sequential", "layerwise".
+    selector
+        How the channels of a group are chosen: "refined", "forward" ... (`--selector` has the names), or anything with the methods of `Selector`.
+    allocator
+        How the budget is shared out: "sensitivity", "uniform", "threshold" (needs a metric), or anything with the methods of `Allocator`.
+    exclude, only
+        Patterns (globs) of node, group or weight names, or "op:Conv": what to leave alone, or to prune alone.
+    round_to
+        Widths are multiples of this; groups that have no smaller one take its halves. "auto": of what `target` likes; with a budget of parameters and
+        no target any width.
+    target
+        The machine that the model is for, a name in `graph.targets`; None for this one.
+    min_width
+        No group gets narrower; at 0, the default with rounded widths or a budget of latency, whole residual branches may go.
+    refit
+        False keeps the weights as they are.
+    metric
+        `Accuracy` or `Validation`, measured before and after (by default that of the budget).
+    gates
+        How close to the original the result must be.
+    rules
+        What is known of operators, by name.
+    resources
+        How much of the data, the machine and the time may be used.
+    progress
+        Is told of every step.
+    executor
+        Where the models run: here, or on a cluster.
+    constants
+        Values of inputs that are the same for all samples, by name.
+
+    Returns
+    -------
+    The smaller model with a report on it.
+
+    Raises
+    ------
+    SubpruneError
+        Of the kind that fits, with one line that says what to do: ModelError, DataError, BudgetError, OptionError, FidelityError,
+        VerificationError; ArgumentTypeError, a TypeError, for an argument of a type that is not taken.
+
+    Examples
+    --------
+    >>> from onnx_subprune import prune
+    >>> result = prune("model.onnx", "calibration.npz", budget=0.5)
+    >>> result.report.macs.ratio <= 0.5
+    True
+    >>> result.save("small.onnx")
+
     """
     start = time.perf_counter()
     settings = Settings(
-        budget=budget,
-        formulation=formulation,
-        selector=selector,
-        allocator=allocator,
-        exclude=tuple(exclude),
-        only=tuple(only),
-        round_to=round_to,
-        target=target,
-        min_width=min_width,
-        refit=refit,
-        metric=metric,
-        gates=gates,
-        rules=rules,
-        resources=resources,
-        progress=progress,
-        constants=constants,
+        budget=budget_of(budget),
+        formulation=formulation_of(formulation),
+        selector=selector_of(selector),
+        allocator=allocator_of(allocator),
+        exclude=patterns_of("exclude", exclude),
+        only=patterns_of("only", only),
+        round_to=value_of("round_to", round_to, (int, str), "a number of channels, or 'auto'"),
+        target=value_of("target", target, (str, NoneType), "the name of a machine, or None for this one"),
+        min_width=value_of("min_width", min_width, (int, NoneType), "a number of channels"),
+        refit=refit_of(refit),
+        metric=value_of(
+            "metric", metric, (Accuracy, Validation, NoneType), "Accuracy('y.npy') or Validation(function)"
+        ),
+        gates=value_of("gates", gates, Gates, "Gates(...)"),
+        rules=value_of("rules", rules, Mapping, "a dictionary such as {**RULES, 'my.domain.Op': Rule(...)}"),
+        resources=value_of("resources", resources, Resources, "Resources(samples=256, ...)"),
+        progress=function_of("progress", progress),
+        constants=value_of("constants", constants, Mapping, "a dictionary of values by input name"),
         executor=executor,
     )
     job, samples = prepare(model, data, settings)
@@ -126,7 +197,7 @@ def sensitivity(
     model: Model,
     data: Source,
     *,
-    selector: Selector | ProbingSelector = Refined(),
+    selector: SelectorLike = Refined(),
     rules: Mapping[str, Rule] = RULES,
     resources: Resources = Resources(),
     progress: Watch = silent,
@@ -134,12 +205,32 @@ def sensitivity(
 ) -> tuple[GroupSensitivity, ...]:
     """Return how far the outputs of `model` move on `data` when one group alone gets narrower, its consumers refitted.
 
-    constants: as in `prune`.
+    Parameters
+    ----------
+    model, data, selector, rules, resources, progress, constants
+        As in `prune`.
+
+    Returns
+    -------
+    For each group the errors at some of its widths: `output` is a curve of `widths` and `errors`, shares of what the outputs vary.
+
+    Raises
+    ------
+    SubpruneError
+        As `prune`.
+
+    Examples
+    --------
+    >>> from onnx_subprune import sensitivity
+    >>> found = sensitivity("model.onnx", "calibration.npz")
+    >>> [(item.name, item.output.widths[-1]) for item in found]
+    [('conv1', 15), ('conv2', 23)]
+
     """
     settings = Settings(
         budget=Macs(0.5),
         formulation=Asymmetric(),
-        selector=selector,
+        selector=selector_of(selector),
         allocator=MarginalCost(),
         exclude=(),
         only=(),
@@ -148,9 +239,11 @@ def sensitivity(
         min_width=1,
         refit=Refit(),
         rules=rules,
-        resources=replace(resources, holdout=0, trials=0),
-        progress=progress,
-        constants=constants,
+        resources=replace(
+            value_of("resources", resources, Resources, "Resources(samples=256, ...)"), holdout=0, trials=0
+        ),
+        progress=function_of("progress", progress),
+        constants=value_of("constants", constants, Mapping, "a dictionary of values by input name"),
     )
     job, _ = prepare(model, data, settings)
     with threadpool_limits(1):

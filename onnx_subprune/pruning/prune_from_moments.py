@@ -9,7 +9,6 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from onnx_subprune.allocation import (
-    Allocator,
     Channels,
     Macs,
     MarginalCost,
@@ -25,12 +24,26 @@ from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.cost import costs
 from onnx_subprune.graph.feeds import example_of
-from onnx_subprune.graph.network import Model, identity, load
+from onnx_subprune.graph.formats import Model, identity
+from onnx_subprune.graph.network import load
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.tracing.branches import dispensable
 from onnx_subprune.graph.tracing.trace import trace
-from onnx_subprune.pruning.budgets import Budget
+from onnx_subprune.pruning.arguments import (
+    AllocatorLike,
+    BudgetLike,
+    Patterns,
+    RefitLike,
+    SelectorLike,
+    allocator_of,
+    budget_of,
+    function_of,
+    patterns_of,
+    refit_of,
+    selector_of,
+    value_of,
+)
 from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder
 from onnx_subprune.pruning.cut import Measured, cut
 from onnx_subprune.pruning.eligibility import restricted
@@ -45,7 +58,7 @@ from onnx_subprune.reconstruction.reconstruct import reconstruct
 from onnx_subprune.reconstruction.settings import Layerwise, Refit
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.progress import Watch, silent
-from onnx_subprune.selection import ProbingSelector, Refined, Selector
+from onnx_subprune.selection import ProbingSelector, Refined
 
 NOTES = (
     "pruned from moments of the original model: the layerwise formulation; widths from the errors of each layer alone",
@@ -57,39 +70,64 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
     model: Model,
     statistics: str | os.PathLike[str],
     *,
-    budget: Budget = Macs(0.5),
-    selector: Selector | ProbingSelector = Refined(),
-    allocator: Allocator = MarginalCost(),
-    exclude: Sequence[str] = (),
-    only: Sequence[str] = (),
+    budget: BudgetLike = Macs(0.5),
+    selector: SelectorLike = Refined(),
+    allocator: AllocatorLike = MarginalCost(),
+    exclude: Patterns = (),
+    only: Patterns = (),
     round_to: RoundTo = "auto",
     target: str | None = None,
     min_width: int | None = None,
-    refit: Refit | None = Refit(),
+    refit: RefitLike = Refit(),
     rules: Mapping[str, Rule] = RULES,
     resources: Resources = Resources(),
     progress: Watch = silent,
 ) -> Pruned:
     """Make `model` smaller, so that it meets `budget` and each layer's outputs on the data of `statistics` change little.
 
-    statistics: a file of all shards, from `collect` or `merge`. Settings as in `prune`. No data are needed: the result is verified on made-up
-    inputs, and its fidelity is not measured. Raises SubpruneError and its kinds.
+    No data are needed: the result is verified on made-up inputs, and its fidelity is not measured.
+
+    Parameters
+    ----------
+    model
+        The path of an .onnx file, its bytes, an `onnx.ModelProto` or an `onnx_ir.Model`.
+    statistics
+        The file of all shards, from `collect` or `merge`.
+    budget, selector, allocator, exclude, only, round_to, target, min_width, refit, rules, resources, progress
+        As in `prune`, without what runs the model on data.
+
+    Returns
+    -------
+    The smaller model with a report on it.
+
+    Raises
+    ------
+    SubpruneError
+        As `prune`.
+
+    Examples
+    --------
+    >>> from onnx_subprune import collect, prune_collected
+    >>> collect("model.onnx", "calibration.npz", "moments.npz")
+    >>> prune_collected("model.onnx", "moments.npz", budget=0.5).report.macs.ratio <= 0.5
+    True
+
     """
     start = time.perf_counter()
     settings = Settings(
-        budget=budget,
+        budget=budget_of(budget),
         formulation=Layerwise(),
-        selector=selector,
-        allocator=allocator,
-        exclude=tuple(exclude),
-        only=tuple(only),
+        selector=selector_of(selector),
+        allocator=allocator_of(allocator),
+        exclude=patterns_of("exclude", exclude),
+        only=patterns_of("only", only),
         round_to=round_to,
         target=target,
         min_width=min_width,
-        refit=refit,
+        refit=refit_of(refit),
         rules=rules,
-        resources=resources,
-        progress=progress,
+        resources=value_of("resources", resources, Resources, "Resources(threads=1, ...)"),
+        progress=function_of("progress", progress),
     )
     _runs_nothing(settings)
     with StatisticsFile(Path(statistics)) as file, threadpool_limits(1):
@@ -120,8 +158,8 @@ def _runs_nothing(settings: Settings) -> None:
 def prepare_from_moments(model: Model, file: StatisticsFile, settings: Settings) -> Job:
     """Load, trace and price `model`, whose moments are in `file`; the model runs on made-up inputs only."""
     network = load(model)
-    named = "(in memory)" if not isinstance(model, (str, os.PathLike)) else model
-    executor = Recorded.open(file, network, str(named))
+    about = identity(model)
+    executor = Recorded.open(file, network, about["path"])
     graph = restricted(
         trace(network, rules=settings.rules, example=example_of(network, file.header.settings.shapes)),
         network,
@@ -152,7 +190,7 @@ def prepare_from_moments(model: Model, file: StatisticsFile, settings: Settings)
         rounding=rounding,
         price=costs(network, graph, block=rounding.block, refitted=settings.refit is not None),
         rooms=rounding.rooms(graph, min_width=settings.least, dispensable=free),
-        model=identity(model),
+        model=about,
         data={"samples": file.header.settings.samples, "sha256": file.header.data},
         told={**settings.to_dict(), "round_to": rounding.name},
         notes=(*NOTES, *inlined_note(network)),

@@ -22,10 +22,29 @@ class Pruned:
     side_file: bool
     apart: Settled | None = None
 
-    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
-        """Write the model to `path` (and `path`.data for large weights), whole or not at all; OutputError if that fails.
+    def __str__(self) -> str:
+        """Return the report's tables."""
+        return str(self.report)
 
-        force: overwrite what is there, if it is no link, device or folder. The original and its side files are never written to.
+    def _repr_html_(self) -> str:
+        """Return the report for a notebook."""
+        return self.report._repr_html_()
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write the model to `path` (and `path`.data for large weights), whole or not at all.
+
+        Parameters
+        ----------
+        path
+            Where it goes. The original and its side files are never written to.
+        force
+            Overwrite what is there, if it is no link, device or folder.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written there.
+
         """
         output, data = Path(path), side_path(Path(path))
         original = Path(self.report.model["path"])

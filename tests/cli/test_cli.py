@@ -5,14 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import get_args, get_type_hints
+from typing import get_args
 
 import numpy as np
 import onnx
 import pytest
 
 from onnx_subprune.cli import run
-from onnx_subprune.cli.prune import prune_command
+from onnx_subprune.pruning.arguments import ALLOCATORS, FORMULATIONS, AllocatorName, FormulationName, SelectorName
 from onnx_subprune.selection import selectors
 from tests.conftest import MODELS
 from tests.networks.net import Net
@@ -261,8 +261,9 @@ def test_help_teaches():
 
 
 def test_every_selector_has_its_name_on_the_command_line():
-    annotated = get_type_hints(prune_command, include_extras=True)["selector"]
-    assert set(get_args(get_args(annotated)[0])) == set(selectors(0))
+    assert set(get_args(SelectorName)) == set(selectors(0))
+    assert set(get_args(AllocatorName)) == set(ALLOCATORS)
+    assert set(get_args(FormulationName)) == set(FORMULATIONS)
 
 
 def test_inspect_counts_at_the_sizes_of_the_data_and_says_which_are_made_up(tmp_path, capsys):

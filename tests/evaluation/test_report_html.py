@@ -1,6 +1,5 @@
 """HTML reports: self-contained, escaped, complete."""
 
-import io
 import re
 import subprocess
 import sys
@@ -9,11 +8,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from onnx_subprune import Channels, Macs, Resources, prune, sensitivity
 from onnx_subprune.cli import run
-from onnx_subprune.evaluation.report import report_table
+from onnx_subprune.evaluation.report import report_table, text_of
 from onnx_subprune.evaluation.report.html import report_html, sensitivity_html
 from onnx_subprune.evaluation.report.model import Change
 from onnx_subprune.evaluation.report.table import latency_words
@@ -106,9 +104,7 @@ def test_latency_comes_with_its_spread_and_is_not_told_where_that_covers_the_dif
     found = replace(report, latency=Change(10.0, 10.0 * ratios[1]), latency_ratios=ratios)
     assert latency_words(found.latency, ratios) == words
     assert words in Page(report_html(found)).text
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(report_table(found))
-    assert words in console.export_text()
+    assert words in text_of(report_table(found))
 
 
 def test_sensitivities_are_a_page_of_curves_the_steepest_first(images):

@@ -1,16 +1,13 @@
 """What is written is counted, and held against the budget."""
 
-import io
-
 import numpy as np
 import onnx
 import pytest
-from rich.console import Console
 
 from onnx_subprune import Macs, Params, compare, prune
 from onnx_subprune.allocation import Channels, Factor, Multilinear, Room, Term
 from onnx_subprune.errors import BudgetError
-from onnx_subprune.evaluation.report import inspection_table
+from onnx_subprune.evaluation.report import inspection_table, text_of
 from onnx_subprune.evaluation.report.inspection import inspection_dict
 from onnx_subprune.graph.cost import Costs, costs
 from onnx_subprune.graph.network import load
@@ -87,12 +84,6 @@ def test_inspect_names_layers_that_stay_with_the_reason_and_begins_with_what_can
         }
     ]
     assert said["smaller"] == {"params": pytest.approx(1 - mixed / held), "macs": pytest.approx(1 - mixed / held)}
-    text = console(inspection_table(network, graph, costs(network, graph)))
+    text = text_of(inspection_table(network, graph, costs(network, graph)))
     assert text.startswith("89 % of the parameters and 89 % of the MACs lie in layers that can get smaller")
     assert "mixed" in text
-
-
-def console(table) -> str:
-    out = Console(file=io.StringIO(), width=160)
-    out.print(table)
-    return out.file.getvalue()

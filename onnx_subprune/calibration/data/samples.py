@@ -5,13 +5,14 @@ that sums over chunks do not depend on how the data arrived.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.data.archive import Extent
@@ -315,8 +316,11 @@ def _validated(where: str, data: Calibration, inputs: Sequence[Port]) -> Calibra
     return replace(data, arrays=arrays)
 
 
-def read_labels(source: str) -> NDArray[np.int64]:
-    """Return the labels in `y.npy` or `x.npz:key`, (samples,) int64; DataError if they are not one integer a sample."""
+def read_labels(labels: str | os.PathLike[str] | ArrayLike) -> NDArray[np.int64]:
+    """Return labels, those in `y.npy` or `x.npz:key`, or as they are, (samples,) int64; DataError if they are not one integer a sample."""
+    if not isinstance(labels, (str, os.PathLike)):
+        return _labels("labels", np.asarray(labels))
+    source = os.fspath(labels)
     named = re.fullmatch(r"(.+\.npz):(.+)", source)
     path, key = (named[1], named[2]) if named and not Path(source).exists() else (source, "")
     if Path(path).suffix not in (".npz", ".npy"):
@@ -326,6 +330,10 @@ def read_labels(source: str) -> NDArray[np.int64]:
         if key not in loaded:
             raise DataError(f"{source}: the file has {listed(loaded)}; name one as {path}:KEY")
         loaded = loaded[key]
-    if loaded.ndim != 1 or loaded.dtype.kind not in "iu" or not len(loaded):
-        raise DataError(f"{source}: labels must be one integer a sample, not {loaded.dtype} of shape {loaded.shape}")
-    return loaded.astype(np.int64)
+    return _labels(source, loaded)
+
+
+def _labels(where: str, labels: Array) -> NDArray[np.int64]:
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
+        raise DataError(f"{where}: labels must be one integer a sample, not {labels.dtype} of shape {labels.shape}")
+    return labels.astype(np.int64)

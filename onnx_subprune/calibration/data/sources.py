@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.archive import ALL, Extent, read_archive
 from onnx_subprune.calibration.data.script import load_function, script_named, told
-from onnx_subprune.errors import DataError
+from onnx_subprune.errors import ArgumentTypeError, DataError
 from onnx_subprune.runtime.session import Port
 
 MAPPED = 2**20
@@ -58,8 +58,8 @@ def read(source: Source, inputs: Sequence[Port], extent: Extent = ALL) -> Given:
     """Return what `source` has for `inputs`."""
     if isinstance(source, (str, os.PathLike)):
         return _read_path(str(source), inputs, extent)
-    if isinstance(source, np.ndarray):
-        return _stack("the array", _single("the array", source, inputs))
+    if hasattr(source, "__array__"):  # NumPy's, and those of other libraries
+        return _stack("the array", _single("the array", np.asarray(source), inputs))
     if isinstance(source, Mapping):
         return _stack("the data", _arrays("the data", source, inputs))
     if hasattr(source, "get_next"):
@@ -68,9 +68,10 @@ def read(source: Source, inputs: Sequence[Port], extent: Extent = ALL) -> Given:
         return _runs("the data reader", _numbered("the data reader", iter(source.get_next, None)), inputs)
     if callable(source):
         return read(source(), inputs, extent)
-    if not isinstance(source, Iterable):
-        raise DataError(
-            f"data of type {type(source).__name__} cannot be read: give a path, an array, or dictionaries of arrays by input name"
+    if not isinstance(source, Iterable) or isinstance(source, (bytes, bytearray)):
+        raise ArgumentTypeError(
+            f"data is of type {type(source).__name__}: give a path, an array, a dictionary of arrays by input name, an iterable of those (a "
+            "DataLoader, a generator, a list), a CalibrationDataReader, or a function that returns one of them"
         )
     return _runs("the data", _numbered("the data", source), inputs)
 

@@ -1,5 +1,6 @@
 """Merging: the shards' sums, added in the order of the shards, one contraction at a time."""
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
@@ -12,11 +13,39 @@ from onnx_subprune.errors import DataError
 from onnx_subprune.runtime.files import check_apart, free_path
 
 
-def merge(paths: Sequence[Path], path: Path, *, force: bool = False) -> Header:
-    """Write the moments of all shards in `paths`, in any order, to `path`, and return its header.
+def merge(shards: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], *, force: bool = False) -> Header:
+    """Write the moments of all `shards`, in any order, to `output`: the file is the one that a single shard would have given.
 
-    The file is the one that a single shard would have given. Raises DataError if the shards do not belong together or are not all there.
+    Parameters
+    ----------
+    shards
+        What `collect` wrote: every shard once.
+    output
+        Where the merged file goes; it appears whole or not at all.
+    force
+        Overwrite what is there.
+
+    Returns
+    -------
+    The header of the merged file.
+
+    Raises
+    ------
+    DataError
+        If the shards do not belong together, or are not all there.
+    OutputError
+        If `output` cannot be written.
+
+    Examples
+    --------
+    >>> from onnx_subprune import collect, merge
+    >>> for shard in (1, 2):
+    ...     collect("model.onnx", "calibration.npz", f"{shard}.npz", shard=(shard, 2), force=True)
+    >>> merge(["2.npz", "1.npz"], "all.npz", force=True).settings.samples
+    64
+
     """
+    paths, path = [Path(item) for item in shards], Path(output)
     check_apart({"the merged file": path}, paths)
     free_path(path, force=force)
     with ExitStack() as stack:

@@ -1,15 +1,21 @@
 """Results as tables and JSON."""
 
 from onnx_subprune.evaluation.report.model import Change, GroupReport, Report, fidelity_dict
+from onnx_subprune.evaluation.report.sheet import Column, Part, Sheet, html_of, text_of
 from onnx_subprune.evaluation.report.table import fidelity_table, group_share, inspection_table, report_table
 
 __all__ = [
     "Change",
+    "Column",
     "GroupReport",
+    "Part",
     "Report",
+    "Sheet",
     "fidelity_dict",
     "fidelity_table",
     "group_share",
+    "html_of",
     "inspection_table",
     "report_table",
+    "text_of",
 ]

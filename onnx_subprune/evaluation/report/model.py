@@ -9,6 +9,7 @@ from onnx_subprune._version import __version__
 from onnx_subprune.evaluation.fidelity import Fidelity
 from onnx_subprune.evaluation.layers import LayerTime
 from onnx_subprune.evaluation.report.extra import need_extra
+from onnx_subprune.evaluation.report.sheet import Part, html_of, text_of
 from onnx_subprune.graph.channels import Pinned
 from onnx_subprune.reconstruction.settings import Refitted
 from onnx_subprune.runtime.files import replacing
@@ -71,6 +72,19 @@ class Report:
     metric: Change | None = None
     """The user's own metric, higher is better."""
     command: Sequence[str] = field(default=())
+
+    def __str__(self) -> str:
+        """Return the tables that the command prints, with full names."""
+        return text_of(self._parts())
+
+    def _repr_html_(self) -> str:
+        """Return the same for a notebook."""
+        return html_of(self._parts())
+
+    def _parts(self) -> tuple[Part, ...]:
+        from onnx_subprune.evaluation.report.table import report_table  # noqa: PLC0415 - it takes a report
+
+        return report_table(self)
 
     def to_dict(self) -> dict[str, object]:
         """Return the report as plain values."""

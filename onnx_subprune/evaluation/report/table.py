@@ -1,16 +1,15 @@
-"""Terminal tables."""
+"""Results as tables: what a command prints, `print(result.report)` shows, and a notebook displays."""
 
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from types import MappingProxyType
 from typing import Protocol
-
-from rich.console import Group, RenderableType
-from rich.table import Table
 
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.evaluation.fidelity import Fidelity
 from onnx_subprune.evaluation.layers import LayerTime
 from onnx_subprune.evaluation.report.model import Change, Report
+from onnx_subprune.evaluation.report.sheet import Column, Part, Sheet
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.cost import Costs
 from onnx_subprune.graph.layers import Layers, layers
@@ -54,12 +53,17 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _cost_row(table: Table, name: str, change: Change) -> None:
-    table.add_row(name, number(change.before), number(change.after), f"{100 * change.ratio:.1f} %")
-
-
-def _latency_row(table: Table, change: Change, ratios: tuple[float, float, float] | None) -> None:
-    table.add_row("latency (ms)", number(change.before), number(change.after), latency_words(change, ratios))
+def _costs(title: str, names: tuple[str, str], found: Report | Costed) -> Sheet:
+    """Costs before and after."""
+    changes = {"parameters": found.params, "multiply-accumulates": found.macs, "bytes": found.size}
+    rows = [
+        (name, number(change.before), number(change.after), f"{100 * change.ratio:.1f} %")
+        for name, change in changes.items()
+    ]
+    if (latency := found.latency) is not None:
+        words = latency_words(latency, found.latency_ratios)
+        rows.append(("latency (ms)", number(latency.before), number(latency.after), words))
+    return Sheet(title, (Column("cost"), *(Column(name, "number") for name in (*names, "kept"))), tuple(rows))
 
 
 def latency_words(change: Change, ratios: tuple[float, float, float] | None) -> str:
@@ -71,44 +75,32 @@ def latency_words(change: Change, ratios: tuple[float, float, float] | None) -> 
     return f"not measurable here ({spread})" if low <= 1.0 <= high else f"{100 * middle:.1f} % ({spread})"
 
 
-def report_table(report: Report) -> RenderableType:
+def report_table(report: Report) -> tuple[Part, ...]:
     """Return what a run shows at its end: costs before and after, fidelity, what stayed."""
-    costs = Table(title=f"{report.model['path']} pruned", title_justify="left")
-    costs.add_column("cost")
-    for name in ("before", "after", "kept"):
-        costs.add_column(name, justify="right")
-    _cost_row(costs, "parameters", report.params)
-    _cost_row(costs, "multiply-accumulates", report.macs)
-    _cost_row(costs, "bytes", report.size)
-    if report.latency is not None:
-        _latency_row(costs, report.latency, report.latency_ratios)
-    parts: list[RenderableType] = [costs, *_hint(report)]
+    parts: list[Part] = [_costs(f"{report.model['path']} pruned", ("before", "after"), report), *_hint(report)]
     if report.layers:
         parts.append(_layers_table(report.layers))
     if report.fidelity is not None:
-        parts.append(fidelity_table(report.fidelity))
+        parts += fidelity_table(report.fidelity)
     if report.metric is not None and (report.fidelity is None or report.fidelity.accuracy is None):
         parts.append(f"metric: {report.metric.before:.6g} before, {report.metric.after:.6g} after")
     if report.pinned:
         parts.append(_pinned_table({(p.node, p.reason): p.width for p in report.pinned}))
     parts += [f"note: {note}" for note in report.notes]
-    return Group(*parts)
+    return tuple(parts)
 
 
-def _layers_table(layers: Sequence[LayerTime]) -> RenderableType:
+def _layers_table(layers: Sequence[LayerTime]) -> Sheet:
     """The layers that took most, and the rest."""
-    table = Table(title="milliseconds by layer", title_justify="left")
-    table.add_column("layer", overflow="fold")
-    for name in ("before", "after"):
-        table.add_column(name, justify="right")
     ordered = sorted(layers, key=lambda layer: -layer.before)
     rest = ordered[SHOWN:]
     if rest:
         before, after = sum(layer.before for layer in rest), sum(layer.after for layer in rest)
         ordered = [*ordered[:SHOWN], LayerTime(f"{len(rest)} others", before, after)]
-    for layer in ordered:
-        table.add_row(layer.name, number(layer.before), number(layer.after))
-    return table
+    rows = tuple((layer.name, number(layer.before), number(layer.after)) for layer in ordered)
+    return Sheet(
+        "milliseconds by layer", (Column("layer"), Column("before", "number"), Column("after", "number")), rows
+    )
 
 
 def _hint(report: Report) -> list[str]:
@@ -126,82 +118,87 @@ def _hint(report: Report) -> list[str]:
     ]
 
 
-def fidelity_table(fidelity: Fidelity) -> RenderableType:
+def fidelity_table(fidelity: Fidelity) -> tuple[Part, ...]:
     """Return how close the outputs are."""
-    table = Table(title=f"fidelity on {fidelity.where}", title_justify="left")
-    for name in ("output", "relative error", "cosine", "correlation", "agreement"):
-        table.add_column(name, justify="left" if name == "output" else "right")
+    heads = ("relative error", "cosine", "correlation", "agreement")
+    rows = []
     for name, item in fidelity.outputs.items():
         agreement = "" if item.agreement is None else f"{100 * item.agreement:.1f} %"
         measures = (
             "" if value is None else f"{value:.4f}" for value in (item.relative_error, item.cosine, item.correlation)
         )
-        table.add_row(name, *measures, agreement)
+        rows.append((name, *measures, agreement))
+    columns = (Column("output"), *(Column(head, "number") for head in heads))
+    table = Sheet(f"fidelity on {fidelity.where}", columns, tuple(rows))
     if fidelity.accuracy is None:
-        return table
+        return (table,)
     before, after = fidelity.accuracy
-    return Group(table, f"accuracy with labels: {100 * before:.2f} % before, {100 * after:.2f} % after")
+    return table, f"accuracy with labels: {100 * before:.2f} % before, {100 * after:.2f} % after"
 
 
-def _pinned_table(rows: Mapping[tuple[str, str], int]) -> RenderableType:
-    table = Table(title="left as it was", title_justify="left")
-    table.add_column("layer", overflow="fold")
-    table.add_column("channels", justify="right")
-    table.add_column("because", overflow="fold")
-    for (node, reason), width in rows.items():
-        table.add_row(node, str(width), reason)
-    return table
+def _pinned_table(rows: Mapping[tuple[str, str], int]) -> Sheet:
+    columns = (Column("layer"), Column("channels", "number"), Column("because", "text"))
+    return Sheet("left as it was", columns, tuple((node, str(width), reason) for (node, reason), width in rows.items()))
 
 
 def inspection_table(
     network: Network, graph: ChannelGraph, costs: Costs, rows: Mapping[str, float] = MappingProxyType({})
-) -> RenderableType:
-    """Return what can be pruned in a model: groups, their share of the costs, and why the rest stays.
+) -> tuple[Part, ...]:
+    """Return what can be pruned in a model: the verdict, groups by their share of the costs, the largest first, and why the rest stays.
 
     rows: by group, the rows (samples x positions) that the data have for each column that is fitted.
     """
     found = layers(network, graph)
-    smaller = "{:.0%} of the parameters and {:.0%} of the MACs lie in layers that can get smaller".format(
-        *found.smaller
-    )
     params, macs = costs.params({}), costs.macs({})
-    table = Table(title=f"{len(graph.groups)} channel groups", title_justify="left")
-    for name in ("group", "width", "step", "made by", "read by", "params", "MACs"):
-        table.add_column(name, justify="left" if name in ("group", "made by", "read by") else "right", overflow="fold")
-    if rows:
-        table.add_column("rows a column", justify="right")
-    for group in graph.groups:
-        share = group_share(costs, group.name)
-        table.add_row(
-            group.name,
-            str(group.width),
-            str(group.step),
-            _names(group.producers),
-            _names(group.readers),
-            f"{100 * share[0]:.1f} %",
-            f"{100 * share[1]:.1f} %",
-            *([number(rows[group.name]) if group.name in rows else ""] if rows else []),
-        )
-    parts: list[RenderableType] = [
-        smaller.replace("%", " %"),
+    parts: list[Part] = [
+        verdict(graph, found),
         f"{number(params)} parameters, {number(macs)} multiply-accumulates a sample",
-        table,
     ]
+    if graph.groups:
+        parts.append(_groups_table(graph, costs, rows))
     if graph.pinned:
         parts.append(_pinned_table({(p.node, p.reason): p.width for p in graph.pinned}))
     if found.staying:
         parts.append(_staying_table(found))
-    return Group(*parts)
+    return tuple(parts)
 
 
-def _staying_table(found: Layers) -> RenderableType:
-    table = Table(title="layers with weights that stay", title_justify="left")
-    for name in ("layer", "operator", "params", "MACs", "because"):
-        table.add_column(name, justify="right" if name in ("params", "MACs") else "left", overflow="fold")
-    for item in found.staying:
-        shares = item.params / max(found.params, 1), item.macs / max(found.macs, 1e-12)
-        table.add_row(item.node, item.op, *(f"{100 * share:.1f} %" for share in shares), item.reason)
-    return table
+def verdict(graph: ChannelGraph, found: Layers) -> str:
+    """Return in a sentence how much of a model can be pruned."""
+    if not graph.groups:
+        return "Nothing can be pruned here: no channels are free to go, for the reasons below."
+    params, macs = (f"{100 * share:.0f} %" for share in found.smaller)
+    count = f"{len(graph.groups)} group{'s' if len(graph.groups) > 1 else ''} of channels"
+    return f"{params} of the parameters and {macs} of the MACs lie in layers that can get smaller, in {count}."
+
+
+def _groups_table(graph: ChannelGraph, costs: Costs, rows: Mapping[str, float]) -> Sheet:
+    shares = {group.name: group_share(costs, group.name) for group in graph.groups}
+    columns = [Column("group"), Column("width", "number"), Column("MACs", "number"), Column("params", "number")]
+    columns += [Column("rows a column", "number")] if rows else []
+    columns += [Column("read by"), Column("made by", spare=True), Column("step", "number", spare=True)]
+    lines: list[tuple[str, ...]] = []
+    for group in sorted(graph.groups, key=lambda group: shares[group.name][::-1], reverse=True):
+        params, macs = (f"{100 * share:.1f} %" for share in shares[group.name])
+        fitted = [number(rows[group.name]) if group.name in rows else ""] if rows else []
+        ends = (_names(group.readers), _names(group.producers), str(group.step))
+        lines.append((group.name, str(group.width), macs, params, *fitted, *ends))
+    return Sheet("groups of channels, with their share of the costs, the largest first", tuple(columns), tuple(lines))
+
+
+def _staying_table(found: Layers) -> Sheet:
+    columns = (
+        Column("layer"),
+        Column("operator", spare=True),
+        Column("MACs", "number"),
+        Column("params", "number"),
+        Column("because", "text"),
+    )
+    rows = []
+    for item in sorted(found.staying, key=lambda item: (-item.macs, -item.params)):
+        shares = item.macs / max(found.macs, 1e-12), item.params / max(found.params, 1)
+        rows.append((item.node, item.op, *(f"{100 * share:.1f} %" for share in shares), item.reason or ""))
+    return Sheet("layers with weights that stay", columns, tuple(rows))
 
 
 def group_share(costs: Costs, name: str) -> tuple[float, float]:
@@ -213,25 +210,39 @@ def _names(names: tuple[str, ...] | list[str]) -> str:
     return f"{names[0]} +{len(names) - 1}" if len(names) > 1 else "".join(names)
 
 
-def sensitivity_table(found: Sequence[GroupSensitivity]) -> RenderableType:
-    """Return the divergence of the output at each width of each group."""
-    table = Table(title="divergence of the output, one group narrowed alone", title_justify="left")
-    table.add_column("group", overflow="fold")
-    table.add_column("width: divergence", overflow="fold")
-    for item in found:
+def sensitivity_table(found: Sequence[GroupSensitivity]) -> tuple[Part, ...]:
+    """Return the divergence of the output at each width of each group, the most sensitive first, and what to exclude."""
+    ordered = sorted(found, key=lambda item: -half_error(item))
+    rows = []
+    for item in ordered:
         pairs = zip(item.output.widths, item.output.errors, strict=True)
-        table.add_row(item.name, "  ".join(f"{width}: {error:.2g}" for width, error in pairs))
-    return table
+        rows.append(
+            (item.name, f"{half_error(item):.2g}", "  ".join(f"{width}: {error:.2g}" for width, error in pairs))
+        )
+    columns = (Column("group"), Column("at half", "number"), Column("width: divergence", "text"))
+    table = Sheet("divergence of the output, one group narrowed alone, the most sensitive first", columns, tuple(rows))
+    return table, *_excludes(ordered)
 
 
-def comparison_table(found: Costed) -> RenderableType:
+def half_error(item: GroupSensitivity) -> float:
+    """Return the divergence at the measured width that is closest to half of the largest."""
+    pairs = dict(zip(item.output.widths, item.output.errors, strict=True))
+    return pairs[min(pairs, key=lambda width: (abs(width - max(pairs) / 2), width))]
+
+
+def _excludes(ordered: Sequence[GroupSensitivity]) -> list[str]:
+    """What to paste behind `prune` to leave the most sensitive quarter alone."""
+    most = [item for item in ordered[: max(1, len(ordered) // 4)] if half_error(item) > 0.0]
+    if len(ordered) < 2 or not most:
+        return []
+    return [f"to leave the most sensitive alone: {' '.join(f'--exclude {quote(literal(item.name))}' for item in most)}"]
+
+
+def literal(name: str) -> str:
+    """Return the pattern that matches this name alone."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def comparison_table(found: Costed) -> Sheet:
     """Return the costs of both models."""
-    table = Table(title="original and pruned", title_justify="left")
-    table.add_column("cost")
-    for name in ("original", "pruned", "kept"):
-        table.add_column(name, justify="right")
-    _cost_row(table, "parameters", found.params)
-    _cost_row(table, "multiply-accumulates", found.macs)
-    _cost_row(table, "bytes", found.size)
-    _latency_row(table, found.latency, found.latency_ratios)
-    return table
+    return _costs("original and pruned", ("original", "pruned"), found)

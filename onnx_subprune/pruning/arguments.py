@@ -1,0 +1,130 @@
+"""What the verbs take, as values: names and numbers in place of what they stand for, and one clear error for anything of another type."""
+
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Literal, TypeVar, get_args
+
+from onnx_subprune.allocation import Allocator, Macs, MarginalCost, Threshold, Uniform
+from onnx_subprune.errors import ArgumentTypeError, OptionError
+from onnx_subprune.pruning.budgets import Budget
+from onnx_subprune.reconstruction.settings import Asymmetric, Formulation, Layerwise, Refit, Sequential
+from onnx_subprune.selection import ProbingSelector, Selector, selectors
+
+FormulationName = Literal["asymmetric", "sequential", "layerwise"]
+SelectorName = Literal[
+    "refined",
+    "forward",
+    "backward",
+    "random",
+    "weight-norm",
+    "activation-norm",
+    "wanda",
+    "interpolative",
+    "layer-sampling",
+    "taylor",
+    "layer-greedy-fs",
+    "shapley",
+]
+AllocatorName = Literal["sensitivity", "uniform", "threshold"]
+BudgetLike = Budget | float
+FormulationLike = Formulation | FormulationName
+SelectorLike = Selector | ProbingSelector | SelectorName
+AllocatorLike = Allocator | AllocatorName
+RefitLike = Refit | bool | None
+Patterns = str | Sequence[str]
+
+FORMULATIONS: Mapping[str, Formulation] = {
+    "asymmetric": Asymmetric(),
+    "sequential": Sequential(),
+    "layerwise": Layerwise(),
+}
+ALLOCATORS: Mapping[str, Allocator] = {
+    "sensitivity": MarginalCost(),
+    "uniform": Uniform(),
+    "threshold": Threshold(),
+}
+T = TypeVar("T")
+
+
+def budget_of(value: BudgetLike) -> Budget:
+    """Return the budget; a number is the fraction of the multiply-accumulates to keep."""
+    if isinstance(value, (int, float)):
+        return Macs(float(value))
+    return _kind(
+        "budget", value, get_args(Budget), "0.5, Macs(0.5), Params(0.5), Latency(0.5), Channels(0.5) or MaxDrop(...)"
+    )
+
+
+def formulation_of(value: FormulationLike) -> Formulation:
+    """Return the formulation that a name stands for."""
+    found = FORMULATIONS[_known("formulation", value, FORMULATIONS)] if isinstance(value, str) else value
+    return _kind("formulation", found, get_args(Formulation), _names(FORMULATIONS, "Asymmetric()"))
+
+
+def selector_of(value: SelectorLike) -> Selector | ProbingSelector:
+    """Return the selector that a name stands for; those that draw at random have the seed 0 then."""
+    if isinstance(value, str):
+        return selectors(0)[_known("selector", value, selectors(0))]
+    return _able("selector", value, ("path", "scores"), _names(selectors(0), "Forward()"))
+
+
+def allocator_of(value: AllocatorLike) -> Allocator:
+    """Return the allocator that a name stands for."""
+    if isinstance(value, str):
+        return ALLOCATORS[_known("allocator", value, ALLOCATORS)]
+    return _able("allocator", value, ("allocate",), _names(ALLOCATORS, "Uniform()"))
+
+
+def refit_of(value: RefitLike) -> Refit | None:
+    """Return how weights are refitted; True is the default, False is None, not at all."""
+    if isinstance(value, bool):
+        return Refit() if value else None
+    return None if value is None else _kind("refit", value, (Refit,), "True, False or Refit(...)")
+
+
+def patterns_of(option: str, value: Patterns) -> tuple[str, ...]:
+    """Return patterns; a text alone is one of them."""
+    found = (value,) if isinstance(value, str) else value
+    if not isinstance(found, Collection) or not all(isinstance(item, str) for item in found):
+        raise ArgumentTypeError(f"{option} is {_told(value)}: give a name or a list of names, globs, or 'op:Conv'")
+    return tuple(found)
+
+
+def value_of(option: str, value: T, kinds: type | tuple[type, ...], takes: str) -> T:
+    """Return `value`; ArgumentTypeError, which says what the argument takes, where it is of none of these types."""
+    return _kind(option, value, kinds if isinstance(kinds, tuple) else (kinds,), takes)
+
+
+def function_of(option: str, value: T) -> T:
+    """Return `value`; ArgumentTypeError where it cannot be called."""
+    if not callable(value):
+        raise ArgumentTypeError(f"{option} is {_told(value)}: give a function")
+    return value
+
+
+def _kind(option: str, value: T, kinds: tuple[type, ...], takes: str) -> T:
+    if not isinstance(value, kinds):
+        raise ArgumentTypeError(f"{option} is {_told(value)}: give {takes}")
+    return value
+
+
+def _able(option: str, value: T, methods: Sequence[str], takes: str) -> T:
+    if isinstance(value, type) or not any(callable(getattr(value, name, None)) for name in methods):
+        raise ArgumentTypeError(f"{option} is {_told(value)}: give {takes}")
+    return value
+
+
+def _known(option: str, name: str, names: Collection[str]) -> str:
+    if name not in names:
+        near = get_close_matches(name, names, 1)
+        meant = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(map(repr, names))}"
+        raise OptionError(f"{option} {name!r} is not known: {meant}")
+    return name
+
+
+def _names(names: Collection[str], example: str) -> str:
+    return f"one of {', '.join(map(repr, names))}, or a value such as {example}"
+
+
+def _told(value: object) -> str:
+    return f"the class {value.__name__}, not a value" if isinstance(value, type) else f"of type {type(value).__name__}"
