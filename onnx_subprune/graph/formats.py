@@ -54,7 +54,8 @@ def read_model(model: Model) -> tuple[ModelProto, Path | None]:
 
 def _parsed(text: bytes) -> ModelProto:
     try:
-        proto = ModelProto.FromString(text)
+        proto = ModelProto()
+        proto.ParseFromString(text)
     except DecodeError as error:
         raise ModelError(f"the bytes are not an ONNX model, or truncated: {line_of(error)}") from error
     if not proto.graph.node:

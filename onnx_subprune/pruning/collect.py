@@ -57,7 +57,8 @@ def collect(
     >>> from onnx_subprune import collect, merge
     >>> for shard in (1, 2):
     ...     collect("model.onnx", "calibration.npz", f"{shard}.npz", shard=(shard, 2))
-    >>> merge(["1.npz", "2.npz"], "all.npz")
+    >>> merge(["1.npz", "2.npz"], "all.npz").settings.samples
+    64
 
     """
     number, count = shard

@@ -223,8 +223,8 @@ def sensitivity(
     --------
     >>> from onnx_subprune import sensitivity
     >>> found = sensitivity("model.onnx", "calibration.npz")
-    >>> [(item.name, item.output.widths[-1]) for item in found]
-    [('conv1', 15), ('conv2', 23)]
+    >>> [(item.name, item.output.widths[0]) for item in found]
+    [('conv1', 1), ('conv2', 1)]
 
     """
     settings = Settings(

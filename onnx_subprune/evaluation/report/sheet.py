@@ -37,9 +37,13 @@ class Sheet:
         """Return lines of at most `width` characters, where that is possible; None for any length."""
         sheet = self if width is None else self._fitting(width)
         sizes = sheet._sizes(width)
+        shared = [_alike([row[place] for row in sheet.rows]) for place in range(len(sheet.columns))]
         lines = [self.title] if width is None else textwrap.wrap(self.title, width) or [""]
         for row in (tuple(column.head for column in sheet.columns), *sheet.rows):
-            cells = [_cell(text, column, size) for text, column, size in zip(row, sheet.columns, sizes, strict=True)]
+            cells = [
+                _cell(text, column, size, alike)
+                for text, column, size, alike in zip(row, sheet.columns, sizes, shared, strict=True)
+            ]
             for parts in zip_longest(*cells, fillvalue=""):
                 padded = (
                     part.rjust(size) if column.kind == "number" else part.ljust(size)
@@ -110,19 +114,34 @@ def html_of(parts: Sequence[Part]) -> str:
     return "".join(part.html() if isinstance(part, Sheet) else f"<p>{escape(part)}</p>" for part in parts)
 
 
-def shortened(name: str, size: int) -> str:
-    """Return a name of at most `size` characters, its middle left out where it is longer."""
+def shortened(name: str, size: int, alike: int = 0) -> str:
+    """Return a name of at most `size` characters, its middle left out where it is longer.
+
+    alike: so many characters at its start say nothing, as they are the same for all names beside it; what follows on them is shown, whole if it fits.
+    """
     if len(name) <= size:
         return name
-    tail = size // 2
+    rest = len(name) - alike
+    if alike > size // 2 and rest >= size:
+        first = (size - 2) // 2
+        return f"…{name[alike : alike + first]}…{name[len(name) - (size - 2 - first) :]}"
+    tail = rest if alike and rest < size else size // 2
     return f"{name[: size - 1 - tail]}…{name[len(name) - tail :]}"
 
 
-def _cell(text: str, column: Column, size: int) -> list[str]:
+def _alike(names: Sequence[str]) -> int:
+    """How many characters all names begin with."""
+    if len(set(names)) < 2:
+        return 0
+    low, high = min(names), max(names)  # whatever is between them begins as they do
+    return next((place for place, pair in enumerate(zip(low, high, strict=False)) if pair[0] != pair[1]), len(low))
+
+
+def _cell(text: str, column: Column, size: int, alike: int) -> list[str]:
     if column.kind == "number" or len(text) <= size:
         return [text]
     if column.kind == "name":
-        return [shortened(text, size)]
+        return [shortened(text, size, alike)]
     words = " ".join(shortened(word, size) for word in text.split())
     return textwrap.wrap(words, size, break_on_hyphens=False) or [""]
 

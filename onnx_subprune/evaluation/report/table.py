@@ -176,7 +176,7 @@ def _groups_table(graph: ChannelGraph, costs: Costs, rows: Mapping[str, float]) 
     shares = {group.name: group_share(costs, group.name) for group in graph.groups}
     columns = [Column("group"), Column("width", "number"), Column("MACs", "number"), Column("params", "number")]
     columns += [Column("rows a column", "number")] if rows else []
-    columns += [Column("read by"), Column("made by", spare=True), Column("step", "number", spare=True)]
+    columns += [Column("read by", spare=True), Column("made by", spare=True), Column("step", "number", spare=True)]
     lines: list[tuple[str, ...]] = []
     for group in sorted(graph.groups, key=lambda group: shares[group.name][::-1], reverse=True):
         params, macs = (f"{100 * share:.1f} %" for share in shares[group.name])

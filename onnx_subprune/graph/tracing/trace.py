@@ -5,14 +5,12 @@ ones let it follow the largest that is left, until what they follow is not pinne
 (the numbers of a head of Q and K) is followed last, where there is nothing else.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from onnx import ModelProto
-
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Pinned
 from onnx_subprune.graph.feeds import Example, Feeds
+from onnx_subprune.graph.formats import Model
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.observation import Observation, observe
 from onnx_subprune.graph.rules import RULES
@@ -27,7 +25,7 @@ ATTEMPTS = 4
 
 
 def trace(
-    model: ModelProto | Network | str | os.PathLike[str],
+    model: Model | Network,
     *,
     rules: Mapping[str, Rule] = RULES,
     example: Example | None = None,
@@ -36,8 +34,36 @@ def trace(
 ) -> ChannelGraph:
     """Return the channel groups of `model`, its contractions, and what is pinned with the reasons.
 
-    example: a run on the data, whose sizes are then the model's; None for made-up ones. rows, constants: see `observe`.
-    Raises ModelError if the model cannot be read or does not run, DataError if it does not run on the example.
+    Parameters
+    ----------
+    model
+        As in `prune`.
+    rules
+        What is known of operators, by name.
+    example
+        A run on the data, whose sizes are then the model's; None for made-up ones.
+    rows, constants
+        See `observe`.
+
+    Returns
+    -------
+    The graph of channels: `groups` that live or die together, and what is `pinned`.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be read or does not run.
+    DataError
+        If it does not run on the example.
+
+    Examples
+    --------
+    >>> from onnx_subprune import trace
+    >>> [(group.name, group.width) for group in trace("model.onnx").groups]
+    [('conv1', 16), ('conv2', 24)]
+    >>> print(trace("model.onnx").pinned[0].reason)
+    'logits' is an output of the model
+
     """
     network = load(model)
     observation = observe(network, example, rows=rows, constants=constants)

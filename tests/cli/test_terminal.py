@@ -1,0 +1,164 @@
+"""Help, words and tables of the command line."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import onnx
+import pytest
+
+from onnx_subprune.cli import COMMANDS, run
+from onnx_subprune.cli.application import app, versions
+from onnx_subprune.cli.progress import Bar
+from tests.small import fill
+
+NAMES = [module.__name__.rsplit(".", 1)[-1] for module in COMMANDS]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    fill(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def shown_in_a_terminal(tokens, columns):
+    """What a terminal of so many columns is sent."""
+    main, other = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns)}
+    process = subprocess.Popen([sys.executable, "-m", "onnx_subprune", *tokens], stdout=other, env=environment)
+    os.close(other)
+    text = b""
+    try:
+        while piece := os.read(main, 4096):
+            text += piece
+    except OSError:  # the other end is closed
+        pass
+    os.close(main)
+    assert process.wait() == 0
+    return text.decode().replace("\r\n", "\n")
+
+
+def test_a_terminal_gets_what_fits_and_a_pipe_or_wide_gets_whole_names(folder, capsys, monkeypatch):
+    model = onnx.load("model.onnx")
+    model.graph.node[0].name = long = "/".join(["a_long_name"] * 12)
+    onnx.save(model, "model.onnx")
+    narrow = shown_in_a_terminal(["inspect", "model.onnx"], 80)
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert long not in narrow
+    assert "…" in narrow
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["inspect", "model.onnx", "--wide"]) == 0
+    assert long in capsys.readouterr().out
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert run(["inspect", "model.onnx"]) == 0
+    assert long in capsys.readouterr().out
+
+
+def test_inspect_begins_with_the_verdict_and_has_the_largest_groups_first(folder, capsys):
+    assert run(["inspect", "model.onnx"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\d+ % of the parameters and \d+ % of the MACs lie in .* in 2 groups of channels\.", lines[0])
+    shares = [float(share) for share in re.findall(r"^conv\d +\d+ +([\d.]+) %", "\n".join(lines), re.M)]
+    assert len(shares) == 2
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_sensitivity_ends_with_options_that_prune_takes(folder, capsys):
+    assert run(["sensitivity", "model.onnx", "--data", "calibration.npz"]) == 0
+    options = capsys.readouterr().out.splitlines()[-1].split(": ")[1].split()
+    assert options[0] == "--exclude"
+    tokens = ["prune", "model.onnx", "small.onnx", "--data", "calibration.npz", "--channels", "75%", "--accept-any"]
+    assert run([*tokens, *options, "--quiet"]) == 0
+
+
+@pytest.mark.parametrize("command", ["compare", "sensitivity"])
+def test_quiet_is_quiet(folder, capsys, command):
+    models = {"compare": ["model.onnx", "model.onnx"], "sensitivity": ["model.onnx"]}[command]
+    assert run([command, *models, "--data", "calibration.npz", "--quiet", "--json", "found.json"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert (folder / "found.json").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("words", "same"), [(["--channels", "50%"], ["--channels", "0.5"]), (["--holdout", "25%"], ["--holdout", "0.25"])]
+)
+def test_percentages_are_fractions(folder, words, same):
+    written = []
+    for number, given in enumerate((words, same)):
+        tokens = ["prune", "model.onnx", f"{number}.onnx", "--data", "calibration.npz", "--quiet"]
+        assert run([*tokens, *([] if "--channels" in given else ["--channels", "0.5"]), *given]) == 0
+        written.append((folder / f"{number}.onnx").read_bytes())
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "says"),
+    [
+        (["prune", "m", "o", "--macs", "half"], "write it like 0.5 or 50%"),
+        (["prune", "m", "o", "--mac", "0.5"], "Did you mean --macs?"),
+        (["prun", "m", "o"], 'Did you mean "prune"?'),
+        (["prune", "m", "o", "--selector", "refind"], 'Did you mean "refined"?'),
+        (["prune", "model.onnx", "o", "--data", "calibration.npz", "--exclude", "conv_2"], "did you mean 'conv2'?"),
+    ],
+)
+def test_a_misspelt_word_gets_a_suggestion(folder, capsys, tokens, says):
+    assert run(tokens) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert says in lines[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_help_of_every_command_has_its_own_example_that_can_be_parsed(name, capsys):
+    assert run([name, "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    examples = re.findall(rf"onnx-subprune ({name} .*?)(?= onnx-subprune |$)", text.split("Example")[1])
+    assert examples
+    for example in examples:
+        app.parse_args(example.replace("'", ""), exit_on_error=False, print_error=False)
+
+
+def test_the_help_of_prune_is_divided_and_globs_stay_as_they_are(capsys):
+    assert run(["prune", "--help"]) == 0
+    text = capsys.readouterr().out
+    heads = re.findall(r"─ ([A-Z][\w ()]+) ─", text)
+    assert heads == [
+        "Parameters",
+        "Budget (give one)",
+        "Data",
+        "What may be pruned",
+        "Quality",
+        "Speed",
+        "Gates",
+        "Resources",
+        "Output",
+    ]
+    assert "test_data_set_*" in text
+
+
+def test_the_version_comes_with_those_that_matter():
+    assert re.match(
+        r"\d+\.\d+\.\d+ \(Python 3\.\d+\.\d+, numpy [\d.]+, scipy [\d.]+, onnx [\d.]+, onnxruntime [\d.]+", versions()
+    )
+
+
+def test_long_runs_in_a_pipe_say_which_stages_are_done(capsys, monkeypatch):
+    with Bar(quiet=False) as watch:
+        watch("surveying", 2, 2)
+        assert not capsys.readouterr().err
+        monkeypatch.setattr("onnx_subprune.cli.progress.LONG", 0.0)
+        watch("measuring", 1, 2)
+        watch("measuring", 2, 2)
+    assert re.fullmatch(r"progress: measuring: 2 done after \d+ s\n", capsys.readouterr().err)
+    with Bar(quiet=True) as watch:
+        watch("measuring", 2, 2)
+    assert not capsys.readouterr().err
+
+
+def test_completion_can_be_installed():
+    assert "onnx-subprune" in app.generate_completion(shell="bash")
