@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from onnx_subprune.calibration.data.mapped import in_memory, mapping_of
 from onnx_subprune.calibration.data.samples import CHUNK, Calibration, chunk_size, open_data, read_labels
 from onnx_subprune.calibration.data.sources import MAPPED
-from onnx_subprune.errors import DataError
+from onnx_subprune.errors import ArgumentTypeError, DataError
 from onnx_subprune.runtime.session import Port
 
 FLOAT, INT = np.dtype(np.float32), np.dtype(np.int64)
@@ -289,8 +289,6 @@ BAD = {
     "a spent generator": (iter(()), ONE, ["no samples"]),
     "NaN": (nan, ONE, ["'x'", "NaN", "sample 7"]),
     "infinity": (inf, ONE, ["'x'", "infinity", "sample 0"]),
-    "None": (None, ONE, ["NoneType"]),
-    "a number as source": (3, ONE, ["int"]),
     "arrays without names": ([X, X], TWO, ["item 0", "ndarray", "dictionary"]),
     "samples and labels": ([(X, IDS)], ONE, ["item 0", "a tuple of 2", "'x'", "without labels"]),
     "a fixed first axis beside an open one": (
@@ -331,6 +329,12 @@ BAD = {
 @pytest.mark.parametrize(("source", "ports", "says"), BAD.values(), ids=BAD)
 def test_bad_data_are_one_line_that_says_what_is_wrong(source, ports, says):
     refused(source, ports, *says)
+
+
+@pytest.mark.parametrize("source", [None, 3, b"bytes"], ids=str)
+def test_data_of_another_type_are_a_type_error(source):
+    with pytest.raises(ArgumentTypeError, match=type(source).__name__):
+        open_data(source, ONE)
 
 
 def test_fewer_than_one_sample_cannot_be_asked_for():
