@@ -68,7 +68,7 @@ def cut(job: Job, done: Reconstruction, data: Calibration) -> Cut:
 def measure(job: Job, samples: Samples, smaller: Cut) -> Measured:
     """Return latency, fidelity and the user's metric, before and after; VerificationError if the latency misses its bound."""
     threads, budget = job.settings.resources.threads, job.settings.budget
-    before, after = Runnable(job.network.proto, job.network.folder), Runnable(smaller.model, smaller.folder)
+    before, after = Runnable(job.original.proto, job.original.folder), Runnable(smaller.model, smaller.folder)
     found = result_timing(
         budget, before, after, lambda: measured_latency(before, after, samples.used, threads, latency_seconds(budget))
     )
@@ -81,7 +81,7 @@ def measure(job: Job, samples: Samples, smaller: Cut) -> Measured:
     faithful = replace(fidelity(before, after, judged, threads=threads), held_out=samples.held_out)
     if scores is not None and isinstance(job.settings.judged_by, Accuracy):
         faithful = replace(faithful, accuracy=(scores.before, scores.after))
-    layers = layer_times(job.network, job.task.graph, after, raced_feeds(samples.used), threads)
+    layers = layer_times(job.original, job.task.graph, after, raced_feeds(samples.used), threads)
     return Measured(latency=found, layers=layers, fidelity=faithful, metric=scores)
 
 

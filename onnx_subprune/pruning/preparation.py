@@ -23,6 +23,7 @@ from onnx_subprune.pruning.resources import memory_of, running_of
 from onnx_subprune.pruning.rounding import Rounding
 from onnx_subprune.pruning.samples import Samples, samples_of
 from onnx_subprune.pruning.settings import Settings
+from onnx_subprune.pruning.turning import turned
 from onnx_subprune.reconstruction.task import Task
 
 
@@ -31,12 +32,14 @@ class Job:
     """A model to be pruned, and all that does not depend on the widths.
 
     task: without widths. rounding: what `rooms` are rounded to. price: costs at any widths. trials: what to try widths of one cost on, None for
-    nothing. model, data, told: identity of the model and of the data, and settings, for the report. chooser: the user's metric, where it chooses
+    nothing. original: the model that was given; `network` is the same one, with heads of the groups `turned` in other bases.
+    model, data, told: identity of the model and of the data, and settings, for the report. chooser: the user's metric, where it chooses
     widths; judge: the same on the samples that the result is judged on. candidates: data that candidates are fitted to while a metric chooses, None
     for those of `task`.
     """
 
     settings: Settings
+    original: Network
     network: Network
     task: Task
     rounding: Rounding
@@ -49,6 +52,7 @@ class Job:
     judge: Judged | None = None
     candidates: Calibration | None = None
     trials: Trials | None = None
+    turned: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -78,8 +82,6 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
     samples = samples_of(given, rest, resources.holdout, with_copies, seldom, chooses=settings.chosen_by_metric)
     shifts, used, fitted = samples.shifts, samples.used, samples.fitted
     graph = restricted(whole, network, only=settings.only, exclude=settings.exclude, samples=fitted.samples)
-    rounding = settings.rounding_for(network, graph)
-    rooms = rounding.rooms(graph, min_width=settings.least, dispensable=dispensable(network, graph))
     mask = mask_of(network, fitted, resources.mask)
     task = Task(
         network=network,
@@ -95,12 +97,17 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         clock=time.perf_counter,
         executor=settings.executor,
     )
+    task, bases = turned(task, settings.rules) if settings.refit is not None else (task, frozenset[str]())
+    graph = task.graph
+    rounding = settings.rounding_for(task.network, graph)
+    rooms = rounding.rooms(graph, min_width=settings.least, dispensable=dispensable(task.network, graph))
     job = Job(
         settings=settings,
-        network=network,
+        original=network,
+        network=task.network,
         task=task,
         rounding=rounding,
-        price=costs(network, graph, block=rounding.block, refitted=settings.refit is not None),
+        price=costs(task.network, graph, block=rounding.block, refitted=settings.refit is not None),
         rooms=rooms,
         model=identity(model),
         data={
@@ -113,6 +120,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         judge=_judged(network, samples.judged, settings),
         candidates=samples.candidates,
         trials=trials_of(used, macs, len(rooms), resources.trials, with_copies) if triable else None,
+        turned=bases,
         notes=inlined_note(network),
     )
     return job, samples

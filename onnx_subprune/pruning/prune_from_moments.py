@@ -185,6 +185,7 @@ def prepare_from_moments(model: Model, file: StatisticsFile, settings: Settings)
     rounding, free = settings.rounding_for(network, graph), dispensable(network, graph)
     return Job(
         settings=settings,
+        original=network,
         network=network,
         task=task,
         rounding=rounding,

@@ -21,7 +21,7 @@ def summarize(
     job: Job, found: Allocated, done: Reconstruction, smaller: Cut, measured: Measured, seconds: Mapping[str, float]
 ) -> Pruned:
     """Return the smaller model with the report on it; `seconds` by stage."""
-    network, timed = job.network, measured.latency
+    network, timed = job.original, measured.latency
     report = Report(
         model=job.model,
         data=job.data,
@@ -32,7 +32,7 @@ def summarize(
         size=Change(model_bytes(network.proto), model_bytes(smaller.model)),
         latency=None if timed is None else Change(timed.before, timed.after),
         latency_ratios=None if timed is None else timed.ratios,
-        groups=group_reports(job.task.graph, done, found.felt),
+        groups=group_reports(job.task.graph, done, found.felt, job.turned),
         pinned=job.task.graph.pinned,
         fidelity=measured.fidelity,
         metric=measured.metric,
@@ -79,9 +79,12 @@ def _warnings(job: Job, measured: Measured) -> tuple[str, ...]:
 
 
 def group_reports(
-    graph: ChannelGraph, done: Reconstruction, felt: Mapping[str, GroupSensitivity]
+    graph: ChannelGraph,
+    done: Reconstruction,
+    felt: Mapping[str, GroupSensitivity],
+    turned: frozenset[str] = frozenset(),
 ) -> tuple[GroupReport, ...]:
-    """Return a report on every group of `graph`."""
+    """Return a report on every group of `graph`; those of `turned` are in other bases than the model's."""
     reports = []
     for group in graph.groups:
         choice = done.choices.get(group.name)
@@ -95,6 +98,7 @@ def group_reports(
                 conditioning=choice.conditioning if choice else None,
                 data=choice.data if choice else None,
                 curve=(curve.widths, curve.errors) if curve else None,
+                basis=group.name in turned,
                 consumers=tuple(done.refits[c.weight] for c in group.consumers if c.weight in done.refits),
             )
         )

@@ -74,7 +74,7 @@ def _side(network: Network, group: ChannelGroup, axis: Axis) -> Slice:
 def _strength(network: Network, group: ChannelGroup, stream: Stream) -> Float64:
     """(w, r), r parts a channel: energy on the left times energy on the right."""
     assert group.product is not None, "only such groups are asked about"
-    sides, centred = _sides(network, group), _into_softmax(network, group.product.node)
+    sides, centred = _sides(network, group), into_softmax(network, group.product.node)
     energies = [np.zeros(part.size) for part in sides]
     for chunk in stream.read(list(dict.fromkeys(part.axis.tensor for part in sides))):
         for place, part in enumerate(sides):
@@ -92,7 +92,7 @@ def _energy(value: Array, axis: int, *, centre: bool) -> Float64:
     return np.asarray((moved**2).reshape(-1, moved.shape[-1]).sum(axis=0))
 
 
-def _into_softmax(network: Network, label: str) -> bool:
+def into_softmax(network: Network, label: str) -> bool:
     """True if a product goes into a Softmax over its last axis and nowhere else."""
     tensor = network.node(label).output[0]
     while (reader := only_reader(network, tensor)) is not None:

@@ -43,6 +43,8 @@ class GroupReport:
     """How much of what was known of channels together came from the data; see `Choice`."""
     curve: tuple[tuple[int, ...], tuple[float, ...]] | None
     consumers: tuple[Refitted, ...]
+    basis: bool = False
+    """True if the channels are those of another basis than the model's, head by head: `kept` counts from the one that matters most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +151,7 @@ def _group(group: GroupReport) -> dict[str, object]:
         "name": group.name,
         "width": {"before": group.width[0], "after": group.width[1]},
         "kept": list(group.kept),
+        "basis": group.basis,
         "error": group.error,
         "conditioning": group.conditioning,
         "data": group.data,

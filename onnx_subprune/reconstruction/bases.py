@@ -1,0 +1,216 @@
+"""Other bases for the numbers of a head, in which the last ones matter least: then fewer of them lose less than any subset does.
+
+Nothing nonlinear lies between the layers that make Q and K and their product, or between V and the layer that reads the context. So W_q, W_k become
+W_q U, W_k V with U V' = 1, and W_v, W_o become W_v T, T^-1 W_o, head by head, and the model stays the same function. In the metric of the data:
+
+    Q and K:     G_q^1/2 C_k^1/2 = P S R',   U = G_q^-1/2 P S^1/2,   V = C_k^-1/2 R S^1/2   (C_k: keys centred, since Softmax does not see their mean)
+    V and W_o:   C_z^1/2 W_o = P S R',       T = C_z^-1/2 P S^1/2                           (C_z: the context, centred where there is a bias)
+
+The first r are then the optimum over all factorisations of rank r (Eckart and Young). The usual groups, selection and refits go on from there: a subset of the
+numbers is the special case of a basis that is not changed. Heads share the places of their numbers, so that every head loses as many.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnx_subprune._typing import Array, Float64
+from onnx_subprune.calibration.data.masks import Visible
+from onnx_subprune.calibration.streaming.stream import Stream
+from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Slice, Use
+from onnx_subprune.graph.linear_paths import LinearPath, linear_path
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.observation import made_before
+from onnx_subprune.reconstruction.head_factors import Factors, factors, wins
+from onnx_subprune.reconstruction.products import SEEN, into_softmax
+from onnx_subprune.reconstruction.task import Task
+from onnx_subprune.runtime.spill import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Site:
+    """A group whose basis may change: constants with its numbers on both sides, and the tensors that moments are taken of, one or two.
+
+    softmax: the right one is centred, sample by sample. centred: the left one is, as a whole.
+    """
+
+    group: ChannelGroup
+    left: tuple[Slice, ...]
+    right: tuple[Slice, ...]
+    watched: tuple[Slice, ...]
+    softmax: bool = False
+    centred: bool = False
+
+
+def sites(network: Network, graph: ChannelGraph) -> list[Site]:
+    """Return the groups of `graph` whose numbers may be seen in another basis."""
+    found = [_product_site(network, graph, g) if g.product else _context_site(network, graph, g) for g in graph.groups]
+    return [site for site in found if site is not None]
+
+
+def turned_weights(task: Task) -> tuple[frozenset[str], Mapping[Use, Array]]:
+    """Return the groups that lose less in another basis, on samples that it does not come from, and the weights in these; one pass, at most."""
+    network = task.network
+    waiting = sorted(sites(network, task.graph), key=lambda site: _place(network, site))
+    names, weights = set[str](), dict[Use, Array]()
+    data = task.data.about(SEEN)
+    if not waiting or data.chunk_count < 2:
+        return frozenset(), {}
+    with Store(task.memory) as store:
+        stream = Stream(network, data, store, task.running)
+        for number, site in enumerate(waiting):
+            place = _place(network, site)
+            tensors = [part.axis.tensor for later in waiting[number:] for part in later.watched]
+            stream.advance(place, made_before(network, tensors, place))
+            bases = _factors(network, site, _moments(site, stream, Visible(data, task.running.mask)))
+            if bases is not None:
+                names.add(site.group.name)
+                _turn(network, site, bases, weights)
+        stream.close()
+    return frozenset(names), weights
+
+
+def _place(network: Network, site: Site) -> int:
+    return network.position[site.group.readers[0]]
+
+
+def _product_site(network: Network, graph: ChannelGraph, group: ChannelGroup) -> Site | None:
+    """Q and K, where both come from layers without anything but changes of layout in between."""
+    assert group.product is not None, "groups of products come here"
+    watched, parts = [], []
+    for axis in (group.product.left, group.product.right):
+        path = linear_path(network, graph.observation, axis.tensor)
+        if path is None:
+            return None
+        side = _widest(group, path)
+        own = _constants(network, graph, group, path, side)
+        if own is None:
+            return None
+        watched.append(side)
+        parts.append(own)
+    if watched[0].positions.shape != watched[1].positions.shape:
+        return None
+    softmax = into_softmax(network, group.product.node)
+    return Site(group=group, left=parts[0], right=parts[1], watched=tuple(watched), softmax=softmax)
+
+
+def _context_site(network: Network, graph: ChannelGraph, group: ChannelGroup) -> Site | None:
+    """V and the layer that reads the context."""
+    if len(group.consumers) != 1 or len(group.producers) != 1 or group.step > 1:
+        return None
+    contraction, positions = group.consumers[0].contraction, group.consumers[0].positions
+    if contraction.op not in ("MatMul", "Gemm") or not _own(graph, contraction.weight):
+        return None
+    path = linear_path(network, graph.observation, contraction.input.tensor, through_attention=True)
+    rows = next(part for part in group.slices if part.axis == contraction.rows)
+    context = next((part for part in group.slices if part.axis == contraction.input), None)
+    if path is None or context is None or context.positions.shape != positions.shape:
+        return None
+    last = {
+        part.axis.tensor
+        for part in group.slices
+        if part.axis.index == len(graph.observation.shapes.get(part.axis.tensor, ())) - 1
+    }
+    if not last.issuperset(path.mixed):
+        return None  # whole heads, which attention does not mix
+    made = _constants(network, graph, group, path, rows)
+    centred = contraction.bias is not None or contraction.new_bias is not None
+    return None if made is None else Site(group=group, left=made, right=(rows,), watched=(context,), centred=centred)
+
+
+def _widest(group: ChannelGroup, path: LinearPath) -> Slice:
+    """The last tensor on a path that has all heads on one axis."""
+    parts = {part.axis.tensor: part for part in group.slices if part.axis.use is None}
+    there = [parts[name] for name in path.tensors if name in parts]
+    most = max(part.positions.shape[1] for part in there)
+    return [part for part in there if part.positions.shape[1] == most][-1]
+
+
+def _constants(
+    network: Network, graph: ChannelGraph, group: ChannelGroup, path: LinearPath, like: Slice
+) -> tuple[Slice, ...] | None:
+    """The weight and the biases that make one side, with as many numbers a channel as `like`; None where one is not that side's alone."""
+    found = [part for part in group.slices if part.axis.use in path.uses]
+    if len(found) != len(path.uses) or not all(_own(graph, use) for use in path.uses):
+        return None
+    parts = [_taken(part, path) for part in found]
+    if any(part is None or part.positions.shape != like.positions.shape for part in parts):
+        return None
+    half = any(network.array(part.axis.tensor).dtype == np.float16 for part in found)
+    return None if half else tuple(part for part in parts if part is not None)
+
+
+def _taken(part: Slice, path: LinearPath) -> Slice | None:
+    """What of a constant makes the outputs that a path takes; None where channels do not have equally many."""
+    if not path.stop:
+        return part
+    inside = (part.positions >= path.start) & (part.positions < path.stop)
+    counts = inside.sum(axis=1)
+    if part.size != path.width or counts.min() != counts.max():
+        return None
+    return replace(part, positions=part.positions[inside].reshape(len(inside), -1))
+
+
+def _own(graph: ChannelGraph, use: Use) -> bool:
+    """True if no other layer has the same weight."""
+    return use not in graph.shared and use not in graph.fixed
+
+
+def _moments(site: Site, stream: Stream, visible: Visible) -> list[list[Float64]]:
+    """Return second moments, (r, w, w), of what is watched, over the visible rows of the even and of the odd chunks."""
+    names = list(dict.fromkeys(part.axis.tensor for part in site.watched))
+    sums = [[[np.zeros(1), np.zeros(1), np.zeros(1)] for _ in site.watched] for _ in range(2)]
+    for number, chunk in enumerate(stream.read(names)):
+        for which, part in enumerate(site.watched):
+            value = chunk[part.axis.tensor]
+            there = visible.shown(number, np.ones(value.shape)).astype(np.float64)
+            shown = np.moveaxis(there, part.axis.index, -1)[..., :1]
+            moved = np.moveaxis(value, part.axis.index, -1).astype(np.float64) * shown
+            if site.softmax and which == 1:
+                places = tuple(range(1, moved.ndim - 1))
+                mean = moved.sum(axis=places, keepdims=True) / np.maximum(shown.sum(axis=places, keepdims=True), 1)
+                moved = (moved - mean) * shown
+            heads = np.ascontiguousarray(moved.reshape(-1, moved.shape[-1])[:, part.positions.T].transpose(1, 0, 2))
+            own = (heads.transpose(0, 2, 1) @ heads, heads.sum(axis=1), shown.sum())
+            sums[number % 2][which] = [a + b for a, b in zip(sums[number % 2][which], own, strict=True)]
+    return [[_centred(*item) if site.centred else item[0] for item in half] for half in sums]
+
+
+def _centred(gram: Float64, total: Float64, count: Float64) -> Float64:
+    return np.asarray(gram - total[:, :, None] * total[:, None, :] / np.maximum(count, 1))
+
+
+def _factors(network: Network, site: Site, halves: Sequence[Sequence[Float64]]) -> Factors | None:
+    """The bases of both sides; None where they lose no less than a subset."""
+    refitted = site.group.product is None
+    if refitted:
+        weights = _rows(network, site.right[0])
+        target = weights @ weights.transpose(0, 2, 1)
+        halves = [[*half, target] for half in halves]
+    sides = [(half[0], half[1]) for half in halves]
+    if not wins(sides, refitted=refitted):
+        return None
+    return factors(sides[0][0] + sides[1][0], sides[0][1] + sides[1][1])
+
+
+def _rows(network: Network, part: Slice) -> Float64:
+    """(r, w, m), the constant's numbers of each head."""
+    value = np.moveaxis(network.array(part.axis.tensor).astype(np.float64), part.axis.index, 0)
+    return np.asarray(value.reshape(len(value), -1)[part.positions.T])
+
+
+def _turn(network: Network, site: Site, bases: Factors, weights: dict[Use, Array]) -> None:
+    """Write the constants of both sides in the new basis into `weights`."""
+    for parts, basis in ((site.left, bases.left), (site.right, bases.right)):
+        for part in parts:
+            assert part.axis.use is not None, "a constant has a use"
+            weights[part.axis.use] = _in_basis(weights.get(part.axis.use, network.array(part.axis.tensor)), part, basis)
+
+
+def _in_basis(value: Array, part: Slice, basis: Float64) -> Array:
+    """`value` with the numbers of every head times its `basis`, (r, w, w)."""
+    moved = np.moveaxis(value.astype(np.float64), part.axis.index, 0)
+    for head, places in enumerate(part.positions.T):
+        moved[places] = np.tensordot(basis[head].T, moved[places], axes=1)
+    return np.ascontiguousarray(np.moveaxis(moved, 0, part.axis.index).astype(value.dtype))

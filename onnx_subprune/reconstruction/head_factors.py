@@ -1,0 +1,103 @@
+"""The bases of `bases`, from second moments of each head, and whether they lose less than a subset of the numbers does on other samples.
+
+What a head of the right side reads a number with counts as its moments too: W_o W_o' beside those of the context.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_subprune._typing import Float64, Int64
+from onnx_subprune.selection import Forward, Problem
+
+SHARES = (0.25, 0.5, 0.75)
+"""Shares of the numbers at which a basis is compared with a subset."""
+FLOOR = 1e-6
+"""Least eigenvalue of a second moment, as a share of the largest: more of what is less is rounding."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factors:
+    """Bases of the left and of the right side, (r, w, w) each, with left right' = 1; the most important numbers come first."""
+
+    left: Float64
+    right: Float64
+
+    def kept(self, count: int) -> Float64:
+        """(r, w, w), what the first numbers keep of the left side where the right one has its own."""
+        return np.asarray(self.left[:, :, :count] @ self.right[:, :, :count].transpose(0, 2, 1))
+
+
+def factors(left: Float64, right: Float64) -> Factors:
+    """Return the bases whose first numbers keep most of the product of sides with these second moments, (r, w, w) each.
+
+    A number that is always zero on one side stays as it is, and comes last.
+    """
+    bases = np.zeros((2, *left.shape))
+    for head, (a, b) in enumerate(zip(left, right, strict=True)):
+        live = np.flatnonzero((np.diagonal(a) > 0) & (np.diagonal(b) > 0))
+        dead, inside = np.setdiff1d(np.arange(len(a)), live), np.ix_(live, np.arange(len(live)))
+        bases[:, head, dead, np.arange(len(live), len(a))] = 1.0
+        if len(live):
+            bases[0, head][inside], bases[1, head][inside] = _balanced(a[np.ix_(live, live)], b[np.ix_(live, live)])
+    return Factors(bases[0], bases[1])
+
+
+def wins(sides: Sequence[tuple[Float64, Float64]], *, refitted: bool) -> bool:
+    """True if a basis loses less than a subset of the numbers, both from one half of the samples and judged on the other.
+
+    sides: moments of the left and the right side on each half. refitted: what reads the left side is fitted to what is kept.
+    """
+    lost = np.zeros(2)
+    for own, other in ((sides[0], sides[1]), (sides[1], sides[0])):
+        basis, width = factors(*own), own[0].shape[1]
+        for share in SHARES:
+            count = max(1, round(share * width))
+            subset = _chosen(*own, count, refitted=refitted)
+            lost += [_loss(*other, basis.kept(count)), _loss(*other, subset)]
+    return bool(lost[0] < lost[1])
+
+
+def _balanced(left: Float64, right: Float64) -> tuple[Float64, Float64]:
+    """The bases of one head, (w, w) each, with as much of a number on the left as on the right."""
+    (root, inverse), (other_root, other_inverse) = _roots(left), _roots(right)
+    p, s, r = np.linalg.svd(root @ other_root)
+    scale = np.sqrt(np.maximum(s, 1e-12 * s[0]))
+    return inverse @ (p * scale), other_inverse @ (r.T * scale)
+
+
+def _roots(moment: Float64) -> tuple[Float64, Float64]:
+    values, vectors = np.linalg.eigh(moment)
+    root = np.sqrt(np.maximum(values, FLOOR * values[-1]))
+    return (vectors * root) @ vectors.T, (vectors / root) @ vectors.T
+
+
+def _chosen(left: Float64, right: Float64, count: int, *, refitted: bool) -> Float64:
+    """(r, w, w), what a subset, the same of every head, keeps of the left side."""
+    heads, width, _ = left.shape
+    kept = np.zeros((heads, width, width))
+    if not refitted:
+        strengths = (np.diagonal(left, axis1=1, axis2=2) * np.diagonal(right, axis1=1, axis2=2)).sum(axis=0)
+        own = np.argsort(-strengths, kind="stable")[:count]
+        kept[:, own, own] = 1.0
+        return kept
+    problems = [_problem(a, b) for a, b in zip(left, right, strict=True)]
+    own = np.array(Forward().path(problems, [count], np.zeros(width, np.int64))[0].support, np.int64)
+    for head, gram in enumerate(left):
+        kept[head][own] = np.linalg.lstsq(gram[np.ix_(own, own)], gram[own], rcond=1e-9)[0]
+    return kept
+
+
+def _problem(gram: Float64, target: Float64) -> Problem:
+    root = _roots(target)[0] if np.any(target) else target
+    columns: Int64 = np.arange(len(gram))[:, None]
+    energy = float(np.sum(gram * target))
+    return Problem(gram=gram, cross=gram @ root, energy=energy, columns=columns, prior=root)
+
+
+def _loss(left: Float64, right: Float64, kept: Float64) -> float:
+    """How much of the product is lost, as a share, if `kept`, (r, w, w), is what is left of the left side."""
+    gone = np.eye(left.shape[1]) - kept
+    lost = np.sum((gone.transpose(0, 2, 1) @ left @ gone) * right)
+    return float(lost / max(float(np.sum(left * right)), 1e-300))

@@ -1,0 +1,104 @@
+"""Heads in another basis: the same function, and what is left of fewer numbers is the best that so many can be."""
+
+import numpy as np
+import pytest
+
+from onnx_subprune import Channels, prune
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning import preparation
+from onnx_subprune.reconstruction.bases import sites
+from onnx_subprune.reconstruction.head_factors import factors, wins
+from onnx_subprune.runtime.session import Session
+from tests.networks.check import feeds_of
+from tests.networks.net import Net
+from tests.networks.patterns import PATTERNS
+
+
+def moments(seed: int, heads: int = 2, width: int = 5) -> np.ndarray:
+    rows = np.random.default_rng(seed).standard_normal((heads, 40, width)) * 0.5 ** np.arange(width)
+    rows = rows @ np.random.default_rng(seed + 1).standard_normal((heads, width, width))
+    return np.asarray(rows.transpose(0, 2, 1) @ rows)
+
+
+def lost(left: np.ndarray, right: np.ndarray, kept: np.ndarray) -> float:
+    gone = np.eye(left.shape[1]) - kept
+    return float(np.sum((gone.transpose(0, 2, 1) @ left @ gone) * right))
+
+
+def test_bases_are_inverse_to_one_another_and_their_first_numbers_lose_the_tail_of_the_spectrum():
+    left, right = moments(1), moments(3)
+    found = factors(left, right)
+    np.testing.assert_allclose(found.left @ found.right.transpose(0, 2, 1), [np.eye(5)] * 2, atol=1e-8)
+    spectrum = np.sqrt(np.sort(np.abs(np.linalg.eigvals(left @ right)))[:, ::-1])
+    for count in range(1, 5):
+        best = np.sum(spectrum[:, count:] ** 2)
+        assert lost(left, right, found.kept(count)) == pytest.approx(best, rel=1e-3, abs=1e-5 * np.sum(spectrum**2))
+
+
+def test_dead_numbers_come_last_and_stay_what_they_are():
+    left, right = moments(1), moments(3)
+    left[:, 2], left[:, :, 2] = 0, 0
+    right[1, 0], right[1, :, 0] = 0, 0
+    found = factors(left, right)
+    for basis in (found.left, found.right):
+        np.testing.assert_array_equal(basis[0, :, 4], np.eye(5)[2])
+        np.testing.assert_array_equal(basis[1, :, 3:], np.eye(5)[:, [0, 2]])
+        assert not basis[:, 2, :3].any()
+    np.testing.assert_allclose(found.left @ found.right.transpose(0, 2, 1), [np.eye(5)] * 2, atol=1e-8)
+
+
+@pytest.mark.parametrize("refitted", [False, True])
+def test_a_basis_that_says_nothing_about_other_samples_is_not_taken(refitted):
+    plain = [np.diag([9.0, 4.0, 1.0, 0.1, 0.01])[None]] * 2
+    turned = np.linalg.qr(np.random.default_rng(0).standard_normal((5, 5)))[0]
+    mixed = [(turned @ part @ turned.T) for part in plain]
+    assert wins([(mixed[0], mixed[1])] * 2, refitted=refitted)
+    noise = [1e-3 * moments(seed, heads=1) for seed in (5, 7)]
+    assert not wins([(plain[0] + noise[0], plain[1]), (plain[0] + noise[1], plain[1])], refitted=refitted)
+
+
+@pytest.mark.parametrize("pattern", [p for p in PATTERNS if "-attention-" in p.name], ids=lambda p: p.name)
+def test_only_what_nothing_tells_apart_may_be_turned(pattern):
+    graph = trace(network := load(pattern.model(17)))
+    form = pattern.name.removeprefix("separate-attention-")
+    assert len(sites(network, graph)) == (0 if form == pattern.name else {"2": 2, "split": 2}.get(form, 1))
+
+
+def low_rank_attention(seed: int) -> Net:
+    """Q and K, and V and its reader, need three numbers of six a head, mixed with the others."""
+    net, rng, heads, dim, width = Net(seed=seed), np.random.default_rng(seed), 2, 6, 12
+    low = np.zeros((2, 8, width), np.float32)
+    for part in low:
+        for head in range(heads):
+            part[:, head * dim : (head + 1) * dim] = rng.standard_normal((8, 3)) @ rng.standard_normal((3, dim))
+    x = net.input(("N", 5, 8))
+    made = [net("Add", net("MatMul", x, w), net.weight(width)) for w in (net.weight(8, width), *map(net.constant, low))]
+    q, k, v = [net("Transpose", net.reshape(part, 0, 5, heads, dim), perm=[0, 2, 1, 3]) for part in made]
+    scores = net("MatMul", q, net("Transpose", k, perm=[0, 1, 3, 2]))
+    scores = net("Softmax", net("Div", scores, net.constant(np.array(4.0, np.float32))), axis=-1)
+    y = net.reshape(net("Transpose", net("MatMul", scores, v), perm=[0, 2, 1, 3]), 0, 5, width)
+    net.output(net.linear(y, width, 3), 3)
+    return net
+
+
+def test_heads_lose_what_they_do_not_need_whatever_basis_they_come_in(monkeypatch):
+    model = low_rank_attention(1).model()
+    network = load(model)
+    data, unseen = feeds_of(network, 64, 2), feeds_of(network, 32, 3)
+    reference = Session(model).run(unseen)[network.outputs[0]]
+
+    def error() -> tuple[float, list[bool]]:
+        found = prune(model, data, budget=Channels(0.5), round_to=1)
+        out = Session(found.model).run(unseen)[network.outputs[0]]
+        return float(np.linalg.norm(out - reference) / np.linalg.norm(reference)), [
+            g.basis for g in found.report.groups
+        ]
+
+    turned, bases = error()
+    assert turned < 1e-3
+    assert bases == [True, True]
+    monkeypatch.setattr(preparation, "turned", lambda task, rules: (task, frozenset()))
+    subset, bases = error()
+    assert subset > 30 * turned
+    assert bases == [False, False]
