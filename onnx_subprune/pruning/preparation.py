@@ -97,7 +97,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         clock=time.perf_counter,
         executor=settings.executor,
     )
-    task, bases = turned(task, settings.rules) if settings.refit is not None else (task, frozenset[str]())
+    task, bases = turned(task, settings.rules) if settings.free_bases else (task, frozenset[str]())
     graph = task.graph
     rounding = settings.rounding_for(task.network, graph)
     rooms = rounding.rooms(graph, min_width=settings.least, dispensable=dispensable(task.network, graph))

@@ -19,7 +19,7 @@ from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.pruning.rounding import Rounding, RoundTo, least_width, reachable, rounding_of
 from onnx_subprune.reconstruction.settings import Formulation, Refit
 from onnx_subprune.runtime.progress import Watch
-from onnx_subprune.selection import ProbingSelector, Selector
+from onnx_subprune.selection import Backward, Forward, ProbingSelector, Refined, Selector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,6 +66,11 @@ class Settings:
     def chosen_by_metric(self) -> bool:
         """True if the widths are chosen by what the metric says of candidates."""
         return isinstance(self.budget, MaxDrop) or isinstance(self.allocator, Threshold)
+
+    @property
+    def free_bases(self) -> bool:
+        """True if heads may be seen in other bases: selectors that are published as they are for comparison choose among the model's own channels."""
+        return self.refit is not None and isinstance(self.selector, Refined | Forward | Backward)
 
     @property
     def probed(self) -> float:

@@ -38,7 +38,7 @@ def summarize(
         metric=measured.metric,
         deviation=smaller.deviation,
         seconds=seconds,
-        notes=(*job.notes, *_rounding_note(job, found), *_domains(done)),
+        notes=(*job.notes, *_rounding_note(job, found), *_bases(job, done), *_domains(done)),
         warnings=(*job.warnings, *_warnings(job, measured)),
         layers=measured.layers,
     )
@@ -53,6 +53,19 @@ def _domains(done: Reconstruction) -> list[str]:
         for item in done.refits.values()
         if item.domain is not None
     ]
+
+
+def _bases(job: Job, done: Reconstruction) -> list[str]:
+    """How many groups lost numbers of another basis."""
+    count = sum(
+        len(done.choices[name].support) < job.task.graph.group(name).width for name in job.turned & done.choices.keys()
+    )
+    what = "a group loses" if count == 1 else f"{count} groups lose"
+    return (
+        [f"{what} the last numbers of their heads in another basis, in which these matter least, in place of a subset"]
+        if count
+        else []
+    )
 
 
 def _rounding_note(job: Job, found: Allocated) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
-from onnx_subprune import Channels, prune
+from onnx_subprune import Channels, WeightNorm, prune
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning import preparation
@@ -102,3 +103,25 @@ def test_heads_lose_what_they_do_not_need_whatever_basis_they_come_in(monkeypatc
     subset, bases = error()
     assert subset > 30 * turned
     assert bases == [False, False]
+
+
+@pytest.mark.parametrize("options", [{"refit": None}, {"selector": WeightNorm()}], ids=["no-refit", "published"])
+def test_weights_that_stay_and_methods_of_others_keep_the_basis_of_the_model(options):
+    model = low_rank_attention(1).model()
+    found = prune(model, feeds_of(load(model), 16, 2), budget=Channels(0.5), round_to=1, **options)
+    assert not any(group.basis for group in found.report.groups)
+
+
+def test_groups_that_are_excluded_keep_their_weights():
+    model = low_rank_attention(1).model()
+    network = load(model)
+    name = next(group.name for group in trace(network).groups if group.product is None)
+    found = prune(model, feeds_of(network, 32, 2), budget=Channels(0.5), round_to=1, only=[name])
+    assert [group.basis for group in found.report.groups] == [True]
+    before, after = (
+        {tensor.name: numpy_helper.to_array(tensor) for tensor in m.graph.initializer} for m in (model, found.model)
+    )
+    same = [name for name in before if name in after and np.array_equal(before[name], after[name])]
+    assert {
+        network.node(label).input[1] for label in next(g for g in trace(network).groups if g.product).producers
+    } <= set(same)
