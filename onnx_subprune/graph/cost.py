@@ -19,7 +19,17 @@ import numpy as np
 from onnx_subprune.allocation import Factor, Multilinear, Term
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Use
 from onnx_subprune.graph.contractions.bias import new_biases, refitted_by
-from onnx_subprune.graph.count import COUNTED, FLOATING, all_shapes, macs_of, parameters, parameters_inside, stored
+from onnx_subprune.graph.count import (
+    ATTENTION,
+    COUNTED,
+    FLOATING,
+    UNPACKED,
+    all_shapes,
+    macs_of,
+    parameters,
+    parameters_inside,
+    stored,
+)
 from onnx_subprune.graph.network import Network, key_of
 from onnx_subprune.graph.sharing import Readers, readers_of_constants
 
@@ -191,6 +201,9 @@ def _macs(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
         if label in held:
             terms += [_contraction(network, graph, contraction, sizes) for contraction in held[label]]
             continue
+        if fused := _attention(network, graph, label, sizes):
+            terms += fused
+            continue
         if key_of(node) == "MatMul" and node.output[0] in graph.observation.shapes:
             inner = graph.observation.shapes.get(node.input[0], ())
             factors = sizes.activation(node.output[0]) if inner else []
@@ -200,6 +213,22 @@ def _macs(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
         elif macs := macs_of(network, index, shapes, graph.observation):
             terms.append(Term(coefficient=macs, factors=()))
     return terms
+
+
+def _attention(network: Network, graph: ChannelGraph, label: str, sizes: Sizes) -> list[Term]:
+    """What operators of attention multiply; nothing for others, and where they have other inputs than queries, keys and values."""
+    node, shapes, batch = network.node(label), graph.observation.shapes, graph.observation.batch
+    known = [name for name in node.input[:2] if name in shapes]
+    if key_of(node) in UNPACKED and len(known) == 2 and node.output[0] in shapes:
+        length = shapes[known[1]][-2]
+        return [_term(length / batch, sizes.activation(name)) for name in (known[0], node.output[0])]
+    if key_of(node) == ATTENTION and known == [node.input[0]] and node.output[0] in shapes:
+        name, use = node.input[1], Use(label, 1)
+        columns = sizes.factor(Axis(name, 1, use), _shape(network, name)[1])
+        data, half = sizes.activation(known[0]), shapes[known[0]][1] / 2 / batch
+        scores = [_term(half, [*data[:2], columns]), _term(half, sizes.activation(node.output[0]))]
+        return [_term(1.0 / batch, [*data, columns]), *scores]
+    return []
 
 
 def _work(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:

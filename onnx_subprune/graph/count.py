@@ -20,6 +20,8 @@ FLOATING = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 ATTENTION = "com.microsoft.Attention"
+UNPACKED = ("Attention", "com.microsoft.GroupQueryAttention", "com.microsoft.MultiHeadAttention")
+"""Attention on queries, keys and values that layers of their own make."""
 
 
 def parameters(network: Network) -> int:
@@ -138,14 +140,14 @@ def _einsum(node: NodeProto, inputs: Sequence[Shape], output: Shape) -> int:
 
 
 def _fused_attention(node: NodeProto, inputs: Sequence[Shape], output: Shape) -> int:
-    """One product for queries, keys and values, and those of queries with keys and of weights with values."""
+    """One product for queries, keys and values, and those of queries with keys and of weights with values; queries are as wide as keys."""
     batch, length, _ = inputs[0]
-    return prod(inputs[0]) * inputs[1][1] + 2 * batch * length * length * inputs[1][1] // 3
+    return prod(inputs[0]) * inputs[1][1] + batch * length * length * (inputs[1][1] + output[2]) // 2
 
 
 def _attention(node: NodeProto, inputs: Sequence[Shape], output: Shape) -> int:
     keys = inputs[1]
-    return 2 * prod(inputs[0]) * keys[-2] if keys else 0
+    return (prod(inputs[0]) + prod(output)) * keys[-2] if keys else 0
 
 
 COUNTED: Mapping[str, Callable[[NodeProto, Sequence[Shape], Shape], int]] = {
@@ -167,8 +169,7 @@ COUNTED: Mapping[str, Callable[[NodeProto, Sequence[Shape], Shape], int]] = {
     ),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrence),
     "Einsum": _einsum,
-    "Attention": _attention,
-    "com.microsoft.MultiHeadAttention": _attention,
+    **dict.fromkeys(UNPACKED, _attention),
     ATTENTION: _fused_attention,
 }
 

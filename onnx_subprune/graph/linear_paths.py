@@ -12,6 +12,8 @@ from onnx_subprune.graph.observation import Observation
 
 LAYOUTS = frozenset(("Identity", "Neg", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
 """Operators of one activation that keep all of its numbers."""
+MIXING = {"Attention": 2, "MatMul": 1}
+"""Operators of activations that mix positions of the input in this slot."""
 LONGEST = 64
 """Nodes that a path may have."""
 
@@ -62,9 +64,9 @@ def linear_path(
             found = _window(network, observation, place, passed[-1])
             if found is not None:
                 window, taken, behind = found, len(passed), 0
-        elif key == "MatMul" and through_attention and not any(known):
-            behind = 1
-            mixed.append(node.input[1])
+        elif key in MIXING and through_attention and not any(known[: MIXING[key] + 1]):
+            behind = MIXING[key]
+            mixed.append(node.input[behind])
         elif key in ("Mul", "Div"):
             behind = next((slot for slot in (0, 1) if _alike(network, observation, node.input[1 - slot])), None)
             behind = None if key == "Div" and behind == 1 else behind

@@ -93,7 +93,9 @@ def _energy(value: Array, axis: int, *, centre: bool) -> Float64:
 
 
 def into_softmax(network: Network, label: str) -> bool:
-    """True if a product goes into a Softmax over its last axis and nowhere else."""
+    """True if a product goes into a Softmax over its last axis and nowhere else; in attention it does."""
+    if key_of(network.node(label)) == "Attention":
+        return True
     tensor = network.node(label).output[0]
     while (reader := only_reader(network, tensor)) is not None:
         node = network.nodes[reader[0]]

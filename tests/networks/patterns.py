@@ -1237,11 +1237,11 @@ def local_function(n: Net) -> None:
     n.head(n("Silu", n.conv(x, 5), domain="local"))
 
 
-@pattern(6, 5, pinned=("Gelu", "without a rule"))
+@pattern(6, 5, pinned=("Trilu", "without a rule"))
 def operator_of_another_domain(n: Net) -> None:
     n.domains["com.microsoft"] = 1
     x = n.relu(n.conv(n.input(IMAGE), 6, 3))
-    x = n("QuickGelu", n.conv(x, 7), domain="com.microsoft")
+    x = n("Trilu", n.conv(x, 7), domain="com.microsoft")
     n.head(n.relu(n.conv(x, 5)))
 
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from onnx_subprune.graph.rules import (
     conv,
     elementwise,
+    fused,
     layout,
     matmul,
     normalization,
@@ -25,6 +26,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
     {
         **conv.RULES,
         **elementwise.RULES,
+        **fused.RULES,
         **layout.RULES,
         **matmul.RULES,
         **normalization.RULES,

@@ -207,12 +207,12 @@ class Scope(Site):
 class Patch:
     """What changes at a node when its channels go.
 
-    attributes: new integer or integer-list attributes; None removes one.
+    attributes: new attributes, numbers or lists of integers; None removes one.
     constants: new constants for input slots, with a mask of the elements that stay computed at run time (or None).
     gather: instead of the node, gather these positions of tensor `source` along an axis.
     """
 
-    attributes: Mapping[str, int | list[int] | None] = field(default_factory=dict)
+    attributes: Mapping[str, int | float | list[int] | None] = field(default_factory=dict)
     constants: Mapping[int, tuple[NDArray[np.generic], NDArray[np.bool_] | None]] = field(default_factory=dict)
     gather: tuple[str, int, Int64] | None = None
 
