@@ -2,7 +2,8 @@
 
 A result is *ruined* where an output is no better than a constant: it is not finite; or its choices agree with the original's about as often as by
 chance; or its error is at or above the deviation of the original from its mean, unless its choices say otherwise (scores that all moved alike are
-still scores). It is *poor* where an error is above 0.3 or an agreement below 0.9.
+still scores), or it is smaller than the original and still rises and falls with it (no constant does). It is *poor* where an error is above 0.3 or an
+agreement below 0.9.
 """
 
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ FAR = 0.7
 """Where the error is below so much of what a constant makes, choices are between equals, and say nothing."""
 MOST = 0.5
 """Where both models choose the same for this share of the samples, the result is poor at worst."""
+ALONG = 0.5
+"""An output with at least this correlation rises and falls with the original."""
 SAME = 0.9
 """Where choices agree by chance for more than this share of the samples, they say nothing."""
 
@@ -65,7 +68,8 @@ def _ruined(name: str, item: OutputFidelity) -> str | None:
         return None
     if way is not None and way <= CHANCE and (against is None or against > FAR):
         return f"output {name!r} agrees with the original for {item.agreement:.1%} of the samples, by chance it would for {item.chance:.1%}"
-    if against is not None and against >= 1.0 and (way is None or way <= CHOICES):
+    along = error is not None and error < 1.0 and item.correlation is not None and item.correlation >= ALONG
+    if against is not None and against >= 1.0 and (way is None or way <= CHOICES) and not along:
         beside = "" if item.standardized_error is None else f", {against:.3g} times that of the best constant"
         return f"output {name!r} is no better than a constant: its relative error is {error:.3g}{beside}"
     return None
@@ -91,6 +95,8 @@ def complaints(fidelity: Fidelity, gates: Gates) -> Iterator[str]:
         bad = []
         if gates.max_error is None and error is not None and not error <= ERROR:
             bad.append(f"has a relative error of {error:.3g}")
+        elif gates.max_error is None and agreement is None and (item.standardized_error or 0.0) >= 1.0:
+            bad.append(f"is {item.standardized_error:.3g} times as far from the original's as the best constant")
         if gates.min_agreement is None and agreement is not None and agreement < AGREEMENT:
             bad.append(f"agrees with the original for {agreement:.1%} of the samples")
         if bad:

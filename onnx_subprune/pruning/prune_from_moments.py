@@ -15,7 +15,6 @@ from onnx_subprune.allocation import (
     Params,
     Room,
     block_aware,
-    proportional,
 )
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.calibration.data.samples import Calibration
@@ -217,7 +216,7 @@ def _allocated(job: Job) -> Allocated:
     """Return the widths that meet the budget, from the errors of each layer alone."""
     settings, budget, price = job.settings, job.settings.budget, job.price
     if isinstance(budget, Channels):
-        return Allocated(widths=proportional(job.rooms, budget.fraction, upwards=job.rounding.upwards))
+        return Allocated(widths=job.rounding.shared(job.task.graph, job.rooms, budget.fraction)[1])
     assert isinstance(budget, (Macs, Params)), "others are refused at the door"
     felt = error_curves(job.task, job.rooms)
     curves = {name: item.output for name, item in felt.items()}

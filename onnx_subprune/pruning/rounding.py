@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from onnx_subprune.allocation import Macs, Multilinear, Room
+from onnx_subprune.allocation import Macs, Multilinear, Room, proportional
 from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.cost import costs
@@ -78,6 +78,20 @@ class Rounding:
     def divided(self, divisor: int) -> "Rounding":
         """Return the rounding with multiples of a target that are smaller by a factor, a power of two."""
         return self if self.target is None else replace(self, target=self.target.divided(divisor))
+
+    def shared(self, graph: ChannelGraph, rooms: Sequence[Room], fraction: float) -> tuple["Rounding", dict[str, int]]:
+        """Return the widths of `rooms` closest to `fraction`, and the coarsest part of this rounding with which any of them gets narrower.
+
+        rooms: in multiples of this rounding.
+        """
+        whole = {room.name: room.width for room in rooms}
+        widths = proportional(rooms, fraction, upwards=self.upwards)
+        finer = [] if self.target is None else [*(self.divided(divisor) for divisor in DIVISORS[1:]), PLAIN]
+        for kind in finer if widths == whole else ():
+            found = proportional(kind.again(graph, rooms), fraction, upwards=self.upwards)
+            if found != whole:
+                return kind, found
+        return self, widths
 
     def reaching(
         self,

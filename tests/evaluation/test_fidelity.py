@@ -34,6 +34,8 @@ ZEROS = "c = Constant<value_float = 0.0>() y = Mul(x, c)"
 HALVED = "c = Constant<value_float = 0.5>() y = Mul(x, c)"
 MOVED = "c = Constant<value_float = 7.0>() y = Add(x, c)"
 NEGATED = "y = Neg(x)"
+TWO_MORE = "c = Constant<value_float = 2.0>() y = Add(x, c)"
+AGAINST = "c = Constant<value_float = 100.0>() y = Sub(c, x)"
 FIFTY = "c = Constant<value_float = 50.0>() d = Constant<value_float = 0.0>() z = Mul(x, d) y = Add(c, z)"
 
 
@@ -72,6 +74,9 @@ def test_measures_do_not_depend_on_chunks_or_on_a_large_offset():
         (SCORES[:, :1], MOVED, "N, 1", True),
         (SCORES[:, :1] + 50, ZEROS, "N, 1", True),
         (SCORES[:, :1] + 50, FIFTY, "N, 1", True),
+        (SCORES[:, :1] + 50, TWO_MORE, "N, 1", False),  # it still rises and falls with the original
+        (SCORES[:, :1] + 50, AGAINST, "N, 1", True),
+        (SCORES[:, :1] + 50, "c = Constant<value_float = 3.0>() y = Mul(x, c)", "N, 1", True),
         (SCORES.reshape(16, 4, 10), ZEROS, "N, 4, 10", True),
         (SCORES.reshape(16, 4, 10), HALVED, "N, 4, 10", False),
         (np.ones((16, 10), np.float32), "c = Constant<value_float = 1.0001>() y = Mul(x, c)", "N, 10", False),
@@ -83,6 +88,13 @@ def test_measures_do_not_depend_on_chunks_or_on_a_large_offset():
 def test_what_is_no_better_than_a_constant_is_ruined(values, expression, shape, bad):
     with np.errstate(all="ignore"):
         assert (ruined(measured(values, expression, shape)) is not None) == bad
+
+
+def test_what_is_farther_than_a_constant_but_goes_along_is_warned_of():
+    found = measured(SCORES[:, :1] + 50, TWO_MORE, "N, 1")
+    assert found.outputs["y"].relative_error < 0.05
+    assert "as far from the original's as the best constant" in next(complaints(found, Gates()))
+    assert not list(complaints(found, Gates(max_error=0.05)))
 
 
 def test_integers_are_judged_by_agreement():

@@ -29,6 +29,14 @@ def mixed():
     return net.model()
 
 
+def narrow():
+    """A convolution of 24 channels."""
+    net = Net()
+    x = net.relu(net.conv(net.input(["n", 3, 12, 12]), 24, 3, name="narrow"))
+    net.output(net.conv(x, 4))
+    return net.model()
+
+
 @pytest.fixture(scope="module")
 def traced():
     return trace(Network(mixed()))
@@ -91,6 +99,16 @@ def test_a_fraction_of_the_channels_is_rounded_up():
     found = prune(mixed(), IMAGES, budget=Channels(0.4), refit=None, target="cpu-avx512").report.groups
     assert all(after >= 0.4 * before for before, after in (group.width for group in found))
     assert {group.width for group in found if group.name == "wide"} == {(64, 32)}
+
+
+@pytest.mark.parametrize("fraction", [0.9, 0.7])
+def test_a_fraction_that_coarse_multiples_would_round_up_to_everything_takes_finer_ones(fraction):
+    rounding = Rounding(target=TARGETS["tensorrt-int8"])
+    graph = trace(Network(narrow()))
+    kind, widths = rounding.shared(graph, rounding.rooms(graph), fraction)
+    assert widths["narrow"] in range(int(24 * fraction), 24)
+    assert kind.block < rounding.block
+    assert rounding.shared(graph, rounding.rooms(graph), 0.5) == (rounding, {"narrow": 16})
 
 
 @pytest.mark.parametrize("fraction", [0.5, 0.1, 0.02])

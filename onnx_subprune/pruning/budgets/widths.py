@@ -56,10 +56,10 @@ def allocated(  # noqa: PLR0913 - what a budget may need
     if isinstance(budget, Channels):
 
         def shared_out(kind: Rounding) -> Mapping[str, int]:
-            finer = rooms if kind is rounding else kind.again(task.graph, rooms)
-            return proportional(finer, budget.fraction, upwards=rounding.upwards)
+            return proportional(kind.again(task.graph, rooms), budget.fraction, upwards=rounding.upwards)
 
-        return Allocated(widths=fastest(stopwatch(task, rules), rounding, shared_out(rounding), shared_out, task.watch))
+        first, widths = rounding.shared(task.graph, rooms, budget.fraction)
+        return Allocated(widths=fastest(stopwatch(task, rules), first, widths, shared_out, task.watch))
     felt: Mapping[str, GroupSensitivity] = {}
     curves: dict[str, Curve] = {}
     if isinstance(allocator, MarginalCost):
