@@ -4,8 +4,8 @@
 
 Small sound models and data are mutated - bytes of the file, or its parts: nodes, names, sizes, attributes, weights - and given to `inspect`,
 `prune`, `prune --statistics`, `sensitivity`, `compare`, `collect` and `merge`. Commands run in a child process with a bound of time and memory; a child does
-many, and a new one is forked where it dies. A finding is a traceback, an exit status other than 0, 1, 2 and 130, a run over its time, a death, or a
-file that is there though the command failed. Findings are kept as folders with the command. Exit status: 1 with findings.
+many, and a new one is forked where it dies. The time is that of the processor, so that a busy machine makes no findings. A finding is a traceback, an
+exit status other than 0, 1, 2 and 130, a run over its time, a death, or a file that is there though the command failed. Findings are kept as folders with the command. Exit status: 1 with findings.
 """
 
 import argparse
@@ -32,6 +32,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 RIGHT = (0, 1, 2, 130)
 TIME, MEMORY = 30, 6 << 30
+WAITING = 20 * TIME
+"""Seconds on the clock after which a command is not waited for any more: it waits for something itself."""
 SAMPLES = 12
 Model = Callable[[np.random.Generator], ModelProto]
 
@@ -565,6 +567,7 @@ class Child:
                 for line in reader:
                     folder, command = json.loads(line)
                     os.chdir(folder)
+                    signal.setitimer(signal.ITIMER_PROF, TIME)  # of all threads; it ends the process
                     writer.write(json.dumps(attempt(command, run)) + "\n")
                     writer.flush()
             os._exit(0)
@@ -576,16 +579,19 @@ class Child:
         import select  # noqa: PLC0415 - of the parent alone
 
         os.write(self._orders, (json.dumps([str(folder), command]) + "\n").encode())
-        text, end = b"", time.monotonic() + TIME
+        text, end = b"", time.monotonic() + WAITING
         while not text.endswith(b"\n"):
             ready, _, _ = select.select([self._answers], [], [], max(0, end - time.monotonic()))
             if not ready:
                 self.end()
-                return f"still running after {TIME} s", False
+                return f"still waiting after {WAITING} s", False
             piece = os.read(self._answers, 1 << 16)
             if not piece:
                 _, status = os.waitpid(self._pid, 0)
-                return f"the process died: {os.waitstatus_to_exitcode(status)}", False
+                code = os.waitstatus_to_exitcode(status)
+                if code == -signal.SIGPROF:
+                    return f"still running after {TIME} s of the processor", False
+                return f"the process died: {code}", False
             text += piece
         answer: str | None = json.loads(text)
         return answer, True

@@ -23,8 +23,8 @@ BATCHES = frozenset({"b", "n", "bs"})
 MOST = 64
 """Sizes of the data grow by at most this much in the first attempts: images of many pixels would take long."""
 
-LARGEST = 1 << 30
-"""Bytes of an input beyond which a model is not run."""
+LARGEST = 1 << 27
+"""Bytes of a made-up input beyond which a model is not run."""
 
 Feeds = Mapping[str, NDArray[np.generic]]
 
@@ -196,7 +196,8 @@ def _noise(
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
     if math.prod(shape) * dtype.itemsize > LARGEST:
         raise ModelError(
-            f"input {value.name!r} is declared as {' x '.join(map(str, shape))}, more than {LARGEST >> 30} GB a sample: such models cannot be pruned"
+            f"input {value.name!r} is declared as {' x '.join(map(str, shape))}, more than {LARGEST >> 20} MB a run: "
+            "without data of such a size (--data) a model like this is not looked at"
         )
     if np.issubdtype(dtype, np.integer) or dtype == np.bool_:
         return np.full(shape, whole, dtype)
