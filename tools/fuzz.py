@@ -4,8 +4,9 @@
 
 Small sound models and data are mutated - bytes of the file, or its parts: nodes, names, sizes, attributes, weights - and given to `inspect`,
 `prune`, `prune --statistics`, `sensitivity`, `compare`, `collect` and `merge`. Commands run in a child process with a bound of time and memory; a child does
-many, and a new one is forked where it dies. The time is that of the processor, so that a busy machine makes no findings. A finding is a traceback, an
-exit status other than 0, 1, 2 and 130, a run over its time, a death, or a file that is there though the command failed. Findings are kept as folders with the command. Exit status: 1 with findings.
+many, and a new one is forked where it dies. The time is that of the processor, so that a busy machine makes no findings. A finding is a
+traceback, an exit status other than 0, 1, 2 and 130, a run over its time, a death, or a file that is there though the command failed.
+Findings are kept as folders with the command. Exit status: 1 with findings.
 """
 
 import argparse

@@ -38,6 +38,7 @@ from onnx_subprune.pruning.budgets import allocated
 from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.channel_scores import scored
 from onnx_subprune.pruning.cut import cut, measure
+from onnx_subprune.pruning.domains import within_domains
 from onnx_subprune.pruning.judgement import reviewed
 from onnx_subprune.pruning.preparation import Job, prepare
 from onnx_subprune.pruning.resources import Resources
@@ -46,7 +47,6 @@ from onnx_subprune.pruning.rounding import RoundTo
 from onnx_subprune.pruning.sensitivity import sensitivities
 from onnx_subprune.pruning.settings import Settings
 from onnx_subprune.pruning.summary import summarize
-from onnx_subprune.reconstruction.reconstruct import reconstruct
 from onnx_subprune.reconstruction.settings import Asymmetric, Refit
 from onnx_subprune.runtime.progress import Watch, silent
 from onnx_subprune.selection import Refined
@@ -164,10 +164,9 @@ def prune(  # noqa: PLR0913 - the interface's signature
     traced = time.perf_counter()
     with threadpool_limits(1):
         job = replace(job, task=scored(job.task, job.rooms, settings.probed))
-        found = meet(job)
-        settled = time.perf_counter()
-        done = found.done or reconstruct(replace(job.task, widths=found.widths))
+        job, found, done = within_domains(job, meet)
     rebuilt = time.perf_counter()
+    settled = rebuilt - sum(done.seconds.values())
     smaller = cut(job, done, samples.used)
     measured = measure(job, samples, smaller)
     job = reviewed(job, samples, done, measured, rebuilt - traced)

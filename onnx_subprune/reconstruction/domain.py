@@ -1,15 +1,19 @@
 """Operators that are not defined everywhere, behind a layer: new weights may leave their domain where the old ones did not.
 
 A filter bank's power is positive; refitted, it may be below zero somewhere, and its logarithm is no number. Then the layer keeps its old weights.
+Where those leave the domain too, with fewer channels, the groups that it reads may not be that narrow (`DomainError`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from onnx import NodeProto
 
 from onnx_subprune._typing import Array
+from onnx_subprune.calibration.files.executor import Recorded
 from onnx_subprune.calibration.streaming.executor import united
 from onnx_subprune.calibration.streaming.request import Ask, What
+from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.channels import Contraction, Use
 from onnx_subprune.graph.network import Network, key_of
 from onnx_subprune.reconstruction.layer import Layer
@@ -18,8 +22,22 @@ from onnx_subprune.reconstruction.settings import Layerwise
 
 PARTIAL = frozenset(("Acos", "Acosh", "Asin", "Atanh", "Log", "Pow", "Reciprocal", "Sqrt"))
 """Operators that give no finite number for some inputs; a Div does by what it divides by."""
-AVERAGES = frozenset(("ReduceMean", "ReduceL2", "GlobalAveragePool"))
-"""What is behind these, in normalisations that are spelled out, is as positive as it was."""
+AVERAGES = frozenset(
+    ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMax", "ReduceMean", "ReduceSum")
+)
+"""What is behind these is as positive as what they take, in normalisations that are spelled out."""
+NORMS = frozenset(("ReduceL1", "ReduceL2", "ReduceSumSquare"))
+"""What is behind these is positive whatever they take."""
+POSITIVE = frozenset(("Abs", "Exp", "Sigmoid", "Softplus"))
+"""Operators that put out nothing below zero, beside squares."""
+
+
+class DomainError(ModelError):
+    """With fewer channels of `groups` an operator behind a layer is no finite number, whatever the weights. reason: that, for the report."""
+
+    def __init__(self, text: str, groups: Sequence[str], reason: str) -> None:
+        super().__init__(text)
+        self.groups, self.reason = tuple(groups), reason
 
 
 class Domain:
@@ -27,13 +45,25 @@ class Domain:
 
     def __init__(self, state: State, layer: Layer) -> None:
         self._state, self._layer = state, layer
-        followed = not isinstance(state.task.formulation, Layerwise) and not layer.contraction.recurs
+        self._alone = isinstance(state.task.formulation, Layerwise)
+        followed = not layer.contraction.recurs and not isinstance(state.task.executor, Recorded)  # which runs nothing
         ends = partial_behind(state.task.network, layer.contraction, state.order) if followed else {}
         self._ends = {tensor: op for tensor, op in ends.items() if self._finite(tensor)}  # others never were numbers
         self._before = self._constants() if self._ends else {}
+        self._original = dict(self._before) if self._alone else {}
 
     def left(self) -> str | None:
         """Return the operator that puts out something else than finite numbers now, if there is one."""
+        if not self._alone:
+            return self._now()
+        for use, value in self._original.items():  # the model that layers are fitted in stays the original
+            self._state.models.override(use, self._state.now(use, value))
+        found = self._now()
+        for use, value in self._original.items():
+            self._state.models.override(use, value)
+        return found
+
+    def _now(self) -> str | None:
         return next((op for tensor, op in self._ends.items() if not self._finite(tensor)), None)
 
     def _finite(self, tensor: str) -> bool:
@@ -52,7 +82,7 @@ class Domain:
 
     def _constants(self) -> Mapping[Use, Array]:
         state, layers = self._state, [self._layer]
-        way = state.pairing.way(self._layer.contraction)
+        way = None if self._alone else state.pairing.way(self._layer.contraction)
         if way is not None:
             layers.append(state.layer(way.producer))
         values: dict[Use, Array] = {}
@@ -70,12 +100,34 @@ def partial_behind(network: Network, contraction: Contraction, contractions: lis
     pending, seen, found = [contraction.output.tensor], set[int](), dict[str, str]()
     while pending:
         for index, slot in network.readers.get(pending.pop(), ()):
-            op = key_of(network.nodes[index])
-            if index in seen or index in walls or op in AVERAGES or slot < 0:
+            node = network.nodes[index]
+            op = key_of(node)
+            if index in seen or index in walls or slot < 0 or op in NORMS:
                 continue
-            divides = op == "Div" and slot == 1
-            if op in PARTIAL or divides:
-                found[network.nodes[index].output[0]] = op
+            if op in AVERAGES and _never_negative(network, node.input[0]):
+                continue
+            if (op in PARTIAL and not _is_power(network, node)) or (op == "Div" and slot == 1):
+                found[node.output[0]] = op
             seen.add(index)
-            pending += [name for name in network.nodes[index].output if name]
+            pending += [name for name in node.output if name]
     return found
+
+
+def _never_negative(network: Network, tensor: str) -> bool:
+    """True if what makes a tensor is a square or the like."""
+    while tensor in network.producer:
+        node = network.nodes[network.producer[tensor]]
+        op = key_of(node)
+        if op not in ("Cast", "Identity"):
+            square = op == "Mul" and node.input[0] == node.input[1]
+            return op in POSITIVE or square or (op == "Pow" and _is_power(network, node, 2))
+        tensor = node.input[0]
+    return False
+
+
+def _is_power(network: Network, node: NodeProto, multiple: int = 1) -> bool:
+    """True if the node takes a constant power with a natural exponent, a multiple of `multiple`, which is defined everywhere."""
+    if key_of(node) != "Pow" or node.input[1] not in network.initializers:
+        return False
+    exponents = network.array(node.input[1]).astype(np.float64)
+    return bool((exponents >= 0).all() and (exponents % multiple == 0).all())

@@ -17,12 +17,11 @@ from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.calibration.streaming.executor import Lockstep, active
 from onnx_subprune.calibration.streaming.original import Original
 from onnx_subprune.calibration.streaming.target import Aim
-from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Contraction, Use
 from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.graph.surgery.masking import silence
 from onnx_subprune.reconstruction.columns import alive_columns, problem_of
-from onnx_subprune.reconstruction.domain import Domain
+from onnx_subprune.reconstruction.domain import Domain, DomainError
 from onnx_subprune.reconstruction.fit import Fit, Known, fit, living, plain, spread
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.losses import Losses
@@ -167,7 +166,7 @@ class Walk:
             self._seconds[name] += seconds
 
     def _kept(self, layer: Layer, domain: Domain, found: Fit, alive: Mask, left: str) -> Fit:
-        """Return the old weights, sliced, which the pruned model has then; ModelError if `left` is no finite number with these either."""
+        """Return the old weights, sliced, which the pruned model has then; DomainError if `left` is no finite number with these either."""
         domain.back()
         mask = alive.reshape(layer.prior.shape[:2])[:, :, None]
         error = found.plain_error
@@ -175,16 +174,19 @@ class Walk:
         kept = replace(kept, fitted_error=error, heldout_error=error)
         self._state.take(layer, kept)
         if domain.left() is not None:
-            names = [
-                group.name
-                for group in self._groups
-                if any(c.weight == layer.contraction.weight for c in group.consumers)
-            ]
-            raise ModelError(
-                f"{layer.node}: with fewer channels {left} behind it puts out something else than finite numbers, whatever the weights: keep more of them, "
-                f"or all (--exclude {' '.join(names) or layer.node})"
-            )
+            raise self._too_narrow(layer, left)
         return kept
+
+    def _too_narrow(self, layer: Layer, left: str) -> DomainError:
+        """What is wrong with the widths of the groups that `layer` reads, or, if there are none, of those that are chosen before it."""
+        mine = [g.name for g in self._groups if any(c.weight == layer.contraction.weight for c in g.consumers)]
+        names = mine or [group.name for group in self._groups if group.name in self._state.choices]
+        return DomainError(
+            f"{layer.node}: with fewer channels {left} behind it puts out something else than finite numbers, whatever the weights: keep more of them, "
+            f"or all (--exclude {' '.join(names) or layer.node})",
+            names,
+            f"with fewer {left} behind {layer.node} puts out something else than finite numbers",
+        )
 
     def _fitted(self, layer: Layer, aim: Aim | None, halves: list[Regression], alive: Mask, known: Known) -> Fit:
         """Return new weights, or the old ones, sliced, where these lose nothing or less."""

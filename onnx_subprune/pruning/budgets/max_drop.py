@@ -14,6 +14,7 @@ from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.surgery.surgery import apply
 from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder, candidate
 from onnx_subprune.pruning.sensitivity import sensitivities
+from onnx_subprune.reconstruction.domain import DomainError
 from onnx_subprune.reconstruction.reconstruct import reconstruct
 from onnx_subprune.reconstruction.task import Task
 
@@ -57,7 +58,11 @@ def within_drop(
         task.watch("searching for the smallest model", step, STEPS)
         middle = (low + high) / 2
         widths = ladder.widths(middle)
-        done = reconstruct(replace(trial, widths=widths))
+        try:
+            done = reconstruct(replace(trial, widths=widths))
+        except DomainError:  # such widths are not allowed
+            low = middle
+            continue
         score = judged.judge(candidate(trial, done, rules))
         if base - score <= budget.drop + 1e-12:
             best, high = Allocated(widths=widths, done=done if trial is task else None), middle

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from onnx_subprune._typing import Array
 from onnx_subprune.allocation import BlockAware, Macs, MarginalCost, Params, Terrain, local_moves
 from onnx_subprune.calibration.data.masks import Visible
@@ -13,6 +15,7 @@ from onnx_subprune.evaluation.divergence import displacement
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.pruning.budgets.ladder import Ladder, candidate
+from onnx_subprune.reconstruction.domain import DomainError
 from onnx_subprune.reconstruction.reconstruct import reconstruct
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Store
@@ -98,8 +101,12 @@ def _loss(task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Callable[[Ma
         nonlocal done
         done += 1
         task.watch("trying widths", done, trials.most)
-        model = candidate(task, reconstruct(replace(trial, widths=widths, watch=_silent)), rules)
-        return displacement(reference, read(Network(model, network.folder)))
+        try:
+            model = candidate(task, reconstruct(replace(trial, widths=widths, watch=_silent)), rules)
+        except DomainError:  # such widths are not allowed
+            return np.inf
+        lost = displacement(reference, read(Network(model, network.folder)))
+        return lost if np.isfinite(lost) else np.inf
 
     return loss
 

@@ -58,8 +58,8 @@ def allocated(  # noqa: PLR0913 - what a budget may need
         def shared_out(kind: Rounding) -> Mapping[str, int]:
             return proportional(kind.again(task.graph, rooms), budget.fraction, upwards=rounding.upwards)
 
-        first, widths = rounding.shared(task.graph, rooms, budget.fraction)
-        return Allocated(widths=fastest(stopwatch(task, rules), first, widths, shared_out, task.watch))
+        first, shares = rounding.shared(task.graph, rooms, budget.fraction)
+        return Allocated(widths=fastest(stopwatch(task, rules), first, shares, shared_out, task.watch))
     felt: Mapping[str, GroupSensitivity] = {}
     curves: dict[str, Curve] = {}
     if isinstance(allocator, MarginalCost):
