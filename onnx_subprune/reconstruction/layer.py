@@ -49,6 +49,11 @@ class Layer:
         found[..., self.outputs] = values
         return found
 
+    @property
+    def uses(self) -> tuple[Use, ...]:
+        """Where it reads what a fit changes."""
+        return (self.contraction.weight, *([] if self.bias is None else [self.bias.use]))
+
     def constants(self, found: Fit, network: Network) -> Mapping[Use, Array]:
         """Return the constants that `found` gives it."""
         old = network.array(self.contraction.weight_tensor)

@@ -64,7 +64,7 @@ class Refitting:
             held=(ask.input,),
             threads=task.running.cores,
         )
-        joint, fits = Joint(pruned, way, ask, source), [(found, known)]
+        joint, fits = Joint(pruned, way, ask, source, reader.uses), [(found, known)]
 
         def refit() -> None:
             other = Known(threads=task.running.cores)  # of other inputs; but the ridge stays

@@ -6,7 +6,7 @@ towards it (`newton`), and the reader is refitted to what it is given now. The s
 reader puts out wrong without it and with all of it. There are no labels, and nothing is trained from end to end.
 """
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -117,12 +117,12 @@ class Source:
 
 
 class Joint:
-    """One reader and its producer, to be refitted together. ask: for the moments of the reader."""
+    """One reader and its producer, to be refitted together. ask: for the moments of the reader; uses: its weight and its bias."""
 
-    def __init__(self, pruned: Pruned, way: Way, ask: Ask, source: Source) -> None:
+    def __init__(self, pruned: Pruned, way: Way, ask: Ask, source: Source, uses: Collection[Use]) -> None:
         self._pruned, self._models, self._way = pruned, pruned.models, way
         self._ask, self._source, self._producer = ask, source, source.producer
-        self._gram = source.gram
+        self._gram, self._uses = source.gram, uses
 
     def _left(self) -> float:
         """Return what the reader puts out wrong, on the first half: enough to see whether it falls."""
@@ -138,7 +138,7 @@ class Joint:
         whole, first = sum(energies), energies[0]
         if found is None or first <= 0.0:
             return 0.0
-        before = {use: value for use, value in self._pruned.weights.items() if use.node == self._way.reader.node}
+        before = {use: self._pruned.weights[use] for use in self._uses if use in self._pruned.weights}
         step = direction(*found, self._source.alive, free_bias=self._producer.biased, threads=self._pruned.threads)
         self._pruned.put(self._producer.moved(step, 1.0).values)
         far = reach(whole, step.slope / self._source.share, whole * self._left() / first)
