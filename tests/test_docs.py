@@ -10,6 +10,7 @@ import shlex
 import pytest
 
 from onnx_subprune.cli import app, run
+from onnx_subprune.graph.rules import RULES
 from tests.conftest import ROOT
 from tests.small import fill
 from tools.reference import PAGES
@@ -64,6 +65,11 @@ def test_links_lead_to_files_that_are_there(path):
 def test_generated_pages_are_up_to_date(name):
     text = (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert text == PAGES[name](), f"run python tools/reference.py: docs/{name} is not what the code says any more"
+
+
+def test_every_operator_with_a_rule_is_on_its_page():
+    page = PAGES["operators.md"]()
+    assert not [op for op in RULES if f"`{op}`" not in page]
 
 
 def test_the_readme_is_short():

@@ -19,6 +19,7 @@ from onnx_subprune.graph.rules import RULES, vocabulary
 DOCS = Path(__file__).parents[1] / "docs"
 FILES = (
     ("Layers with weights", ("conv", "matmul", "recurrent")),
+    ("Fused operators", ("fused",)),
     ("Functions of each element", ("elementwise",)),
     ("Normalisation", ("normalization",)),
     ("Pooling and reductions", ("pooling",)),
