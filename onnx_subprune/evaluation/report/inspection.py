@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from onnx_subprune.calibration.data.shifts import rows_and_columns
 from onnx_subprune.evaluation.report.table import group_share
+from onnx_subprune.graph.attention import attentions
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.cost import Costs
 from onnx_subprune.graph.layers import layers
@@ -48,6 +49,17 @@ def inspection_dict(
         "smaller": dict(zip(("params", "macs"), found.smaller, strict=True)),
         "sizes": sizes(graph),
         "made_up": sorted(graph.observation.invented),
+        "attention": [
+            {
+                "node": item.node,
+                "heads": item.heads,
+                "kv_heads": item.grouped,
+                "qk": item.numbers[0],
+                "v": item.numbers[1],
+                "going": list(item.going),
+            }
+            for item in attentions(network, graph)
+        ],
         "groups": groups,
         "pinned": pinned,
         "staying": staying,

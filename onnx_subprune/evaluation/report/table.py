@@ -10,6 +10,7 @@ from onnx_subprune.evaluation.fidelity import Fidelity
 from onnx_subprune.evaluation.layers import LayerTime
 from onnx_subprune.evaluation.report.model import Change, Report
 from onnx_subprune.evaluation.report.sheet import Column, Part, Sheet
+from onnx_subprune.graph.attention import attention_lines
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.cost import Costs
 from onnx_subprune.graph.layers import Layers, layers
@@ -153,6 +154,7 @@ def inspection_table(
     parts: list[Part] = [
         verdict(graph, found),
         f"{number(params)} parameters, {number(macs)} multiply-accumulates a sample",
+        *attention_lines(network, graph),
     ]
     if graph.groups:
         parts.append(_groups_table(graph, costs, rows))
