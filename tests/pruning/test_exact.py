@@ -1,16 +1,34 @@
 """What is lost nothing of, stays as it was: budgets that dead channels meet, channels that hardly speak, activations of any size, equal runs."""
 
+import json
 from dataclasses import fields
 
 import numpy as np
+import onnx
 import pytest
 
-from onnx_subprune import Channels, Macs, MarginalCost, Params, Refit, Resources, Uniform, prune, sensitivity
+from onnx_subprune import (
+    Channels,
+    Latency,
+    Macs,
+    MarginalCost,
+    MaxDrop,
+    Params,
+    Refit,
+    Resources,
+    Threshold,
+    Uniform,
+    Validation,
+    prune,
+    sensitivity,
+)
 from onnx_subprune.calibration.streaming import stream
 from onnx_subprune.graph.cost import costs
+from onnx_subprune.graph.milliseconds import milliseconds
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.runtime.session import Session, observe
+from onnx_subprune.runtime.tables import made_here
 from tests.conftest import sample_models
 from tests.networks.check import feeds_of
 from tests.networks.dead import apart, doomed, killed
@@ -40,6 +58,63 @@ def test_every_budget_that_the_dead_part_meets_gives_the_same_outputs(name, allo
         for fraction in (least + 1e-6, (1 + least) / 2):
             found = prune(model, feeds, budget=kind(fraction), allocator=allocator, round_to=1, resources=ONE)
             assert apart(outputs(model, feeds), outputs(found.model, feeds)) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def half_dead():
+    """Three layers of which half is dead, its inputs, and how many of each group live."""
+    net = Net(seed=3)
+    last = net.relu(net.conv(net.relu(net.conv(net.input(("N", 3, 8, 8)), 16, 3)), 24, 3))
+    net.output(net.dense(net("Flatten", net.gap(last)), 24, 5), 2)
+    network = load(net.model())
+    graph, x = trace(network), np.random.default_rng(1).standard_normal((48, 3, 8, 8)).astype(np.float32)
+    dead = doomed(graph)
+    model = killed(network, graph, dead, {"x": x})
+    return model, x, {group.name: group.width - len(dead[group.name]) for group in graph.groups}
+
+
+def close(model, x):
+    """A score that falls as soon as the outputs are others than the model's."""
+    wanted = outputs(model, {"x": x})
+    return Validation(lambda path: -apart(wanted, outputs(onnx.load(path), {"x": x})))
+
+
+def latency(model, x, living, folder):
+    """What the living take of the time, by a table of this machine."""
+    table = json.loads(json.dumps(made_here(model, None, {"x": x[:8]}, threads=1, block=16)))
+    (folder / "t.json").write_text(json.dumps(table))
+    network = load(model)
+    time = milliseconds(network, trace(network), table)
+    return {"budget": Latency(time(living) / time({}) + 1e-6, table=str(folder / "t.json"))}
+
+
+def macs(model, living):
+    network = load(model)
+    cost = costs(network, trace(network)).macs
+    return cost(living) / cost({})
+
+
+BUDGETS = {
+    "threshold": lambda model, x, living, _: {
+        "budget": Macs(macs(model, living) + 1e-6),
+        "allocator": Threshold(),
+        "metric": close(model, x),
+    },
+    "latency": latency,
+    "drop": lambda model, x, living, _: {"budget": MaxDrop(1e-6, close(model, x))},
+    "drop by threshold": lambda model, x, living, _: {
+        "budget": MaxDrop(1e-6, close(model, x)),
+        "allocator": Threshold(),
+    },
+}
+
+
+@pytest.mark.parametrize("kind", BUDGETS)
+def test_budgets_of_time_and_of_a_metric_lose_nothing_either_where_enough_is_dead(kind, half_dead, tmp_path):
+    model, x, living = half_dead
+    found = prune(model, x, **BUDGETS[kind](model, x, living, tmp_path), round_to=1, resources=ONE)
+    assert apart(outputs(model, {"x": x}), outputs(found.model, {"x": x})) < 1e-5
+    assert found.report.macs.ratio < (1 + macs(model, living)) / 2
 
 
 def rarely(active, x):
