@@ -26,7 +26,8 @@ from onnx_subprune.reconstruction.fit import Fit, Known, fit, living, plain, spr
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.losses import Losses
 from onnx_subprune.reconstruction.progress import State
-from onnx_subprune.reconstruction.recurrence import Recurrence, gates_of
+from onnx_subprune.reconstruction.recurrence import Recurrence
+from onnx_subprune.reconstruction.recurrent_gates import gates_of, input_of_gates
 from onnx_subprune.reconstruction.refinement import Refitting
 from onnx_subprune.reconstruction.requests import aimed, every_of, input_of
 from onnx_subprune.reconstruction.settings import Asymmetric, Layerwise, Reconstruction, Refitted
@@ -200,12 +201,17 @@ class Walk:
         return found if sliced is None else losses.better(found, sliced)
 
     def _refit_recurrence(self, place: int, contraction: Contraction) -> None:
-        """Refit the weight with which a layer reads its own states."""
+        """Refit the weight with which a layer reads its own states, together with that for its data where it can be."""
         layer = self._state.layer(contraction)
         aim = self._aim(place, layer)
         assert aim is not None, "what shares its weight is refitted together"
-        self._models.advance_original(self._where(place, aim), also=[aim.tensor])
-        self._refits[contraction.weight] = Recurrence(self._state, layer, aim).settle()
+        data = input_of_gates(self._state, contraction)
+        beside = None if data is None else self._state.layer(data)
+        target = None if beside is None else self._aim(place, beside)
+        pair = None if beside is None or target is None else (beside, target)
+        tensors = [aim.tensor] if pair is None else [aim.tensor, pair[1].tensor]
+        self._models.advance_original(self._where(place, aim), also=tensors)
+        self._refits[contraction.weight] = Recurrence(self._state, layer, aim, pair).settle()
 
     def _refit_together(self, contractions: Sequence[Contraction]) -> None:
         """Refit the weight of these contractions, of which the walk stands before the first; see `shared_weights`."""

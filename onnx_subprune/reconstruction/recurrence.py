@@ -1,30 +1,31 @@
 """The weights of recurrent layers are refitted towards the gates of the original: W on what the layer reads, R on its units a step before.
 
 What R reads follows from R. So it is first fitted on the states that the original has at the units which are left; then, as errors add up over the
-steps, on those that the pruned layer has with the weight so far. The weight with which the layer puts out least wrong, run over whole sequences,
-stays, and that may be the old one, sliced.
+steps, on those that the pruned layer has with the weight so far. Gates that are the sum of both products have W and R fitted together: what the units that
+are gone knew of the data, the data know as well. The weights with which the layer puts out least wrong, run over whole sequences of one half of the
+samples with what was fitted to the other, stay, and those may be the old ones, sliced.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnx_subprune._typing import Float64
+from onnx_subprune._typing import Float64, Mask
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.calibration.streaming.executor import united
-from onnx_subprune.calibration.streaming.original import Original
-from onnx_subprune.calibration.streaming.product import Product
 from onnx_subprune.calibration.streaming.request import Ask, What
 from onnx_subprune.calibration.streaming.target import Aim
-from onnx_subprune.graph.contractions.contraction import Kernel, Kind
+from onnx_subprune.graph.contractions.contraction import Kind
 from onnx_subprune.reconstruction.columns import dropped_channels
-from onnx_subprune.reconstruction.fit import Fit, Known, fit
+from onnx_subprune.reconstruction.fit import Fit, Known, fit, fit_again
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.progress import State
+from onnx_subprune.reconstruction.recurrent_gates import apart, resets, summed_gates, together, with_data
 from onnx_subprune.reconstruction.requests import aimed
 from onnx_subprune.reconstruction.settings import Refitted
+from onnx_subprune.selection.linalg.ridge import Weights
 
-ROUNDS = 3
+ROUNDS = 4
 """Fits in all, the first on the original's states."""
 WORTH = 0.05
 """A further round follows one that took away this share of what is wrong."""
@@ -32,64 +33,60 @@ EXACT = 1e-12
 """Less than this share of the states' energy is rounding: the weight stays as it is."""
 
 
-def gates_of(original: Original, layer: Layer) -> Aim:
-    """Return the aim of a weight of a recurrent layer: the gates that the original has, as far as they are left."""
-    contraction, network = layer.contraction, original.network
-    node, left = network.node(contraction.node), original.rows.get(contraction.weight)
-    weight = network.array(node.input[contraction.weight.slot])
-    weight = weight if left is None else weight[:, left]
-    kernel = Kernel.from_node(node, weight.shape, contraction.weight.slot)
-    matrix = kernel.to_matrix(weight)
-    offset = np.zeros((matrix.shape[0], matrix.shape[2]))
-    if layer.bias is not None and layer.bias.half is not None:
-        bias = network.array(node.input[layer.bias.use.slot]).astype(np.float64)
-        mine = bias.reshape(len(bias), 2, -1)[:, layer.bias.half]
-        offset = (mine if left is None else mine[:, left]).reshape(offset.shape)
-    product = Product(kernel=kernel, weights=matrix, offset=offset)
-    none = np.zeros(0)
-    return Aim(tensor=contraction.input.tensor, scale=none, shift=none, other=None, flat=None, product=product)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Weights:
+    """R, and W where it is fitted as well."""
+
+    units: Fit
+    data: Fit | None
 
 
 class Recurrence:
-    """The refit of R. aim: the gates of the original, which stands behind the layer and holds its states."""
+    """The refit of R, and of W where that can be fitted with it.
 
-    def __init__(self, state: State, layer: Layer, aim: Aim) -> None:
+    aims: the gates of the original, which stands behind the layer and holds its states, and what it reads; of W None where it stays as it is.
+    """
+
+    def __init__(self, state: State, layer: Layer, aim: Aim, beside: tuple[Layer, Aim] | None = None) -> None:
         assert layer.kernel.kind is Kind.RECURRENT_UNITS, "of other weights nothing follows that they read"
         assert aim.product is not None, "gates are a product"
-        self._state, self._layer, self._aim = state, layer, aim
-        self._forced = replace(aim, product=replace(aim.product, forced=True))
+        self._state, self._layer = state, layer
+        self._data = None if beside is None else beside[0]
         self._alive = state.alive(layer)
+        self._summed = summed_gates(state, layer)
+        self._resets = beside is not None and resets(state, layer)
+        self._aim = aim if beside is None else with_data(aim, beside[1], self._summed)
 
     def settle(self) -> Refitted:
-        """Refit the weight, and put it into the pruned model."""
-        prior = self._layer.prior
-        best = Fit.unchanged(np.where(self._alive.reshape(prior.shape[:2])[:, :, None], prior, 0.0))
+        """Refit the weights, and put them into the pruned model."""
+        best, rows = self._unchanged(), 0
         least = self._lost(best)
-        rows = 0
         for number in range(ROUNDS):
             if least <= EXACT:
                 break
-            halves = self._state.halves(
-                aimed(self._state.task, self._layer, self._aim if number else self._forced, self._alive)
-            )
+            halves = self._halves(forced=not number)
             rows = int(sum(half.count for half in halves))
-            trial = self._fitted(halves)
-            lost = self._lost(trial)
-            error = trial.plain_error
-            kept = best if best.refitted else replace(best, fitted_error=error, heldout_error=error, plain_error=error)
+            trial, judged = self._fitted(halves)
+            if self._resets:
+                trial, judged = self._reset(trial, judged, forced=not number)
+            lost = self._lost(judged)
+            kept = (
+                best if best.units.refitted else _Weights(_with_error(best.units, trial.units.plain_error), best.data)
+            )
             better = lost < least
             enough = not better or lost > (1.0 - WORTH) * least
             best, least = (trial, lost) if better else (kept, least)
+            self._put(best)
             if number and enough:
                 break
-        self._lost(best)
-        self._state.models.advance(self._anchor)  # what follows is computed anew
+        self._put(best)
+        found = best.units
         return Refitted(
             node=self._layer.node,
-            fitted_error=best.fitted_error,
-            heldout_error=best.heldout_error,
-            plain_error=best.plain_error,
-            refitted=best.refitted,
+            fitted_error=found.fitted_error,
+            heldout_error=found.heldout_error,
+            plain_error=found.plain_error,
+            refitted=found.refitted,
             rows=rows,
             columns=int(self._alive.sum()) // self._layer.kernel.groups,
         )
@@ -98,18 +95,113 @@ class Recurrence:
     def _anchor(self) -> int:
         return self._state.pairing.anchor(self._layer.contraction)
 
-    def _fitted(self, halves: list[Regression]) -> Fit:
-        known = Known(self._state.task.memory // 8, self._state.task.running.cores)
-        free = self._layer.bias is not None
-        return fit(halves, self._layer.prior, self._alive, free_bias=free, known=known)
+    def _halves(self, *, forced: bool, now: _Weights | None = None) -> list[Regression]:
+        """Moments of units, and data, against the gates; with `now`, of data alone, against the candidates that R leaves to them."""
+        assert self._aim.product is not None, "gates are a product"
+        product = replace(self._aim.product, forced=forced)
+        if now is not None:
+            bias = now.units.bias
+            offset = np.zeros((len(now.units.weights), now.units.weights.shape[2])) if bias is None else bias
+            product = replace(product.with_now(now.units.weights, offset), resets=True)
+        ask = aimed(self._state.task, self._layer, replace(self._aim, product=product), self._alive)
+        return self._state.halves(ask if self._data is None else replace(ask, channels=None))
 
-    def _lost(self, found: Fit) -> float:
-        """Put weights into the pruned model, and return what its states are wrong by, relative to the energy of the original's."""
+    def _unchanged(self) -> _Weights:
+        """The old R, sliced, and the W that the pruned model has."""
+        prior, data = self._layer.prior, self._data
+        units = Fit.unchanged(np.where(self._alive.reshape(prior.shape[:2])[:, :, None], prior, 0.0))
+        if data is None:
+            return _Weights(units, None)
+        now = Fit.unchanged(data.kernel.to_matrix(self._state.now(data.contraction.weight, np.zeros(0))))
+        return _Weights(units, replace(now, bias=self._own_bias()))
+
+    def _own_bias(self) -> Float64 | None:
+        """The bias of W that the pruned model had before, (1, d m)."""
+        bias = self._layer.bias
+        if bias is None or self._data is None:
+            return None
+        old = bias.old if bias.latest is None else bias.latest
+        assert old is not None, "gates have their bias beside that of W"
+        return old.astype(np.float64).reshape(len(old), 2, -1)[:, 0].reshape(1, -1)
+
+    def _fitted(self, halves: list[Regression]) -> tuple[_Weights, _Weights]:
+        """New weights, and those that were fitted to the second half of the samples alone."""
+        layer, data = self._layer, self._data
+        if data is None:
+            one, other = self._fit(halves, layer.prior, self._alive)
+            return _Weights(one, None), _Weights(other, None)
+        prior = np.concatenate([layer.prior, apart(data.prior, len(layer.prior))], axis=1)
+        units = self._alive.reshape(layer.prior.shape[:2])
+        more = np.broadcast_to(self._state.alive(data), (len(units), data.prior.shape[1]))
+        both = self._fit(halves, prior, np.concatenate([units, more], axis=1).ravel())
+        if self._summed.all():
+            return self._parted(both[0], both[0]), self._parted(both[1], both[1])
+        alone = self._fit(halves, prior, np.concatenate([units, np.zeros_like(more)], axis=1).ravel())
+        return self._parted(both[0], alone[0]), self._parted(both[1], alone[1])
+
+    def _fit(self, halves: list[Regression], prior: Weights, alive: Mask) -> tuple[Fit, Fit]:
+        cores = self._state.task.running.cores
+        known = Known(self._state.task.memory // 8, cores)
+        found = fit(halves, prior, alive, free_bias=self._layer.bias is not None, known=known)
+        if len(halves) < 2 or not found.refitted:
+            return found, found
+        return found, fit_again(halves[1], found, alive, Known(0, cores))
+
+    def _parted(self, found: Fit, alone: Fit) -> _Weights:
+        """R and W of what was fitted to both, (d, p + p', m), where gates are sums; the others have R of `alone`, and their W.
+
+        The bias of a sum is that of R, but for what W's own adds.
+        """
+        layer, kept = self._layer, self._unchanged().data
+        assert kept is not None, "W is fitted"
+        count, bias, own = layer.prior.shape[1], found.bias, kept.bias
+        weights = np.where(self._summed, found.weights, alone.weights)
+        if bias is not None and alone.bias is not None and own is not None:
+            bias = np.where(self._summed, bias - own.reshape(bias.shape), alone.bias)
+        inputs = np.where(np.tile(self._summed, len(weights)), together(found.weights[:, count:]), kept.weights)
+        refitted = found.refitted or alone.refitted
+        return _Weights(
+            replace(found, weights=weights[:, :count], bias=bias, refitted=refitted),
+            replace(found, weights=inputs, bias=own),
+        )
+
+    def _reset(self, trial: _Weights, judged: _Weights, *, forced: bool) -> tuple[_Weights, _Weights]:
+        """The same with W for the candidates of a GRU, which makes up for what R leaves."""
+        data, kept = self._data, trial.data
+        assert data is not None, "W is fitted"
+        assert kept is not None, "W is fitted"
+        groups = len(self._layer.prior)
+        rows = np.tile(~self._summed, groups)
+        halves = self._halves(forced=forced, now=trial)
+        prior = apart(data.prior, groups)[:, :, ~self._summed]
+        alive = np.broadcast_to(self._state.alive(data), prior.shape[:2]).ravel()
+        found = []
+        for fitted, known in zip(self._fit(halves, prior, alive), (trial, judged), strict=True):
+            assert known.data is not None, "W is fitted"
+            weights, bias = known.data.weights.copy(), known.data.bias
+            weights[:, :, rows] = together(fitted.weights)
+            if bias is not None and fitted.bias is not None:
+                bias = np.array(bias)
+                bias[:, rows] = fitted.bias.reshape(1, -1)
+            found.append(_Weights(known.units, replace(known.data, weights=weights, bias=bias, refitted=True)))
+        return found[0], found[1]
+
+    def _put(self, found: _Weights) -> None:
+        """Put weights into the pruned model, which forgets what followed from others."""
+        state, layer = self._state, self._layer
+        units = replace(found.units, bias=self._old_bias()) if found.units.bias is None else found.units
+        if self._data is not None and found.data is not None:
+            state.take(self._data, replace(found.data, exact=found.data.exact or not found.data.refitted))
+            if layer.bias is not None:
+                layer = replace(layer, bias=replace(layer.bias, latest=state.weights[layer.bias.use]))
+        state.take(layer, replace(units, exact=units.exact or not units.refitted))
+        state.models.advance(self._anchor)
+
+    def _lost(self, found: _Weights) -> float:
+        """Put weights into the pruned model, and return what its states are wrong by in the first half, relative to the energy of the original's."""
+        self._put(found)
         state, layer = self._state, self._layer
         axis = layer.contraction.output
-        back = replace(found, bias=self._old_bias()) if found.bias is None else found
-        state.take(layer, replace(back, exact=found.exact or not found.refitted))
-        state.models.advance(self._anchor)  # forgets what followed from other weights
         state.models.advance(self._anchor, [axis.tensor])
         gone = dropped_channels(state.task.graph, state.choices, layer.contraction.rows)
         left = np.setdiff1d(np.arange(layer.kernel.units), gone)
@@ -122,6 +214,7 @@ class Recurrence:
             aim=aim,
             axis=axis.index,
             outputs=left if gone.size else None,
+            one_half=True,
             what=What.LOSS,
         )
         lost, size = united(state.models.collect(ask)).moments().energy[0]
@@ -131,3 +224,7 @@ class Recurrence:
         """The bias for which the constant is the old one."""
         bias, weights = self._layer.bias, self._layer.weights
         return None if bias is None else bias.inside((weights.shape[0], weights.shape[2]))
+
+
+def _with_error(found: Fit, error: float) -> Fit:
+    return replace(found, fitted_error=error, heldout_error=error, plain_error=error)

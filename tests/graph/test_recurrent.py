@@ -104,3 +104,24 @@ def test_units_of_both_directions_go_together_and_those_of_stacked_layers_apart(
     graph = trace(network)
     assert [(group.width, group.consumers[-1].positions.shape[1]) for group in graph.groups] == [(6, 1), (5, 2), (5, 2)]
     assert law(network, graph, supports_of(graph, 0, share=0.5), feeds_of(network, 3, 0)) < 1e-5
+
+
+def test_layers_whose_zero_states_are_cut_from_one_tensor_keep_units_of_their_own():
+    """As TorchScript exports stacked layers: one ConstantOfShape, of which each takes a Slice."""
+    n = Net(17)
+    x = n("Transpose", n.relu(n.linear(n.input(("N", 4, 3)), 3, 6)), perm=[1, 0, 2])
+    sizes = [n.constant(np.array([size])) for size in (4, 5)]
+    zeros = n("ConstantOfShape", n.concat(sizes[0], n.dim("x", 0), sizes[1], axis=0))
+    bounds = [n.constant(np.array([place])) for place in range(5)]
+    for layer, inputs in enumerate((6, 5)):
+        states = [n("Slice", zeros, bounds[2 * layer + at], bounds[2 * layer + at + 1], bounds[0]) for at in (0, 1)]
+        args = (n.weight(1, 20, inputs), n.weight(1, 20, 5), n.weight(1, 40), "", *states)
+        x = n.squeeze(n.add("LSTM", x, *args, outputs=3, hidden_size=5)[0], 1)
+    n.output(n.linear(x, 5, 2), 3)
+    network = load(n.model())
+    graph = trace(network)
+    assert [group.width for group in graph.groups] == [6, 5, 5]
+    widths = dict(zip((group.name for group in graph.groups), ([0, 2], [1, 2, 4], [3]), strict=True))
+    assert law(network, graph, widths, feeds_of(network, 2, 0)) < 1e-5
+    small = apply(network, graph, Plan(supports=widths))
+    assert not {"ConstantOfShape", "Slice"} & {node.op_type for node in small.graph.node}

@@ -5,13 +5,17 @@ import pytest
 from onnx import numpy_helper
 
 from onnx_subprune import Asymmetric, Channels, Layerwise, Resources, Sequential, prune
+from onnx_subprune.calibration.moments.unfold import blocks
+from onnx_subprune.calibration.streaming.product import Beside, Product
 from onnx_subprune.evaluation.gates import Gates
+from onnx_subprune.graph.contractions.contraction import Kernel, Kind
 from onnx_subprune.graph.contractions.recurrent import GATES, units_before
-from onnx_subprune.graph.network import load
+from onnx_subprune.graph.network import attribute, key_of, load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.reconstruction.columns import weighed
 from onnx_subprune.runtime.session import Session
 from onnx_subprune.selection import Problem
+from tests.conftest import MODELS
 from tests.networks.dead import apart
 from tests.networks.recurrent import Recurrent
 
@@ -49,9 +53,61 @@ def test_copies_of_units_and_features_go_and_nothing_is_lost(case, formulation):
     x = np.random.default_rng(0).standard_normal((64, 6, 3)).astype(np.float32)
     settings = {"budget": Channels(0.5), "round_to": 1, "formulation": formulation, "resources": ONE, "gates": ANY}
     reference = Session(model).run({"x": x})
-    assert apart(reference, Session(prune(model, {"x": x}, **settings).model).run({"x": x})) < 1e-3
+    assert apart(reference, Session(prune(model, {"x": x}, **settings).model).run({"x": x})) < 3e-3
     plain = prune(model, {"x": x}, refit=None, **settings).model
     assert apart(reference, Session(plain).run({"x": x})) > 0.03
+
+
+@pytest.mark.parametrize("case", [Recurrent("LSTM"), Recurrent("GRU", "bidirectional", reset=1), Recurrent("RNN")])
+def test_what_gates_are_is_split_into_units_and_data_that_meet_them(case):
+    """Rows and gates as both fits have them, against the operator's definition."""
+    rng, directions = np.random.default_rng(0), 2 if case.direction == "bidirectional" else 1
+    units, data = rng.standard_normal((4, directions, 2, 5)), rng.standard_normal((4, 2, 6))
+    r, w = (rng.standard_normal((directions, size, 5 * GATES[case.op])) for size in (5, 6))
+    b, c = rng.standard_normal((2, directions, 5 * GATES[case.op]))
+    kernel = Kernel(
+        node="", kind=Kind.RECURRENT_UNITS, groups=directions, backwards=(False, True)[:directions], units=5
+    )
+    summed = np.arange(5 * GATES[case.op]) < (10 if case.op == "GRU" else 20)
+    product = Product(kernel=kernel, weights=r, offset=b, beside=Beside("x", w, c, summed))
+    (block,) = blocks(kernel, product.beside.rows(kernel, units, data), product.whole(units, data))
+    for direction in range(directions):
+        start = np.zeros((1, 2, 5))
+        h = np.concatenate([start, units[:-1, 0]] if not direction else [units[1:, 1], start])
+        x = data
+        wanted = h @ r[direction] + b[direction] + np.where(summed, x @ w[direction] + c[direction], 0.0)
+        rows = np.concatenate([h, x], axis=-1)
+        np.testing.assert_allclose(block.input[direction].T, rows.reshape(8, -1), rtol=1e-6)
+        np.testing.assert_allclose(block.target[direction].T, wanted.reshape(8, -1), rtol=1e-4, atol=1e-4)
+
+
+def test_candidates_of_a_gru_ask_of_the_data_what_their_units_do_not_reach():
+    rng, kernel = np.random.default_rng(0), Kernel(node="", kind=Kind.RECURRENT_UNITS, backwards=(False,), units=2)
+    units, data = rng.standard_normal((3, 1, 4, 2)), rng.standard_normal((3, 4, 3))
+    r, w, b, c = (rng.standard_normal(shape) for shape in ((1, 2, 6), (1, 3, 6), (1, 6), (1, 6)))
+    now = rng.standard_normal((1, 2, 6)), rng.standard_normal((1, 6))
+    product = Product(kernel=kernel, weights=r, offset=b, now=now, beside=Beside("x", w, c, np.arange(6) < 4))
+    h, x = np.concatenate([np.zeros((1, 4, 2)), units[:2, 0]]), data
+    plain = h @ r[0] + b[0]
+    reset = 1.0 / (1.0 + np.exp(-(plain + x @ w[0] + c[0])[..., 2:4]))
+    wanted = (x @ w[0] + c[0])[..., 4:] + reset * (plain - h @ now[0][0] - now[1][0])[..., 4:]
+    np.testing.assert_allclose(product.candidate(units, data, units)[:3, 0], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_data_make_up_for_units_that_are_gone():
+    """Data that stay the same for all steps know what the units do: W refitted with R loses less than R alone."""
+    model = Recurrent("RNN", units=12, steps=8).model(seed=5)
+    x = np.repeat(np.random.default_rng(3).standard_normal((192, 1, 3)), 8, axis=1).astype(np.float32)
+    settings = {"budget": Channels(0.5), "round_to": 1, "resources": ONE, "gates": ANY, "only": ["op:RNN"]}
+    (reference,) = Session(model).run({"x": x}).values()
+    errors = []
+    for together in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not together:
+                patch.setattr("onnx_subprune.reconstruction.layer_by_layer.input_of_gates", lambda *_: None)
+            (found,) = Session(prune(model, {"x": x}, **settings).model).run({"x": x}).values()
+        errors.append(float(np.mean((found - reference) ** 2)))
+    assert errors[0] < 0.6 * errors[1]
 
 
 def test_units_before_are_those_of_the_step_before_in_each_direction():
@@ -86,3 +142,27 @@ def test_a_reader_of_the_last_state_counts_once_where_the_recurrence_counts_a_st
     assert sorted(zip(counts, weights, strict=True)) == [(10.0, 0.25), (40.0, 1.0)]
     others = [consumer for consumer in group.consumers if not consumer.contraction.recurs]
     assert [item.weight for item in weighed([problem], others, [10.0])] == [1.0]
+
+
+@pytest.mark.parametrize(("name", "task"), [("gru_fashion", "fashion"), ("lstm_words", "words")])
+def test_sample_models_keep_their_accuracy_with_half_of_their_units_and_with_a_quarter(name, task):
+    data, test = (np.load(MODELS / f"{task}_{part}.npz")["input"] for part in ("calibration", "test"))
+    x, labels = test.astype(np.float32), np.load(MODELS / f"{task}_test_labels.npy")
+
+    def accuracy(model):
+        logits = [Session(model).run({"input": part})["logits"] for part in np.array_split(x, 8)]
+        return 100.0 * float(np.mean(np.concatenate(logits).argmax(axis=1) == labels))
+
+    before = accuracy(MODELS / f"{name}.onnx")
+    for share, lost in ((0.5, 1.5), (0.25, 5.0)):
+        only = ["/gru/*"] if name == "gru_fashion" else ["/lstm/*"]
+        result = prune(
+            MODELS / f"{name}.onnx",
+            {"input": data.astype(np.float32)},
+            budget=Channels(share),
+            only=only,
+            resources=ONE,
+        )
+        sizes = {attribute(node, "hidden_size") for node in result.model.graph.node if key_of(node) in GATES}
+        assert sizes == {int(share * (96 if name == "gru_fashion" else 64))}
+        assert before - accuracy(result.model) <= lost

@@ -15,6 +15,7 @@ from onnx_subprune.calibration.streaming.request import Ask, What, drawn
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.streaming.stream import Read, Stream
 from onnx_subprune.calibration.streaming.target import GRADIENT
+from onnx_subprune.graph.contractions.recurrent import data_beside
 from onnx_subprune.runtime.piecewise import piecewise
 from onnx_subprune.runtime.threads import threads_each
 
@@ -58,7 +59,7 @@ class Answers:
         self._left: Left | None = None
         if ask.aim is not None:
             assert pair.original is not None, "the original model does not run alongside"
-            self._wanted = pair.original.stream.reader([ask.aim.tensor], chunks, side)
+            self._wanted = pair.original.stream.reader([ask.aim.tensor, *_beside(ask)], chunks, side)
             self._left = pair.original.model.left.get(ask.aim.tensor)
         self._session = None
         if ask.back is not None:
@@ -73,9 +74,10 @@ class Answers:
 
     def _terms(self, chunk: int, number: int) -> Terms:
         ask, have = self._ask, self._have(chunk)
-        wanted = None if self._wanted is None or ask.aim is None else self._wanted(chunk)[ask.aim.tensor]
+        read = {} if self._wanted is None else self._wanted(chunk)
+        wanted = None if self._wanted is None or ask.aim is None else read[ask.aim.tensor]
         if ask.aim is not None and ask.aim.product is not None and wanted is not None:
-            return self._of_product(ask.aim.product, have, wanted)
+            return self._of_product(ask.aim.product, have, read, wanted)
         if ask.what is What.RESIDUAL:
             return Terms(input=self._residual(chunk, have, wanted))
         if ask.what is What.PEAKS:
@@ -97,13 +99,22 @@ class Answers:
         target = target if positions is None else at(target, positions)
         return Terms(input=source, target=target, positions=positions, residual=residual)
 
-    def _of_product(self, product: Product, have: Mapping[str, Array], wanted: Array) -> Terms:
+    def _of_product(
+        self, product: Product, have: Mapping[str, Array], read: Mapping[str, Array], wanted: Array
+    ) -> Terms:
         """Terms for gates, which are computed."""
         ask = self._ask
         if ask.what is What.LOSS:
             return Terms(input=product.residual(wanted, have[ask.input]), target=product.size(wanted))
         assert ask.what is What.MOMENTS, "gates have moments and losses"
         source = self._cut(wanted) if product.forced else have[ask.input]
+        if (beside := product.beside) is not None:
+            data = have[beside.tensor]
+            if product.resets:
+                target = product.candidate(wanted, read[beside.tensor], source)
+                return Terms(input=data_beside(data, product.kernel.backwards), target=target)
+            rows = beside.rows(product.kernel, source, data)
+            return Terms(input=rows, target=product.whole(wanted, read[beside.tensor]))
         return Terms(input=ask.source(source), target=product.target(wanted))
 
     def _cut(self, wanted: Array) -> Array:
@@ -168,7 +179,7 @@ def _names(ask: Ask) -> list[str]:
     aim, names = ask.aim, list[str]()
     gates = aim is not None and aim.product is not None
     if ask.what in (What.MOMENTS, What.PEAKS) or gates:
-        names.append(ask.input)
+        names += [ask.input, *_beside(ask)]
     if aim is None or gates:
         return names
     if aim.other is not None and ask.back is None and ask.what is What.MOMENTS:
@@ -178,6 +189,12 @@ def _names(ask: Ask) -> list[str]:
     if ask.back is not None:
         names += [ask.back.output, *ask.back.beside]
     return [*dict.fromkeys(names)]
+
+
+def _beside(ask: Ask) -> list[str]:
+    """What gates follow from beside the tensor that they are a product of."""
+    product = None if ask.aim is None else ask.aim.product
+    return [] if product is None or product.beside is None else [product.beside.tensor]
 
 
 def _signs(shape: Sequence[int], chunk: int) -> Array:

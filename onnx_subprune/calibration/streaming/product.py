@@ -2,17 +2,37 @@
 
     gates = rows @ W + offset           of the weight W of the original, and the rows that it reads (see `graph.contractions.recurrent`)
 
-A pruned model falls short of them by the difference to its own rows, weights and offset.
+A pruned model falls short of them by the difference to its own rows, weights and offset. Where gates are the sum of what R makes of the units and of what
+W makes of the data, both can be fitted together: the rows are those of the units with those of the data behind them, and begin with units of zero.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnx_subprune._typing import Array, Float32, Float64
+from onnx_subprune._typing import Array, Float32, Float64, Mask
 from onnx_subprune.calibration.moments.unfold import rows
 from onnx_subprune.graph.contractions.contraction import Kernel, Kind
+from onnx_subprune.graph.contractions.recurrent import data_beside, from_zero
 from onnx_subprune.selection.linalg.ridge import Weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """What a recurrent layer reads beside its units: `tensor`, with W, weights (d, p, m) and offset (d, m). summed: (m,) gates that are the sum of both."""
+
+    tensor: str
+    weights: Weights
+    offset: Float64
+    summed: Mask
+
+    def rows(self, kernel: Kernel, units: Array, data: Array) -> Float32:
+        """Return the rows of both, (steps + 1, d, batch, p + p'), with channels on the last axis."""
+        return np.concatenate([from_zero(units, kernel.backwards), data_beside(data, kernel.backwards)], axis=-1)
+
+    def made(self, kernel: Kernel, data: Array) -> Float32:
+        """Return what W makes of the data beside the units that they meet, (steps + 1, d, batch, m)."""
+        return _gates(kernel, data_beside(data, kernel.backwards), self.weights, self.offset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -20,7 +40,7 @@ class Product:
     """See the module. weights: (g, p, m), of the gates that are left. offset: (g, m).
 
     now: weights and offset of the pruned model, None where nobody asks for them. forced: the rows of the moments, too, are those of the original, as
-    far as the pruned model has their channels: what it reads follows from the weight itself, which is not known yet.
+    far as the pruned model has their channels: what it reads follows from the weight itself, which is not known yet. beside: with this, W is fitted too.
     """
 
     kernel: Kernel
@@ -28,6 +48,9 @@ class Product:
     offset: Float64
     now: tuple[Weights, Float64] | None = None
     forced: bool = False
+    beside: Beside | None = None
+    resets: bool = False
+    """The rows are those of the data alone, and the target is `candidate`."""
 
     def with_now(self, weights: Weights, offset: Float64) -> "Product":
         """Return the same with what the pruned model has."""
@@ -36,6 +59,25 @@ class Product:
     def target(self, wanted: Array) -> Float32:
         """Return the gates for what the original reads, `wanted`, with channels on the last axis as in it."""
         return _gates(self.kernel, wanted, self.weights, self.offset)
+
+    def whole(self, wanted: Array, data: Array) -> Float32:
+        """Return the gates, with what W makes of the data of the original where they are the sum of both."""
+        assert self.beside is not None, "nobody said what W is"
+        more = np.where(self.beside.summed, self.beside.made(self.kernel, data), np.float32(0.0))
+        return np.asarray(self.target(from_zero(wanted, self.kernel.backwards)) + more)
+
+    def candidate(self, wanted: Array, data: Array, units: Array) -> Float32:
+        """Return what W should make of the data for the candidates of a GRU, (steps + 1, d, batch, m / 3), whose R is `now` and reads `units`.
+
+        A candidate is W x + r (R h + b), r the reset gate: so W x + r (R h + b - R' h' - b') makes up for what R' does not reach.
+        """
+        assert self.beside is not None, "nobody said what W is"
+        assert self.now is not None, "nobody said what the pruned model has"
+        sums, count = self.whole(wanted, data), self.weights.shape[2] // 3
+        reset = np.float32(1.0) / (np.float32(1.0) + np.exp(-sums[..., count : 2 * count]))
+        made = _gates(self.kernel, from_zero(units, self.kernel.backwards), *self.now)
+        short = sums[..., 2 * count :] - made[..., 2 * count :]
+        return np.asarray(self.beside.made(self.kernel, data)[..., 2 * count :] + reset * short)
 
     def residual(self, wanted: Array, current: Array) -> Float32:
         """Return what the gates fall short by where the pruned model reads `current`, (g, n, m)."""

@@ -26,6 +26,24 @@ def reversed_directions(found: dict[str, onnx.AttributeProto], directions: int) 
     return (False, True)[:directions] if given != b"reverse" else (True,)
 
 
+def from_zero(units: Array, backwards: Sequence[bool]) -> Float32:
+    """Return the units, (steps, d, batch, c), with zeros where each direction begins: (steps + 1, d, batch, c)."""
+    steps, *rest = units.shape
+    found = np.zeros((steps + 1, *rest), np.float32)
+    for direction, backward in enumerate(backwards):
+        found[slice(0, steps) if backward else slice(1, None), direction] = units[:, direction]
+    return found
+
+
+def data_beside(tensor: Array, backwards: Sequence[bool]) -> Float32:
+    """Return what the layer reads, (steps, batch, c), beside the units of `from_zero` that it meets: (steps + 1, d, batch, c)."""
+    steps, *rest = tensor.shape
+    found = np.zeros((steps + 1, len(backwards), *rest), np.float32)
+    for direction, backward in enumerate(backwards):
+        found[slice(1, None) if backward else slice(0, steps), direction] = tensor
+    return found
+
+
 def units_before(tensor: Array, backwards: Sequence[bool]) -> Float32:
     """Return what the layer puts out, (steps, d, batch, c), at the step before each, as (d, c, n).
 
