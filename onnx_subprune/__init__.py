@@ -26,6 +26,7 @@ from onnx_subprune.pruning.collect import collect
 from onnx_subprune.pruning.compare import Comparison, compare
 from onnx_subprune.pruning.prune import prune, sensitivity
 from onnx_subprune.pruning.prune_from_moments import prune_collected
+from onnx_subprune.pruning.recipe import Recipe, apply_recipe
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.pruning.result import Pruned
 from onnx_subprune.reconstruction.settings import Asymmetric, Layerwise, Refit, Sequential
@@ -75,6 +76,7 @@ __all__ = [
     "Params",
     "Pruned",
     "Random",
+    "Recipe",
     "Refined",
     "Refit",
     "Report",
@@ -93,6 +95,7 @@ __all__ = [
     "Wanda",
     "WeightNorm",
     "__version__",
+    "apply_recipe",
     "collect",
     "compare",
     "merge",

@@ -11,14 +11,14 @@ from pathlib import Path
 from cyclopts import CycloptsError
 
 from onnx_subprune._version import __version__
-from onnx_subprune.cli import collect, compare, inspect, merge, profile, prune, sensitivity
+from onnx_subprune.cli import apply, collect, compare, inspect, merge, profile, prune, sensitivity
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.terminal import printable
 from onnx_subprune.errors import DataNote, SubpruneError, VerificationError
 from onnx_subprune.runtime.interrupts import end_like_ctrl_c
 from onnx_subprune.runtime.memory import share_one_heap
 
-COMMANDS = (prune, inspect, sensitivity, compare, collect, merge, profile)
+COMMANDS = (prune, apply, inspect, sensitivity, compare, collect, merge, profile)
 """Modules whose import registers a command."""
 LONGEST = 2000
 """Characters of an error: names in a file can be of any length."""

@@ -45,6 +45,14 @@ ReportOption = Annotated[
     Path | None,
     Parameter(name="--report", group=OUTPUT, help="Write an HTML report to this file too; needs the extra `report`."),
 ]
+RecipeOption = Annotated[
+    Path | None,
+    Parameter(
+        name="--recipe",
+        group=OUTPUT,
+        help="Write which channels stay to this JSON file too, for `apply` on other checkpoints of the same architecture.",
+    ),
+]
 ForceOption = Annotated[
     bool,
     Parameter(

@@ -16,6 +16,7 @@ from onnx_subprune.cli.options import (
     JsonOption,
     MaskOption,
     QuietOption,
+    RecipeOption,
     ReportOption,
     SetOption,
     ShiftsOption,
@@ -67,6 +68,7 @@ from onnx_subprune.pruning.arguments import ALLOCATORS, FORMULATIONS
 from onnx_subprune.pruning.budgets import Budget
 from onnx_subprune.pruning.prune import prune
 from onnx_subprune.pruning.prune_from_moments import prune_collected
+from onnx_subprune.pruning.recipe import Recipe
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.pruning.rounding import RoundTo
 from onnx_subprune.reconstruction.settings import Refit
@@ -122,6 +124,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     max_error: MaxErrorOption = None,
     json_file: JsonOption = None,
     html_file: ReportOption = None,
+    recipe_file: RecipeOption = None,
     force: ForceOption = False,
     quiet: QuietOption = False,
     wide: WideOption = False,
@@ -136,7 +139,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         Where the smaller model goes; large weights go to OUTPUT.data.
 
     """
-    outputs = {"OUTPUT": output, "--json": json_file, "--report": html_file}
+    outputs = {"OUTPUT": output, "--json": json_file, "--report": html_file, "--recipe": recipe_file}
     sources = (data, labels, validate, table, None if statistics is None else str(statistics), *read_by(constants))
     with guarded(outputs, models=[model], sources=sources, force=force):
         metric = metric_of(labels, validate)
@@ -200,6 +203,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         texts = {
             json_file: lambda: json_text({**report.to_dict(), "command": sys.argv[1:]}),
             html_file: lambda: report_text(report),
+            recipe_file: lambda: json_text(Recipe.of(report).to_dict()),
         }
         with written(texts):
             result.save(output, force=force)
