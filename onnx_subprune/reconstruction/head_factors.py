@@ -52,9 +52,8 @@ def wins(sides: Sequence[tuple[Float64, Float64]], *, refitted: bool) -> bool:
     lost = np.zeros(2)
     for own, other in ((sides[0], sides[1]), (sides[1], sides[0])):
         basis, width = factors(*own), own[0].shape[1]
-        for share in SHARES:
-            count = max(1, round(share * width))
-            subset = _chosen(*own, count, refitted=refitted)
+        counts = [max(1, round(share * width)) for share in SHARES]
+        for count, subset in zip(counts, _subsets(*own, counts, refitted=refitted), strict=True):
             lost += [_loss(*other, basis.kept(count)), _loss(*other, subset)]
     return bool(lost[0] < lost[1])
 
@@ -73,20 +72,23 @@ def _roots(moment: Float64) -> tuple[Float64, Float64]:
     return (vectors * root) @ vectors.T, (vectors / root) @ vectors.T
 
 
-def _chosen(left: Float64, right: Float64, count: int, *, refitted: bool) -> Float64:
-    """(r, w, w), what a subset, the same of every head, keeps of the left side."""
+def _subsets(left: Float64, right: Float64, counts: Sequence[int], *, refitted: bool) -> list[Float64]:
+    """(r, w, w) each, what subsets of so many numbers, the same of every head, keep of the left side."""
     heads, width, _ = left.shape
-    kept = np.zeros((heads, width, width))
     if not refitted:
         strengths = (np.diagonal(left, axis1=1, axis2=2) * np.diagonal(right, axis1=1, axis2=2)).sum(axis=0)
-        own = np.argsort(-strengths, kind="stable")[:count]
-        kept[:, own, own] = 1.0
-        return kept
+        order = np.argsort(-strengths, kind="stable")
+        return [
+            np.repeat(np.diag(np.isin(np.arange(width), order[:count]) * 1.0)[None], heads, axis=0) for count in counts
+        ]
     problems = [_problem(a, b) for a, b in zip(left, right, strict=True)]
-    own = np.array(Forward().path(problems, [count], np.zeros(width, np.int64))[0].support, np.int64)
-    for head, gram in enumerate(left):
-        kept[head][own] = np.linalg.lstsq(gram[np.ix_(own, own)], gram[own], rcond=1e-9)[0]
-    return kept
+    found = []
+    for choice in Forward().path(problems, counts, np.zeros(width, np.int64)):
+        own, kept = np.array(choice.support, np.int64), np.zeros((heads, width, width))
+        for head, gram in enumerate(left):
+            kept[head][own] = np.linalg.lstsq(gram[np.ix_(own, own)], gram[own], rcond=1e-9)[0]
+        found.append(kept)
+    return found
 
 
 def _problem(gram: Float64, target: Float64) -> Problem:
