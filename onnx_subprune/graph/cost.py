@@ -23,6 +23,7 @@ from onnx_subprune.graph.count import (
     ATTENTION,
     COUNTED,
     FLOATING,
+    FUSED_MATMUL,
     UNPACKED,
     all_shapes,
     macs_of,
@@ -30,7 +31,7 @@ from onnx_subprune.graph.count import (
     parameters_inside,
     stored,
 )
-from onnx_subprune.graph.network import Network, key_of
+from onnx_subprune.graph.network import Network, attribute, key_of
 from onnx_subprune.graph.sharing import Readers, readers_of_constants
 
 OVERHEAD = 1 / 4
@@ -204,10 +205,11 @@ def _macs(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
         if fused := _attention(network, graph, label, sizes):
             terms += fused
             continue
-        if key_of(node) == "MatMul" and node.output[0] in graph.observation.shapes:
+        if key_of(node) in ("MatMul", FUSED_MATMUL) and node.output[0] in graph.observation.shapes:
             inner = graph.observation.shapes.get(node.input[0], ())
             factors = sizes.activation(node.output[0]) if inner else []
-            factors += [sizes.factor(Axis(node.input[0], len(inner) - 1), inner[-1])] if inner else []
+            summed = len(inner) - (2 if attribute(node, "transA", 0) else 1)
+            factors += [sizes.factor(Axis(node.input[0], summed), inner[summed])] if inner else []
         if factors and not network.constants.issuperset(node.output):
             terms.append(_term(1.0 / graph.observation.batch, factors))
         elif macs := macs_of(network, index, shapes, graph.observation):

@@ -19,7 +19,7 @@ from onnx_subprune.graph.sharing import readers_of_constants
 FLOATING = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
-ATTENTION = "com.microsoft.Attention"
+ATTENTION, FUSED_MATMUL = "com.microsoft.Attention", "com.microsoft.FusedMatMul"
 UNPACKED = ("Attention", "com.microsoft.GroupQueryAttention", "com.microsoft.MultiHeadAttention")
 """Attention on queries, keys and values that layers of their own make."""
 
@@ -160,7 +160,7 @@ COUNTED: Mapping[str, Callable[[NodeProto, Sequence[Shape], Shape], int]] = {
             "MatMul",
             "Gemm",
             "com.microsoft.FusedGemm",
-            "com.microsoft.FusedMatMul",
+            FUSED_MATMUL,
             "com.microsoft.FusedMatMulActivation",
             "com.microsoft.GemmFastGelu",
             "com.microsoft.TransposeMatMul",

@@ -12,7 +12,7 @@ from onnx_subprune.graph.observation import Observation
 
 LAYOUTS = frozenset(("Identity", "Neg", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
 """Operators of one activation that keep all of its numbers."""
-MIXING = {"Attention": 2, "MatMul": 1}
+MIXING = {"Attention": 2, "MatMul": 1, "com.microsoft.FusedMatMul": 1}
 """Operators of activations that mix positions of the input in this slot."""
 LONGEST = 64
 """Nodes that a path may have."""

@@ -105,6 +105,17 @@ def standard_of_four_axes() -> Net:
     return ended(n, y, HEADS * DIM)
 
 
+def multiplied(*, turn: tuple[int, int] = (0, 0)) -> Net:
+    """Products of activations, the scale in one of them, that turn what they read."""
+    n, x = net()
+    q, k, v = (n.reshape(part, 0, 5, HEADS, DIM) for part in apart(n, x, *[HEADS * DIM] * 3))
+    q = n("Transpose", q, perm=[0, 2, 3, 1] if turn[0] else [0, 2, 1, 3])
+    k = n("Transpose", k, perm=[0, 2, 1, 3] if turn[1] else [0, 2, 3, 1])
+    scores = n("FusedMatMul", q, k, alpha=0.35, transA=turn[0], transB=turn[1], **OWN)
+    y = n("FusedMatMul", n("Softmax", scores, axis=-1), n("Transpose", v, perm=[0, 2, 1, 3]), **OWN)
+    return ended(n, n.reshape(n("Transpose", y, perm=[0, 2, 1, 3]), 0, 5, HEADS * DIM), HEADS * DIM)
+
+
 ROWS: dict[str, tuple[Callable[[], Net], tuple[int, ...]]] = {
     "MultiHeadAttention": (multi_head, (4,)),
     "MultiHeadAttention, biases inside": (lambda: multi_head(biased=True), (4,)),
@@ -118,6 +129,9 @@ ROWS: dict[str, tuple[Callable[[], Net], tuple[int, ...]]] = {
     "Attention of three axes, causal, grouped": (lambda: standard(groups=2, causal=1), (2,)),
     "Attention of three axes, RotaryEmbedding, mask": (lambda: standard(rotated=True, masked=True), (4,)),
     "Attention of four axes": (standard_of_four_axes, (8, 8)),
+    "FusedMatMul": (multiplied, (8, 8)),
+    "FusedMatMul, queries turned": (lambda: multiplied(turn=(1, 0)), (8, 8)),
+    "FusedMatMul, keys turned": (lambda: multiplied(turn=(0, 1)), (8, 8)),
 }
 
 

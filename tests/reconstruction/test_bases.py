@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
-from onnx_subprune import Channels, WeightNorm, prune
+from onnx_subprune import Channels, Gates, WeightNorm, prune
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning import preparation
 from onnx_subprune.reconstruction.bases import sites
 from onnx_subprune.reconstruction.head_factors import factors, wins
 from onnx_subprune.runtime.session import Session
+from tests.graph.test_fused_operators import ROWS
 from tests.networks.check import feeds_of
 from tests.networks.net import Net
 from tests.networks.patterns import PATTERNS
@@ -125,3 +126,15 @@ def test_groups_that_are_excluded_keep_their_weights():
     assert {
         network.node(label).input[1] for label in next(g for g in trace(network).groups if g.product).producers
     } <= set(same)
+
+
+@pytest.mark.parametrize(
+    ("row", "count"),
+    [("FusedMatMul", 2), ("FusedMatMul, keys turned", 2), ("Attention of four axes", 2), ("MultiHeadAttention", 0)],
+)
+def test_bases_go_through_operators_that_products_are_fused_into(row, count):
+    model = ROWS[row][0]().model()
+    network = load(model)
+    assert len(sites(network, trace(network))) == count
+    found = prune(model, feeds_of(network, 32, 2), budget=Channels(0.75), round_to=1, gates=Gates(accept_any=True))
+    assert found.report.deviation < 1e-4

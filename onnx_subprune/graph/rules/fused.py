@@ -11,7 +11,7 @@ import numpy as np
 
 from onnx_subprune._typing import Int64
 from onnx_subprune.graph.channels import Product
-from onnx_subprune.graph.rules.elementwise import broadcasting, pointwise
+from onnx_subprune.graph.rules.elementwise import broadcast, broadcasting, pointwise
 from onnx_subprune.graph.rules.normalization import trailing
 from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule, Scope, UnknownError
 
@@ -175,6 +175,23 @@ def _counted(site: Resizing, names: Sequence[str]) -> Patch:
     return Patch(attributes=found)
 
 
+def fused_matmul(scope: Scope) -> None:
+    """A product of two activations, either of which may be turned, times a number: as MatMul."""
+    turned = [scope.integer(name, 0) for name in ("transA", "transB")]
+    if scope.integer("transBatchA", 0) or scope.integer("transBatchB", 0):
+        raise UnknownError("it turns batches")
+    if scope.constant(0) or scope.constant(1) or any(len(scope.shape(slot)) < 2 for slot in (0, 1)):
+        raise UnknownError("one of its inputs is constant")
+    rows, columns = -1 if turned[0] else -2, -2 if turned[1] else -1
+    left, right = -3 - rows, -3 - columns
+    scope.tie(scope.input(0, rows), scope.output(-2))
+    scope.tie(scope.input(1, columns), scope.output(-1))
+    broadcast(scope, [0, 1], leading=2)
+    if scope.beyond is not None:
+        scope.tie(scope.input(0, left), scope.input(1, right))
+        scope.multiply(Product(node=scope.label, left=scope.in_axis(0, left), right=scope.in_axis(1, right)))
+
+
 def skip_normalization(scope: Scope) -> None:
     """SkipLayerNormalization: the sum of two streams is normalised over the last axis; it comes out too."""
     for axis in range(len(scope.out_shape()) - 1):
@@ -199,6 +216,7 @@ RULES = {
     f"{MS}Attention": Rule(fused_attention, resize_fused_attention),
     f"{MS}GroupQueryAttention": Rule(grouped_attention, lambda site: _counted(site, ("num_heads", "kv_num_heads"))),
     f"{MS}RotaryEmbedding": Rule(rotary_embedding, resize_rotary),
+    f"{MS}FusedMatMul": Rule(fused_matmul),
     **dict.fromkeys((f"{MS}Gelu", f"{MS}QuickGelu"), Rule(pointwise)),
     **dict.fromkeys((f"{MS}BiasGelu", f"{MS}FastGelu"), Rule(broadcasting)),
     **dict.fromkeys(("SimplifiedLayerNormalization", f"{MS}SimplifiedLayerNormalization"), Rule(trailing)),
