@@ -9,8 +9,11 @@ import pytest
 from onnx_subprune import Channels, Macs, Params
 from onnx_subprune.graph.network import load
 from onnx_subprune.runtime.session import Session
+from onnx_subprune.selection import Forward, Problem
 from tests.conftest import MODELS, sample_models
+from tools.benchmark_recurrent import network, ratios
 from tools.compare_methods import main, subsets, told
+from tools.compare_recurrent import Spectral
 from tools.peers import Priced, peers, within
 from tools.rows import Case, scorer_of
 
@@ -94,3 +97,29 @@ def test_the_pytorch_module_computes_what_the_onnx_model_does(path, few):
     with torch.no_grad():
         theirs = Module(load(path)).eval()(torch.tensor(few[:8])).numpy()
     assert theirs == pytest.approx(scorer_of(Session(path))({"input": few[:8]}), abs=1e-3)
+
+
+def test_spectral_selection_keeps_the_units_that_explain_the_states_of_all_whatever_reads_them():
+    states = np.random.default_rng(0).standard_normal((200, 5)) * [3.0, 0.1, 2.0, 0.1, 1.0]
+    states[:, 4] = states[:, 0] + 0.01 * states[:, 4]  # a copy
+    gram, read = states.T @ states, np.eye(5)[:, [1, 3]]
+    problem = Problem(
+        gram=gram,
+        cross=gram @ read,
+        energy=float(np.trace(read.T @ gram @ read)),
+        columns=np.arange(5)[:, None],
+        prior=read,
+    )
+    found = {size: Spectral().path([problem], [size], np.zeros(5, np.int64))[0].support for size in (2, 3)}
+    assert 2 in found[2]
+    assert len({0, 4} & {*found[2]}) == 1
+    assert {1, 3} & {*found[3]}
+    assert Forward().path([problem], [2], np.zeros(5, np.int64))[0].support == (1, 3)
+
+
+def test_the_benchmark_of_recurrent_layers_counts_what_its_models_multiply():
+    model = network("LSTM", (3, 2, 4), 8, 2)
+    feeds = {"x": np.zeros((3, 2, 4), np.float32)}
+    _, macs = ratios(model, 0.5, feeds, 0.01)
+    whole, half = (2 * (4 * units * (4 + units)) + 2 * units * 8 for units in (8, 4))
+    assert macs == pytest.approx(half / whole)

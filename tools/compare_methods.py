@@ -125,12 +125,13 @@ def arrays_of(path: str) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the comparison."""
+def main(arguments: Sequence[str] | None = None, known: Mapping[str, Row] | None = None) -> None:
+    """Run the comparison, of the rows `known` in place of all."""
     options = parsed(arguments)
     kinds = (("channels", Channels), ("macs", Macs), ("params", Params))
     budgets: dict[str, Budget] = {f"{name} {f}": kind(f) for name, kind in kinds for f in getattr(options, name)}
-    rows = {name: row for name, row in {**ROWS, **peers()}.items() if any(part in name for part in options.methods)}
+    every = {**ROWS, **peers()} if known is None else known
+    rows = {name: row for name, row in every.items() if any(part in name for part in options.methods)}
     if not budgets or not rows:
         raise SystemExit(str(OptionError("give a budget (--channels, --macs, --params) and methods that exist")))
     trials = Trials(

@@ -27,7 +27,7 @@ from onnx_subprune.allocation import Allocator
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.reconstruction.settings import Formulation
 from onnx_subprune.runtime.session import Session
-from onnx_subprune.selection import selectors
+from onnx_subprune.selection import Selector, selectors
 
 Arrays = Mapping[str, np.ndarray]
 Budget = Channels | Macs | Params
@@ -70,8 +70,13 @@ class Row(Protocol):
 
 def scorer_of(session: Session) -> Scorer:
     """Return the first output of a model as a scorer."""
-    name = session.outputs[0].name
-    return lambda inputs: np.asarray(session.run(inputs, [name])[name])
+    name, kinds = session.outputs[0].name, {port.name: port.dtype for port in session.inputs}
+
+    def scores(inputs: Arrays) -> np.ndarray:
+        fed = {key: array.astype(kinds[key], copy=False) for key, array in inputs.items()}
+        return np.asarray(session.run(fed, [name])[name])
+
+    return scores
 
 
 def accuracy(scorer: Scorer, inputs: Arrays, labels: np.ndarray) -> float:
@@ -95,9 +100,9 @@ ALONE = Resources(shifts=False, trials=0)
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One way of `prune`."""
+    """One way of `prune`. selector: the name of one, or itself."""
 
-    selector: str
+    selector: str | Selector
     formulation: Formulation = field(default_factory=Asymmetric)
     refit: Refit | None = field(default_factory=Refit)
     allocator: Allocator = field(default_factory=Uniform)
@@ -117,7 +122,7 @@ class Method:
             budget=budget,
             round_to=1,
             formulation=self.formulation,
-            selector=selectors(seed)[self.selector],
+            selector=selectors(seed)[self.selector] if isinstance(self.selector, str) else self.selector,
             allocator=self.allocator,
             refit=self.refit,
             only=case.only,
