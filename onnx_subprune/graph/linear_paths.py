@@ -10,8 +10,8 @@ from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.network import Network, attribute, key_of
 from onnx_subprune.graph.observation import Observation
 
-LAYOUTS = frozenset(("Identity", "Neg", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
-"""Operators of one activation that keep all of its numbers."""
+LAYOUTS = frozenset(("Expand", "Identity", "Neg", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
+"""Operators of one activation that keep all of its numbers; heads that serve several others are repeated."""
 MIXING = {"Attention": 2, "MatMul": 1, "com.microsoft.FusedMatMul": 1}
 """Operators of activations that mix positions of the input in this slot."""
 LONGEST = 64

@@ -20,20 +20,27 @@ TOLERANCE = 1e-3
 
 def turned(task: Task, rules: Mapping[str, Rule]) -> tuple[Task, frozenset[str]]:
     """Return the task on the model with other bases, and the names of the groups that have one; the task itself where none brings anything."""
-    found, weights = turned_weights(task)
-    if not found:
-        return task, found
-    network = Network(apply(task.network, task.graph, Plan(weights=weights), rules=rules), task.network.folder)
+    for grouped in (True, False):  # heads may be repeated in another order than one after another
+        found, weights = turned_weights(task, grouped=grouped)
+        if not found:
+            return task, found
+        network = Network(apply(task.network, task.graph, Plan(weights=weights), rules=rules), task.network.folder)
+        same = _on(task, network, rules)
+        if _widths(same) == _widths(task) and _equal(task, network):
+            return same, found
+    return task, frozenset()
+
+
+def _on(task: Task, network: Network, rules: Mapping[str, Rule]) -> Task:
+    """The task on a model of the same form."""
     graph = trace(network, rules=rules, example=task.data.example(), rows=bool(task.graph.observation.rows))
-    widths = {group.name: group.width for group in graph.groups}
-    same = all(widths.get(group.name) == group.width for group in task.graph.groups)
-    if not same or not _equal(task, network):
-        return task, frozenset()
     left = {group.name for group in task.graph.groups}
     groups = tuple(group for group in graph.groups if group.name in left)
-    return replace(task, network=network, graph=replace(graph, groups=groups, pinned=task.graph.pinned)), frozenset(
-        found
-    )
+    return replace(task, network=network, graph=replace(graph, groups=groups, pinned=task.graph.pinned))
+
+
+def _widths(task: Task) -> dict[str, int]:
+    return {group.name: group.width for group in task.graph.groups}
 
 
 def _equal(task: Task, other: Network) -> bool:

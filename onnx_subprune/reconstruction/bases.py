@@ -22,7 +22,7 @@ from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Slice, Use
 from onnx_subprune.graph.linear_paths import LinearPath, linear_path
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import made_before
-from onnx_subprune.reconstruction.head_factors import Factors, factors, wins
+from onnx_subprune.reconstruction.head_factors import Factors, factors, pooled, wins
 from onnx_subprune.reconstruction.products import SEEN, into_softmax
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Store
@@ -32,7 +32,8 @@ from onnx_subprune.runtime.spill import Store
 class Site:
     """A group whose basis may change: constants with its numbers on both sides, and the tensors that moments are taken of, one or two.
 
-    softmax: the right one is centred, sample by sample. centred: the left one is, as a whole.
+    softmax: the right one is centred, sample by sample. centred: the left one is, as a whole. shared: heads of queries that one of keys and values
+    serves, one after another; these have one basis.
     """
 
     group: ChannelGroup
@@ -41,6 +42,7 @@ class Site:
     watched: tuple[Slice, ...]
     softmax: bool = False
     centred: bool = False
+    shared: int = 1
 
 
 def sites(network: Network, graph: ChannelGraph) -> list[Site]:
@@ -49,10 +51,14 @@ def sites(network: Network, graph: ChannelGraph) -> list[Site]:
     return [site for site in found if site is not None]
 
 
-def turned_weights(task: Task) -> tuple[frozenset[str], Mapping[Use, Array]]:
-    """Return the groups that lose less in another basis, on samples that it does not come from, and the weights in these; one pass, at most."""
+def turned_weights(task: Task, *, grouped: bool = True) -> tuple[frozenset[str], Mapping[Use, Array]]:
+    """Return the groups that lose less in another basis, on samples that it does not come from, and the weights in these; one pass, at most.
+
+    grouped: heads of keys and values that serve several of queries, one after another, may have one.
+    """
     network = task.network
-    waiting = sorted(sites(network, task.graph), key=lambda site: _place(network, site))
+    found = [site for site in sites(network, task.graph) if grouped or site.shared == 1]
+    waiting = sorted(found, key=lambda site: _place(network, site))
     names, weights = set[str](), dict[Use, Array]()
     data = task.data.about(SEEN)
     if not waiting or data.chunk_count < 2:
@@ -84,15 +90,16 @@ def _product_site(network: Network, graph: ChannelGraph, group: ChannelGroup) ->
         if path is None:
             return None
         side = _widest(group, path)
-        own = _constants(network, graph, group, path, side)
-        if own is None:
+        own = _constants(network, graph, group, path)
+        if own is None or own[0].positions.shape != side.positions.shape:
             return None
         watched.append(side)
         parts.append(own)
-    if watched[0].positions.shape != watched[1].positions.shape:
+    heads, grouped = (side.positions.shape[1] for side in watched)
+    if heads % grouped:
         return None
-    softmax = into_softmax(network, group.product.node)
-    return Site(group=group, left=parts[0], right=parts[1], watched=tuple(watched), softmax=softmax)
+    softmax, shared = into_softmax(network, group.product.node), heads // grouped
+    return Site(group=group, left=parts[0], right=parts[1], watched=tuple(watched), softmax=softmax, shared=shared)
 
 
 def _context_site(network: Network, graph: ChannelGraph, group: ChannelGroup) -> Site | None:
@@ -114,9 +121,12 @@ def _context_site(network: Network, graph: ChannelGraph, group: ChannelGroup) ->
     }
     if not last.issuperset(path.mixed):
         return None  # whole heads, which attention does not mix
-    made = _constants(network, graph, group, path, rows)
+    made = _constants(network, graph, group, path)
+    if made is None or positions.shape[1] % made[0].positions.shape[1]:
+        return None
+    shared = positions.shape[1] // made[0].positions.shape[1]
     centred = contraction.bias is not None or contraction.new_bias is not None
-    return None if made is None else Site(group=group, left=made, right=(rows,), watched=(context,), centred=centred)
+    return Site(group=group, left=made, right=(rows,), watched=(context,), centred=centred, shared=shared)
 
 
 def _widest(group: ChannelGroup, path: LinearPath) -> Slice:
@@ -128,14 +138,14 @@ def _widest(group: ChannelGroup, path: LinearPath) -> Slice:
 
 
 def _constants(
-    network: Network, graph: ChannelGraph, group: ChannelGroup, path: LinearPath, like: Slice
+    network: Network, graph: ChannelGraph, group: ChannelGroup, path: LinearPath
 ) -> tuple[Slice, ...] | None:
-    """The weight and the biases that make one side, with as many numbers a channel as `like`; None where one is not that side's alone."""
+    """The weight and the biases that make one side, all with as many numbers a channel; None where one is not that side's alone."""
     found = [part for part in group.slices if part.axis.use in path.uses]
     if len(found) != len(path.uses) or not all(_own(graph, use) for use in path.uses):
         return None
     parts = [_taken(part, path) for part in found]
-    if any(part is None or part.positions.shape != like.positions.shape for part in parts):
+    if None in parts or len({part.positions.shape for part in parts if part is not None}) != 1:
         return None
     half = any(network.array(part.axis.tensor).dtype == np.float16 for part in found)
     return None if half else tuple(part for part in parts if part is not None)
@@ -188,10 +198,11 @@ def _factors(network: Network, site: Site, halves: Sequence[Sequence[Float64]]) 
         weights = _rows(network, site.right[0])
         target = weights @ weights.transpose(0, 2, 1)
         halves = [[*half, target] for half in halves]
-    sides = [(half[0], half[1]) for half in halves]
-    if not wins(sides, refitted=refitted):
+    heads = len(halves[0][0])
+    sides = [(half[0], np.repeat(half[1], heads // len(half[1]), axis=0)) for half in halves]
+    if not wins(sides, refitted=refitted, shared=site.shared):
         return None
-    return factors(sides[0][0] + sides[1][0], sides[0][1] + sides[1][1])
+    return factors(*(pooled(sides[0][side] + sides[1][side], site.shared) for side in (0, 1)))
 
 
 def _rows(network: Network, part: Slice) -> Float64:
@@ -205,7 +216,9 @@ def _turn(network: Network, site: Site, bases: Factors, weights: dict[Use, Array
     for parts, basis in ((site.left, bases.left), (site.right, bases.right)):
         for part in parts:
             assert part.axis.use is not None, "a constant has a use"
-            weights[part.axis.use] = _in_basis(weights.get(part.axis.use, network.array(part.axis.tensor)), part, basis)
+            own = np.repeat(basis, part.positions.shape[1] // len(basis), axis=0)
+            value = weights.get(part.axis.use, network.array(part.axis.tensor))
+            weights[part.axis.use] = _in_basis(value, part, own)
 
 
 def _in_basis(value: Array, part: Slice, basis: Float64) -> Array:

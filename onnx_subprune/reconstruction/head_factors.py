@@ -44,17 +44,24 @@ def factors(left: Float64, right: Float64) -> Factors:
     return Factors(bases[0], bases[1])
 
 
-def wins(sides: Sequence[tuple[Float64, Float64]], *, refitted: bool) -> bool:
+def pooled(moments: Float64, shared: int) -> Float64:
+    """Return the sums of moments of so many heads each, one after another, which have one basis."""
+    return np.asarray(moments.reshape(-1, shared, *moments.shape[1:]).sum(axis=1))
+
+
+def wins(sides: Sequence[tuple[Float64, Float64]], *, refitted: bool, shared: int = 1) -> bool:
     """True if a basis loses less than a subset of the numbers, both from one half of the samples and judged on the other.
 
-    sides: moments of the left and the right side on each half. refitted: what reads the left side is fitted to what is kept.
+    sides: moments of the left and the right side on each half. refitted: what reads the left side is fitted to what is kept. shared: heads that have
+    one basis.
     """
     lost = np.zeros(2)
     for own, other in ((sides[0], sides[1]), (sides[1], sides[0])):
-        basis, width = factors(*own), own[0].shape[1]
+        basis, width = factors(*(pooled(side, shared) for side in own)), own[0].shape[1]
         counts = [max(1, round(share * width)) for share in SHARES]
         for count, subset in zip(counts, _subsets(*own, counts, refitted=refitted), strict=True):
-            lost += [_loss(*other, basis.kept(count)), _loss(*other, subset)]
+            kept = np.repeat(basis.kept(count), shared, axis=0)
+            lost += [_loss(*other, kept), _loss(*other, subset)]
     return bool(lost[0] < lost[1])
 
 
