@@ -134,12 +134,19 @@ def _left(value: Array, tensor: str, kept: Mapping[Axis, Int64]) -> Array:
 
 
 def _distance(value: Array, reference: Array) -> float:
-    """The largest difference, relative to the largest element; infinite where the shapes differ, or it is not finite."""
+    """The largest difference, relative to the largest element; infinite where the shapes differ, or it is not finite.
+
+    Where the plan itself is not finite there is nothing to compare: whether it may be so is judged by its outputs.
+    """
     if value.shape != reference.shape:
         return float("inf")
     if reference.dtype.kind != "f" or not reference.size:
         return 0.0
     ours, theirs = value.astype(np.float64), reference.astype(np.float64)
+    if not (finite := np.isfinite(theirs)).all():
+        ours, theirs = ours[finite], theirs[finite]
+        if not theirs.size:
+            return 0.0
     found = float(np.max(np.abs(ours - theirs))) / max(float(np.max(np.abs(theirs))), 1e-30)
     return found if np.isfinite(found) else float("inf")
 

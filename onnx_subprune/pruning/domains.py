@@ -7,7 +7,7 @@ from onnx_subprune.allocation import Room
 from onnx_subprune.errors import BudgetError
 from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.preparation import Job
-from onnx_subprune.reconstruction.domain import DomainError
+from onnx_subprune.reconstruction.domain import DomainError, partial_behind
 from onnx_subprune.reconstruction.reconstruct import reconstruct
 from onnx_subprune.reconstruction.settings import Reconstruction
 
@@ -54,3 +54,20 @@ def _told(room: Room, reason: str) -> str:
     least = room.choices[0]
     many = f"all {room.width}" if least == room.width else f"at least {least} of {room.width}"
     return f"{room.name} keeps {many} channels: {reason}"
+
+
+def unseen(job: Job, done: Reconstruction) -> tuple[str, ...]:
+    """Return a warning of layers in front of operators that are not defined everywhere: without data nobody sees whether they still are."""
+    contractions = list(job.task.graph.contractions)
+    found = {
+        item.node: sorted(set(partial_behind(job.network, item, contractions).values()))
+        for item in contractions
+        if item.weight in done.refits and done.refits[item.weight].fitted_error > 0.0
+    }
+    told = [f"{' and '.join(ops)} behind {node}" for node, ops in found.items() if ops]
+    if not told:
+        return ()
+    return (
+        f"{', '.join(told)}: not defined everywhere, and without data it is not known whether all is finite with fewer channels: "
+        "look at the result with `compare`, or prune with --data",
+    )

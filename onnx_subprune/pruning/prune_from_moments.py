@@ -45,6 +45,7 @@ from onnx_subprune.pruning.arguments import (
 )
 from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder
 from onnx_subprune.pruning.cut import Measured, cut
+from onnx_subprune.pruning.domains import unseen
 from onnx_subprune.pruning.eligibility import restricted
 from onnx_subprune.pruning.halved_trials import TRIED, Widths, trial_widths, tried_out, without_loss
 from onnx_subprune.pruning.preparation import Job, inlined_note
@@ -139,7 +140,7 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
     smaller = cut(job, done, job.task.data)
     end = time.perf_counter()
     seconds = {"trace": traced - start, "sensitivity": settled - traced, **done.seconds}
-    job = replace(job, told={**job.told, "statistics": str(statistics)})
+    job = replace(job, told={**job.told, "statistics": str(statistics)}, warnings=(*job.warnings, *unseen(job, done)))
     return summarize(job, found, done, smaller, Measured(), {**seconds, "verify": end - rebuilt, "total": end - start})
 
 

@@ -16,7 +16,9 @@ from onnx_subprune import (
     Refit,
     Resources,
     Sequential,
+    collect,
     prune,
+    prune_collected,
 )
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
@@ -136,6 +138,17 @@ def asked(model, budget):
         progress=silent,
     )
     return prepare(model, drawn(model), settings)[0], meet
+
+
+def test_without_data_what_may_leave_its_domain_is_warned_of(tmp_path):
+    model = of_differences("Log")
+    collect(model, drawn(model), tmp_path / "s.npz")
+    common = {"round_to": 1, "refit": None}
+    warned = prune_collected(model, tmp_path / "s.npz", budget=Channels(0.2), **common).report.warnings
+    assert any("Log behind power: not defined everywhere" in warning for warning in warned)
+    first = trace(model).groups[0].name
+    whole = prune_collected(model, tmp_path / "s.npz", budget=Channels(0.2), exclude=[first], **common).report.warnings
+    assert not any("not defined everywhere" in warning for warning in whole)
 
 
 BEHIND = {
