@@ -227,4 +227,5 @@ def _allocated(job: Job) -> Allocated:
     cost = price.macs if by_macs else price.params
     lossless = {name: item.lossless for name, item in felt.items() if item.lossless is not None}
     ladder = Ladder(rooms=job.rooms, curves=curves, cost=cost, allocator=allocator, lossless=lossless)
+    ladder = ladder.losing_nothing(job.rounding, job.task.graph, budget.fraction)
     return Allocated(widths=ladder.widths(budget.fraction), felt=shown)

@@ -79,6 +79,11 @@ class Rounding:
         """Return the rounding with multiples of a target that are smaller by a factor, a power of two."""
         return self if self.target is None else replace(self, target=self.target.divided(divisor))
 
+    @property
+    def finer(self) -> "tuple[Rounding, ...]":
+        """All with smaller multiples, the coarsest first; none where the user names a multiple."""
+        return () if self.target is None else (*(self.divided(divisor) for divisor in DIVISORS[1:]), PLAIN)
+
     def shared(self, graph: ChannelGraph, rooms: Sequence[Room], fraction: float) -> tuple["Rounding", dict[str, int]]:
         """Return the widths of `rooms` closest to `fraction`, and the coarsest part of this rounding with which any of them gets narrower.
 
@@ -86,8 +91,7 @@ class Rounding:
         """
         whole = {room.name: room.width for room in rooms}
         widths = proportional(rooms, fraction, upwards=self.upwards)
-        finer = [] if self.target is None else [*(self.divided(divisor) for divisor in DIVISORS[1:]), PLAIN]
-        for kind in finer if widths == whole else ():
+        for kind in self.finer if widths == whole else ():
             found = proportional(kind.again(graph, rooms), fraction, upwards=self.upwards)
             if found != whole:
                 return kind, found

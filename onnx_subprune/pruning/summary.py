@@ -74,6 +74,10 @@ def _rounding_note(job: Job, found: Allocated) -> tuple[str, ...]:
     if target is None or not isinstance(budget, Macs):
         return ()
     left = job.price.macs(found.widths) / job.price.macs({})
+    if any(found.widths.get(room.name, room.width) not in room.choices for room in job.rooms):
+        return (
+            f"widths are in smaller blocks than {target.name} computes at once: with those more would be lost, or no time won",
+        )
     return (
         f"widths are in blocks that {target.name} computes at once: {left:.1%} of the multiply-accumulates are left where at most "
         f"{budget.fraction:.1%} were asked for; --round-to 1 uses them up, at widths that kernels pad",

@@ -117,6 +117,16 @@ def test_budgets_of_time_and_of_a_metric_lose_nothing_either_where_enough_is_dea
     assert found.report.macs.ratio < (1 + macs(model, living)) / 2
 
 
+@pytest.mark.parametrize("allocator", [MarginalCost(), Uniform()], ids=lambda item: type(item).__name__)
+def test_what_a_machine_likes_is_no_reason_to_lose_what_the_budget_leaves(allocator, half_dead):
+    model, x, living = half_dead  # of 24 channels 12 live, which is no multiple of 8
+    budget = Macs(macs(model, living) + 1e-6)
+    found = prune(model, x, budget=budget, allocator=allocator, target="cpu-avx512", resources=ONE)
+    assert {group.name: group.width[1] for group in found.report.groups} == living
+    assert any("smaller blocks than cpu-avx512" in note for note in found.report.notes)
+    assert apart(outputs(model, {"x": x}), outputs(found.model, {"x": x})) < 1e-5
+
+
 def rarely(active, x):
     """Two convolutions, half dead; one channel of the second is alive at `active` of all positions."""
     net = Net(seed=3)

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field, replace
 
 from onnx import ModelProto
 
-from onnx_subprune.allocation import Allocator, Curve, Multilinear, Room
+from onnx_subprune.allocation import Allocator, BlockAware, Curve, Multilinear, Room
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.errors import BudgetError
+from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.surgery.surgery import Plan, apply
+from onnx_subprune.pruning.rounding import Rounding
 from onnx_subprune.reconstruction.settings import Reconstruction
 from onnx_subprune.reconstruction.task import Task
 
@@ -51,8 +53,12 @@ class Ladder:
         """Return the widths for this share of the cost; BudgetError where there are none."""
         limit = fraction * self.cost({})
         if self.loses_nothing(fraction):
-            with suppress(BudgetError):  # an allocator may keep to more than the cost
-                return dict(self.allocator.allocate(self._without_loss(), self.curves, self.cost, limit))
+            for allocator in (
+                self.allocator,
+                *([self.allocator.inner] if isinstance(self.allocator, BlockAware) else []),
+            ):
+                with suppress(BudgetError):  # an allocator may keep to more than the cost
+                    return dict(allocator.allocate(self._without_loss(), self.curves, self.cost, limit))
         return dict(self.allocator.allocate(self.rooms, self.curves, self.cost, limit))
 
     def loses_nothing(self, fraction: float) -> bool:
@@ -64,6 +70,13 @@ class Ladder:
 
     def _without_loss(self) -> list[Room]:
         return [room.at_least(min(self.lossless.get(room.name, room.width), room.width)) for room in self.rooms]
+
+    def losing_nothing(self, rounding: Rounding, graph: ChannelGraph, fraction: float) -> "Ladder":
+        """Return the ladder, or, where the multiples of `rounding` alone make this share of the cost cost live channels, that with the coarsest finer ones."""
+        if self.loses_nothing(fraction) or not self.lossless:
+            return self
+        finer = (replace(self, rooms=kind.again(graph, self.rooms)) for kind in rounding.finer)
+        return next((ladder for ladder in finer if ladder.loses_nothing(fraction)), self)
 
     def loss(self, widths: Mapping[str, int]) -> float:
         """Return what these widths are likely to lose: the errors of all groups, or the share of the cost, where there are no curves."""

@@ -84,6 +84,7 @@ def allocated(  # noqa: PLR0913 - what a budget may need
     def other(kind: Rounding) -> Mapping[str, int]:
         return replace(ladder, rooms=kind.again(task.graph, rooms)).widths(budget.fraction)
 
+    ladder = ladder.losing_nothing(rounding, task.graph, budget.fraction)
     exact = ladder.loses_nothing(budget.fraction)
     if trials is not None and isinstance(allocator, (MarginalCost, BlockAware)) and not exact:
         widths: Mapping[str, int] = tried(ladder, budget.fraction, task, trials, rules)
