@@ -13,6 +13,8 @@ from onnx_subprune.graph.observation import Observation
 
 BETWEEN = frozenset(("Add", "Cast", "Div", "Dropout", "Identity", "IsNaN", "Mul", "Reshape", "Sub", "Where"))
 """Operators between a product and its Softmax, and behind that."""
+REPEATED, NEAR = frozenset(("Expand", "Reshape", "Transpose")), 4
+"""Operators that repeat heads, and how many of them."""
 COUNTED = {
     "Attention": ("q_num_heads", "kv_num_heads"),
     "com.microsoft.Attention": ("num_heads", "num_heads"),
@@ -73,7 +75,9 @@ def _decomposed(network: Network, graph: ChannelGraph, place: int) -> Attention 
     heads = _heads(graph.observation, queries)
     going = _going(graph, network.labels[scores], values)
     numbers = shapes[queries][-1], shapes[values][-1]
-    return Attention(network.labels[scores], heads, heads, numbers, going)
+    return Attention(
+        network.labels[scores], heads, heads // _repeats(network, graph.observation, values), numbers, going
+    )
 
 
 def _fused(network: Network, graph: ChannelGraph, place: int) -> Attention | None:
@@ -113,6 +117,20 @@ def _heads(observation: Observation, queries: str) -> int:
     if len(shape) > 3:
         return shape[-3]
     return max(1, prod(shape[:-2]) // observation.batch)
+
+
+def _repeats(network: Network, observation: Observation, tensor: str) -> int:
+    """How often each head of a tensor was repeated, just before, for the queries that it serves."""
+    for _ in range(NEAR):
+        place = network.producer.get(tensor)
+        if place is None or key_of(network.nodes[place]) not in REPEATED:
+            return 1
+        before = network.nodes[place].input[0]
+        if key_of(network.nodes[place]) == "Expand":
+            sizes = [prod(observation.shapes.get(name, ())) for name in (tensor, before)]
+            return sizes[0] // max(sizes[1], 1)
+        tensor = before
+    return 1
 
 
 def _product_behind(network: Network, tensor: str) -> int | None:
