@@ -14,6 +14,8 @@ Each row of the table says of how many channels a convolution, of how many colum
     webgpu            4  4  4   onnxruntime: nChw4c layouts (microsoft/onnxruntime#26638)
     none              1  1  1   size alone
 
+Kernels of onnxruntime on a CPU take multiples of 4 channels as well, and pad them to whole blocks (`padded`); other machines leave their fast path.
+
 A group of channels is rounded by what makes and reads it: blocks of convolutions where there is one among these, of matrix products else. A channel that
 owns several columns of a matrix (a head) counts them all, and where equally many channels of each of several cells stay (the numbers of a
 head, the groups of a grouped convolution) each cell is rounded by itself.
@@ -21,7 +23,7 @@ head, the groups of a grouped convolution) each cell is rounded by itself.
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd, lcm
 
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction
@@ -32,24 +34,34 @@ CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Channels of a convolution, columns of a matrix product, and numbers of a part that repeats, that a machine computes at once."""
+    """Channels of a convolution, columns of a matrix product, and numbers of a part that repeats, that a machine computes at once.
+
+    padded: multiples of channels that a convolution pads to whole blocks; None where it does not.
+    """
 
     name: str
     convolution: int
     matrix: int
     part: int
+    padded: int | None = None
 
     def divided(self, divisor: int) -> "Target":
         """Return the target with blocks that are smaller by a factor, a power of two."""
-        return Target(self.name, *(max(1, size // divisor) for size in (self.convolution, self.matrix, self.part)))
+        sizes = [max(1, size // divisor) for size in (self.convolution, self.matrix, self.part)]
+        return replace(self, convolution=sizes[0], matrix=sizes[1], part=sizes[2])
+
+    def finer(self) -> list["Target"]:
+        """Return the targets with convolutions of smaller multiples that kernels pad, largest first."""
+        halves = (self.convolution >> bits for bits in range(1, self.convolution.bit_length()))
+        return [replace(self, convolution=half) for half in halves if self.padded and half % self.padded == 0]
 
 
 TARGETS: Mapping[str, Target] = {
     row.name: row
     for row in (
-        Target("cpu-avx512", 16, 8, 8),
-        Target("cpu-avx2", 8, 8, 8),
-        Target("arm64", 16, 8, 8),
+        Target("cpu-avx512", 16, 8, 8, padded=4),
+        Target("cpu-avx2", 8, 8, 8, padded=4),
+        Target("arm64", 16, 8, 8, padded=4),
         Target("tensorrt-fp16", 8, 8, 8),
         Target("tensorrt-int8", 32, 32, 32),
         Target("qnn", 32, 32, 32),
@@ -65,7 +77,7 @@ def this_machine() -> Target:
     """Return the target of the processor that this runs on, as the installed onnxruntime uses it."""
     block = convolution_block()
     if platform.machine().lower() in ("aarch64", "arm64"):
-        return Target("arm64", block, 8, 8)
+        return replace(TARGETS["arm64"], convolution=block)
     return TARGETS["cpu-avx512" if block == TARGETS["cpu-avx512"].convolution else "cpu-avx2"]
 
 

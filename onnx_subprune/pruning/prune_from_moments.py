@@ -43,7 +43,7 @@ from onnx_subprune.pruning.arguments import (
     selector_of,
     value_of,
 )
-from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder
+from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder, filled_up
 from onnx_subprune.pruning.cut import Measured, cut
 from onnx_subprune.pruning.domains import unseen
 from onnx_subprune.pruning.eligibility import restricted
@@ -228,4 +228,5 @@ def _allocated(job: Job) -> Allocated:
     lossless = {name: item.lossless for name, item in felt.items() if item.lossless is not None}
     ladder = Ladder(rooms=job.rooms, curves=curves, cost=cost, allocator=allocator, lossless=lossless)
     ladder = ladder.losing_nothing(job.rounding, job.task.graph, budget.fraction)
-    return Allocated(widths=ladder.widths(budget.fraction), felt=shown)
+    finer = (kind.again(job.task.graph, job.rooms) for kind in job.rounding.padded)
+    return Allocated(widths=filled_up(ladder, budget.fraction, finer).widths(budget.fraction), felt=shown)

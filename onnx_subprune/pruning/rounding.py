@@ -97,6 +97,11 @@ class Rounding:
                 return kind, found
         return self, widths
 
+    @property
+    def padded(self) -> "tuple[Rounding, ...]":
+        """Those whose convolutions have smaller multiples that kernels of the target pad, the coarsest first."""
+        return () if self.target is None else tuple(replace(self, target=finer) for finer in self.target.finer())
+
     def reaching(
         self,
         graph: ChannelGraph,

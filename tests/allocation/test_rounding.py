@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from onnx_subprune.errors import BudgetError
 from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.graph.cost import costs
 from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.targets import TARGETS
 from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.budgets.ladder import Ladder, filled_up
 from onnx_subprune.pruning.rounding import Rounding
 from tests.networks.net import Net
 
@@ -161,3 +164,29 @@ def test_pruning_to_multiples_that_are_too_coarse_advises_a_finer_one(residual):
     finer = int(re.search(r"--round-to (\d+)", str(raised.value))[1])
     found = prune(model, images, budget=Macs(0.15), round_to=finer, allocator=Uniform(), refit=None, gates=ANY)
     assert found.report.macs.ratio <= 0.15
+
+
+@pytest.mark.parametrize("share", [0.7, 0.85])
+def test_a_narrow_group_takes_smaller_multiples_where_whole_blocks_leave_the_budget_unused(share):
+    rooms = [Room("a", 64, 16, halves=True)]
+    cost = Multilinear(terms=(Term(coefficient=1.0, factors=(Factor(offset=0, slopes={"a": 1}),)),), full={"a": 64})
+    curves = {"a": Curve((0, 32), (1.0, 0.1))}
+    ladder = Ladder(rooms=rooms, curves=curves, cost=cost, allocator=MarginalCost())
+    finer = [[room.rounded(1) for room in [Room("a", 64, step, halves=True)]] for step in (8, 4)]
+    assert ladder.widths(share)["a"] == {0.7: 32, 0.85: 48}[share]
+    found = filled_up(ladder, share, finer).widths(share)["a"]
+    assert found == {0.7: 44, 0.85: 52}[share]
+
+
+def test_only_kernels_that_pad_take_smaller_multiples():
+    assert [target.convolution for target in TARGETS["cpu-avx512"].finer()] == [8, 4]
+    assert not TARGETS["tensorrt-int8"].finer()
+    assert not TARGETS["none"].finer()
+
+
+def test_where_the_work_cannot_be_reached_no_more_is_cut_for_it(residual):
+    """A part that cannot get smaller: no width of the others brings the work to its limit."""
+    _, cost, rooms, curves = residual
+    stuck = replace(cost.work, terms=(*cost.work.terms, Term(coefficient=4.0 * cost.work({}), factors=())))
+    limit = 0.5 * cost.macs({})
+    assert cost.macs(BlockAware(MarginalCost(), stuck).allocate(rooms, curves, cost.macs, limit)) >= 0.8 * limit

@@ -23,7 +23,7 @@ from onnx_subprune.evaluation.metric import Judged
 from onnx_subprune.graph.cost import Costs
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.pruning.budgets.faster import fastest
-from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder
+from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder, filled_up
 from onnx_subprune.pruning.budgets.latency import stopwatch, timed_widths
 from onnx_subprune.pruning.budgets.max_drop import MaxDrop, metric_sensitivities, within_drop
 from onnx_subprune.pruning.budgets.trials import Trials, tried
@@ -85,6 +85,7 @@ def allocated(  # noqa: PLR0913 - what a budget may need
         return replace(ladder, rooms=kind.again(task.graph, rooms)).widths(budget.fraction)
 
     ladder = ladder.losing_nothing(rounding, task.graph, budget.fraction)
+    ladder = filled_up(ladder, budget.fraction, (kind.again(task.graph, rooms) for kind in rounding.padded))
     exact = ladder.loses_nothing(budget.fraction)
     if trials is not None and isinstance(allocator, (MarginalCost, BlockAware)) and not exact:
         widths: Mapping[str, int] = tried(ladder, budget.fraction, task, trials, rules)
