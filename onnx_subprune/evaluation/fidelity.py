@@ -3,12 +3,15 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune._typing import Array, Float64
 from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.evaluation.parts import Parts, apart
+from onnx_subprune.graph.outputs import Seams
 from onnx_subprune.runtime.session import Runnable
 from onnx_subprune.runtime.threads import alongside, cores_of, threads_each
 
@@ -189,13 +192,20 @@ def fidelity(
     data: Calibration,
     labels: NDArray[np.int64] | None = None,
     threads: int | None = None,
+    places: Mapping[str, Seams] = MappingProxyType({}),
 ) -> Fidelity:
-    """Run both models over `data` and compare; `labels` (samples,) are for the first output, a vector of scores."""
+    """Run both models over `data` and compare; `labels` (samples,) are for the first output, a vector of scores.
+
+    places: where outputs may be cut, see `parts`; parts of different kinds are compared beside the whole.
+    """
     each = threads_each(threads, data.chunk_count)
     first, second = original.session(threads=each), pruned.session(threads=each)
     kinds = {port.name: port.dtype.kind for port in first.outputs if port.dtype.kind in COUNTED}
     names = list(kinds)
-    sums = {name: _Floats() if kind == "f" else _Integers() for name, kind in kinds.items()}
+    sums: dict[str, _Floats | _Integers] = {
+        name: _Floats() if kind == "f" else _Integers() for name, kind in kinds.items()
+    }
+    parts: Parts | None = None
     scores = [name for name in names if kinds[name] == "f"]
     right, start = [0, 0], 0
 
@@ -203,8 +213,11 @@ def fidelity(
         return first.run(chunk, names), second.run(chunk, names)
 
     for ours, theirs in alongside(run, ((chunk,) for chunk in data.chunks()), cores_of(threads)):
-        for name in names:
-            sums[name].add(ours[name], theirs[name])
+        parts = apart(places, [ours]) if parts is None else parts
+        others = parts.of(theirs, whole=True)
+        for name, value in parts.of(ours, whole=True).items():
+            if name in others:
+                sums.setdefault(name, _Floats()).add(value, others[name])
         if labels is not None and scores:
             part = labels[start : start + len(ours[scores[0]])]
             right[0] += int(np.sum(ours[scores[0]].argmax(axis=1) == part))

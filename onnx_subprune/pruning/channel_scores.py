@@ -13,6 +13,7 @@ from onnx_subprune._typing import Array, Float64
 from onnx_subprune.allocation import Room, proportional
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.evaluation.divergence import divergence
+from onnx_subprune.evaluation.parts import apart, parts_of
 from onnx_subprune.graph.channels import ChannelGroup, Use
 from onnx_subprune.graph.observation import made_before
 from onnx_subprune.graph.surgery.masking import scaled_rows
@@ -66,7 +67,9 @@ class Gates:
         outputs: Sequence[str],
         reference: Sequence[Mapping[str, Array]],
     ) -> None:
-        self._task, self._group, self._chunks, self._reference = task, group, stream.chunks, reference
+        self._task, self._group, self._chunks = task, group, stream.chunks
+        self._parts = apart(parts_of(task.network, task.graph.observation, outputs), reference)
+        self._reference = [self._parts.of(chunk) for chunk in reference]
         self._side = stream.side_by_side(stream.chunks)
         uses = list(dict.fromkeys(consumer.contraction.weight for consumer in group.consumers))
         self._run = stream.opened(outputs, uses)
@@ -77,7 +80,7 @@ class Gates:
         for row, gate in enumerate(gates):
             weights = self._gated(gate)
             runs = alongside(self._run, ((chunk, weights) for chunk in range(self._chunks)), self._side)
-            losses[row] = divergence(self._reference, list(runs))
+            losses[row] = divergence(self._reference, [self._parts.of(chunk) for chunk in runs])
         return losses
 
     def _gated(self, gate: Float64) -> dict[Use, Array]:

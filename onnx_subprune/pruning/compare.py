@@ -14,6 +14,7 @@ from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.evaluation.fidelity import Fidelity, fidelity
 from onnx_subprune.evaluation.latency import measured_latency
+from onnx_subprune.evaluation.parts import parts_of
 from onnx_subprune.evaluation.report.model import Change, fidelity_dict
 from onnx_subprune.evaluation.report.sheet import Part, html_of, text_of
 from onnx_subprune.evaluation.report.table import comparison_table, fidelity_table
@@ -109,7 +110,7 @@ def compare(
     sizes = counted(first, given.graph.observation), counted(second, given.graph.observation)
     found = measured_latency(one, two, samples, threads)
     return Comparison(
-        fidelity=fidelity(one, two, samples, truth, threads),
+        fidelity=fidelity(one, two, samples, truth, threads, parts_of(first, given.graph.observation, first.outputs)),
         params=Change(sizes[0].params, sizes[1].params),
         macs=Change(sizes[0].macs, sizes[1].macs),
         size=Change(model_bytes(first.proto), model_bytes(second.proto)),

@@ -11,6 +11,7 @@ from onnx_subprune.evaluation.fidelity import Fidelity, fidelity
 from onnx_subprune.evaluation.latency import measured_latency, raced_feeds
 from onnx_subprune.evaluation.layers import LayerTime, layer_times
 from onnx_subprune.evaluation.metric import Accuracy
+from onnx_subprune.evaluation.parts import parts_of
 from onnx_subprune.evaluation.report.model import Change
 from onnx_subprune.evaluation.timing import Timing
 from onnx_subprune.evaluation.verification import verify
@@ -78,7 +79,8 @@ def measure(job: Job, samples: Samples, smaller: Cut) -> Measured:
         found = measured_latency(before, after, samples.used, threads, DOUBTED)
     scores = Change(job.judge.base, job.judge.judge(smaller.model)) if job.judge is not None else None
     judged = samples.judged.data if samples.held_out else judged_of(samples.used)
-    faithful = replace(fidelity(before, after, judged, threads=threads), held_out=samples.held_out)
+    places = parts_of(job.network, job.task.graph.observation, job.network.outputs)
+    faithful = replace(fidelity(before, after, judged, threads=threads, places=places), held_out=samples.held_out)
     if scores is not None and isinstance(job.settings.judged_by, Accuracy):
         faithful = replace(faithful, accuracy=(scores.before, scores.after))
     layers = layer_times(job.original, job.task.graph, after, raced_feeds(samples.used), threads)

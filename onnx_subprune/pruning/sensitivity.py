@@ -18,6 +18,7 @@ from onnx_subprune.calibration.data.masks import Visible
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.evaluation.divergence import displacement
+from onnx_subprune.evaluation.parts import apart, parts_of
 from onnx_subprune.graph.channels import ChannelGroup, Use
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import made_before
@@ -161,7 +162,9 @@ def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, G
     outputs = list(task.graph.observation.judged)
     stream = Stream(network, few, store, task.running)
     visible = Visible(few, task.running.mask)
-    reference = visible.outputs([*stream.read(outputs)])
+    whole = visible.outputs([*stream.read(outputs)])
+    parts = apart(parts_of(network, task.graph.observation, outputs), whole)
+    reference = [parts.of(chunk) for chunk in whole]
     found: dict[str, GroupSensitivity] = {}
     ordered = sorted(trials, key=lambda trial: _first(network, trial))
     for done, trial in enumerate(ordered):
@@ -169,7 +172,10 @@ def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, G
         stream.advance(place, made_before(network, outputs, place))
         run = stream.opened(outputs, list(trial.values[0][0]))
         runs = alongside(run, _fed(trial, stream.chunks), stream.side_by_side(stream.chunks))
-        errors = [displacement(reference, visible.outputs([next(runs) for _ in reference])) for _ in trial.values]
+        errors = []
+        for _ in trial.values:
+            moved = visible.outputs([next(runs) for _ in reference])
+            errors.append(displacement(reference, [parts.of(chunk) for chunk in moved]))
         for held in chain.from_iterable(side.values() for values in trial.values for side in values):
             held.free()
         found[trial.group.name] = trial.sensitivity(errors)

@@ -12,6 +12,7 @@ from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.calibration.survey import LOCAL
 from onnx_subprune.evaluation.divergence import displacement
+from onnx_subprune.evaluation.parts import apart, parts_of
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.pruning.budgets.ladder import Ladder, candidate
@@ -94,7 +95,9 @@ def _loss(task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Callable[[Ma
             found = [*Stream(model, trials.judged, store, task.running).read(outputs)]
         return Visible(trials.judged, task.running.mask).outputs(found)
 
-    reference = read(network)
+    whole = read(network)
+    parts = apart(parts_of(network, task.graph.observation, outputs), whole)
+    reference = [parts.of(chunk) for chunk in whole]
     done = 0
 
     def loss(widths: Mapping[str, int]) -> float:
@@ -105,7 +108,7 @@ def _loss(task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Callable[[Ma
             model = candidate(task, reconstruct(replace(trial, widths=widths, watch=_silent)), rules)
         except DomainError:  # such widths are not allowed
             return np.inf
-        lost = displacement(reference, read(Network(model, network.folder)))
+        lost = displacement(reference, [parts.of(chunk) for chunk in read(Network(model, network.folder))])
         return lost if np.isfinite(lost) else np.inf
 
     return loss
