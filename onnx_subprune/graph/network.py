@@ -19,6 +19,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.formats import Model, line_of, read_model
 from onnx_subprune.graph.order import captured, topological
+from onnx_subprune.graph.separation import separated
 from onnx_subprune.graph.soundness import check, check_graph, not_finite, self_contained
 from onnx_subprune.graph.tensors import tensor_array
 from onnx_subprune.runtime import session as runtime
@@ -59,7 +60,7 @@ def key_of(node: NodeProto) -> str:
 class Network:
     """A loaded model. Immutable by convention: nothing here changes after construction.
 
-    proto: the model with local functions inlined; side-file weights are still references.
+    proto: the model with local functions inlined and recurrent layers told apart (`separation`); side-file weights are still references.
     folder: where side files lie; None for a model that has none.
     nodes: in topological order; `labels` are their unique names, in the same order.
     """
@@ -70,6 +71,8 @@ class Network:
         self.folder = folder
         graph = self.proto.graph
         check_graph(graph)
+        self.proto = separated(self.proto)
+        graph = self.proto.graph
         self.initializers: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
         self.nodes: tuple[NodeProto, ...] = tuple(topological(graph))
         self.labels = _labels(self.nodes)
