@@ -68,7 +68,7 @@ def local_moves(
 ) -> dict[str, int]:
     """Return the widths with the least loss of at most `trials` tried ones.
 
-    starts: widths to begin at, the first of them unless another loses clearly less. judge: the loss at some widths. Rooms that save most are moved first.
+    starts: widths to begin at: those of them that lose least. judge: the loss at some widths. Rooms that save most are moved first.
     """
     best = {room.name: starts[0][room.name] for room in terrain.rooms}
     least = judge(best)
@@ -77,7 +77,7 @@ def local_moves(
         other = {room.name: start[room.name] for room in terrain.rooms}
         if _key(other) not in known and len(known) < trials:
             known.add(_key(other))
-            if (loss := judge(other)) < least * (1.0 - GAIN):
+            if (loss := judge(other)) < least:
                 best, least = other, loss
     cost = terrain.cost
     ordered = sorted(terrain.rooms, key=lambda room: cost.change(cost.full, room.name, room.choices[0]))
