@@ -2,6 +2,7 @@
 
 from onnx_subprune._version import __version__
 from onnx_subprune.allocation import Allocator, Channels, Latency, Macs, MarginalCost, Params, Threshold, Uniform
+from onnx_subprune.calibration.data.carried import carried
 from onnx_subprune.calibration.files import merge
 from onnx_subprune.errors import (
     ArgumentTypeError,
@@ -96,6 +97,7 @@ __all__ = [
     "WeightNorm",
     "__version__",
     "apply_recipe",
+    "carried",
     "collect",
     "compare",
     "merge",

@@ -9,6 +9,7 @@ from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, json_text, written
 from onnx_subprune.cli.groups import DATA, RESOURCES
 from onnx_subprune.cli.options import (
+    CarryOption,
     DataOption,
     ForceOption,
     JsonOption,
@@ -17,6 +18,7 @@ from onnx_subprune.cli.options import (
     WideOption,
     constants_of,
     read_by,
+    streamed,
 )
 from onnx_subprune.cli.terminal import show
 from onnx_subprune.pruning.compare import compare as compare_models
@@ -36,6 +38,7 @@ def compare_command(  # noqa: PLR0913 - one argument an option
     ] = None,
     threads: Annotated[int | None, Parameter(group=RESOURCES, help="Threads of onnxruntime (all cores).")] = None,
     constants: SetOption = None,
+    carry: CarryOption = None,
     json_file: JsonOption = None,
     force: ForceOption = False,
     quiet: QuietOption = False,
@@ -53,8 +56,9 @@ def compare_command(  # noqa: PLR0913 - one argument an option
     """
     sources = [data, labels, *read_by(constants)]
     with guarded({"--json": json_file}, models=[original, pruned], sources=sources, force=force):
+        given = streamed(original, data, carry, constants)
         found = compare_models(
-            original, pruned, data, labels=labels, threads=threads, constants=constants_of(constants)
+            original, pruned, given, labels=labels, threads=threads, constants=constants_of(constants)
         )
         with written({json_file: lambda: json_text(found.to_dict())}):
             pass

@@ -4,9 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from onnx_subprune.calibration.data.constants import Constant, constant_values
+from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, json_text, written
-from onnx_subprune.cli.options import DataOption, ForceOption, JsonOption, SetOption, WideOption, constants_of, read_by
+from onnx_subprune.cli.options import (
+    CarryOption,
+    DataOption,
+    ForceOption,
+    JsonOption,
+    SetOption,
+    WideOption,
+    constants_of,
+    read_by,
+    streamed,
+)
 from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.report import inspection_table
 from onnx_subprune.evaluation.report.inspection import inspection_dict, made_up_note, rows_a_column
@@ -23,6 +34,7 @@ def inspect_command(
     *,
     data: DataOption | None = None,
     constants: SetOption = None,
+    carry: CarryOption = None,
     json_file: JsonOption = None,
     force: ForceOption = False,
     wide: WideOption = False,
@@ -37,7 +49,9 @@ def inspect_command(
     """
     with guarded({"--json": json_file}, models=[model], sources=[data, *read_by(constants)], force=force):
         network = load(model)
-        graph, samples = _traced(network, data, constants_of(constants))
+        graph, samples = _traced(
+            network, None if data is None else streamed(model, data, carry, constants), constants_of(constants)
+        )
         price = costs(network, graph)
         rows = rows_a_column(network, graph, samples) if samples else {}
         with written({json_file: lambda: json_text(inspection_dict(network, graph, price, rows))}):
@@ -46,7 +60,7 @@ def inspect_command(
     show(*inspection_table(network, graph, price, rows), *([] if note is None else [f"note: {note}"]), wide=wide)
 
 
-def _traced(network: Network, data: str | None, values: Mapping[str, Constant]) -> tuple[ChannelGraph, int]:
+def _traced(network: Network, data: Source | None, values: Mapping[str, Constant]) -> tuple[ChannelGraph, int]:
     """The graph, and how many samples there are; 0 without data."""
     if data is not None:
         found = opened(network, data, constants=values, rows=False)

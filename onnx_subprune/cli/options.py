@@ -5,7 +5,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from onnx_subprune.calibration.data.carried import carried, carries_named
 from onnx_subprune.calibration.data.constants import Constant, constants_named
+from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.cli.groups import DATA, OUTPUT, QUALITY, share
 from onnx_subprune.errors import OptionError
 from onnx_subprune.pruning.resources import Resources
@@ -28,6 +30,16 @@ SetOption = Annotated[
         negative="",
         help="NAME=VALUE or NAME=FILE.npy: what the input NAME is fed, the same for all samples; repeatable. VALUE is a number, true or false, "
         "or a list like [1,2].",
+    ),
+]
+CarryOption = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--carry",
+        group=DATA,
+        negative="",
+        help="STATE_IN=STATE_OUT: the input STATE_IN of a streaming model is fed what STATE_OUT was in the run before, zeros first; DATA are the other "
+        "inputs, in order; repeatable.",
     ),
 ]
 JsonOption = Annotated[
@@ -107,6 +119,11 @@ WideOption = Annotated[
 def constants_of(texts: list[str] | None) -> dict[str, Constant]:
     """Return what --set says."""
     return constants_named(texts or ())
+
+
+def streamed(model: Path, data: str, carry: list[str] | None, constants: list[str] | None) -> Source:
+    """Return the data, with the states that --carry names as the model meets them."""
+    return carried(model, data, carries_named(carry), constants_of(constants)) if carry else data
 
 
 def read_by(texts: list[str] | None) -> list[str]:

@@ -10,6 +10,7 @@ from onnx_subprune.cli.budget import budget_of, metric_of, timed
 from onnx_subprune.cli.executor import executor_of
 from onnx_subprune.cli.files import guarded, json_text, report_text, written
 from onnx_subprune.cli.options import (
+    CarryOption,
     DataOption,
     ForceOption,
     HoldoutOption,
@@ -24,6 +25,7 @@ from onnx_subprune.cli.options import (
     constants_of,
     read_by,
     resources_of,
+    streamed,
 )
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.cli.prune_options import (
@@ -119,6 +121,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     mask: MaskOption = None,
     trials: TrialsOption = None,
     constants: SetOption = None,
+    carry: CarryOption = None,
     accept_any: AcceptAnyOption = False,
     min_agreement: MinAgreementOption = None,
     max_error: MaxErrorOption = None,
@@ -182,13 +185,15 @@ def prune_command(  # noqa: PLR0913 - one argument an option
                 _layerwise_only(data, formulation, settings["resources"], scheduler, metric)
                 if constants:
                     raise OptionError("--set: with --statistics nothing is run; give it to `collect`")
+                if carry:
+                    raise OptionError("--carry: with --statistics nothing is run")
                 result = prune_collected(model, statistics, **settings, progress=watch)
             elif data is not None:
                 form = FORMULATIONS[formulation or "asymmetric"]
                 with executor_of(scheduler) as executor:
                     result = prune(
                         model,
-                        data,
+                        streamed(model, data, carry, constants),
                         formulation=form,
                         metric=metric,
                         gates=gates,

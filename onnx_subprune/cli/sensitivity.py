@@ -9,6 +9,7 @@ from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, json_text, sensitivities_text, written
 from onnx_subprune.cli.groups import DATA, RESOURCES
 from onnx_subprune.cli.options import (
+    CarryOption,
     DataOption,
     ForceOption,
     JsonOption,
@@ -21,6 +22,7 @@ from onnx_subprune.cli.options import (
     constants_of,
     read_by,
     resources_of,
+    streamed,
 )
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.cli.terminal import show
@@ -43,6 +45,7 @@ def sensitivity_command(  # noqa: PLR0913 - one argument an option
     shifts: ShiftsOption = None,
     mask: MaskOption = None,
     constants: SetOption = None,
+    carry: CarryOption = None,
     json_file: JsonOption = None,
     html_file: ReportOption = None,
     force: ForceOption = False,
@@ -61,7 +64,8 @@ def sensitivity_command(  # noqa: PLR0913 - one argument an option
     outputs, sources = {"--json": json_file, "--report": html_file}, [data, *read_by(constants)]
     with guarded(outputs, models=[model], sources=sources, force=force):
         with Bar(quiet=quiet) as watch:
-            found = sensitivity(model, data, resources=resources, progress=watch, constants=constants_of(constants))
+            given = streamed(model, data, carry, constants)
+            found = sensitivity(model, given, resources=resources, progress=watch, constants=constants_of(constants))
         errors = {item.name: dict(zip(map(str, item.output.widths), item.output.errors, strict=True)) for item in found}
         texts = {json_file: lambda: json_text(errors), html_file: lambda: sensitivities_text(found, str(model))}
         with written(texts):
