@@ -23,7 +23,7 @@ from onnx_subprune.graph.linear_paths import LinearPath, linear_path
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import made_before
 from onnx_subprune.reconstruction.head_factors import Factors, factors, pooled, wins
-from onnx_subprune.reconstruction.products import SEEN, into_softmax
+from onnx_subprune.reconstruction.products import SEEN, into_softmax, visible_rows
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Store
 
@@ -174,13 +174,8 @@ def _moments(site: Site, stream: Stream, visible: Visible) -> list[list[Float64]
     for number, chunk in enumerate(stream.read(names)):
         for which, part in enumerate(site.watched):
             value = chunk[part.axis.tensor]
-            there = visible.shown(number, np.ones(value.shape)).astype(np.float64)
-            shown = np.moveaxis(there, part.axis.index, -1)[..., :1]
-            moved = np.moveaxis(value, part.axis.index, -1).astype(np.float64) * shown
-            if site.softmax and which == 1:
-                places = tuple(range(1, moved.ndim - 1))
-                mean = moved.sum(axis=places, keepdims=True) / np.maximum(shown.sum(axis=places, keepdims=True), 1)
-                moved = (moved - mean) * shown
+            centred = site.softmax and which == 1
+            moved, shown = visible_rows(value, part.axis.index, visible, number, centred=centred)
             heads = np.ascontiguousarray(moved.reshape(-1, moved.shape[-1])[:, part.positions.T].transpose(1, 0, 2))
             own = (heads.transpose(0, 2, 1) @ heads, heads.sum(axis=1), shown.sum())
             sums[number % 2][which] = [a + b for a, b in zip(sums[number % 2][which], own, strict=True)]

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from onnx_subprune._typing import Array, Float64
+from onnx_subprune.calibration.data.masks import Visible
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.graph.channels import Axis, ChannelGroup, Slice
 from onnx_subprune.graph.network import Network, attribute, key_of, only_reader
@@ -31,7 +32,8 @@ def measured(task: Task) -> Task:
         return task
     found = {**task.strengths}
     with Store(task.memory) as store:
-        stream = Stream(task.network, task.data.about(SEEN), store, task.running)
+        data = task.data.about(SEEN)
+        stream, visible = Stream(task.network, data, store, task.running), Visible(data, task.running.mask)
         at = task.network.position
         ordered = sorted(groups, key=lambda group: at[group.readers[0]])
         wanted = [[side.axis.tensor for side in _sides(task.network, group)] for group in ordered]
@@ -40,7 +42,7 @@ def measured(task: Task) -> Task:
             stream.advance(
                 place, made_before(task.network, [name for names in wanted[number:] for name in names], place)
             )
-            found[group.name] = _strength(task.network, group, stream)
+            found[group.name] = _strength(task.network, group, stream, visible)
         stream.close()
     return replace(task, strengths=found)
 
@@ -71,25 +73,33 @@ def _side(network: Network, group: ChannelGroup, axis: Axis) -> Slice:
     return parts[found]
 
 
-def _strength(network: Network, group: ChannelGroup, stream: Stream) -> Float64:
+def _strength(network: Network, group: ChannelGroup, stream: Stream, visible: Visible) -> Float64:
     """(w, r), r parts a channel: energy on the left times energy on the right."""
     assert group.product is not None, "only such groups are asked about"
     sides, centred = _sides(network, group), into_softmax(network, group.product.node)
     energies = [np.zeros(part.size) for part in sides]
-    for chunk in stream.read(list(dict.fromkeys(part.axis.tensor for part in sides))):
+    for number, chunk in enumerate(stream.read(list(dict.fromkeys(part.axis.tensor for part in sides)))):
         for place, part in enumerate(sides):
-            energies[place] += _energy(chunk[part.axis.tensor], part.axis.index, centre=centred and place == 1)
+            value, centre = chunk[part.axis.tensor], centred and place == 1
+            rows, _ = visible_rows(value, part.axis.index, visible, number, centred=centre)
+            energies[place] += (rows**2).reshape(-1, part.size).sum(axis=0)
     left, right = (energy[part.positions] for energy, part in zip(energies, sides, strict=True))
     return np.asarray(left * right)
 
 
-def _energy(value: Array, axis: int, *, centre: bool) -> Float64:
-    """Sum of squares of each channel; centred over the positions of a sample."""
-    moved = np.moveaxis(value.astype(np.float64), axis, -1)
+def visible_rows(value: Array, axis: int, visible: Visible, chunk: int, *, centred: bool) -> tuple[Float64, Float64]:
+    """Return the channels of a tensor of a chunk, (..., w), zero where nothing is to be seen, and (..., 1), one where something is.
+
+    centred: less their mean over the visible positions of a sample.
+    """
+    there = visible.shown(chunk, np.ones(value.shape)).astype(np.float64)
+    shown = np.moveaxis(there, axis, -1)[..., :1]
+    moved = np.moveaxis(value, axis, -1).astype(np.float64) * shown
     places: Sequence[int] = range(1 if moved.ndim > 2 else 0, moved.ndim - 1)
-    if centre and places:
-        moved = moved - moved.mean(axis=tuple(places), keepdims=True)
-    return np.asarray((moved**2).reshape(-1, moved.shape[-1]).sum(axis=0))
+    if centred and places:
+        counts = np.maximum(shown.sum(axis=tuple(places), keepdims=True), 1.0)
+        moved = (moved - moved.sum(axis=tuple(places), keepdims=True) / counts) * shown
+    return np.asarray(moved), np.asarray(shown)
 
 
 def into_softmax(network: Network, label: str) -> bool:

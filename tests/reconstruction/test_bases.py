@@ -5,11 +5,14 @@ import pytest
 from onnx import numpy_helper
 
 from onnx_subprune import Channels, Gates, WeightNorm, prune
+from onnx_subprune.calibration.data.masks import Visible
+from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning import preparation
 from onnx_subprune.reconstruction.bases import sites
 from onnx_subprune.reconstruction.head_factors import factors, wins
+from onnx_subprune.reconstruction.products import visible_rows
 from onnx_subprune.runtime.session import Session
 from tests.graph.test_fused_operators import ROWS
 from tests.networks.check import feeds_of
@@ -159,3 +162,15 @@ def test_heads_that_are_repeated_in_another_order_keep_their_basis():
     found = prune(model, feeds_of(load(model), 48, 2), budget=Channels(0.5), round_to=1, gates=Gates(accept_any=True))
     assert found.report.groups
     assert not any(group.basis for group in found.report.groups)
+
+
+def test_hidden_positions_are_no_rows_of_keys():
+    rng = np.random.default_rng(0)
+    value, mask = rng.standard_normal((2, 4, 3)).astype(np.float32), np.array([[1, 1, 1, 0], [1, 1, 0, 0]])
+    visible = Visible(Calibration(arrays={"mask": mask}, chunk=2), "mask")
+    rows, shown = visible_rows(value, 2, visible, 0, centred=True)
+    np.testing.assert_array_equal(shown[..., 0], mask)
+    for sample, length in enumerate((3, 2)):
+        own = value[sample, :length].astype(np.float64)
+        np.testing.assert_allclose(rows[sample, :length], own - own.mean(axis=0))
+        assert not rows[sample, length:].any()
