@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.files import guarded, json_text, written
+from onnx_subprune.cli.files import guarded, json_text, parts_text, written
 from onnx_subprune.cli.groups import DATA, RESOURCES
 from onnx_subprune.cli.options import (
     CarryOption,
@@ -14,6 +14,7 @@ from onnx_subprune.cli.options import (
     ForceOption,
     JsonOption,
     QuietOption,
+    ReportOption,
     SetOption,
     WideOption,
     constants_of,
@@ -40,6 +41,7 @@ def compare_command(  # noqa: PLR0913 - one argument an option
     constants: SetOption = None,
     carry: CarryOption = None,
     json_file: JsonOption = None,
+    html_file: ReportOption = None,
     force: ForceOption = False,
     quiet: QuietOption = False,
     wide: WideOption = False,
@@ -55,12 +57,17 @@ def compare_command(  # noqa: PLR0913 - one argument an option
 
     """
     sources = [data, labels, *read_by(constants)]
-    with guarded({"--json": json_file}, models=[original, pruned], sources=sources, force=force):
+    with guarded({"--json": json_file, "--report": html_file}, models=[original, pruned], sources=sources, force=force):
         given = streamed(original, data, carry, constants)
         found = compare_models(
             original, pruned, given, labels=labels, threads=threads, constants=constants_of(constants)
         )
-        with written({json_file: lambda: json_text(found.to_dict())}):
+        title = f"{pruned} beside {original}"
+        texts = {
+            json_file: lambda: json_text(found.to_dict()),
+            html_file: lambda: parts_text(title, found.parts()),
+        }
+        with written(texts):
             pass
     if not quiet:
         show(*found.parts(), wide=wide)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.calibration.data.paths import source_files
-from onnx_subprune.evaluation.report import Report
+from onnx_subprune.evaluation.report import Part, Report
 from onnx_subprune.evaluation.report.extra import need_extra
 from onnx_subprune.graph.save import INLINE, side_path
 from onnx_subprune.graph.tensors import model_files
@@ -85,6 +85,13 @@ def report_text(report: Report) -> str:
     from onnx_subprune.evaluation.report.html import report_html  # noqa: PLC0415 - an extra
 
     return report_html(report)
+
+
+def parts_text(title: str, parts: Sequence[Part]) -> str:
+    """Return tables and sentences as HTML."""
+    from onnx_subprune.evaluation.report.html import parts_html  # noqa: PLC0415 - an extra
+
+    return parts_html(title, parts)
 
 
 def sensitivities_text(found: Sequence[GroupSensitivity], model: str) -> str:

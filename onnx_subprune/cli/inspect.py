@@ -6,12 +6,13 @@ from pathlib import Path
 from onnx_subprune.calibration.data.constants import Constant, constant_values
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.files import guarded, json_text, written
+from onnx_subprune.cli.files import guarded, json_text, parts_text, written
 from onnx_subprune.cli.options import (
     CarryOption,
     DataOption,
     ForceOption,
     JsonOption,
+    ReportOption,
     SetOption,
     WideOption,
     constants_of,
@@ -36,6 +37,7 @@ def inspect_command(
     constants: SetOption = None,
     carry: CarryOption = None,
     json_file: JsonOption = None,
+    html_file: ReportOption = None,
     force: ForceOption = False,
     wide: WideOption = False,
 ) -> None:
@@ -47,17 +49,23 @@ def inspect_command(
         The ONNX model.
 
     """
-    with guarded({"--json": json_file}, models=[model], sources=[data, *read_by(constants)], force=force):
+    outputs = {"--json": json_file, "--report": html_file}
+    with guarded(outputs, models=[model], sources=[data, *read_by(constants)], force=force):
         network = load(model)
         graph, samples = _traced(
             network, None if data is None else streamed(model, data, carry, constants), constants_of(constants)
         )
         price = costs(network, graph)
         rows = rows_a_column(network, graph, samples) if samples else {}
-        with written({json_file: lambda: json_text(inspection_dict(network, graph, price, rows))}):
+        note = made_up_note(graph)
+        parts = (*inspection_table(network, graph, price, rows), *([] if note is None else [f"note: {note}"]))
+        texts = {
+            json_file: lambda: json_text(inspection_dict(network, graph, price, rows)),
+            html_file: lambda: parts_text(f"What can be pruned in {model}", parts),
+        }
+        with written(texts):
             pass
-    note = made_up_note(graph)
-    show(*inspection_table(network, graph, price, rows), *([] if note is None else [f"note: {note}"]), wide=wide)
+    show(*parts, wide=wide)
 
 
 def _traced(network: Network, data: Source | None, values: Mapping[str, Constant]) -> tuple[ChannelGraph, int]:

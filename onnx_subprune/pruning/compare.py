@@ -15,6 +15,7 @@ from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.evaluation.fidelity import Fidelity, fidelity
 from onnx_subprune.evaluation.latency import measured_latency
 from onnx_subprune.evaluation.parts import parts_of
+from onnx_subprune.evaluation.report.extra import need_extra
 from onnx_subprune.evaluation.report.model import Change, fidelity_dict
 from onnx_subprune.evaluation.report.sheet import Part, html_of, text_of
 from onnx_subprune.evaluation.report.table import comparison_table, fidelity_table
@@ -22,6 +23,7 @@ from onnx_subprune.graph.formats import Model
 from onnx_subprune.graph.network import Network, load, model_bytes
 from onnx_subprune.pruning.opening import opened
 from onnx_subprune.pruning.written import counted
+from onnx_subprune.runtime.files import replacing
 from onnx_subprune.runtime.session import Runnable
 
 
@@ -48,6 +50,14 @@ class Comparison:
     def parts(self) -> tuple[Part, ...]:
         """Return the comparison as tables."""
         return comparison_table(self), *fidelity_table(self.fidelity)
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write the comparison to `path` as one self-contained page; OptionError where the extra `report` is not installed."""
+        need_extra()
+        from onnx_subprune.evaluation.report.html import parts_html  # noqa: PLC0415 - an extra
+
+        with replacing(Path(path)) as new:
+            new.write_text(parts_html("original and pruned", self.parts()), encoding="utf-8")
 
     def to_dict(self) -> dict[str, object]:
         """Return the comparison as plain values."""

@@ -35,6 +35,7 @@ from onnx_subprune.pruning.preparation import inlined_note, prepare
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.pruning.result import Pruned
 from onnx_subprune.pruning.settings import Settings
+from onnx_subprune.pruning.stamp import stamped
 from onnx_subprune.pruning.summary import group_reports, summarize
 from onnx_subprune.pruning.written import counted
 from onnx_subprune.reconstruction.reconstruct import reconstruct
@@ -255,6 +256,8 @@ def _sliced(model: Model, recipe: Recipe, rules: Mapping[str, Rule]) -> Pruned:
     deviation = verify(network, graph, plan, small, Calibration(arrays=runs, chunk=1, runs=True), network.folder)
     before, after = counted(network, graph.observation), counted(load(small), graph.observation)
     done = Reconstruction(choices=chosen, weights={}, refits={}, seconds={})
+    groups = group_reports(graph, done, {})
+    stamped(small, graph, groups)
     report = Report(
         model=identity(model),
         data={"samples": 0, "sha256": ""},
@@ -264,7 +267,7 @@ def _sliced(model: Model, recipe: Recipe, rules: Mapping[str, Rule]) -> Pruned:
         macs=Change(before.macs, after.macs),
         size=Change(model_bytes(network.proto), model_bytes(small)),
         latency=None,
-        groups=group_reports(graph, done, {}),
+        groups=groups,
         pinned=graph.pinned,
         fidelity=None,
         deviation=deviation,

@@ -13,6 +13,7 @@ from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.cut import Cut, Measured
 from onnx_subprune.pruning.preparation import Job
 from onnx_subprune.pruning.result import Pruned
+from onnx_subprune.pruning.stamp import stamped
 from onnx_subprune.reconstruction.settings import Reconstruction
 from onnx_subprune.runtime.session import environment
 
@@ -22,6 +23,8 @@ def summarize(
 ) -> Pruned:
     """Return the smaller model with the report on it; `seconds` by stage."""
     network, timed = job.original, measured.latency
+    groups = group_reports(job.task.graph, done, found.felt, job.turned)
+    stamped(smaller.model, job.task.graph, groups)
     report = Report(
         model=job.model,
         data=job.data,
@@ -32,7 +35,7 @@ def summarize(
         size=Change(model_bytes(network.proto), model_bytes(smaller.model)),
         latency=None if timed is None else Change(timed.before, timed.after),
         latency_ratios=None if timed is None else timed.ratios,
-        groups=group_reports(job.task.graph, done, found.felt, job.turned),
+        groups=groups,
         pinned=job.task.graph.pinned,
         fidelity=measured.fidelity,
         metric=measured.metric,

@@ -129,6 +129,29 @@ def test_both_commands_write_the_page(tmp_path, few):
         assert not Page((tmp_path / name).read_text(encoding="utf-8")).open
 
 
+def test_inspect_and_compare_write_pages_with_all_that_they_print(tmp_path, few, capsys):
+    np.save(tmp_path / "x.npy", few)
+    data = ["--data", str(tmp_path / "x.npy")]
+    for name, models in (("inspect", [LENET]), ("compare", [LENET, LENET])):
+        page = tmp_path / f"{name}.html"
+        assert run([name, *map(str, models), *data, "--report", str(page)]) == 0
+        shown = Page(page.read_text(encoding="utf-8"))
+        assert not shown.open
+        assert not shown.tags & {"script", "link", "iframe", "object"}
+        words = " ".join(shown.text.split())
+        for word in capsys.readouterr().out.split():
+            assert word in words, word
+    assert "lie in layers that can get smaller" in Page((tmp_path / "inspect.html").read_text(encoding="utf-8")).text
+
+
+def test_a_page_begins_with_warnings_and_with_what_is_left(report):
+    text = " ".join(Page(report_html(replace(report, warnings=("it is poor",)))).text.split())
+    share = f"{100 * report.params.ratio:.0f} % of the parameters"
+    assert text.index("Warning: it is poor.") < text.index(share) < text.index("Fidelity")
+    assert "on 32 held-out samples logits has a relative error of" in text.lower()
+    assert all(layer.name in text for layer in report.layers)
+
+
 def test_a_missing_extra_is_one_line_before_any_work(tmp_path):
     code = (
         "import importlib.util as u\nfind = u.find_spec\n"

@@ -12,6 +12,7 @@ from onnx_subprune._version import __version__
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.evaluation.report.model import Change, GroupReport, Report
 from onnx_subprune.evaluation.report.plots import curve, sparkline
+from onnx_subprune.evaluation.report.sheet import Part
 from onnx_subprune.evaluation.report.table import latency_words, number
 
 
@@ -29,12 +30,33 @@ def report_html(report: Report) -> str:
     return _page(
         "report.html.jinja",
         report=report,
+        summary=summary(report),
         costs=costs,
         latency=None if report.latency is None else latency_words(report.latency, report.latency_ratios),
         groups=[(group, _sparkline(group)) for group in report.groups],
         consumers=list(consumers),
         pinned=[(node, reason, width) for (node, reason), width in pinned.items()],
     )
+
+
+def summary(report: Report) -> str:
+    """Return in two sentences what is left, and how close it is."""
+    left = {"parameters": report.params, "multiply-accumulates": report.macs}
+    told = " and ".join(f"{100 * change.ratio:.0f} % of the {name}" for name, change in left.items())
+    text = f"{told} are left."
+    if report.fidelity is None:
+        return f"{text} How close the outputs are was not measured: there were no data."
+    close = []
+    for name, item in report.fidelity.outputs.items():
+        error = "" if item.relative_error is None else f"a relative error of {item.relative_error:.3f}"
+        agreement = "" if item.agreement is None else f"an agreement of {100 * item.agreement:.1f} %"
+        close.append(f"{name} has {' and '.join(filter(None, [error, agreement])) or 'nothing to compare'}")
+    return f"{text} On {report.fidelity.where} {'; '.join(close)}."
+
+
+def parts_html(title: str, parts: Sequence[Part]) -> str:
+    """Return tables and sentences as a page."""
+    return _page("parts.html.jinja", title=title, parts=parts)
 
 
 def sensitivity_html(found: Sequence[GroupSensitivity], model: str) -> str:
