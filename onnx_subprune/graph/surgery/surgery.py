@@ -141,8 +141,6 @@ class _Surgery:
             )
             before += made
             _set_input(new, slot, name)
-        for slot in patch.emptied:
-            new.input[slot] = ""
         for name, setting in patch.attributes.items():
             kept = [item for item in new.attribute if item.name != name]
             del new.attribute[:]
