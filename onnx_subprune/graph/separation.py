@@ -1,11 +1,11 @@
 """What exporters tie recurrent layers together with, though nothing needs it: the model is loaded without.
 
-A framework keeps the states of all layers of a stack in one tensor. Its exporters write zeros of (layers, batch, units) and slice out what each layer
-begins with, and join what all layers end with, though one of them alone is read, `h[-1]`. So all layers would have to be equally wide. States of zeros
-are what a layer has without any, and a part of a Concat is one of its inputs: both are exactly the same model.
+A framework keeps the final states of all layers of a stack in one tensor, and its exporters join them, though one of them alone is read, `h[-1]`: all layers
+would have to be equally wide. A part of a Concat is one of its inputs, so that this is exactly the same model. (The zeros that all layers begin with,
+cut from one tensor as well, are no tie: see `rules.recurrent`.)
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,9 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnx_subprune.graph.order import captured
 
-STATES: Mapping[str, tuple[int, ...]] = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
-"""Slots of the initial states."""
-KEEPS_ZERO = frozenset(
-    ["Cast", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"]
-)
-"""Operators whose result is zero where their first input is."""
+RECURRENT = frozenset(["GRU", "LSTM", "RNN"])
+JOINING = frozenset(["Concat", "Constant"])
+"""Operators that go where nobody reads what they make."""
 SMALL = 1 << 16
 """Largest constant whose value is looked at, in numbers."""
 
@@ -30,15 +27,14 @@ def separated(proto: ModelProto) -> ModelProto:
     found = ModelProto()
     found.CopyFrom(proto)
     search = _Search(found)
-    changed = [*search.states(), *search.parts()]
-    if not changed:
+    if not [*search.parts()]:
         return proto
     _remove_unread(found)
     return found
 
 
 def _recurrent(node: NodeProto) -> bool:
-    return node.op_type in STATES and node.domain in ("", "ai.onnx")
+    return node.op_type in RECURRENT and node.domain in ("", "ai.onnx")
 
 
 class _Search:
@@ -50,16 +46,6 @@ class _Search:
         given = {value.name for value in self._graph.input}
         self._stored = {tensor.name: tensor for tensor in self._graph.initializer if tensor.name not in given}
 
-    def states(self) -> Iterable[str]:
-        """Take the initial states of zeros from recurrent layers; yield their names."""
-        for node in self._graph.node:
-            for slot in STATES.get(node.op_type, ()) if _recurrent(node) else ():
-                if slot < len(node.input) and node.input[slot] and self._zero(node.input[slot]):
-                    yield node.input[slot]
-                    node.input[slot] = ""
-            while _recurrent(node) and len(node.input) > 3 and not node.input[-1]:
-                del node.input[-1]
-
     def parts(self) -> Iterable[str]:
         """Let Gather and Slice read the input of a Concat of final states that they take something from; yield what they make."""
         for node in self._graph.node:
@@ -67,18 +53,6 @@ class _Search:
                 yield from self._gathered(node)
             elif node.op_type == "Slice" and len(node.input) >= 3:
                 yield from self._sliced(node)
-
-    def _zero(self, name: str) -> bool:
-        while name in self._made:
-            node = self._made[name]
-            if node.op_type == "ConstantOfShape":
-                value = next((item.t for item in node.attribute if item.name == "value"), None)
-                return value is None or not np.any(numpy_helper.to_array(value))
-            if node.op_type not in KEEPS_ZERO:
-                break
-            name = node.input[0]
-        value = self._constant(name)
-        return value is not None and value.dtype.kind == "f" and not np.any(value)
 
     def _constant(self, name: str) -> NDArray[np.generic] | None:
         tensor = self._stored.get(name)
@@ -152,7 +126,7 @@ def _within(parts: Sequence[tuple[str, int]], first: int, last: int) -> tuple[st
 
 
 def _remove_unread(proto: ModelProto) -> None:
-    """Remove the makers of states and places that nobody reads any more."""
+    """Remove what joined the states, and the places that were read, where nobody reads them any more."""
     graph = proto.graph
     while True:
         read = {name for node in graph.node for name in (*node.input, *captured(node))} | {o.name for o in graph.output}
@@ -164,10 +138,7 @@ def _remove_unread(proto: ModelProto) -> None:
 
 
 def _removable(node: NodeProto) -> bool:
-    return node.op_type in {*KEEPS_ZERO, "Concat", "Constant", "ConstantOfShape", "Shape"} and node.domain in (
-        "",
-        "ai.onnx",
-    )
+    return node.op_type in JOINING and node.domain in ("", "ai.onnx")
 
 
 def _integer(node: NodeProto, name: str, default: int) -> int:
