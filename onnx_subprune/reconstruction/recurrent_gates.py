@@ -11,6 +11,7 @@ from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.graph.channels import Contraction
 from onnx_subprune.graph.contractions.contraction import Kernel
 from onnx_subprune.graph.network import attribute, key_of
+from onnx_subprune.graph.rules.recurrent import zeros
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.selection.linalg.ridge import Weights
@@ -44,7 +45,8 @@ def input_of_gates(state: State, units: Contraction) -> Contraction | None:
     """
     graph, network = state.task.graph, state.task.network
     inputs, steps = network.node(units.node).input, graph.observation.shapes[units.input.tensor]
-    if len(steps) < 4 or steps[0] < 2 or any(inputs[LENGTHS : LENGTHS + 2]):
+    given = any(name and not zeros(network, name) for name in inputs[LENGTHS : LENGTHS + 2])
+    if len(steps) < 4 or steps[0] < 2 or given:
         return None
     for item in graph.contractions:
         if item.node == units.node and not item.recurs:

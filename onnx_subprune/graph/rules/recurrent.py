@@ -8,19 +8,27 @@ With H units, g gates (4, 3, 1), I features and d directions:
 step, and its place in all states. Both directions of a unit have one place in Y, so that they go together. What the activations are, clipping
 and the lengths of the sequences do not matter: all are done unit by unit.
 
-States that begin as zeros whatever the model reads are gone before (`separation`).
+States that begin as zeros whatever the model reads are left out where units go, which is the same: exporters cut those of all layers from one tensor, and
+their units would have to be the same.
 
 W and R are two contractions of one node: what they put out, the gates, is no tensor of the model. Each has its half of B for a bias, which is not
 refitted where sequences have lengths: what is behind their ends counts for the means, and for nothing else. Where Y has no name, and where the reset
 gate of a GRU comes before the product (linear_before_reset = 0), no tensor shows what R reads.
 """
 
+import numpy as np
+from onnx import TensorProto, numpy_helper
+
 from onnx_subprune.graph.channels import Axis, Contraction, Use
-from onnx_subprune.graph.network import attribute, key_of
-from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule, Scope, UnknownError
+from onnx_subprune.graph.network import Network, attribute, key_of
+from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule, Scope, Site, UnknownError
 
 DATA, WEIGHT, RECURRENCE, BIAS, LENGTHS, HIDDEN, CELL, PEEPHOLES = range(8)
 """The inputs."""
+MOVING = frozenset(
+    ("Cast", "Expand", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze")
+)
+"""Operators that make zeros of zeros."""
 
 
 def recurrent(scope: Scope) -> None:
@@ -39,8 +47,11 @@ def recurrent(scope: Scope) -> None:
     scope.tie(scope.input(WEIGHT, 2), scope.input(DATA, 2))
     samples = scope.input(DATA, 1)
     for slot in (slot for slot in (HIDDEN, CELL) if scope.has(slot)):
-        scope.tie(scope.input(slot, 2), units)
         scope.tie(scope.input(slot, 1), samples)
+        if slot in _zeros(scope):
+            scope.input(slot, 2)
+        else:
+            scope.tie(scope.input(slot, 2), units)
     if scope.has(LENGTHS):
         scope.tie(scope.input(LENGTHS, 0), samples)
     for which, name in enumerate(scope.node.output):
@@ -80,7 +91,29 @@ def resize_recurrent(site: Resizing) -> Patch:
     kept = site.kept_in(RECURRENCE, 2)
     if kept is None or attribute(site.node, "hidden_size") is None:
         return Patch()
-    return Patch(attributes={"hidden_size": len(kept)})
+    return Patch(attributes={"hidden_size": len(kept)}, emptied=_zeros(site))
+
+
+def _zeros(site: Site) -> tuple[int, ...]:
+    """The slots of initial states that are computed, and are zeros whatever the model reads."""
+    slots = (slot for slot in (HIDDEN, CELL) if site.has(slot) and not site.constant(slot))
+    return tuple(slot for slot in slots if zeros(site.network, site.node.input[slot]))
+
+
+def zeros(network: Network, name: str) -> bool:
+    """Return whether a tensor is zero whatever the model reads."""
+    if name in network.constants:
+        return not np.any(network.array(name))
+    place = network.producer.get(name, -1)
+    if place < 0:
+        return False
+    node = network.nodes[place]
+    if key_of(node) == "ConstantOfShape":
+        value = attribute(node, "value")
+        return value is None or (isinstance(value, TensorProto) and not np.any(numpy_helper.to_array(value)))
+    if key_of(node) == "Concat":
+        return all(zeros(network, part) for part in node.input)
+    return key_of(node) in MOVING and zeros(network, node.input[0])
 
 
 RULES = dict.fromkeys(("GRU", "LSTM", "RNN"), Rule(recurrent, resize_recurrent))

@@ -209,12 +209,13 @@ class Patch:
 
     attributes: new attributes, numbers or lists of integers; None removes one.
     constants: new constants for input slots, with a mask of the elements that stay computed at run time (or None).
-    gather: instead of the node, gather these positions of tensor `source` along an axis.
+    gather: instead of the node, gather these positions of tensor `source` along an axis. emptied: input slots that nothing is given to any more.
     """
 
     attributes: Mapping[str, int | float | list[int] | None] = field(default_factory=dict)
     constants: Mapping[int, tuple[NDArray[np.generic], NDArray[np.bool_] | None]] = field(default_factory=dict)
     gather: tuple[str, int, Int64] | None = None
+    emptied: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

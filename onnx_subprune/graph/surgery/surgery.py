@@ -141,6 +141,8 @@ class _Surgery:
             )
             before += made
             _set_input(new, slot, name)
+        for slot in patch.emptied:
+            new.input[slot] = ""
         for name, setting in patch.attributes.items():
             kept = [item for item in new.attribute if item.name != name]
             del new.attribute[:]
