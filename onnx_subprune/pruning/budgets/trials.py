@@ -46,14 +46,12 @@ def trials_of(
 ) -> Trials | None:
     """Return what to try on; None for nothing.
 
-    macs: of one sample. most: trials that are asked for; None: where samples are enough, one of each of `POWERS`, and where a pass is short so many that every
-    group can be moved both ways.
+    macs: of one sample. most: trials that are asked for; None: where a pass is short, samples are enough, and every group can be moved both ways.
     augment: adds moved copies to samples.
     """
     cheap = macs * augment(data).samples <= CHEAP
     if most is None:
-        many = TRIALS if cheap and 2 * groups <= TRIALS else len(POWERS)
-        most = many if data.samples >= ENOUGH and groups > 1 else 0
+        most = TRIALS if cheap and data.samples >= ENOUGH and 2 * groups <= TRIALS else 0
     fitted, judged = data.take(data.samples * 3 // 4), data.rest(data.samples * 3 // 4)
     if most < 2 or judged is None or fitted.samples < data.samples // 2:
         return None
