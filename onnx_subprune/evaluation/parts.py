@@ -62,12 +62,16 @@ def _between(value: Array, axis: int, start: int, end: int) -> Array:
 
 def _ratio(values: Sequence[Array], axis: int, ends: tuple[int, ...]) -> float:
     """The largest mean square of a part over the smallest that is above zero."""
-    if any(value.ndim <= axis or value.shape[axis] != ends[-1] for value in values):
-        return 1.0
+    if (
+        len(ends) < 2
+        or ends[-2] >= ends[-1]
+        or any(value.ndim <= axis or value.shape[axis] != ends[-1] for value in values)
+    ):
+        return 1.0  # an axis whose size depends on values
     squares: Float64 = np.zeros(ends[-1])
     for value in values:
         moved = np.moveaxis(value, axis, 0).reshape(ends[-1], -1).astype(np.float64)
         squares += (moved**2).sum(axis=1)
-    means = [float(squares[start:end].mean()) for start, end in zip((0, *ends[:-1]), ends, strict=True) if end > start]
+    means = [float(squares[start:end].mean()) for start, end in zip((0, *ends[:-1]), ends, strict=True)]
     means = [mean for mean in means if mean > 0.0]
     return max(means) / min(means) if means and np.isfinite(max(means)) else 1.0

@@ -78,3 +78,10 @@ def test_what_scores_lose_is_felt_and_said_beside_boxes(images):
     assert outputs["y"].relative_error == pytest.approx(outputs["y[:, 0:4]"].relative_error, rel=0.01)
     widths = [group.width[1] for group in report.groups]
     assert min(widths) >= 4
+
+
+def test_an_axis_that_is_shorter_on_other_data_is_not_cut():
+    values = np.concatenate([np.ones((2, 4)), np.full((2, 2), 1e3)], axis=1)[:, :, None]
+    assert apart({"y": {1: (4,)}}, [{"y": values}]).cuts
+    assert not apart({"y": {1: (4,)}}, [{"y": values[:, :3]}]).cuts
+    assert not apart({"y": {1: (4,)}}, [{"y": values}, {"y": values[:, :3]}]).cuts
