@@ -22,12 +22,13 @@ from onnx_subprune.evaluation.report.model import Report
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule, Scope
 from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.apply import apply_recipe
 from onnx_subprune.pruning.budgets import MaxDrop
 from onnx_subprune.pruning.collect import collect
 from onnx_subprune.pruning.compare import Comparison, compare
 from onnx_subprune.pruning.prune import prune, sensitivity
 from onnx_subprune.pruning.prune_from_moments import prune_collected
-from onnx_subprune.pruning.recipe import Recipe, apply_recipe
+from onnx_subprune.pruning.recipe import Recipe
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.pruning.result import Pruned
 from onnx_subprune.reconstruction.settings import Asymmetric, Layerwise, Refit, Sequential

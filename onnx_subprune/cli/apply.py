@@ -24,7 +24,7 @@ from onnx_subprune.cli.options import (
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.cli.terminal import printable, show
 from onnx_subprune.evaluation.report import report_table
-from onnx_subprune.pruning.recipe import apply_recipe
+from onnx_subprune.pruning.apply import apply_recipe
 
 
 @app.command(
