@@ -61,24 +61,15 @@ class Terrain:
 
 
 def local_moves(
-    terrain: Terrain,
-    starts: Sequence[Mapping[str, int]],
-    judge: Callable[[Mapping[str, int]], float],
-    trials: int,
+    terrain: Terrain, start: Mapping[str, int], judge: Callable[[Mapping[str, int]], float], trials: int
 ) -> dict[str, int]:
     """Return the widths with the least loss of at most `trials` tried ones.
 
-    starts: widths to begin at: those of them that lose least. judge: the loss at some widths. Rooms that save most are moved first.
+    judge: the loss at some widths. Rooms that save most are moved first.
     """
-    best = {room.name: starts[0][room.name] for room in terrain.rooms}
+    best = {room.name: start[room.name] for room in terrain.rooms}
     least = judge(best)
     known = {_key(best)}
-    for start in starts[1:]:
-        other = {room.name: start[room.name] for room in terrain.rooms}
-        if _key(other) not in known and len(known) < trials:
-            known.add(_key(other))
-            if (loss := judge(other)) < least:
-                best, least = other, loss
     cost = terrain.cost
     ordered = sorted(terrain.rooms, key=lambda room: cost.change(cost.full, room.name, room.choices[0]))
     for factor in FACTORS:

@@ -15,7 +15,7 @@ def search(seed, judge, trials=40, fraction=0.5, step=1):
     limit = fraction * cost({})
     start = POWER.allocate(rooms, curves, cost, limit)
     terrain = Terrain(rooms=rooms, errors=POWER.tempered(rooms, curves), cost=cost, limit=limit)
-    found = local_moves(terrain, [start], judge, trials)
+    found = local_moves(terrain, start, judge, trials)
     return rooms, cost, limit, start, found
 
 
@@ -64,15 +64,3 @@ def test_no_more_than_the_trials_are_made(trials):
     loss, calls = wished(0)
     search(0, loss, trials=trials)
     assert len(calls) <= trials
-
-
-def test_of_several_starts_the_one_that_loses_least_is_taken():
-    rooms, curves, cost = network(np.random.default_rng(0), 5)
-    limit = 0.5 * cost({})
-    starts = [POWER.allocate(rooms, curves, cost, share * limit) for share in (1.0, 0.8)]
-    assert starts[0] != starts[1]
-    terrain = Terrain(rooms=rooms, errors=POWER.tempered(rooms, curves), cost=cost, limit=limit)
-    for second, expected in ((1.02, starts[0]), (0.98, starts[1])):
-        loss = {tuple(starts[0].values()): 1.0, tuple(starts[1].values()): second}
-        found = local_moves(terrain, starts, lambda widths, loss=loss: loss[tuple(widths.values())], 2)
-        assert found == expected

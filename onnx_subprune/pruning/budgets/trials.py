@@ -23,8 +23,6 @@ from onnx_subprune.runtime.spill import Store
 
 TRIALS = 24
 """Widths that are tried unasked."""
-POWERS = (0.7, 1.25)
-"""How evenly the loss is spread (`MarginalCost`) at the widths that are tried first: networks differ in what suits them."""
 CHEAP = 5 * 10**9
 """Multiply-accumulates of a pass over all samples up to which that is done."""
 ENOUGH = 224
@@ -68,7 +66,7 @@ def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Ma
     aware = ladder.allocator if isinstance(ladder.allocator, BlockAware) else None
     inner = ladder.allocator if aware is None else aware.inner
     assert isinstance(inner, MarginalCost), "moves begin at widths of least marginal cost"
-    starts, loss = _starts(ladder, inner, fraction), _loss(task, trials, rules)
+    start, loss = ladder.widths(fraction), _loss(task, trials, rules)
     return local_moves(
         Terrain(
             rooms=ladder.rooms,
@@ -76,23 +74,12 @@ def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Ma
             cost=ladder.cost,
             limit=fraction * ladder.cost({}),
             work=None if aware is None else aware.work,
-            allowed=0.0 if aware is None else max(aware.work(starts[0]), aware.allowed(fraction)),
+            allowed=0.0 if aware is None else max(aware.work(start), aware.allowed(fraction)),
         ),
-        starts,
+        start,
         loss,
         trials.most,
     )
-
-
-def _starts(ladder: Ladder, inner: MarginalCost, fraction: float) -> list[dict[str, int]]:
-    """The widths of the ladder, and those of other powers where the user has not chosen one."""
-    starts = [ladder.widths(fraction)]
-    for power in POWERS if inner == MarginalCost() else ():
-        other = replace(inner, power=power)
-        aware = isinstance(ladder.allocator, BlockAware)
-        allocator = replace(ladder.allocator, inner=other) if aware else other  # type: ignore[type-var]  # seen to be one
-        starts.append(replace(ladder, allocator=allocator).widths(fraction))
-    return starts
 
 
 def _loss(task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Callable[[Mapping[str, int]], float]:
