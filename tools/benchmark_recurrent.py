@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from onnx_subprune.evaluation.timing import latency_ratio
 from onnx_subprune.graph.contractions.recurrent import GATES
-from onnx_subprune.graph.cost import costs
+from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from onnx_subprune.errors import SubpruneError
 from onnx_subprune.evaluation.verification import law
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.cost import costs
+from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.tracing.trace import trace
 

@@ -19,8 +19,8 @@ from onnx import ModelProto
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from onnx_subprune import Channels, Params
-from onnx_subprune.graph.cost import costs
-from onnx_subprune.graph.count import parameters
+from onnx_subprune.graph.costs.costs import costs
+from onnx_subprune.graph.costs.count import parameters
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.runtime.session import Session

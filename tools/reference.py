@@ -205,7 +205,8 @@ def _sections(doc: str) -> list[str]:
 
 def _methods(item: type) -> list[str]:
     found = []
-    for name, value in vars(item).items():
+    kin = [kind for kind in item.__mro__ if kind.__module__.startswith("onnx_subprune.")]
+    for name, value in {name: value for kind in reversed(kin) for name, value in vars(kind).items()}.items():
         if not name.startswith("_") and inspect.isfunction(value) and inspect.getdoc(value):
             found.append(f"- `{name}`: {_line(value)}")
     return ["\n".join(found)] if found else []

@@ -23,7 +23,7 @@ from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.report import inspection_table
 from onnx_subprune.evaluation.report.inspection import inspection_dict, made_up_note, rows_a_column
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.cost import costs
+from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.network import Network, load, ports
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.opening import opened

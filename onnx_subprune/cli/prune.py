@@ -68,11 +68,11 @@ from onnx_subprune.evaluation.metric import Metric
 from onnx_subprune.evaluation.report import report_table
 from onnx_subprune.pruning.arguments import ALLOCATORS, FORMULATIONS
 from onnx_subprune.pruning.budgets import Budget
+from onnx_subprune.pruning.budgets.rounding import RoundTo
 from onnx_subprune.pruning.prune import prune
 from onnx_subprune.pruning.prune_from_moments import prune_collected
 from onnx_subprune.pruning.recipe import Recipe
 from onnx_subprune.pruning.resources import Resources
-from onnx_subprune.pruning.rounding import RoundTo
 from onnx_subprune.reconstruction.settings import Refit
 from onnx_subprune.selection import ProbingSelector, Selector, selectors
 

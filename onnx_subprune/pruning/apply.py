@@ -14,7 +14,8 @@ from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluation.gates import Gates
-from onnx_subprune.evaluation.report.model import Change, Report
+from onnx_subprune.evaluation.report.model import Report
+from onnx_subprune.evaluation.report.values import Change
 from onnx_subprune.evaluation.verification import verify
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.formats import Model, identity

@@ -16,9 +16,9 @@ from onnx_subprune.evaluation.fidelity import Fidelity, fidelity
 from onnx_subprune.evaluation.latency import measured_latency
 from onnx_subprune.evaluation.parts import parts_of
 from onnx_subprune.evaluation.report.extra import need_extra
-from onnx_subprune.evaluation.report.model import Change, fidelity_dict
 from onnx_subprune.evaluation.report.sheet import Part, html_of, text_of
 from onnx_subprune.evaluation.report.table import comparison_table, fidelity_table
+from onnx_subprune.evaluation.report.values import Change, fidelity_dict
 from onnx_subprune.graph.formats import Model
 from onnx_subprune.graph.network import Network, load, model_bytes
 from onnx_subprune.pruning.opening import opened

@@ -12,7 +12,7 @@ from onnx_subprune.evaluation.latency import measured_latency, raced_feeds
 from onnx_subprune.evaluation.layers import LayerTime, layer_times
 from onnx_subprune.evaluation.metric import Accuracy
 from onnx_subprune.evaluation.parts import parts_of
-from onnx_subprune.evaluation.report.model import Change
+from onnx_subprune.evaluation.report.values import Change
 from onnx_subprune.evaluation.timing import Timing
 from onnx_subprune.evaluation.verification import verify
 from onnx_subprune.graph.network import Network

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from math import sqrt
 
-from onnx_subprune.calibration.data.shifts import SCARCE, rows_and_columns
+from onnx_subprune.calibration.shifts import SCARCE, rows_and_columns
 from onnx_subprune.errors import FidelityError
 from onnx_subprune.evaluation.fidelity import Fidelity
 from onnx_subprune.evaluation.gates import complaints, missed, ruined

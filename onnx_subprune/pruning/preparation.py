@@ -8,19 +8,19 @@ from functools import partial
 from onnx_subprune.allocation import Room
 from onnx_subprune.calibration.data.masks import mask_of
 from onnx_subprune.calibration.data.samples import Calibration
-from onnx_subprune.calibration.data.shifts import augmented
 from onnx_subprune.calibration.data.sources import Source
+from onnx_subprune.calibration.shifts import augmented
 from onnx_subprune.evaluation.metric import Accuracy, Judged, Judging, judge_of
-from onnx_subprune.graph.cost import Costs, costs
+from onnx_subprune.graph.costs.costs import Costs, costs
 from onnx_subprune.graph.formats import Model, identity
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.tracing.branches import dispensable
+from onnx_subprune.pruning.budgets.rounding import Rounding
 from onnx_subprune.pruning.budgets.trials import Trials, trials_of
 from onnx_subprune.pruning.eligibility import restricted
 from onnx_subprune.pruning.opening import opened
 from onnx_subprune.pruning.rare import rare
 from onnx_subprune.pruning.resources import memory_of, running_of
-from onnx_subprune.pruning.rounding import Rounding
 from onnx_subprune.pruning.samples import Samples, samples_of
 from onnx_subprune.pruning.settings import Settings
 from onnx_subprune.pruning.turning import turned

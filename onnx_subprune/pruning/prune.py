@@ -36,6 +36,8 @@ from onnx_subprune.pruning.arguments import (
 )
 from onnx_subprune.pruning.budgets import allocated
 from onnx_subprune.pruning.budgets.ladder import Allocated
+from onnx_subprune.pruning.budgets.rounding import RoundTo
+from onnx_subprune.pruning.budgets.sensitivity import sensitivities
 from onnx_subprune.pruning.channel_scores import scored
 from onnx_subprune.pruning.cut import cut, measure
 from onnx_subprune.pruning.domains import within_domains
@@ -43,8 +45,6 @@ from onnx_subprune.pruning.judgement import reviewed
 from onnx_subprune.pruning.preparation import Job, prepare
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.pruning.result import Pruned
-from onnx_subprune.pruning.rounding import RoundTo
-from onnx_subprune.pruning.sensitivity import sensitivities
 from onnx_subprune.pruning.settings import Settings
 from onnx_subprune.pruning.summary import summarize
 from onnx_subprune.reconstruction.settings import Asymmetric, Refit

@@ -21,7 +21,7 @@ from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.files import Recorded, StatisticsFile
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.errors import OptionError
-from onnx_subprune.graph.cost import costs
+from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.feeds import example_of
 from onnx_subprune.graph.formats import Model, identity
 from onnx_subprune.graph.network import load
@@ -43,15 +43,15 @@ from onnx_subprune.pruning.arguments import (
     selector_of,
     value_of,
 )
+from onnx_subprune.pruning.budgets.halved_trials import TRIED, Widths, trial_widths, tried_out, without_loss
 from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder, filled_up
+from onnx_subprune.pruning.budgets.rounding import RoundTo
 from onnx_subprune.pruning.cut import Measured, cut
 from onnx_subprune.pruning.domains import unseen
 from onnx_subprune.pruning.eligibility import restricted
-from onnx_subprune.pruning.halved_trials import TRIED, Widths, trial_widths, tried_out, without_loss
 from onnx_subprune.pruning.preparation import Job, inlined_note
 from onnx_subprune.pruning.resources import Resources, memory_of
 from onnx_subprune.pruning.result import Pruned
-from onnx_subprune.pruning.rounding import RoundTo
 from onnx_subprune.pruning.settings import Settings
 from onnx_subprune.pruning.summary import summarize
 from onnx_subprune.reconstruction.reconstruct import reconstruct

@@ -6,7 +6,7 @@ from typing import Any
 from onnx import ModelProto
 
 from onnx_subprune._version import __version__
-from onnx_subprune.evaluation.report.model import GroupReport
+from onnx_subprune.evaluation.report.values import GroupReport
 from onnx_subprune.graph.channels import ChannelGraph
 
 PREFIX = "onnx_subprune."

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from onnx_subprune.allocation import Macs, Params
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.evaluation.layers import slower_because
-from onnx_subprune.evaluation.report.model import Change, GroupReport, Report
+from onnx_subprune.evaluation.report.model import Report
+from onnx_subprune.evaluation.report.values import Change, GroupReport
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.network import model_bytes
 from onnx_subprune.graph.save import side_file_wanted

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from onnx_subprune.allocation import Macs, Params, Room
 from onnx_subprune.errors import BudgetError
-from onnx_subprune.graph.cost import Costs
-from onnx_subprune.graph.count import multiply_accumulates, parameters
+from onnx_subprune.graph.costs.costs import Costs
+from onnx_subprune.graph.costs.count import multiply_accumulates, parameters
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import Observation
 from onnx_subprune.runtime.session import observe_shapes

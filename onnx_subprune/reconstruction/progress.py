@@ -10,7 +10,7 @@ from onnx_subprune.graph.channels import Contraction, Use
 from onnx_subprune.reconstruction.columns import alive_columns
 from onnx_subprune.reconstruction.fit import Fit
 from onnx_subprune.reconstruction.layer import Layer, layer_of
-from onnx_subprune.reconstruction.producers.pairs import Pairing
+from onnx_subprune.reconstruction.pairs import Pairing
 from onnx_subprune.reconstruction.settings import Asymmetric, Layerwise
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Shelf

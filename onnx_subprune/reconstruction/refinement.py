@@ -2,8 +2,8 @@
 
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.reconstruction.fit import Fit, Known, fit_again
+from onnx_subprune.reconstruction.joint_refit import WORTH, Joint, Pruned
 from onnx_subprune.reconstruction.layer import Layer
-from onnx_subprune.reconstruction.producers.joint_refit import WORTH, Joint, Pruned
 from onnx_subprune.reconstruction.producers.paths import Way
 from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.reconstruction.requests import aimed

@@ -12,12 +12,12 @@ from onnx_subprune.allocation import BlockAware, Curve, Factor, MarginalCost, Mu
 from onnx_subprune.allocation.blocks import BESIDE
 from onnx_subprune.errors import BudgetError
 from onnx_subprune.evaluation.gates import Gates
-from onnx_subprune.graph.cost import costs
+from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.targets import TARGETS
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets.ladder import Ladder, filled_up
-from onnx_subprune.pruning.rounding import Rounding
+from onnx_subprune.pruning.budgets.rounding import Rounding
 from tests.networks.net import Net
 
 ANY = Gates(accept_any=True)

@@ -13,8 +13,8 @@ from onnx_subprune import Channels, Macs, Resources, prune, sensitivity
 from onnx_subprune.cli import run
 from onnx_subprune.evaluation.report import report_table, text_of
 from onnx_subprune.evaluation.report.html import report_html, sensitivity_html
-from onnx_subprune.evaluation.report.model import Change
 from onnx_subprune.evaluation.report.table import latency_words
+from onnx_subprune.evaluation.report.values import Change
 from onnx_subprune.selection import Choice, Problem, conditioning
 from tests.conftest import MODELS
 

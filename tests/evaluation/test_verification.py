@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from onnx_subprune.evaluation.verification import law
-from onnx_subprune.graph.cost import costs
+from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.branches import dispensable

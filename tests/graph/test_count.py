@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_subprune.graph.count import multiply_accumulates, parameters
+from onnx_subprune.graph.costs.count import multiply_accumulates, parameters
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.observation import observe
 from tests.networks.net import BOOL, FLOAT, INT64, Net

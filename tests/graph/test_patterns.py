@@ -5,8 +5,8 @@ import onnx
 import pytest
 
 from onnx_subprune.evaluation.verification import law
-from onnx_subprune.graph.cost import costs
-from onnx_subprune.graph.count import multiply_accumulates
+from onnx_subprune.graph.costs.costs import costs
+from onnx_subprune.graph.costs.count import multiply_accumulates
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace

@@ -6,7 +6,7 @@ import pytest
 from onnx_subprune import Channels, prune
 from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.evaluation.verification import law
-from onnx_subprune.graph.layers import layers
+from onnx_subprune.graph.costs.layers import layers
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace

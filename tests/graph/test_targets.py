@@ -9,7 +9,7 @@ from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.targets import TARGETS, multiple_of, this_machine
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets.faster import fastest
-from onnx_subprune.pruning.rounding import PLAIN, Rounding, rounding_of
+from onnx_subprune.pruning.budgets.rounding import PLAIN, Rounding, rounding_of
 from onnx_subprune.runtime.blocks import convolution_block
 from tests.networks.net import Net
 

@@ -12,12 +12,12 @@ from onnx_subprune.allocation import proportional
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.evaluation.verification import verify
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.cost import parameters
+from onnx_subprune.graph.costs.costs import parameters
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.budgets.rounding import PLAIN
 from onnx_subprune.pruning.resources import memory_of, running_of
-from onnx_subprune.pruning.rounding import PLAIN
 from onnx_subprune.reconstruction.reconstruct import reconstruct
 from onnx_subprune.reconstruction.settings import Formulation
 from onnx_subprune.reconstruction.task import Task

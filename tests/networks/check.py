@@ -8,7 +8,7 @@ from onnx import ModelProto
 
 from onnx_subprune._typing import Array
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.cost import costs
+from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.tracing.trace import trace
 

@@ -23,8 +23,8 @@ from onnx_subprune import (
     sensitivity,
 )
 from onnx_subprune.calibration.streaming import stream
-from onnx_subprune.graph.cost import costs
-from onnx_subprune.graph.milliseconds import milliseconds
+from onnx_subprune.graph.costs.costs import costs
+from onnx_subprune.graph.costs.milliseconds import milliseconds
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.runtime.session import Session, observe

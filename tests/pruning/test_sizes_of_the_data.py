@@ -6,7 +6,7 @@ import pytest
 from onnx_subprune.allocation import Macs
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.errors import SubpruneError
-from onnx_subprune.graph.cost import costs
+from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.collect import collect

@@ -12,7 +12,7 @@ import pytest
 from onnx_subprune import Latency, OptionError, Uniform, prune
 from onnx_subprune.allocation.multilinear import Grid
 from onnx_subprune.cli import run
-from onnx_subprune.graph.milliseconds import milliseconds
+from onnx_subprune.graph.costs.milliseconds import milliseconds
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.runtime import profiler

@@ -9,7 +9,7 @@ from onnx_subprune.allocation import Channels, Factor, Multilinear, Room, Term
 from onnx_subprune.errors import BudgetError
 from onnx_subprune.evaluation.report import inspection_table, text_of
 from onnx_subprune.evaluation.report.inspection import inspection_dict
-from onnx_subprune.graph.cost import Costs, costs
+from onnx_subprune.graph.costs.costs import Costs, costs
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.written import Count, check_budget

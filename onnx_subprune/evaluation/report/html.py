@@ -10,13 +10,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from onnx_subprune._version import __version__
 from onnx_subprune.allocation.widths import GroupSensitivity
-from onnx_subprune.evaluation.report.model import Change, GroupReport, Report
 from onnx_subprune.evaluation.report.plots import curve, sparkline
 from onnx_subprune.evaluation.report.sheet import Part
 from onnx_subprune.evaluation.report.table import latency_words, number
+from onnx_subprune.evaluation.report.values import Change, GroupReport, Reported
 
 
-def report_html(report: Report) -> str:
+def report_html(report: Reported) -> str:
     """Return a pruning run as a page."""
     costs: dict[str, Change] = {
         "parameters": report.params,
@@ -39,7 +39,7 @@ def report_html(report: Report) -> str:
     )
 
 
-def summary(report: Report) -> str:
+def summary(report: Reported) -> str:
     """Return in two sentences what is left, and how close it is."""
     left = {"parameters": report.params, "multiply-accumulates": report.macs}
     told = " and ".join(f"{100 * change.ratio:.0f} % of the {name}" for name, change in left.items())

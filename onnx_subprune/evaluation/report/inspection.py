@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from onnx_subprune.calibration.data.shifts import rows_and_columns
+from onnx_subprune.calibration.shifts import rows_and_columns
 from onnx_subprune.evaluation.report.table import group_share
 from onnx_subprune.graph.attention import attentions
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.cost import Costs
-from onnx_subprune.graph.layers import layers
+from onnx_subprune.graph.costs.costs import Costs
+from onnx_subprune.graph.costs.layers import layers
 from onnx_subprune.graph.network import Network
 
 

@@ -1,123 +1,27 @@
-"""What a pruning run reports; the JSON follows report.json of the interface."""
+"""The report of a pruning run, as it is printed and written."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from onnx_subprune._version import __version__
-from onnx_subprune.evaluation.fidelity import Fidelity
-from onnx_subprune.evaluation.layers import LayerTime
 from onnx_subprune.evaluation.report.extra import need_extra
-from onnx_subprune.evaluation.report.sheet import Part, html_of, text_of
-from onnx_subprune.graph.channels import Pinned
-from onnx_subprune.reconstruction.settings import Refitted
+from onnx_subprune.evaluation.report.sheet import html_of, text_of
+from onnx_subprune.evaluation.report.table import report_table
+from onnx_subprune.evaluation.report.values import Reported
 from onnx_subprune.runtime.files import replacing
 
-SCHEMA = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A cost before and after."""
-
-    before: float
-    after: float
-
-    @property
-    def ratio(self) -> float:
-        """After / before."""
-        return self.after / self.before if self.before else 1.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroupReport:
-    """One group: kept channels, conditioning, its error curve where one was measured, and how its consumers did."""
-
-    name: str
-    width: tuple[int, int]
-    kept: tuple[int, ...]
-    error: float
-    conditioning: float | None
-    data: float | None
-    """How much of what was known of channels together came from the data; see `Choice`."""
-    curve: tuple[tuple[int, ...], tuple[float, ...]] | None
-    consumers: tuple[Refitted, ...]
-    basis: bool = False
-    """True if the channels are those of another basis than the model's, head by head: `kept` counts from the one that matters most."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Reported):
     """All that a run tells."""
-
-    model: Mapping[str, str]
-    data: Mapping[str, str | int]
-    settings: Mapping[str, str | float | int | bool | None]
-    environment: Mapping[str, str]
-    params: Change
-    macs: Change
-    size: Change
-    latency: Change | None
-    latency_ratios: tuple[float, float, float] | None = None
-    """Quartiles of the pruned model's time in units of the original's, over rounds that ran both."""
-    groups: tuple[GroupReport, ...]
-    pinned: tuple[Pinned, ...]
-    fidelity: Fidelity | None
-    deviation: float
-    seconds: Mapping[str, float]
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    """What the user should know before the result is used: shown whatever else is not."""
-    layers: tuple[LayerTime, ...] = ()
-    """Milliseconds of each layer before and after."""
-    metric: Change | None = None
-    """The user's own metric, higher is better."""
-    command: Sequence[str] = field(default=())
 
     def __str__(self) -> str:
         """Return the tables that the command prints, with full names."""
-        return text_of(self._parts())
+        return text_of(report_table(self))
 
     def _repr_html_(self) -> str:
         """Return the same for a notebook."""
-        return html_of(self._parts())
-
-    def _parts(self) -> tuple[Part, ...]:
-        from onnx_subprune.evaluation.report.table import report_table  # noqa: PLC0415 - it takes a report
-
-        return report_table(self)
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the report as plain values."""
-        return {
-            "schema": SCHEMA,
-            "version": __version__,
-            "command": list(self.command),
-            "settings": dict(self.settings),
-            "environment": dict(self.environment),
-            "model": dict(self.model),
-            "data": dict(self.data),
-            "cost": {
-                "params": asdict(self.params),
-                "macs": asdict(self.macs),
-                "bytes": asdict(self.size),
-                "latency_ms": asdict(self.latency) if self.latency else None,
-            },
-            "latency_ratios": list(self.latency_ratios) if self.latency_ratios else None,
-            "groups": [_group(group) for group in self.groups],
-            "pinned": [
-                {"node": p.node, "tensor": p.axis.tensor, "axis": p.axis.index, "width": p.width, "reason": p.reason}
-                for p in self.pinned
-            ],
-            "fidelity": fidelity_dict(self.fidelity) if self.fidelity else None,
-            "metric": asdict(self.metric) if self.metric else None,
-            "deviation": self.deviation,
-            "notes": list(self.notes),
-            "warnings": list(self.warnings),
-            "layers": [asdict(layer) for layer in self.layers],
-            "seconds": dict(self.seconds),
-        }
+        return html_of(report_table(self))
 
     def to_json(self, path: str | Path) -> None:
         """Write the report to `path`."""
@@ -131,33 +35,3 @@ class Report:
 
         with replacing(Path(path)) as new:
             new.write_text(report_html(self), encoding="utf-8")
-
-
-def fidelity_dict(fidelity: Fidelity) -> dict[str, object]:
-    """Return a fidelity as plain values."""
-    found: dict[str, object] = {
-        "samples": fidelity.samples,
-        "held_out": fidelity.held_out,
-        "outputs": {name: asdict(item) for name, item in fidelity.outputs.items()},
-    }
-    if fidelity.accuracy is not None:
-        found["accuracy"] = {"before": fidelity.accuracy[0], "after": fidelity.accuracy[1]}
-    return found
-
-
-def _group(group: GroupReport) -> dict[str, object]:
-    curve = None if group.curve is None else {"widths": list(group.curve[0]), "error": list(group.curve[1])}
-    return {
-        "name": group.name,
-        "width": {"before": group.width[0], "after": group.width[1]},
-        "kept": list(group.kept),
-        "basis": group.basis,
-        "error": group.error,
-        "conditioning": group.conditioning,
-        "data": group.data,
-        "curve": curve,
-        "consumers": [
-            {**asdict(item), "expected_error": item.expected_error, "expected_with_twice": item.expected_with_twice}
-            for item in group.consumers
-        ],
-    }

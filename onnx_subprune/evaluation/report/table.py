@@ -8,12 +8,12 @@ from typing import Protocol
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.evaluation.fidelity import Fidelity
 from onnx_subprune.evaluation.layers import LayerTime
-from onnx_subprune.evaluation.report.model import Change, Report
 from onnx_subprune.evaluation.report.sheet import Column, Part, Sheet
+from onnx_subprune.evaluation.report.values import Change, Reported
 from onnx_subprune.graph.attention import attention_lines
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.cost import Costs
-from onnx_subprune.graph.layers import Layers, layers
+from onnx_subprune.graph.costs.costs import Costs
+from onnx_subprune.graph.costs.layers import Layers, layers
 from onnx_subprune.graph.network import Network
 
 SHOWN = 6
@@ -54,7 +54,7 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _costs(title: str, names: tuple[str, str], found: Report | Costed) -> Sheet:
+def _costs(title: str, names: tuple[str, str], found: Reported | Costed) -> Sheet:
     """Costs before and after."""
     changes = {"parameters": found.params, "multiply-accumulates": found.macs, "bytes": found.size}
     rows = [
@@ -76,7 +76,7 @@ def latency_words(change: Change, ratios: tuple[float, float, float] | None) -> 
     return f"not measurable here ({spread})" if low <= 1.0 <= high else f"{100 * middle:.1f} % ({spread})"
 
 
-def report_table(report: Report) -> tuple[Part, ...]:
+def report_table(report: Reported) -> tuple[Part, ...]:
     """Return what a run shows at its end: costs before and after, fidelity, what stayed."""
     parts: list[Part] = [_costs(f"{report.model['path']} pruned", ("before", "after"), report), *_hint(report)]
     if report.layers:
@@ -104,7 +104,7 @@ def _layers_table(layers: Sequence[LayerTime]) -> Sheet:
     )
 
 
-def _hint(report: Report) -> list[str]:
+def _hint(report: Reported) -> list[str]:
     """What to try if the time does not follow the multiply-accumulates, and widths were not rounded."""
     if (
         report.latency is None

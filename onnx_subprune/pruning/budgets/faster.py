@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from onnx_subprune.errors import BudgetError
 from onnx_subprune.pruning.budgets.latency import Stopwatch
-from onnx_subprune.pruning.rounding import PLAIN, Rounding
+from onnx_subprune.pruning.budgets.rounding import PLAIN, Rounding
 from onnx_subprune.runtime.progress import Watch, silent
 
 GLANCE, LOOK = 0.1, 0.5

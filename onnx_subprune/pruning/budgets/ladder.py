@@ -12,7 +12,7 @@ from onnx_subprune.errors import BudgetError
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.surgery.surgery import Plan, apply
-from onnx_subprune.pruning.rounding import Rounding
+from onnx_subprune.pruning.budgets.rounding import Rounding
 from onnx_subprune.reconstruction.settings import Reconstruction
 from onnx_subprune.reconstruction.task import Task
 

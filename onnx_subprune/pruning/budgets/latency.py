@@ -17,8 +17,8 @@ from onnx_subprune.errors import BudgetError, ModelError, OptionError, Verificat
 from onnx_subprune.evaluation.latency import Race, raced_feeds
 from onnx_subprune.evaluation.timing import Timing
 from onnx_subprune.graph.channels import ChannelGroup
-from onnx_subprune.graph.cost import costs
-from onnx_subprune.graph.milliseconds import milliseconds
+from onnx_subprune.graph.costs.costs import costs
+from onnx_subprune.graph.costs.milliseconds import milliseconds
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.save import save_model, side_file_wanted
 from onnx_subprune.graph.surgery.surgery import Plan, apply

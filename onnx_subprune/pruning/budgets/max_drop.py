@@ -13,7 +13,7 @@ from onnx_subprune.evaluation.metric import Accuracy, Judged, Metric
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.surgery.surgery import apply
 from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder, candidate
-from onnx_subprune.pruning.sensitivity import sensitivities
+from onnx_subprune.pruning.budgets.sensitivity import sensitivities
 from onnx_subprune.reconstruction.domain import DomainError
 from onnx_subprune.reconstruction.reconstruct import reconstruct
 from onnx_subprune.reconstruction.task import Task

@@ -9,7 +9,7 @@ from onnx_subprune.calibration.dask.shipment import Shipment
 from onnx_subprune.calibration.data.holdout import count_of, split, spread
 from onnx_subprune.calibration.data.mapped import mapping_of
 from onnx_subprune.calibration.data.samples import Calibration, chunk_size
-from onnx_subprune.calibration.data.shifts import shifted
+from onnx_subprune.calibration.shifts import shifted
 from onnx_subprune.errors import OptionError
 
 

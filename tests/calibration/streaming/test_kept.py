@@ -13,7 +13,7 @@ from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.surgery.slicing import kept_positions
 from onnx_subprune.graph.tracing.trace import trace
-from onnx_subprune.reconstruction.producers.pairs import Pairing
+from onnx_subprune.reconstruction.pairs import Pairing
 from onnx_subprune.reconstruction.producers.paths import separate, ways
 from onnx_subprune.runtime.spill import Store
 from tests.conftest import MODELS

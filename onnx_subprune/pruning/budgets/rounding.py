@@ -7,7 +7,7 @@ from typing import Literal
 from onnx_subprune.allocation import Macs, Multilinear, Room, proportional
 from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.cost import costs
+from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.targets import TARGETS, Target, multiple_of, this_machine
 

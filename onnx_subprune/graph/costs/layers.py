@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.count import COUNTED, all_shapes, bodies, macs_of, parameters_inside, stored
+from onnx_subprune.graph.costs.count import COUNTED, all_shapes, bodies, macs_of, parameters_inside, stored
 from onnx_subprune.graph.network import Network, key_of
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.sharing import readers_of_constants

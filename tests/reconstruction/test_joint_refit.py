@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune import Channels, Gates, Refit, Resources, prune
-from onnx_subprune.reconstruction.producers import joint_refit
+from onnx_subprune.reconstruction import joint_refit
 from tests.networks.net import Net
 
 X = np.random.default_rng(3).standard_normal((96, 8)).astype(np.float32)

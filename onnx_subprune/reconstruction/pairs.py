@@ -12,8 +12,8 @@ from onnx_subprune.calibration.streaming.kept import Cut, Left
 from onnx_subprune.calibration.streaming.request import Ask, drawn_share
 from onnx_subprune.graph.channels import ChannelGroup, Contraction, Use
 from onnx_subprune.graph.surgery.slicing import kept_positions
+from onnx_subprune.reconstruction.joint_refit import Producer, Source, lasting, spared
 from onnx_subprune.reconstruction.layer import Layer
-from onnx_subprune.reconstruction.producers.joint_refit import Producer, Source, lasting, spared
 from onnx_subprune.reconstruction.producers.paths import Way, separate, ways
 from onnx_subprune.reconstruction.requests import living_channels, output_count
 from onnx_subprune.reconstruction.settings import Asymmetric

@@ -19,7 +19,7 @@ import numpy as np
 from onnx_subprune.allocation import Factor, Multilinear, Term
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Use
 from onnx_subprune.graph.contractions.bias import new_biases, refitted_by
-from onnx_subprune.graph.count import (
+from onnx_subprune.graph.costs.count import (
     ATTENTION,
     COUNTED,
     FLOATING,

@@ -24,8 +24,8 @@ from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import made_before
 from onnx_subprune.graph.surgery.masking import silence
 from onnx_subprune.graph.surgery.surgery import Plan
-from onnx_subprune.pruning.halved_trials import TRIED, Widths, completed, trial_widths, tried_out, without_loss
-from onnx_subprune.pruning.lossless import lossless_width
+from onnx_subprune.pruning.budgets.halved_trials import TRIED, Widths, completed, trial_widths, tried_out, without_loss
+from onnx_subprune.pruning.budgets.lossless import lossless_width
 from onnx_subprune.reconstruction.products import measured, strongest
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Held, Store

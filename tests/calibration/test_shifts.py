@@ -5,8 +5,8 @@ import pytest
 
 from onnx_subprune import Channels, Params, Resources, prune, sensitivity
 from onnx_subprune.calibration.data.samples import Calibration
-from onnx_subprune.calibration.data.shifts import MOVES, augmented, few_samples, moved, shifted
-from onnx_subprune.calibration.data.shifts import images as images_of
+from onnx_subprune.calibration.shifts import MOVES, augmented, few_samples, moved, shifted
+from onnx_subprune.calibration.shifts import images as images_of
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets import trials_of

@@ -1,0 +1,1 @@
+"""What a model costs: parameters, multiply-accumulates, time; layer by layer, and as functions of its widths."""
