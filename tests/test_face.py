@@ -12,7 +12,7 @@ import pytest
 
 import onnx_subprune as face
 from onnx_subprune import ArgumentTypeError, Channels, Gates, Macs, OptionError, Resources, compare, prune
-from onnx_subprune.calibration.data.samples import open_data
+from onnx_subprune.calibration.data.reading import open_data
 from onnx_subprune.graph.network import load, ports
 from tests.small import fill
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from onnx_subprune.calibration.data.samples import open_data
+from onnx_subprune.calibration.data.reading import open_data
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, written
 from onnx_subprune.cli.options import DataOption

@@ -60,11 +60,11 @@ from onnx_subprune.cli.prune_options import (
     ThreadsOption,
     TrialsOption,
     ValidateOption,
+    layerwise_only,
 )
 from onnx_subprune.cli.terminal import printable, show
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluation.gates import Gates
-from onnx_subprune.evaluation.metric import Metric
 from onnx_subprune.evaluation.report import report_table
 from onnx_subprune.pruning.arguments import ALLOCATORS, FORMULATIONS
 from onnx_subprune.pruning.budgets import Budget
@@ -182,7 +182,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
                     raise OptionError(
                         "--accept-any, --min-agreement, --max-error: with --statistics there are no data to judge the result on"
                     )
-                _layerwise_only(data, formulation, settings["resources"], scheduler, metric)
+                layerwise_only(data, formulation, settings["resources"], scheduler, metric)
                 if constants:
                     raise OptionError("--set: with --statistics nothing is run; give it to `collect`")
                 if carry:
@@ -229,24 +229,3 @@ class _Settings(TypedDict):
     target: str | None
     min_width: int | None
     resources: Resources
-
-
-def _layerwise_only(
-    data: str | None, formulation: str | None, resources: Resources, scheduler: str | None, metric: Metric | None
-) -> None:
-    if data is not None:
-        raise OptionError("--data and --statistics: give one of them")
-    if formulation not in (None, "layerwise"):
-        raise OptionError(
-            f"--formulation {formulation} runs the models on --data; from --statistics only layerwise is possible"
-        )
-    if resources.samples is not None:
-        raise OptionError("--samples: the moments are of all samples that were collected; give it to `collect`")
-    if resources.holdout is not None:
-        raise OptionError(
-            "--holdout: the moments are of all samples that were collected, and there are no others to judge the result on"
-        )
-    if scheduler is not None:
-        raise OptionError("--scheduler runs the models on --data; with --statistics nothing is run")
-    if metric is not None:
-        raise OptionError("a metric (--labels, --validate) is measured on --data; with --statistics nothing is run")

@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from onnx_subprune.cli.groups import BUDGET, DATA, GATES, QUALITY, RESOURCES, SPEED, WHERE, share
+from onnx_subprune.errors import OptionError
+from onnx_subprune.evaluation.metric import Metric
 from onnx_subprune.pruning.arguments import AllocatorName, FormulationName, SelectorName
+from onnx_subprune.pruning.resources import Resources
 
 Names = Annotated[list[str] | None, Parameter(negative="")]
 StatisticsOption = Annotated[
@@ -198,3 +201,25 @@ MaxErrorOption = Annotated[
         group=GATES, converter=share, help="Write nothing, and exit with 1, if an output has a larger relative error."
     ),
 ]
+
+
+def layerwise_only(
+    data: str | None, formulation: str | None, resources: Resources, scheduler: str | None, metric: Metric | None
+) -> None:
+    """Raise OptionError for what needs data, and cannot be with moments."""
+    if data is not None:
+        raise OptionError("--data and --statistics: give one of them")
+    if formulation not in (None, "layerwise"):
+        raise OptionError(
+            f"--formulation {formulation} runs the models on --data; from --statistics only layerwise is possible"
+        )
+    if resources.samples is not None:
+        raise OptionError("--samples: the moments are of all samples that were collected; give it to `collect`")
+    if resources.holdout is not None:
+        raise OptionError(
+            "--holdout: the moments are of all samples that were collected, and there are no others to judge the result on"
+        )
+    if scheduler is not None:
+        raise OptionError("--scheduler runs the models on --data; with --statistics nothing is run")
+    if metric is not None:
+        raise OptionError("a metric (--labels, --validate) is measured on --data; with --statistics nothing is run")

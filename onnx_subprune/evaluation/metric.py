@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto
 
 from onnx_subprune._typing import Array, Int64
-from onnx_subprune.calibration.data.samples import Calibration, read_labels
+from onnx_subprune.calibration.data.labels import read_labels
+from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.data.script import load_function, script_named, told
 from onnx_subprune.errors import DataError, OptionError
 from onnx_subprune.graph.save import save_model, side_file_wanted

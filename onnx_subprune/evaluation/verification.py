@@ -20,10 +20,12 @@ from onnx_subprune.errors import SubpruneError, VerificationError
 from onnx_subprune.evaluation.checked import drawn_feeds, spread_feeds
 from onnx_subprune.evaluation.masked import masked, masked_in_steps
 from onnx_subprune.graph.channels import Axis, ChannelGraph
-from onnx_subprune.graph.network import LARGE, Network, model_bytes
+from onnx_subprune.graph.formats import model_bytes
+from onnx_subprune.graph.network import LARGE, Network
 from onnx_subprune.graph.surgery.slicing import kept_positions
 from onnx_subprune.graph.surgery.surgery import Plan, apply
-from onnx_subprune.runtime.session import Session, observing
+from onnx_subprune.runtime.observing import observing
+from onnx_subprune.runtime.session import Session
 from onnx_subprune.runtime.weights import LIMIT
 
 TOLERANCE, LAYERS = 1e-4, 1e-3

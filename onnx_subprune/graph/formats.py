@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
@@ -90,3 +91,13 @@ def identity(model: Model) -> dict[str, str]:
 def line_of(error: Exception) -> str:
     """Return what an error says, in one short line."""
     return " ".join(str(error).split())[:160]
+
+
+def model_bytes(model: ModelProto) -> int:
+    """Return the size of a model in bytes, side files included."""
+    return int(model.ByteSize()) + sum(
+        int(entry.value)
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "length"
+    )

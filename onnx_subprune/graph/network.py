@@ -22,7 +22,7 @@ from onnx_subprune.graph.order import captured, topological
 from onnx_subprune.graph.separation import separated
 from onnx_subprune.graph.soundness import check, check_graph, not_finite, self_contained
 from onnx_subprune.graph.tensors import tensor_array
-from onnx_subprune.runtime import session as runtime
+from onnx_subprune.runtime.observing import observe
 from onnx_subprune.runtime.session import Port
 
 LARGE = 1 << 28
@@ -139,7 +139,7 @@ class Network:
                 if item.name == "value":
                     return tensor_array(item.t, self.folder)
         model = self.part([name], stop=())
-        return runtime.observe(model, {}, [name], self.folder)[name]
+        return observe(model, {}, [name], self.folder)[name]
 
     def part(self, targets: Sequence[str], stop: Sequence[str]) -> ModelProto:
         """Return the sub-model that computes `targets` from `stop` (neither has its type declared)."""
@@ -228,16 +228,6 @@ def check_computes(network: Network) -> None:
             found = not_finite(node, network.array(name)) if known else None
             if found is not None:
                 raise ModelError(f"weight {name!r} of {label} holds {found}: the model is broken; export it again")
-
-
-def model_bytes(model: ModelProto) -> int:
-    """Return the size of a model in bytes, side files included."""
-    return int(model.ByteSize()) + sum(
-        int(entry.value)
-        for tensor in model.graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "length"
-    )
 
 
 def only_reader(network: Network, tensor: str) -> tuple[int, int] | None:

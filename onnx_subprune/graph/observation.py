@@ -16,7 +16,7 @@ from onnx_subprune.errors import DataError, ModelError, SubpruneError
 from onnx_subprune.graph.feeds import FREE_SIZES, Example, Feeds, invented, made_up_example, open_sizes, others
 from onnx_subprune.graph.network import Network, key_of
 from onnx_subprune.graph.rows import rows_of
-from onnx_subprune.runtime import session as runtime
+from onnx_subprune.runtime.observing import Observed, Observer
 
 ARRAYS = frozenset(
     np.dtype(name)
@@ -74,7 +74,7 @@ def observe(
 
     rows: find out about them, which takes two more runs. constants: values of inputs where there is no example.
     """
-    observer = runtime.Observer(network.proto, network.folder)
+    observer = Observer(network.proto, network.folder)
     first, used = _first_run(network, example, observer, constants)
     settled = all(seen.value is None for seen in first.values())
     second = _second_run(network, used, observer, settled=settled, real=example is not None)
@@ -108,8 +108,8 @@ def observe(
 
 
 def _first_run(
-    network: Network, example: Example | None, observer: runtime.Observer, constants: Feeds
-) -> tuple[Mapping[str, runtime.Observed], Example]:
+    network: Network, example: Example | None, observer: Observer, constants: Feeds
+) -> tuple[Mapping[str, Observed], Example]:
     trials: Iterable[Example]
     if example is not None:
         trials = [example, example.first(1)] if example.free and example.samples > 1 else [example]
@@ -133,8 +133,8 @@ def _first_run(
 
 
 def _second_run(
-    network: Network, example: Example, observer: runtime.Observer, *, settled: bool, real: bool
-) -> Mapping[str, runtime.Observed]:
+    network: Network, example: Example, observer: Observer, *, settled: bool, real: bool
+) -> Mapping[str, Observed]:
     """Other contents and sizes; if these can differ from one another (height and width), they do.
 
     settled: nothing that was computed could be a size or a position, so that a model with fixed inputs needs no second run.
@@ -149,7 +149,7 @@ def _second_run(
     raise ModelError("the model does not run twice on inputs like these: its result depends on more than their shapes")
 
 
-def _judged(network: Network, seen: Mapping[str, runtime.Observed]) -> tuple[str, ...]:
+def _judged(network: Network, seen: Mapping[str, Observed]) -> tuple[str, ...]:
     """See `Observation`; class ids tell little of how much the scores that they are chosen by have changed."""
 
     def floating(name: str) -> bool:
@@ -173,9 +173,7 @@ def _judged(network: Network, seen: Mapping[str, runtime.Observed]) -> tuple[str
     return tuple(found) or tuple(outputs)
 
 
-def _rows(
-    network: Network, example: Example, two: Mapping[str, runtime.Observed], observer: runtime.Observer
-) -> Mapping[str, int]:
+def _rows(network: Network, example: Example, two: Mapping[str, Observed], observer: Observer) -> Mapping[str, int]:
     """See `rows_of`."""
     if not example.free or example.samples != 2:
         return {}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx_subprune._typing import Float64
 from onnx_subprune.errors import SubpruneError
 from onnx_subprune.graph.network import Network
-from onnx_subprune.runtime.session import Observed
+from onnx_subprune.runtime.observing import Observed
 from onnx_subprune.runtime.signatures import Signatures
 
 Feeds = Mapping[str, NDArray[np.generic]]

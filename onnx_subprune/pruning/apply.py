@@ -18,8 +18,8 @@ from onnx_subprune.evaluation.report.model import Report
 from onnx_subprune.evaluation.report.values import Change
 from onnx_subprune.evaluation.verification import verify
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.formats import Model, identity
-from onnx_subprune.graph.network import check_computes, load, model_bytes
+from onnx_subprune.graph.formats import Model, identity, model_bytes
+from onnx_subprune.graph.network import check_computes, load
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.save import side_file_wanted

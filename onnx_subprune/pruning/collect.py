@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.paths import source_files
-from onnx_subprune.calibration.data.samples import open_shard
+from onnx_subprune.calibration.data.reading import open_shard
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.calibration.files import collect as collect_shard
 from onnx_subprune.calibration.files.collect import Part

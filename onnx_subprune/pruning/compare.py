@@ -9,7 +9,7 @@ from types import MappingProxyType
 from numpy.typing import ArrayLike
 
 from onnx_subprune.calibration.data.constants import Constant
-from onnx_subprune.calibration.data.samples import read_labels
+from onnx_subprune.calibration.data.labels import read_labels
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.evaluation.fidelity import Fidelity, fidelity
@@ -19,8 +19,8 @@ from onnx_subprune.evaluation.report.extra import need_extra
 from onnx_subprune.evaluation.report.sheet import Part, html_of, text_of
 from onnx_subprune.evaluation.report.table import comparison_table, fidelity_table
 from onnx_subprune.evaluation.report.values import Change, fidelity_dict
-from onnx_subprune.graph.formats import Model
-from onnx_subprune.graph.network import Network, load, model_bytes
+from onnx_subprune.graph.formats import Model, model_bytes
+from onnx_subprune.graph.network import Network, load
 from onnx_subprune.pruning.opening import opened
 from onnx_subprune.pruning.written import counted
 from onnx_subprune.runtime.files import replacing

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from onnx_subprune.calibration.data.constants import Constant, constant_values
-from onnx_subprune.calibration.data.samples import Calibration, Reading, chunk_size, open_data
+from onnx_subprune.calibration.data.reading import Reading, open_data
+from onnx_subprune.calibration.data.samples import Calibration, chunk_size
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.network import Network, ports

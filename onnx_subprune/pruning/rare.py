@@ -8,8 +8,9 @@ import numpy as np
 from onnx_subprune._typing import Array, Int64, Mask
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.network import LARGE, Network, model_bytes
-from onnx_subprune.runtime.session import observing
+from onnx_subprune.graph.formats import model_bytes
+from onnx_subprune.graph.network import LARGE, Network
+from onnx_subprune.runtime.observing import observing
 
 AT_ONCE = 256 << 20
 """Bytes of activations that are looked at in one run."""

@@ -8,7 +8,7 @@ from onnx_subprune.evaluation.layers import slower_because
 from onnx_subprune.evaluation.report.model import Report
 from onnx_subprune.evaluation.report.values import Change, GroupReport
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.network import model_bytes
+from onnx_subprune.graph.formats import model_bytes
 from onnx_subprune.graph.save import side_file_wanted
 from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.cut import Cut, Measured

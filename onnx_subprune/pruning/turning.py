@@ -12,7 +12,7 @@ from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.reconstruction.bases import turned_weights
 from onnx_subprune.reconstruction.task import Task
-from onnx_subprune.runtime.session import observing
+from onnx_subprune.runtime.observing import observing
 
 TOLERANCE = 1e-3
 """Most that an output may move by rounding, as a share of its norm; where it moves more, the model stays as it is."""

@@ -9,7 +9,7 @@ from onnx_subprune.graph.costs.costs import Costs
 from onnx_subprune.graph.costs.count import multiply_accumulates, parameters
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import Observation
-from onnx_subprune.runtime.session import observe_shapes
+from onnx_subprune.runtime.observing import observe_shapes
 
 ROUNDING = 1e-9
 """Relative; costs are sums of floating-point numbers."""

@@ -9,7 +9,8 @@ from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.streaming.kept import Left
 from onnx_subprune.calibration.streaming.original import Original
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Use
-from onnx_subprune.graph.network import LARGE, Network, model_bytes
+from onnx_subprune.graph.formats import model_bytes
+from onnx_subprune.graph.network import LARGE, Network
 from onnx_subprune.graph.surgery.slicing import kept_positions, slice_constant
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace

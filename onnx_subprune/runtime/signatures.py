@@ -7,7 +7,8 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from onnx_subprune._typing import Array, Float64
-from onnx_subprune.runtime.session import Session, _with_outputs
+from onnx_subprune.runtime.observing import with_outputs
+from onnx_subprune.runtime.session import Session
 
 SUMS = ("ReduceL1", "ReduceSumSquare")
 """Rows of a normalization have the same sum of squares, those of a softmax the same sum: one of the two differs."""
@@ -21,7 +22,7 @@ class Signatures:
         opset = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=13)
         made = [node for name in names for node in _summed(name, opset)]
         outputs = [_sum(name, op) for name in names for op in SUMS]
-        self._session = Session(_with_outputs(model, outputs, made), optimize=False, folder=folder)
+        self._session = Session(with_outputs(model, outputs, made), optimize=False, folder=folder)
         self._outputs = outputs
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Float64]:

@@ -12,7 +12,7 @@ from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.surgery.masking import zero_rows
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.pruning.budgets.rounding import PLAIN
-from onnx_subprune.runtime.session import observe
+from onnx_subprune.runtime.observing import observe
 
 Dead = Mapping[str, Int64]
 """By group, channels that are dead."""

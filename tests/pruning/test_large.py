@@ -127,5 +127,5 @@ def test_a_layer_with_too_many_inputs_is_left_alone_only_where_its_gram_would_be
 
 def test_large_samples_run_in_pieces_and_give_the_same_bytes(monkeypatch):
     whole = prune(flat_model(), IMAGES, budget=Channels(0.5)).model.SerializeToString()
-    monkeypatch.setattr("onnx_subprune.calibration.streaming.stream.PIECE", 5 * IMAGES[0].nbytes)
+    monkeypatch.setattr("onnx_subprune.calibration.streaming.runner.PIECE", 5 * IMAGES[0].nbytes)
     assert prune(flat_model(), IMAGES, budget=Channels(0.5)).model.SerializeToString() == whole

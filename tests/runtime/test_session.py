@@ -14,8 +14,8 @@ from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.evaluation.latency import raced
 from onnx_subprune.evaluation.timing import latency, latency_ratio
 from onnx_subprune.graph.order import captured
-from onnx_subprune.runtime import session as runtime
-from onnx_subprune.runtime.session import Port, Session, environment, observe, observe_shapes
+from onnx_subprune.runtime.observing import SMALL, observe, observe_shapes
+from onnx_subprune.runtime.session import Port, Session, environment
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((4, 3)).astype(np.float32)
@@ -209,7 +209,7 @@ def test_inputs_and_weights_are_observed_too():
 CHAIN = """
 import resource, numpy as np
 from onnx import parser
-from onnx_subprune.runtime.session import observe_shapes
+from onnx_subprune.runtime.observing import observe_shapes
 steps = " ".join(f"h{i + 1} = Relu(h{i})" for i in range(60))
 model = parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> net (float[N] h0) => (float[N] h60) {{ {steps} }}')
 feeds = {"h0": np.ones(2**21, np.float32)}
@@ -252,7 +252,7 @@ def test_where_types_cannot_be_told_without_the_weights_they_are_told_with_them(
     def refuse(model):
         return parsed("(float[N] x) => (float[N] y) { y = Nonsense(x) }")
 
-    monkeypatch.setattr(runtime, "_without_large_weights", refuse)
+    monkeypatch.setattr("onnx_subprune.runtime.observing._without_large_weights", refuse)
     assert observe_shapes(small(), {"x": X})["h"].shape == (5, 3)
 
 
@@ -278,7 +278,7 @@ def test_observed_shapes_types_and_small_values_are_those_of_the_tensors_themsel
 
 def test_integers_have_their_values_up_to_the_limit_of_small_tensors():
     model = parsed("(int64[N] x) => (int64[N] y) { y = Neg(x) }")
-    for size, known in ((runtime.SMALL, True), (runtime.SMALL + 1, False)):
+    for size, known in ((SMALL, True), (SMALL + 1, False)):
         found = observe_shapes(model, {"x": np.ones(size, np.int64)})
         assert [found[name].value is not None for name in ("x", "y")] == [known, known]
 

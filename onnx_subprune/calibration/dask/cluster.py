@@ -20,21 +20,11 @@ import numpy as np
 from distributed import Client, Future, KilledWorker
 from numpy.typing import NDArray
 
+from onnx_subprune.calibration.dask.messages import Advance, AdvanceOriginal, Behind, Command, Message, Open, Override
 from onnx_subprune.calibration.dask.shipment import Shipment
-from onnx_subprune.calibration.dask.worker import (
-    Advance,
-    AdvanceOriginal,
-    Behind,
-    Command,
-    Message,
-    Open,
-    Override,
-    Shards,
-    added,
-    forget,
-    step,
-)
-from onnx_subprune.calibration.data.samples import Calibration, shard_of
+from onnx_subprune.calibration.dask.worker import Shards, added, forget, step
+from onnx_subprune.calibration.data.reading import shard_of
+from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.moments.regression import Sums
 from onnx_subprune.calibration.streaming.executor import Lockstep
 from onnx_subprune.calibration.streaming.kept import Cut

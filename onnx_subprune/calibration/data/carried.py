@@ -7,7 +7,8 @@ import numpy as np
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.constants import Constant, constant_values
 from onnx_subprune.calibration.data.ports import converted, fitted, validate_names
-from onnx_subprune.calibration.data.sources import Source, count, joined, listed, read
+from onnx_subprune.calibration.data.runs import count, joined
+from onnx_subprune.calibration.data.sources import Source, listed, read
 from onnx_subprune.errors import DataError, OptionError
 from onnx_subprune.graph.formats import Model
 from onnx_subprune.graph.network import load, ports

@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.archive import ALL, Extent, read_archive
+from onnx_subprune.calibration.data.runs import Part
 from onnx_subprune.calibration.data.script import load_function, script_named, told
 from onnx_subprune.errors import ArgumentTypeError, DataError
 from onnx_subprune.runtime.session import Port
@@ -39,10 +40,6 @@ Feed = Mapping[str, Array] | Sequence[Array] | Array
 """Arrays of a run by input, or in the order of the inputs; one alone for a model with one input."""
 Source = str | os.PathLike[str] | Array | Mapping[str, Array] | Iterable[Feed] | DataReader | Callable[[], "Source"]
 FORMATS = "an .npz or .npy file, a folder of them, a folder of test_data_set_*/input_*.pb, or script.py[:function]"
-
-
-Part = tuple[str, dict[str, Array]]
-"""The name of a part of the data for messages, and its arrays by input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -138,50 +135,6 @@ def _parts(where: str, feeds: Iterable[tuple[str, object]], inputs: Sequence[Por
     if not parts:
         raise DataError(f"{where}: no samples at all")
     return parts
-
-
-def joined(parts: Sequence[Part]) -> dict[str, Array]:
-    """Return the samples of all parts, behind one another."""
-    first = parts[0][1]
-    for place, arrays in parts:
-        count(place, arrays)
-        for name, array in arrays.items():
-            _same_shape(place, name, array.shape, first[name].shape)
-    if len(parts) == 1:
-        return first
-    return {name: np.concatenate([arrays[name] for _, arrays in parts]) for name in first}
-
-
-def stacked(parts: Sequence[Part]) -> dict[str, Array]:
-    """Return the feeds of all runs, on a new first axis."""
-    first = parts[0][1]
-    for place, arrays in parts:
-        for name, array in arrays.items():
-            if array.shape != first[name].shape:
-                raise DataError(
-                    f"{place}: {name!r} has shape {array.shape}, but {first[name].shape} before: runs of this model are fed as they are, and "
-                    "must be of one size; crop or pad them"
-                )
-    return {name: np.stack([arrays[name] for _, arrays in parts]) for name in first}
-
-
-def _same_shape(place: str, name: str, shape: tuple[int, ...], before: tuple[int, ...]) -> None:
-    if shape[1:] != before[1:]:
-        raise DataError(
-            f"{place}: {name!r} has shape {shape}, but {before} before: only the first axis may differ; crop or pad the others to one size"
-        )
-
-
-def count(where: str, arrays: Mapping[str, Array]) -> int:
-    """Return the number of samples, which must be the same for all inputs."""
-    scalar = next((name for name, array in arrays.items() if not array.ndim), None)
-    if scalar is not None:
-        raise DataError(f"{where}: {scalar!r} is a single number: the first axis must count samples")
-    counts = {name: len(array) for name, array in arrays.items()}
-    if len(set(counts.values())) > 1:
-        told = ", ".join(f"{count} of {name!r}" for name, count in sorted(counts.items()))
-        raise DataError(f"{where}: the inputs have different numbers of samples: {told}")
-    return next(iter(counts.values()), 0)
 
 
 def _read_path(source: str, inputs: Sequence[Port], extent: Extent) -> Given:

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from onnx_subprune._typing import Array
 from onnx_subprune._version import __version__
-from onnx_subprune.calibration.data.samples import Shard
+from onnx_subprune.calibration.data.reading import Shard
 from onnx_subprune.calibration.files.file import Writer, writing
 from onnx_subprune.calibration.files.header import MODULUS, Header, Settings, chunk_digest, model_digest
 from onnx_subprune.calibration.files.sums import Sums

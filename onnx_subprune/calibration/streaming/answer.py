@@ -12,8 +12,9 @@ from onnx_subprune.calibration.streaming.kept import Left
 from onnx_subprune.calibration.streaming.original import Original
 from onnx_subprune.calibration.streaming.product import Product
 from onnx_subprune.calibration.streaming.request import Ask, What, drawn
+from onnx_subprune.calibration.streaming.runner import Read
 from onnx_subprune.calibration.streaming.settings import Running
-from onnx_subprune.calibration.streaming.stream import Read, Stream
+from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.calibration.streaming.target import GRADIENT
 from onnx_subprune.graph.contractions.recurrent import data_beside
 from onnx_subprune.runtime.piecewise import piecewise

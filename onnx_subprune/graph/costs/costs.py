@@ -12,7 +12,7 @@ neither contracted nor fused into a contraction takes twelve a number. All is me
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,11 +31,10 @@ from onnx_subprune.graph.costs.count import (
     parameters_inside,
     stored,
 )
+from onnx_subprune.graph.costs.sizes import Sizes, folded, shape_of
 from onnx_subprune.graph.network import Network, attribute, key_of
 from onnx_subprune.graph.sharing import Readers, readers_of_constants
 
-OVERHEAD = 1 / 4
-"""What a convolution takes beside its outputs, in blocks of them."""
 DEPTHWISE, POINTWISE = 3.0, 12.0
 """Work of a multiply-accumulate of a depthwise convolution, and of a number that an operator makes which is not fused."""
 FUSED = frozenset(
@@ -83,49 +82,6 @@ def costs(network: Network, graph: ChannelGraph, block: int = 1, *, refitted: bo
     )
 
 
-def _shape(network: Network, name: str) -> tuple[int, ...]:
-    return tuple(network.initializers[name].dims) if name in network.initializers else network.array(name).shape
-
-
-class Sizes:
-    """The size of any axis as a factor: offset + sum of slope * width."""
-
-    def __init__(self, network: Network, graph: ChannelGraph, block: int = 1) -> None:
-        self._network, self._graph, self._block = network, graph, block
-        self._slopes: dict[Axis, dict[str, int]] = {}
-        self.widths = {group.name: group.width for group in graph.groups}
-        for group in graph.groups:
-            for part in group.slices:
-                self._slopes.setdefault(part.axis, {})[group.name] = part.positions.shape[1]
-
-    def factor(self, axis: Axis, size: int) -> Factor:
-        """Return the size of an axis that has `size` positions in the unpruned model."""
-        slopes = self._slopes.get(axis, {})
-        return Factor(offset=size - sum(self.widths[name] * slope for name, slope in slopes.items()), slopes=slopes)
-
-    def read(self, factor: Factor) -> Factor:
-        """The factor of the channels that a kernel reads."""
-        return replace(factor, block=self._block, partial=True) if self._block > 1 else factor
-
-    def written(self, factor: Factor) -> Factor:
-        """The factor of the channels that a kernel writes."""
-        return replace(factor, block=self._block, extra=OVERHEAD * self._block) if self._block > 1 else factor
-
-    def carried(self, factor: Factor) -> Factor:
-        """The factor of the channels that a depthwise convolution carries on."""
-        return replace(factor, block=self._block) if self._block > 1 else factor
-
-    @property
-    def timed(self) -> bool:
-        """True if work is not what is multiplied."""
-        return self._block > 1
-
-    def activation(self, tensor: str) -> list[Factor]:
-        """Return the sizes of all axes of an activation."""
-        shape = self._graph.observation.shapes[tensor]
-        return [self.factor(Axis(tensor, index), size) for index, size in enumerate(shape)]
-
-
 def _parameters(network: Network, graph: ChannelGraph, sizes: Sizes, *, refitted: bool) -> list[Term]:
     """The constants that the file of a pruned model holds: one for each way to slice a constant, or to refit it."""
     held, readers = stored(network), readers_of_constants(network)
@@ -146,7 +102,7 @@ def _parameters(network: Network, graph: ChannelGraph, sizes: Sizes, *, refitted
     inside = [size for node in network.nodes for size in parameters_inside(node).values()]
     added = [sizes.factor(*place) for place in new_biases(network, graph)] if refitted else []
     fixed = Term(coefficient=float(sum(rest) + sum(inside)), factors=())
-    return [*terms, fixed, *(_term(1.0, [factor]) for factor in added)]
+    return [*terms, fixed, *(folded(1.0, [factor]) for factor in added)]
 
 
 def _versions(
@@ -161,14 +117,14 @@ def _versions(
         )
         turned = tuple(factors[at] for at in np.argsort([root.axis(index) for index in range(len(factors))]))
         key = turned if any(factor.slopes for factor in turned) else "whole"
-        versions.setdefault((key, own.get(use)), _term(coefficient, factors))
+        versions.setdefault((key, own.get(use)), folded(coefficient, factors))
     return versions
 
 
 def _weight(
     network: Network, name: str, use: Use, contraction: Contraction | None, sizes: Sizes
 ) -> tuple[float, list[Factor]]:
-    shape = _shape(network, name)
+    shape = shape_of(network, name)
     factors = [sizes.factor(Axis(name, index, use), size) for index, size in enumerate(shape)]
     coefficient = 1.0
     if contraction is not None and contraction.op == "Conv" and contraction.groups == 1:
@@ -211,7 +167,7 @@ def _macs(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
             summed = len(inner) - (2 if attribute(node, "transA", 0) else 1)
             factors += [sizes.factor(Axis(node.input[0], summed), inner[summed])] if inner else []
         if factors and not network.constants.issuperset(node.output):
-            terms.append(_term(1.0 / graph.observation.batch, factors))
+            terms.append(folded(1.0 / graph.observation.batch, factors))
         elif macs := macs_of(network, index, shapes, graph.observation):
             terms.append(Term(coefficient=macs, factors=()))
     return terms
@@ -223,13 +179,13 @@ def _attention(network: Network, graph: ChannelGraph, label: str, sizes: Sizes) 
     known = [name for name in node.input[:2] if name in shapes]
     if key_of(node) in UNPACKED and len(known) == 2 and node.output[0] in shapes:
         length = shapes[known[1]][-2]
-        return [_term(length / batch, sizes.activation(name)) for name in (known[0], node.output[0])]
+        return [folded(length / batch, sizes.activation(name)) for name in (known[0], node.output[0])]
     if key_of(node) == ATTENTION and known == [node.input[0]] and node.output[0] in shapes:
         name, use = node.input[1], Use(label, 1)
-        columns = sizes.factor(Axis(name, 1, use), _shape(network, name)[1])
+        columns = sizes.factor(Axis(name, 1, use), shape_of(network, name)[1])
         data, half = sizes.activation(known[0]), shapes[known[0]][1] / 2 / batch
-        scores = [_term(half, [*data[:2], columns]), _term(half, sizes.activation(node.output[0]))]
-        return [_term(1.0 / batch, [*data, columns]), *scores]
+        scores = [folded(half, [*data[:2], columns]), folded(half, sizes.activation(node.output[0]))]
+        return [folded(1.0 / batch, [*data, columns]), *scores]
     return []
 
 
@@ -252,7 +208,7 @@ def pointwise(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]
             and key_of(node) not in FUSED
             and key_of(node) not in COUNTED
         ):
-            terms.append(_term(POINTWISE / graph.observation.batch, sizes.activation(made)))
+            terms.append(folded(POINTWISE / graph.observation.batch, sizes.activation(made)))
     return terms
 
 
@@ -261,19 +217,11 @@ def _contraction(network: Network, graph: ChannelGraph, contraction: Contraction
     coefficient, factors = _weight(network, weight, contraction.weight, contraction, sizes)
     if contraction.internal:  # one product for each step and sample
         data = network.node(contraction.node).input[0]
-        return _term(coefficient / graph.observation.batch, [*factors, *sizes.activation(data)[:2]])
+        return folded(coefficient / graph.observation.batch, [*factors, *sizes.activation(data)[:2]])
     positions = contraction.input if contraction.op == "ConvTranspose" else contraction.output
     inside = {positions.index, positions.index - 1} if contraction.stacked else {positions.index}
     others = [factor for axis, factor in enumerate(sizes.activation(positions.tensor)) if axis not in inside]
-    return _term(coefficient / graph.observation.batch, [*factors, *others])
-
-
-def _term(coefficient: float, factors: list[Factor]) -> Term:
-    """Fold what is constant into the coefficient."""
-    for factor in factors:
-        if not factor.slopes:
-            coefficient *= factor.at({})
-    return Term(coefficient=coefficient, factors=tuple(f for f in factors if f.slopes))
+    return folded(coefficient / graph.observation.batch, [*factors, *others])
 
 
 def _floating(network: Network, name: str) -> bool:

@@ -13,7 +13,8 @@ from onnx_subprune.allocation import Factor, Multilinear, Term
 from onnx_subprune.allocation.multilinear import Grid, Tabulated
 from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.channels import ChannelGraph, Contraction
-from onnx_subprune.graph.costs.costs import Sizes, pointwise
+from onnx_subprune.graph.costs.costs import pointwise
+from onnx_subprune.graph.costs.sizes import Sizes
 from onnx_subprune.graph.network import Network
 
 Table = Mapping[str, object]

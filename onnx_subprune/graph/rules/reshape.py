@@ -216,11 +216,7 @@ def _inferred(site: Resizing, patch: Patch) -> Patch:
         return patch
     computed = np.flatnonzero(flags)
     shapes = [(site.shape(0), site.out_shape()), other]
-    same = [
-        axis
-        for axis in computed.tolist()
-        if all(axis < len(before) and before[axis] == after[axis] for before, after in shapes)
-    ]
+    same = [axis for axis in computed.tolist() if all(old[axis : axis + 1] == (new[axis],) for old, new in shapes)]
     left = [axis for axis in computed.tolist() if axis not in same]
     if len(left) > 1 or (left and np.any(target == -1)):
         return patch
@@ -235,10 +231,9 @@ def spelled_sizes(site: Resizing, slot: int) -> Patch:
     if value is None:
         return Patch()
     target = np.array(value)
-    for axis in range(len(target)):
-        if target[axis] > 0 or (
-            target[axis] == 0 and key_of(site.node) == "Reshape" and site.kept_out(axis) is not None
-        ):
+    copies = key_of(site.node) == "Reshape"
+    for axis, size in enumerate(target):
+        if size > 0 or (size == 0 and copies and site.kept_out(axis) is not None):
             target[axis] = site.out_size(axis)
     return Patch(constants={slot: (target, site.varies(slot))})
 

@@ -98,8 +98,7 @@ class Site:
 
     def other_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         """Return the shapes of input 0 and output 0 in the second run, if there was one."""
-        known = self.observation.other_shapes
-        before, after = known.get(self.node.input[0]), known.get(self.node.output[0])
+        before, after = (self.observation.other_shapes.get(item[0]) for item in (self.node.input, self.node.output))
         return None if before is None or after is None else (before, after)
 
     def in_axis(self, slot: int, index: int) -> Axis:

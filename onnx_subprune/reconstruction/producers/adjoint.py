@@ -180,13 +180,11 @@ class _Writer:
                 back = [int(place) for place in np.argsort(np.array(order))]
                 return self._add("Transpose", gradient, **({"perm": back} if order else {}))
             case "MaxPool":
-                windows = {
-                    "kernel_shape": whole_numbers(node, "kernel_shape"),
-                    "strides": whole_numbers(node, "strides"),
-                }
+                windows = {name: whole_numbers(node, name) for name in ("kernel_shape", "strides")}
                 return self._add("MaxUnpool", gradient, passed.places, shape, **windows)
             case "GlobalAveragePool":
-                few, many = (self._size(name) for name in (passed.outside, passed.inside))
+                sizes = [self._add("Size", name) for name in (passed.outside, passed.inside)]
+                few, many = (self._add("Cast", size, to=TensorProto.FLOAT) for size in sizes)
                 return self._add("Expand", self._add("Mul", gradient, self._add("Div", few, many)), shape)
             case "AveragePool":
                 window = whole_numbers(node, "kernel_shape")
@@ -204,9 +202,6 @@ class _Writer:
         producer = self._way.producer
         size = int(self._network.array(producer.weight_tensor).shape[producer.columns.index])
         return size * producer.groups if producer.op == "ConvTranspose" else size
-
-    def _size(self, name: str) -> str:
-        return self._add("Cast", self._add("Size", name), to=TensorProto.FLOAT)
 
     def _slope(self, link: Link, inside: str) -> str:
         """The derivative of an elementwise function."""

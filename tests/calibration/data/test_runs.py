@@ -5,7 +5,7 @@ import pytest
 from onnx import numpy_helper
 
 from onnx_subprune.calibration.data.constants import constants_named
-from onnx_subprune.calibration.data.samples import Reading, open_data
+from onnx_subprune.calibration.data.reading import Reading, open_data
 from onnx_subprune.errors import DataError, DataNote, OptionError
 from onnx_subprune.runtime.session import Port, Runnable
 from tests.networks.net import Net

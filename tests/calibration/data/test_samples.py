@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from onnx_subprune.calibration.data.labels import read_labels
 from onnx_subprune.calibration.data.mapped import in_memory, mapping_of
-from onnx_subprune.calibration.data.samples import CHUNK, Calibration, chunk_size, open_data, read_labels
+from onnx_subprune.calibration.data.reading import open_data
+from onnx_subprune.calibration.data.samples import CHUNK, Calibration, chunk_size
 from onnx_subprune.calibration.data.sources import MAPPED
 from onnx_subprune.errors import ArgumentTypeError, DataError
 from onnx_subprune.runtime.session import Port

@@ -10,8 +10,9 @@ from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets.latency import first_channels
+from onnx_subprune.runtime.observing import observe_shapes
 from onnx_subprune.runtime.profiling import node_times
-from onnx_subprune.runtime.session import Runnable, Session, observe_shapes
+from onnx_subprune.runtime.session import Runnable, Session
 from tests.networks.net import Net
 
 X = {"x": np.random.default_rng(0).standard_normal((2, 5, 24)).astype(np.float32)}
