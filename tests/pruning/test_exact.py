@@ -22,7 +22,7 @@ from onnx_subprune import (
     prune,
     sensitivity,
 )
-from onnx_subprune.calibration.streaming import stream
+from onnx_subprune.calibration.streaming import runner
 from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.costs.milliseconds import milliseconds
 from onnx_subprune.graph.network import load
@@ -203,7 +203,7 @@ def test_outputs_at_several_depths_are_read_as_they_were_written(monkeypatch):
     net.output(net.conv(net.relu(net.conv(first, 16, 3)), 4, 3), 4)
     x = np.random.default_rng(1).standard_normal((32, 8, 8, 8)).astype(np.float32)
     expected = sensitivity(net.model(), x, resources=ONE)
-    monkeypatch.setattr(stream, "PIECE", 1)
+    monkeypatch.setattr(runner, "PIECE", 1)
     poisoned(monkeypatch)
     found = sensitivity(net.model(), x, resources=ONE)
     for one, other in zip(expected, found, strict=True):
