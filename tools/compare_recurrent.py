@@ -28,7 +28,9 @@ from tools.rows import PLAIN, Method, Row
 class Spectral:
     """Forward selection of the units that explain all units' states, whatever reads them."""
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
+    def path(
+        self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64, threads: int = 1
+    ) -> tuple[Choice, ...]:
         """See `onnx_subprune.selection.Selector`."""
         states = []
         for problem in problems:
@@ -37,7 +39,7 @@ class Spectral:
             states.append(
                 replace(problem, gram=gram, cross=gram, energy=float(np.trace(gram)), prior=np.eye(len(gram)))
             )
-        return Forward().path(states, sizes, cells)
+        return Forward().path(states, sizes, cells, threads)
 
 
 ROWS: dict[str, Row] = {

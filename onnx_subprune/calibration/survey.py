@@ -37,5 +37,5 @@ def survey(
             kernel, weights = kernel_of(network, contraction)
             positions = times * running.positions_of(data.samples, weights.shape[1]) if times else None
             ask = Ask(weight=contraction.weight, kernel=kernel, input=contraction.input.tensor, positions=positions)
-            parts = [half.moments().with_target(weights) for half in run.collect(ask)]
-            yield contraction, Halves.of(active(run, ask, parts))
+            halves = Halves.of([sums.moments().with_target(weights) for sums in run.collect(ask)])
+            yield contraction, active(run, ask, halves)

@@ -58,7 +58,7 @@ def budget_of(value: BudgetLike) -> Budget:
 def formulation_of(value: FormulationLike) -> Formulation:
     """Return the formulation that a name stands for."""
     found = FORMULATIONS[_known("formulation", value, FORMULATIONS)] if isinstance(value, str) else value
-    return _kind("formulation", found, get_args(Formulation), _names(FORMULATIONS, "Asymmetric()"))
+    return _kind("formulation", found, (Formulation,), _names(FORMULATIONS, "Asymmetric()"))
 
 
 def selector_of(value: SelectorLike) -> Selector | ProbingSelector:

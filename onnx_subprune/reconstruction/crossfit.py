@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_subprune._typing import Float64, Mask
+from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.reconstruction.fit import means
 from onnx_subprune.selection.linalg.ridge import STRENGTHS, Weights, likely
@@ -37,11 +38,9 @@ class Crossfit:
     refitted: bool
 
 
-def crossfit(
-    halves: Sequence[Regression], prior: Weights, alive: Sequence[Mask], pull: Pull | None, *, free_bias: bool
-) -> Crossfit:
+def crossfit(halves: Halves, prior: Weights, alive: Sequence[Mask], pull: Pull | None, *, free_bias: bool) -> Crossfit:
     """Fit the columns `alive` (g, p), one mask a half, on each half, pulled like that; None: keep the weights `prior`."""
-    use = [half.centered() for half in halves] if free_bias else [*halves]
+    use = [half.centered() for half in halves.parts] if free_bias else [*halves.parts]
     fitted, refitted = [np.where(mask[:, :, None], prior, np.zeros((), prior.dtype)) for mask in alive], False
     losses = [_lost(judge, weights) for judge, weights in zip(reversed(use), fitted, strict=True)]
     if pull is not None:
@@ -52,15 +51,17 @@ def crossfit(
     energy = sum(float(half.energy.sum()) for half in use)
     return Crossfit(
         weights=tuple(fitted),
-        biases=tuple(means(half, weights) if free_bias else None for half, weights in zip(halves, fitted, strict=True)),
+        biases=tuple(
+            means(half, weights) if free_bias else None for half, weights in zip(halves.parts, fitted, strict=True)
+        ),
         error=max(0.0, sum(losses)) / max(energy, LOST),
         refitted=refitted,
     )
 
 
-def pull_of(halves: Sequence[Regression], prior: Weights, alive: Mask, *, free_bias: bool) -> Pull | None:
+def pull_of(halves: Halves, prior: Weights, alive: Mask, *, free_bias: bool) -> Pull | None:
     """Return the pull that does best on the half that was not fitted to; None where there is nothing to fit."""
-    use = [half.centered() for half in halves] if free_bias else halves
+    use = [half.centered() for half in halves.parts] if free_bias else halves.parts
     living = [g for g in range(len(prior)) if alive[g].any()]
     if not living:
         return None

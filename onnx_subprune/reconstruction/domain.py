@@ -5,6 +5,7 @@ Where those leave the domain too, with fewer channels, the groups that it reads 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from onnx import NodeProto
@@ -14,11 +15,11 @@ from onnx_subprune.calibration.files.executor import Recorded
 from onnx_subprune.calibration.streaming.executor import united
 from onnx_subprune.calibration.streaming.request import Ask, What
 from onnx_subprune.errors import ModelError
-from onnx_subprune.graph.channels import Contraction, Use
+from onnx_subprune.graph.channels import ChannelGroup, Contraction, Use
 from onnx_subprune.graph.network import Network, key_of
+from onnx_subprune.reconstruction.fit import Fit
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.progress import State
-from onnx_subprune.reconstruction.settings import Layerwise
 
 PARTIAL = frozenset(("Acos", "Acosh", "Asin", "Atanh", "Log", "Pow", "Reciprocal", "Sqrt"))
 """Operators that give no finite number for some inputs; a Div does by what it divides by."""
@@ -45,7 +46,7 @@ class Domain:
 
     def __init__(self, state: State, layer: Layer) -> None:
         self._state, self._layer = state, layer
-        self._alone = isinstance(state.task.formulation, Layerwise)
+        self._alone = not state.task.formulation.follows
         followed = not layer.contraction.recurs and not isinstance(state.task.executor, Recorded)  # which runs nothing
         ends = partial_behind(state.task.network, layer.contraction, state.order) if followed else {}
         self._ends = {tensor: op for tensor, op in ends.items() if self._finite(tensor)}  # others never were numbers
@@ -79,6 +80,32 @@ class Domain:
             state.weights[use] = value
             state.models.override(use, value)
         state.models.advance(state.pairing.anchor(contraction), [contraction.input.tensor])
+
+    def kept(self, found: Fit, left: str, groups: Sequence[ChannelGroup]) -> Fit:
+        """Return the old weights, sliced, which the pruned model has then; DomainError if with these, too, something is no finite number.
+
+        found: of other weights, with which `left` is none. groups: those that get narrower.
+        """
+        self.back()
+        layer, alive, error = self._layer, self._state.alive(self._layer), found.plain_error
+        weights = np.where(alive.reshape(layer.prior.shape[:2])[:, :, None], layer.prior, 0.0)
+        kept = replace(found, weights=weights, bias=None, refitted=False, fitted_error=error, heldout_error=error)
+        self._state.take(layer, kept)
+        if self.left() is not None:
+            raise self._too_narrow(left, groups)
+        return kept
+
+    def _too_narrow(self, left: str, groups: Sequence[ChannelGroup]) -> DomainError:
+        """What is wrong with the widths of the groups that the layer reads, or, if there are none, of those that are chosen before it."""
+        node, weight = self._layer.node, self._layer.contraction.weight
+        mine = [group.name for group in groups if any(consumer.weight == weight for consumer in group.consumers)]
+        names = mine or [group.name for group in groups if group.name in self._state.choices]
+        return DomainError(
+            f"{node}: with fewer channels {left} behind it puts out something else than finite numbers, whatever the weights: keep more of them, "
+            f"or all (--exclude {' '.join(names) or node})",
+            names,
+            f"with fewer {left} behind {node} puts out something else than finite numbers",
+        )
 
     def _constants(self) -> Mapping[Use, Array]:
         state, layers = self._state, [self._layer]

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnx_subprune._typing import Float64, Mask
+from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.regression import Equations, Regression
+from onnx_subprune.reconstruction.settings import Refitted
 from onnx_subprune.runtime.threads import alongside
 from onnx_subprune.selection.linalg.ridge import STRENGTHS, Factors, Weights
 
@@ -38,6 +40,23 @@ class Fit:
         """Return that these weights, and the old bias, are kept; nothing is known of the errors."""
         return cls(weights=weights, bias=None, fitted_error=0.0, heldout_error=0.0, plain_error=0.0, refitted=False)
 
+    def with_error(self, error: float) -> "Fit":
+        """Return the same with this error, measured on all samples."""
+        return replace(self, fitted_error=error, heldout_error=error, plain_error=error)
+
+    def summary(self, node: str, rows: int = 0, columns: int = 0, domain: str | None = None) -> Refitted:
+        """Return what the report says of it; see `Refitted`."""
+        return Refitted(
+            node=node,
+            fitted_error=self.fitted_error,
+            heldout_error=self.heldout_error,
+            plain_error=self.plain_error,
+            refitted=self.refitted,
+            rows=rows,
+            columns=columns,
+            domain=domain,
+        )
+
 
 class Known:
     """What fits of one contraction share while its inputs and live columns stay the same, and only targets are renewed.
@@ -52,7 +71,7 @@ class Known:
 
 
 def fit(
-    halves: Sequence[Regression],
+    halves: Halves,
     prior: Weights,
     alive: Mask,
     *,
@@ -67,7 +86,7 @@ def fit(
     """
     if len(prior) == 1 and not alive.all():
         found = fit(
-            [living(half, alive) for half in halves],
+            halves.map(lambda half: living(half, alive)),
             prior[:, alive],
             np.ones(int(alive.sum()), bool),
             free_bias=free_bias,
@@ -75,9 +94,8 @@ def fit(
             known=known,
         )
         return _among(found, alive)
-    total = halves[0] + halves[1] if len(halves) == 2 else halves[0]
     known = known if known is not None else Known()
-    use = [*halves, total]
+    use = [*halves.parts, halves.whole]
     if free_bias:
         use = [*alongside(lambda item: item.centered(), ((item,) for item in use), known.threads)]
     known.whole = use[-1]
@@ -86,7 +104,7 @@ def fit(
     parts = []
     for g, mask in enumerate(masks):
         left = np.flatnonzero(mask)
-        factored = [*(None for _ in halves), known.factors.of(g)]
+        factored = [*(None for _ in halves.parts), known.factors.of(g)]
         normals = [item.normal(g, left, factor) for item, factor in zip(use, factored, strict=True)]
         parts.append(_fit_group(normals, _rows(prior[g], mask), strengths, known.threads))
     energy = max(float(known.whole.energy.sum()), 1e-300)
@@ -97,7 +115,7 @@ def fit(
         weights[g][masks[g]] = part[0] if refitted else prior[g][masks[g]]
     return Fit(
         weights=weights,
-        bias=means(total, weights) if free_bias else None,
+        bias=means(halves.whole, weights) if free_bias else None,
         fitted_error=max(0.0, known.whole.error(weights, known.threads)),
         heldout_error=max(0.0, float(held if refitted else plain)),
         plain_error=max(0.0, float(plain)),

@@ -8,6 +8,7 @@ reader puts out wrong without it and with all of it. There are no labels, and no
 
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from onnx_subprune.reconstruction.producers.adjoint import adjoint
 from onnx_subprune.reconstruction.producers.gauss_newton import Step, direction, reach
 from onnx_subprune.reconstruction.producers.paths import Way
 from onnx_subprune.selection.linalg.ridge import Weights
+
+Trial = TypeVar("Trial")
 
 WORTH = 0.1
 """Another step follows one that took away this share of the residual's energy."""
@@ -129,15 +132,15 @@ class Joint:
         ask = replace(self._ask, what=What.RESIDUAL, every=self._source.ask.every, one_half=True, channels=None)
         return _energies(self._models.collect(ask)[:1])[0]
 
-    def step(self, refit: Callable[[], None]) -> float:
-        """Move the producer and refit the reader; return the share of the residual's energy that this took away.
+    def step(self, refit: Callable[[], Trial]) -> tuple[float, Trial | None]:
+        """Move the producer and refit the reader; return the share of the residual's energy that this took away, and what `refit` returned.
 
-        0 if it would have made nothing better: then both stay as they were.
+        0 and None if it would have made nothing better: then both stay as they were.
         """
         found, energies = self._gradients()
         whole, first = sum(energies), energies[0]
         if found is None or first <= 0.0:
-            return 0.0
+            return 0.0, None
         before = {use: self._pruned.weights[use] for use in self._uses if use in self._pruned.weights}
         step = direction(*found, self._source.alive, free_bias=self._producer.biased, threads=self._pruned.threads)
         self._pruned.put(self._producer.moved(step, 1.0).values)
@@ -145,13 +148,13 @@ class Joint:
         if far > 0.0:
             moved = self._producer.moved(step, far)
             self._settle(moved.values)
-            refit()
+            trial = refit()
             fall = 1.0 - self._left() / first
             if fall > 0.0:
                 self._producer = moved
-                return fall
+                return fall, trial
         self._settle({**before, **self._producer.values})
-        return 0.0
+        return 0.0, None
 
     def _settle(self, values: Mapping[Use, Array]) -> None:
         self._pruned.put(values)

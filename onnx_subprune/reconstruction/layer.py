@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune._typing import Array, Int64
+from onnx_subprune._typing import Array, Float64, Int64
 from onnx_subprune.graph.channels import ChannelGraph, Contraction, Use
 from onnx_subprune.graph.contractions.bias import Addend, Bias, addend_of, bias_of
 from onnx_subprune.graph.contractions.contraction import Kernel, kernel_of
@@ -40,6 +40,13 @@ class Layer:
     def prior(self) -> Weights:
         """The weights of the outputs that are left, (g, p, m')."""
         return self.weights if self.outputs is None else self.weights[:, :, self.outputs]
+
+    @property
+    def inside(self) -> Float64:
+        """What the outputs that are left contain of the old bias, (g, m')."""
+        shape = self.weights.shape[0], self.weights.shape[2]
+        found = np.zeros(shape) if self.bias is None else self.bias.inside(shape)
+        return found if self.outputs is None else found[:, self.outputs]
 
     def whole(self, values: Weights) -> Weights:
         """Return what is known of the outputs that are left, (..., m'), among all of them, (..., m): zero for the others."""

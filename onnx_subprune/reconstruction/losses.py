@@ -9,12 +9,12 @@ models put out is looked at itself, at every sample and position; of a layer tha
 which is no difference.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from onnx_subprune._typing import Float64, Mask
+from onnx_subprune._typing import Mask
+from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.calibration.streaming.executor import united
 from onnx_subprune.calibration.streaming.request import What
@@ -34,18 +34,20 @@ class Losses:
     """One layer whose columns `alive` are not dropped. aim: None where that is what the old weights make of its input."""
 
     def __init__(self, state: State, layer: Layer, aim: Aim | None, alive: Mask) -> None:
-        self._state, self._layer, self._aim, self._alive = state, layer, aim, alive
+        self._state, self._layer, self._aim, self.alive = state, layer, aim, alive
 
-    def sliced(self, halves: Sequence[Regression]) -> Fit | None:
+    def sliced(self, halves: Halves) -> Fit | None:
         """Return the old weights, sliced, with what they lose, if that is next to nothing.
 
         halves: about zero; of the columns that are alone, or of all. The pruned model has these weights then.
         """
-        layer, alive = self._layer, self._alive
+        layer, alive = self._layer, self.alive
         if self._aim is None:
-            return self._by_columns(halves)
-        everything = _total(halves)
-        whole, size = self._without_bias(everything), float(everything.energy.sum())
+            return self._by_columns(halves.whole)
+        size = float(halves.whole.energy.sum())
+        whole = (
+            halves.whole if layer.bias is None else halves.whole.shifted(-layer.inside)
+        )  # the target of the old weights alone
         narrow = whole.columns < len(alive) and len(layer.prior) == 1
         prior = layer.prior[:, alive] if narrow else layer.prior
         found = plain(whole, prior, alive[alive] if narrow else alive)
@@ -53,14 +55,6 @@ class Losses:
             return None
         kept = np.where(alive.reshape(layer.prior.shape[:2])[:, :, None], layer.prior, 0.0)
         return self._measured(replace(found, weights=kept))
-
-    def _without_bias(self, whole: Regression) -> Regression:
-        """The same with what the old weights alone should put out for a target."""
-        layer = self._layer
-        if layer.bias is None:
-            return whole
-        inside = layer.bias.inside((layer.weights.shape[0], layer.weights.shape[2]))
-        return whole.shifted(-(inside if layer.outputs is None else inside[:, layer.outputs]))
 
     def better(self, found: Fit, sliced: Fit) -> Fit:
         """Return which of the two loses less; the pruned model has it then."""
@@ -75,45 +69,26 @@ class Losses:
         assert aim is not None
         state.take(self._layer, replace(found, exact=True))
         if aim.product is not None:
-            aim = replace(aim, product=aim.product.with_now(found.weights, self._offset(found)))
-        ask = replace(aimed(state.task, self._layer, aim, self._alive), what=What.LOSS, every=1, channels=None)
+            offset = self._layer.inside if found.bias is None else found.bias
+            aim = replace(aim, product=aim.product.with_now(found.weights, offset))
+        ask = replace(aimed(state.task, self._layer, aim, self.alive), what=What.LOSS, every=1, channels=None)
         lost, size = united(state.models.collect(ask)).moments().energy[0]
         error = float(lost / size) if size > 0.0 else float(lost > 0.0)
         exact = error <= self._least()
-        return replace(found, fitted_error=error, heldout_error=error, plain_error=error, exact=exact)
+        return replace(found.with_error(error), exact=exact)
 
-    def _offset(self, found: Fit) -> Float64:
-        """The bias of a layer without a tensor for its output."""
-        shape, bias = (self._layer.weights.shape[0], self._layer.weights.shape[2]), self._layer.bias
-        if found.bias is not None:
-            return found.bias
-        return np.zeros(shape) if bias is None else bias.inside(shape)
-
-    def _by_columns(self, halves: Sequence[Regression]) -> Fit | None:
+    def _by_columns(self, whole: Regression) -> Fit | None:
         """The same for a layer whose inputs are those that its old weights make the target of."""
-        prior, alive = self._layer.prior, self._alive.reshape(self._layer.prior.shape[:2])[:, :, None]
-        whole = _total(halves)
+        prior, alive = self._layer.prior, self.alive.reshape(self._layer.prior.shape[:2])[:, :, None]
         lost = float(whole.with_target(np.where(alive, 0.0, prior)).energy.sum())
         error, size = lost, float(whole.energy.sum())
         if size > 0.0:
             error = max(0.0, lost / size)
         if error > self._least():
             return None
-        return Fit(
-            weights=np.where(alive, prior, 0.0),
-            bias=None,
-            fitted_error=error,
-            heldout_error=error,
-            plain_error=error,
-            refitted=False,
-            exact=True,
-        )
+        return replace(Fit.unchanged(np.where(alive, prior, 0.0)).with_error(error), exact=True)
 
     def _least(self) -> float:
         dtype = self._state.task.network.array(self._layer.contraction.weight_tensor).dtype
         eps = np.finfo(np.float16 if dtype == np.float16 else np.float32).eps
         return float(ROUNDED * eps) ** 2
-
-
-def _total(halves: Sequence[Regression]) -> Regression:
-    return halves[0] + halves[1] if len(halves) == 2 else halves[0]

@@ -16,7 +16,6 @@ from onnx_subprune.reconstruction.joint_refit import Producer, Source, lasting, 
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.producers.paths import Way, separate, ways
 from onnx_subprune.reconstruction.requests import living_channels, output_count
-from onnx_subprune.reconstruction.settings import Asymmetric
 from onnx_subprune.reconstruction.task import Task
 
 REMEMBERED = 1 << 27
@@ -38,7 +37,7 @@ class Pairing:
 
     def __init__(self, task: Task, order: Sequence[Contraction], weights: Mapping[Use, Array]) -> None:
         self._task, self._weights = task, weights
-        wanted = task.refit is not None and task.refit.joint and isinstance(task.formulation, Asymmetric)
+        wanted = task.refit is not None and task.refit.joint and task.formulation.repairs
         found = ways(task.network, order) if wanted else {}
         self._ways = {
             reader: way

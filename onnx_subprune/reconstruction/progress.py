@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from onnx_subprune._typing import Array, Mask
+from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.calibration.streaming.executor import Lockstep, united
 from onnx_subprune.calibration.streaming.request import Ask
@@ -11,7 +12,7 @@ from onnx_subprune.reconstruction.columns import alive_columns
 from onnx_subprune.reconstruction.fit import Fit
 from onnx_subprune.reconstruction.layer import Layer, layer_of
 from onnx_subprune.reconstruction.pairs import Pairing
-from onnx_subprune.reconstruction.settings import Asymmetric, Layerwise
+from onnx_subprune.reconstruction.requests import input_of
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Shelf
 from onnx_subprune.runtime.threads import alongside
@@ -34,7 +35,7 @@ class State:
 
         Where targets are those of the original weights, dropped outputs count as the others do.
         """
-        choices = self.choices if isinstance(self.task.formulation, Asymmetric) else {}
+        choices = self.choices if self.task.formulation.repairs else {}
         layer = layer_of(self.task.network, self.task.graph, contraction, choices)
         if layer.bias is None or layer.bias.half is None or layer.bias.use not in self.weights:
             return layer
@@ -44,10 +45,16 @@ class State:
         """Return which columns of the layer have not been dropped."""
         return alive_columns(self.task.graph, self.choices, layer.contraction, layer.kernel, layer.weights)
 
-    def halves(self, ask: Ask) -> list[Regression]:
+    def halves(self, ask: Ask) -> Halves:
         """Return the moments of the even and of the odd chunks."""
         sums = ((half,) for half in self.models.collect(ask))
-        return [*alongside(lambda half: half.moments(), sums, self.task.running.cores)]
+        return Halves.of([*alongside(lambda half: half.moments(), sums, self.task.running.cores)])
+
+    def own(self, layer: Layer) -> Halves:
+        """Return the moments of what the layer reads, with what its old weights and bias make of that for a target."""
+        sums = self.models.collect(input_of(layer.contraction, layer.kernel))
+        halves = Halves.of([half.moments() for half in sums])
+        return halves.map(lambda half: half.with_target(layer.prior).shifted(layer.inside))
 
     def whole(self, ask: Ask) -> Regression:
         """Return the moments of all chunks."""
@@ -66,5 +73,5 @@ class State:
             self.changed.add(layer.node)
         for use, value in layer.constants(found, self.task.network).items():
             self.weights[use] = value
-            if not isinstance(self.task.formulation, Layerwise):
+            if self.task.formulation.follows:
                 self.models.override(use, value)

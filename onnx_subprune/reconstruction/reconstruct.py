@@ -8,7 +8,7 @@ from onnx_subprune.graph.channels import ChannelGroup, Use
 from onnx_subprune.reconstruction.compaction import presliced
 from onnx_subprune.reconstruction.layer_by_layer import Walk
 from onnx_subprune.reconstruction.products import measured, strongest
-from onnx_subprune.reconstruction.settings import Asymmetric, Reconstruction
+from onnx_subprune.reconstruction.settings import Reconstruction
 from onnx_subprune.reconstruction.shared_groups import choose_apart, far_apart
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Shelf
@@ -34,7 +34,7 @@ def _walked(task: Task, groups: Sequence[ChannelGroup]) -> Reconstruction:
     """Walk on what is left of the model after what has been chosen already."""
     multiplied = [group for group in groups if group.product is not None]
     touched = frozenset(use.node for group in multiplied for part in group.silencers if (use := part.axis.use))
-    original = Original(network=task.network) if isinstance(task.formulation, Asymmetric) else None
+    original = Original(network=task.network) if task.formulation.repairs else None
     supports = {group.name: task.choices[group.name].support for group in groups if group.name in task.choices}
     sliced = presliced(task.network, task.graph, supports) if original is not None else None
     if sliced is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnx_subprune._typing import Float64, Mask
-from onnx_subprune.calibration.moments.regression import Regression
+from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.streaming.executor import united
 from onnx_subprune.calibration.streaming.request import Ask, What
 from onnx_subprune.calibration.streaming.target import Aim
@@ -65,14 +65,14 @@ class Recurrence:
             if least <= EXACT:
                 break
             halves = self._halves(forced=not number)
-            rows = int(sum(half.count for half in halves))
+            rows = int(halves.count)
             trial, judged = self._fitted(halves)
             if self._resets:
                 trial, judged = self._reset(trial, judged, forced=not number)
             lost = self._lost(judged)
-            kept = (
-                best if best.units.refitted else _Weights(_with_error(best.units, trial.units.plain_error), best.data)
-            )
+            kept = best
+            if not best.units.refitted:
+                kept = _Weights(best.units.with_error(trial.units.plain_error), best.data)
             better = lost < least
             enough = not better or lost > (1.0 - WORTH) * least
             best, least = (trial, lost) if better else (kept, least)
@@ -80,22 +80,13 @@ class Recurrence:
             if number and enough:
                 break
         self._put(best)
-        found = best.units
-        return Refitted(
-            node=self._layer.node,
-            fitted_error=found.fitted_error,
-            heldout_error=found.heldout_error,
-            plain_error=found.plain_error,
-            refitted=found.refitted,
-            rows=rows,
-            columns=int(self._alive.sum()) // self._layer.kernel.groups,
-        )
+        return best.units.summary(self._layer.node, rows, int(self._alive.sum()) // self._layer.kernel.groups)
 
     @property
     def _anchor(self) -> int:
         return self._state.pairing.anchor(self._layer.contraction)
 
-    def _halves(self, *, forced: bool, now: _Weights | None = None) -> list[Regression]:
+    def _halves(self, *, forced: bool, now: _Weights | None = None) -> Halves:
         """Moments of units, and data, against the gates; with `now`, of data alone, against the candidates that R leaves to them."""
         assert self._aim.product is not None, "gates are a product"
         product = replace(self._aim.product, forced=forced)
@@ -124,7 +115,7 @@ class Recurrence:
         assert old is not None, "gates have their bias beside that of W"
         return old.astype(np.float64).reshape(len(old), 2, -1)[:, 0].reshape(1, -1)
 
-    def _fitted(self, halves: list[Regression]) -> tuple[_Weights, _Weights]:
+    def _fitted(self, halves: Halves) -> tuple[_Weights, _Weights]:
         """New weights, and those that were fitted to the second half of the samples alone."""
         layer, data = self._layer, self._data
         if data is None:
@@ -139,13 +130,13 @@ class Recurrence:
         alone = self._fit(halves, prior, np.concatenate([units, np.zeros_like(more)], axis=1).ravel())
         return self._parted(both[0], alone[0]), self._parted(both[1], alone[1])
 
-    def _fit(self, halves: list[Regression], prior: Weights, alive: Mask) -> tuple[Fit, Fit]:
+    def _fit(self, halves: Halves, prior: Weights, alive: Mask) -> tuple[Fit, Fit]:
         cores = self._state.task.running.cores
         known = Known(self._state.task.memory // 8, cores)
         found = fit(halves, prior, alive, free_bias=self._layer.bias is not None, known=known)
-        if len(halves) < 2 or not found.refitted:
+        if len(halves.parts) < 2 or not found.refitted:
             return found, found
-        return found, fit_again(halves[1], found, alive, Known(0, cores))
+        return found, fit_again(halves.parts[1], found, alive, Known(0, cores))
 
     def _parted(self, found: Fit, alone: Fit) -> _Weights:
         """R and W of what was fitted to both, (d, p + p', m), where gates are sums; the others have R of `alone`, and their W.
@@ -189,7 +180,11 @@ class Recurrence:
     def _put(self, found: _Weights) -> None:
         """Put weights into the pruned model, which forgets what followed from others."""
         state, layer = self._state, self._layer
-        units = replace(found.units, bias=self._old_bias()) if found.units.bias is None else found.units
+        units = (
+            replace(found.units, bias=self._layer.inside)
+            if found.units.bias is None and layer.bias is not None
+            else found.units
+        )
         if self._data is not None and found.data is not None:
             state.take(self._data, replace(found.data, exact=found.data.exact or not found.data.refitted))
             if layer.bias is not None:
@@ -219,12 +214,3 @@ class Recurrence:
         )
         lost, size = united(state.models.collect(ask)).moments().energy[0]
         return float(lost / size) if size > 0.0 else float(lost > 0.0)
-
-    def _old_bias(self) -> Float64 | None:
-        """The bias for which the constant is the old one."""
-        bias, weights = self._layer.bias, self._layer.weights
-        return None if bias is None else bias.inside((weights.shape[0], weights.shape[2]))
-
-
-def _with_error(found: Fit, error: float) -> Fit:
-    return replace(found, fitted_error=error, heldout_error=error, plain_error=error)

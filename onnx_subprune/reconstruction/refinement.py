@@ -7,7 +7,6 @@ from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.producers.paths import Way
 from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.reconstruction.requests import aimed
-from onnx_subprune.reconstruction.settings import Asymmetric
 
 
 class Refitting:
@@ -31,12 +30,7 @@ class Refitting:
     def _rounds(self) -> int:
         """How often the target is to be renewed."""
         task = self._state.task
-        tells = (
-            self._aim is not None
-            and self._aim.flat is not None
-            and self._layer.bias is not None
-            and isinstance(task.formulation, Asymmetric)
-        )
+        tells = self._aim is not None and self._aim.flat is not None and self._layer.bias is not None
         return task.refit.rounds if tells and task.refit is not None else 0
 
     def _renewed(self, found: Fit, known: Known, rounds: int) -> Fit:
@@ -64,20 +58,18 @@ class Refitting:
             held=(ask.input,),
             threads=task.running.cores,
         )
-        joint, fits = Joint(pruned, way, ask, source, reader.uses), [(found, known)]
+        joint, best = Joint(pruned, way, ask, source, reader.uses), (found, known)
 
-        def refit() -> None:
+        def refit() -> tuple[Fit, Known]:
             other = Known(threads=task.running.cores)  # of other inputs; but the ridge stays
-            fits.append((fit_again(state.whole(ask), fits[-1][0], alive, other), other))
-            state.take(reader, fits[-1][0])
+            trial = fit_again(state.whole(ask), best[0], alive, other)
+            state.take(reader, trial)
+            return trial, other
 
         assert task.refit is not None, "layers are refitted jointly where they are refitted"
         for _ in range(source.lasting * task.refit.joint):
-            fall = joint.step(refit)
-            if fall > 0.0:
-                del fits[:-1]
-            else:
-                del fits[1:]  # all stays as it was
+            fall, trial = joint.step(refit)
+            best = trial or best
             if fall < WORTH / source.lasting:
                 break
-        return fits[-1]
+        return best

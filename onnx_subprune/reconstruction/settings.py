@@ -2,28 +2,42 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from onnx_subprune._typing import Array
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.selection import Choice
 
 
+class Formulation:
+    """What layers are fitted to. Two answers tell the kinds apart, and nothing else asks which one it is.
+
+    follows: the inputs are those of the pruned model, which has every new weight at once; else those of the original.
+    repairs: the targets are tensors of the original, which runs alongside, on drawn positions; else what the old weights make of the inputs.
+    """
+
+    __slots__ = ()
+    follows: ClassVar[bool] = True
+    repairs: ClassVar[bool] = False
+
+
 @dataclass(frozen=True, slots=True)
-class Asymmetric:
+class Asymmetric(Formulation):
     """Inputs of the pruned model, targets of the original: later layers repair the errors of earlier ones."""
 
+    repairs: ClassVar[bool] = True
+
 
 @dataclass(frozen=True, slots=True)
-class Sequential:
+class Sequential(Formulation):
     """Inputs of the pruned model; targets are what the old weights make of those."""
 
 
 @dataclass(frozen=True, slots=True)
-class Layerwise:
+class Layerwise(Formulation):
     """Inputs and targets of the original model: every layer by itself."""
 
-
-Formulation = Asymmetric | Sequential | Layerwise
+    follows: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Use
 from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.reconstruction.columns import alive_columns, problem_of, weighed
 from onnx_subprune.reconstruction.pooling import problems_of
-from onnx_subprune.reconstruction.settings import Asymmetric
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.threads import aside
 from onnx_subprune.selection import Choice, conditioning
@@ -25,7 +24,7 @@ def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice
     """
     again = any(consumer.contraction.recurs for group in groups for consumer in group.consumers)
     task = task if again else task.drafted()
-    if isinstance(task.formulation, Asymmetric) and not again:
+    if task.formulation.repairs and not again:
         task = replace(task, data=task.data.about(SEEN))
     needed = {consumer.weight: consumer.contraction for group in groups for consumer in group.consumers}
     moments: dict[Use, Halves] = {}

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnx_subprune._typing import Float64, Mask
-from onnx_subprune.calibration.moments.regression import Regression
+from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.streaming.executor import united
 from onnx_subprune.calibration.streaming.request import What
 from onnx_subprune.calibration.streaming.target import Aim
@@ -26,7 +26,7 @@ from onnx_subprune.reconstruction.fit import Fit, Known, fit, living, means, pla
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.pooling import pooled
 from onnx_subprune.reconstruction.progress import State
-from onnx_subprune.reconstruction.requests import aimed, input_of
+from onnx_subprune.reconstruction.requests import aimed
 from onnx_subprune.reconstruction.settings import Refitted
 
 ROUNDS = 3
@@ -66,21 +66,12 @@ class SharedWeight:
         if self._aimed:
             best = self._best(halves, sliced, best)
         self._take(best)
-        return [
-            Refitted(
-                node=member.layer.node,
-                fitted_error=found.fitted_error,
-                heldout_error=found.heldout_error,
-                plain_error=found.plain_error,
-                refitted=found.refitted,
-            )
-            for member, found in zip(self._members, best, strict=True)
-        ]
+        return [found.summary(member.layer.node) for member, found in zip(self._members, best, strict=True)]
 
-    def _best(self, halves: Sequence[Sequence[Regression]], sliced: Float64, first: list[Fit]) -> list[Fit]:
+    def _best(self, halves: Sequence[Halves], sliced: Float64, first: list[Fit]) -> list[Fit]:
         """The fits of the round after which the uses put out least wrong."""
         best = [replace(item, weights=sliced, bias=None, refitted=False) for item in first]
-        energy = sum(float(half.energy.sum()) for some in halves for half in some)
+        energy = sum(float(half.energy.sum()) for some in halves for half in some.parts)
         left, trial = self._wrong(), first
         for number in range(ROUNDS):
             if left <= NOTHING * energy:
@@ -107,12 +98,9 @@ class SharedWeight:
 
     def _old_bias(self, layer: Layer) -> Float64 | None:
         """The bias for which the constant is the old one."""
-        if layer.bias is None:
-            return None
-        inside = layer.bias.inside((layer.weights.shape[0], layer.weights.shape[2]))
-        return inside if layer.outputs is None else inside[:, layer.outputs]
+        return None if layer.bias is None else layer.inside
 
-    def _moments(self) -> list[list[Regression]]:
+    def _moments(self) -> list[Halves]:
         """For each use the moments of the even and of the odd chunks, among all columns."""
         found = []
         for member in self._members:
@@ -120,42 +108,36 @@ class SharedWeight:
             if self._aimed and member.aim is not None:
                 halves = self._state.halves(aimed(self._state.task, layer, member.aim, self._alive))
             else:
-                inside, sums = (
-                    self._old_bias(layer),
-                    self._state.models.collect(input_of(layer.contraction, layer.kernel)),
-                )
-                halves = [half.moments().with_target(layer.prior) for half in sums]
-                halves = halves if inside is None else [half.shifted(inside) for half in halves]
-            found.append([spread(half, self._alive) for half in halves] if layer.kernel.groups == 1 else halves)
+                halves = self._state.own(layer)
+            found.append(halves.map(lambda half: spread(half, self._alive)) if layer.kernel.groups == 1 else halves)
         return found
 
-    def _fitted(self, halves: Sequence[Sequence[Regression]], sliced: Float64) -> list[Fit]:
+    def _fitted(self, halves: Sequence[Halves], sliced: Float64) -> list[Fit]:
         """One fit for each use: the weight is the same, the bias may be its own."""
         layers = [member.layer for member in self._members]
         one = self._one_bias()
         biased = [layer.bias is not None and not one for layer in layers]
         centered = [
-            [half.centered() if own else half for half in some] for some, own in zip(halves, biased, strict=True)
+            [half.centered() if own else half for half in some.parts] for some, own in zip(halves, biased, strict=True)
         ]
         both = [pooled(parts) for parts in zip(*centered, strict=True)]
         whole = [half for half in both if half is not None]
         prior = layers[0].prior
         if self._refit and len(whole) == len(both):
             alive = layers[0].kernel.groups == 1
-            use = [living(half, self._alive) for half in whole] if alive else whole
+            use = Halves.of([living(half, self._alive) for half in whole] if alive else whole)
             found = fit(use, prior, self._alive, free_bias=one, known=Known(threads=self._state.task.running.cores))
         else:
-            parts = [half for some in halves for half in some]
+            parts = [half for some in halves for half in some.parts]
             errors = [plain(part, prior, self._alive) for part in parts]
             error = float(np.mean([item.plain_error for item in errors]))
-            found = replace(errors[0], fitted_error=error, heldout_error=error, plain_error=error)
+            found = errors[0].with_error(error)
             one = False
         if one:
             return [found] * len(layers)
-        totals = [united_halves(some) for some in halves]
         return [
-            replace(found, bias=means(total, found.weights) if layer.bias is not None else None)
-            for layer, total in zip(layers, totals, strict=True)
+            replace(found, bias=means(some.whole, found.weights) if layer.bias is not None else None)
+            for layer, some in zip(layers, halves, strict=True)
         ]
 
     def _one_bias(self) -> bool:
@@ -179,11 +161,6 @@ class SharedWeight:
     def _take(self, fits: Sequence[Fit]) -> None:
         for member, found in zip(self._members, fits, strict=True):
             self._state.take(member.layer, found)
-
-
-def united_halves(halves: Sequence[Regression]) -> Regression:
-    """Return the regression on all samples."""
-    return halves[0] + halves[1] if len(halves) == 2 else halves[0]
 
 
 def _constant(network: Network, node: str, slot: int) -> str:

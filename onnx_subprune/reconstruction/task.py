@@ -11,9 +11,9 @@ from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.survey import LOCAL, SURVEYED, survey
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction
 from onnx_subprune.graph.network import Network
-from onnx_subprune.reconstruction.settings import Asymmetric, Formulation, Refit
+from onnx_subprune.reconstruction.settings import Formulation, Refit
 from onnx_subprune.runtime.progress import Watch
-from onnx_subprune.selection import Backward, Choice, Forward, ProbingSelector, Problem, Refined, Selector, ranked
+from onnx_subprune.selection import Choice, Forward, ProbingSelector, Problem, Refined, Selector, ranked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,7 +54,7 @@ class Task:
             self.running,
             self.memory,
             self.executor,
-            times=times if isinstance(self.formulation, Asymmetric) else None,
+            times=times if self.formulation.repairs else None,
         )
 
     def drafted(self) -> "Task":
@@ -70,7 +70,4 @@ class Task:
     def _chosen(self, group: ChannelGroup, problems: Sequence[Problem], sizes: Sequence[int]) -> tuple[Choice, ...]:
         if isinstance(self.selector, ProbingSelector):
             return ranked(problems, self.scores[group.name], sizes, group.cells)
-        selector = self.selector
-        if isinstance(selector, Refined | Forward | Backward):
-            selector = replace(selector, threads=self.running.cores)
-        return selector.path(problems, sizes, group.cells)
+        return self.selector.path(problems, sizes, group.cells, self.running.cores)

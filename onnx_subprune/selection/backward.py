@@ -1,7 +1,7 @@
 """Backward elimination: the optimal brain surgeon by blocks (OSSCAR, ICML 2024), on moments."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,14 +21,14 @@ CHUNK = 512
 class Backward:
     """Remove the channel that costs least until few enough are left; better than forward when most stay.
 
-    ridge: pull on the diagonal that makes the gram invertible, columns scaled to an energy of about 1. threads: 2 or more share the work
-    on large problems.
+    ridge: pull on the diagonal that makes the gram invertible, columns scaled to an energy of about 1.
     """
 
     ridge: float = 1e-6
-    threads: int = field(default=1, repr=False)
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
+    def path(
+        self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64, threads: int = 1
+    ) -> tuple[Choice, ...]:
         """See `Selector`. The cost of a channel is the share of each consumer's energy lost with it, the rest refitted."""
         states, shares = [], []
         for problem in problems:
@@ -36,7 +36,7 @@ class Backward:
             even = scales(gram)
             inverse = _inverse(_scaled(gram, even), self.ridge)
             crossed = inverse @ (cross * even[:, None])
-            states.append(Elimination(inverse, crossed, problem.block, self.threads))
+            states.append(Elimination(inverse, crossed, problem.block, threads))
             shares.append(problem.weight / problem.energy if problem.energy > 0 else 0.0)
         presence, gone = presence_of(problems), np.zeros(problems[0].width, bool)
         found = {len(gone): tuple(range(len(gone)))}

@@ -28,7 +28,9 @@ class Random:
 
     seed: int = 0
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
+    def path(
+        self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64, threads: int = 1
+    ) -> tuple[Choice, ...]:
         """See `Selector`."""
         return ranked(problems, np.random.default_rng(self.seed).random(problems[0].width), sizes, cells)
 
@@ -39,7 +41,9 @@ class WeightNorm:
 
     order: Literal[1, 2] = 2
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
+    def path(
+        self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64, threads: int = 1
+    ) -> tuple[Choice, ...]:
         """See `Selector`."""
         scores = [(np.abs(p.prior[p.columns]) ** self.order).sum(axis=(1, 2)) for p in problems]
         return ranked(problems, _summed(problems, scores), sizes, cells)
@@ -49,7 +53,9 @@ class WeightNorm:
 class ActivationNorm:
     """Norm of a channel's activations."""
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
+    def path(
+        self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64, threads: int = 1
+    ) -> tuple[Choice, ...]:
         """See `Selector`."""
         return ranked(problems, _summed(problems, [np.sqrt(_squares(p).sum(axis=1)) for p in problems]), sizes, cells)
 
@@ -58,7 +64,9 @@ class ActivationNorm:
 class Wanda:
     """|weight| times activation norm, summed over the weights that read a channel (Sun et al., ICLR 2024)."""
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
+    def path(
+        self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64, threads: int = 1
+    ) -> tuple[Choice, ...]:
         """See `Selector`."""
         scores = [(np.abs(p.prior[p.columns]) * np.sqrt(_squares(p))[:, :, None]).sum(axis=(1, 2)) for p in problems]
         return ranked(problems, _summed(problems, scores), sizes, cells)
@@ -68,7 +76,9 @@ class Wanda:
 class InterpolativeDecomposition:
     """Column-pivoted factorization of the activations, blind to the weights (Chee et al., NeurIPS 2022)."""
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
+    def path(
+        self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64, threads: int = 1
+    ) -> tuple[Choice, ...]:
         """See `Selector`. The pivot is the channel with the largest energy that the chosen ones do not explain."""
         grams = [problem.reduced()[0] for problem in problems]
         shares = [1.0 / max(float(gram.diagonal().sum()), 1e-300) for gram in grams]
@@ -92,7 +102,9 @@ class LayerSampling:
 
     seed: int = 0
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
+    def path(
+        self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64, threads: int = 1
+    ) -> tuple[Choice, ...]:
         """See `Selector`."""
         shares = []
         for p in problems:

@@ -1,7 +1,7 @@
 """Forward selection: the paper's greedy, by blocks, on moments (El Halabi et al., NeurIPS 2022, algorithm 1)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,20 +13,17 @@ from onnx_subprune.selection.selector import Choice, level, pick, presence_of
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Add the channel with the largest gain until there are enough; one sweep gives the whole nested path.
+    """Add the channel with the largest gain until there are enough; one sweep gives the whole nested path."""
 
-    threads: 2 or more share the work on large problems.
-    """
-
-    threads: int = field(default=1, repr=False)
-
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
+    def path(
+        self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64, threads: int = 1
+    ) -> tuple[Choice, ...]:
         """See `Selector`. The gain of a channel is the share of each consumer's energy that it newly explains."""
         states, scales, left = [], [], []
         total = sum(problem.weight for problem in problems)
         for problem in problems:
             gram, cross, energy = problem.reduced()
-            states.append(Elimination(gram, cross, problem.block, self.threads))
+            states.append(Elimination(gram, cross, problem.block, threads))
             scales.append(problem.weight / total / problem.energy if problem.energy > 0 else 0.0)
             left.append(max(energy, 0.0) * scales[-1])
         presence, chosen = presence_of(problems), np.zeros(problems[0].width, bool)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,36 +26,26 @@ class Refined:
     exchanges: how many swaps at most; each costs one factorization. columns: problems with more, counted over all consumers, are not
     exchanged, and eliminated backwards only where most channels stay: that takes four times as long as forward selection, and finds the same where
     half of them go. widest: problems with more columns are never eliminated backwards.
-    threads: 2 or more go forward and backward side by side.
     """
 
     exchanges: int = 8
     columns: int = 1200
     widest: int = 2400
-    threads: int = field(default=1, repr=False)
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
+    def path(
+        self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64, threads: int = 1
+    ) -> tuple[Choice, ...]:
         """See `Selector`."""
         largest, most_stay = max(len(problem.gram) for problem in problems), 2 * max(sizes) > problems[0].width
         if largest > (self.widest if most_stay else self.columns):
-            return Forward(self.threads).path(problems, sizes, cells)
-        forward, backward = self._both_ways(problems, sizes, cells)
+            return Forward().path(problems, sizes, cells, threads)
+        forward, backward = _both_ways(problems, sizes, cells, threads)
         best = [
             back if back.error < ahead.error - ROUNDED else ahead for ahead, back in zip(forward, backward, strict=True)
         ]
         if max(len(problem.gram) for problem in problems) * len(problems) > self.columns:
             return tuple(best)
         return tuple(self._exchanged(problems, choice, cells) for choice in best)
-
-    def _both_ways(
-        self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64
-    ) -> tuple[tuple[Choice, ...], tuple[Choice, ...]]:
-        if self.threads < 2:
-            return Forward().path(problems, sizes, cells), Backward().path(problems, sizes, cells)
-        with ThreadPoolExecutor(1) as pool:
-            forward = pool.submit(Forward().path, problems, sizes, cells)
-            backward = Backward(threads=self.threads).path(problems, sizes, cells)
-            return forward.result(), backward
 
     def _exchanged(self, problems: Sequence[Problem], choice: Choice, cells: Int64) -> Choice:
         for _ in range(self.exchanges if len(choice.support) < problems[0].width else 0):
@@ -65,6 +55,18 @@ class Refined:
                 break
             choice = Choice(swapped, error)
         return choice
+
+
+def _both_ways(
+    problems: Sequence[Problem], sizes: Sequence[int], cells: Int64, threads: int
+) -> tuple[tuple[Choice, ...], tuple[Choice, ...]]:
+    """What forward selection and backward elimination choose, side by side."""
+    if threads < 2:
+        return Forward().path(problems, sizes, cells), Backward().path(problems, sizes, cells)
+    with ThreadPoolExecutor(1) as pool:
+        forward = pool.submit(Forward().path, problems, sizes, cells)
+        backward = Backward().path(problems, sizes, cells, threads)
+        return forward.result(), backward
 
 
 def _swap(problems: Sequence[Problem], support: Support, cells: Int64) -> Support:

@@ -29,10 +29,13 @@ class Choice:
 class Selector(Protocol):
     """Chooses channels of one group from the problems of all its consumers."""
 
-    def path(self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64) -> tuple[Choice, ...]:
+    def path(
+        self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64, threads: int = 1
+    ) -> tuple[Choice, ...]:
         """Return a choice for each of `sizes`, in their order.
 
         cells: (w,) int64; every support holds equally many channels of each cell, so sizes are multiples of their number.
+        threads: how many may work side by side; what is chosen does not depend on it.
         """
 
 

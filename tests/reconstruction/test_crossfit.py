@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.reconstruction.crossfit import Pull, crossfit, pull_of
 from tests.calibration.moments.test_halves import moments_of
 
@@ -19,7 +20,7 @@ def parts_of(samples: int):
 @pytest.mark.parametrize("samples", [8, 16, 64, 512])
 def test_the_error_is_that_of_samples_that_were_not_seen(samples):
     first, second, _ = parts_of(samples)
-    use = [moments_of(part, WEIGHTS) for part in (first, second)]
+    use = Halves.of([moments_of(part, WEIGHTS) for part in (first, second)])
     pull = pull_of(use, WEIGHTS[None], ALIVE, free_bias=True)
     found = crossfit(use, WEIGHTS[None], [ALIVE, ALIVE], pull, free_bias=True)
     lost, energy = 0.0, 0.0
@@ -33,7 +34,7 @@ def test_the_error_is_that_of_samples_that_were_not_seen(samples):
 
 @pytest.mark.parametrize("samples", [3, 8, 512])
 def test_it_is_never_above_that_of_the_old_weights(samples):
-    use = [moments_of(part, WEIGHTS) for part in parts_of(samples)[:2]]
+    use = Halves.of([moments_of(part, WEIGHTS) for part in parts_of(samples)[:2]])
     slices = crossfit(use, WEIGHTS[None], [ALIVE, ALIVE], None, free_bias=False)
     assert not slices.refitted
     for pull in (Pull(1e-9), Pull(1e-2, rescaled=True), Pull(1.0)):
@@ -43,6 +44,6 @@ def test_it_is_never_above_that_of_the_old_weights(samples):
 
 
 def test_twenty_columns_do_not_explain_twenty_rows():
-    use = [moments_of(part, WEIGHTS) for part in parts_of(10)[:2]]
+    use = Halves.of([moments_of(part, WEIGHTS) for part in parts_of(10)[:2]])
     pull = pull_of(use, WEIGHTS[None], ALIVE, free_bias=False)
     assert crossfit(use, WEIGHTS[None], [ALIVE, ALIVE], pull, free_bias=False).error > 0.1

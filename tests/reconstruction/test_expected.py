@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.reconstruction.fit import fit
 from onnx_subprune.reconstruction.settings import Refitted
 from tests.reconstruction.test_fit import moments_of
@@ -22,7 +23,7 @@ def world(samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def fitted(samples: int) -> tuple[Refitted, float]:
     """A fit, and its error on a great many other samples."""
-    halves = [moments_of(*world(samples // 2, seed)) for seed in (2, 3)]
+    halves = Halves.of([moments_of(*world(samples // 2, seed)) for seed in (2, 3)])
     prior = np.zeros((1, COLUMNS, TARGETS))
     found = fit(halves, prior, np.ones(COLUMNS, bool), free_bias=False, strengths=(1e-9,))
     told = Refitted(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.moments import Moments
 from onnx_subprune.reconstruction.fit import Known, fit, fit_again
 
@@ -32,7 +33,7 @@ def problem(targets: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
 def test_a_fit_finds_weights_and_bias_of_the_living_columns(targets, threads):
     x, made, prior = problem(targets)
     alive = np.arange(24) % 3 > 0
-    halves = [moments_of(part, part[:, alive] @ made[alive] + 1.5) for part in x]
+    halves = Halves.of([moments_of(part, part[:, alive] @ made[alive] + 1.5) for part in x])
     found = fit(halves, prior[None], alive, free_bias=True, known=Known(threads=threads))
     assert found.refitted
     assert found.heldout_error < 1e-6 < found.plain_error
@@ -46,7 +47,7 @@ def test_renewed_targets_are_met_with_what_is_known_of_the_inputs(kept):
     x, made, prior = problem(5)
     alive = np.arange(24) % 3 > 0
     known = Known(1 << 20 if kept else 0)
-    halves = [moments_of(part, part[:, alive] @ made[alive]) for part in x]
+    halves = Halves.of([moments_of(part, part[:, alive] @ made[alive]) for part in x])
     first = fit(halves, prior[None], alive, free_bias=True, known=known)
     whole = np.concatenate(x)
     renewed = moments_of(whole, whole[:, alive] @ (2 * made[alive]) - 1.0)
@@ -65,10 +66,10 @@ def test_a_plain_slice_stays_plain_and_moves_its_bias_alone():
     noise = [part @ prior + RNG.standard_normal((6, 2)) for part in x]
     alive = np.ones(24, bool)
     known = Known()
-    halves = [moments_of(part, target) for part, target in zip(x, noise, strict=True)]
+    halves = Halves.of([moments_of(part, target) for part, target in zip(x, noise, strict=True)])
     first = fit(halves, prior[None], alive, free_bias=True, strengths=(1e-7,), known=known)
     assert not first.refitted
-    again = fit_again(halves[0] + halves[1], first, alive, known)
+    again = fit_again(halves.whole, first, alive, known)
     assert np.array_equal(again.weights[0], prior)
     np.testing.assert_allclose(
         again.bias[0], np.mean(np.concatenate(noise) - np.concatenate(x) @ prior, axis=0), rtol=1e-9

@@ -87,7 +87,7 @@ def test_threads_change_nothing(monkeypatch, selector, block):
     monkeypatch.setattr(elimination, "LARGE", 0)
     monkeypatch.setattr(elimination, "PANEL", 8)
     problems = [rows(np.random.default_rng(seed), 9, block)[2] for seed in range(2)]
-    assert selector(threads=2).path(problems, range(1, 9), FREE) == selector().path(problems, range(1, 9), FREE)
+    assert selector().path(problems, range(1, 9), FREE, threads=2) == selector().path(problems, range(1, 9), FREE)
 
 
 @pytest.mark.parametrize("name", NAMES)

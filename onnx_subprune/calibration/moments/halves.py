@@ -3,7 +3,7 @@
 Samples that say the same, as an image and its moved copies or the tokens of a sentence, lie in the same half.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,6 +30,19 @@ class Halves:
     def shrinkage(self) -> float:
         """How much of the off-diagonal of the whole gram is noise, 0 to 1; see `shrinkage_of`."""
         return shrinkage_of([part.centered() for part in self.parts])
+
+    @property
+    def count(self) -> float:
+        """Number of rows."""
+        return sum(part.count for part in self.parts)
+
+    def map(self, change: Callable[[Regression], Regression]) -> "Halves":
+        """Return the halves that `change` makes of these."""
+        return Halves(tuple(change(part) for part in self.parts))
+
+    def about(self, *, free_bias: bool) -> Regression:
+        """Return the regression on all samples, with a free bias or about zero."""
+        return self.whole.centered() if free_bias else self.whole
 
     @property
     def shrinkage_of_half(self) -> float:

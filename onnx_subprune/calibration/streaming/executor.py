@@ -21,7 +21,8 @@ from onnx_subprune.calibration.data.masks import Visible
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.moments.accumulator import Collector
 from onnx_subprune.calibration.moments.energies import Energies, Peaks
-from onnx_subprune.calibration.moments.regression import Regression, Sums
+from onnx_subprune.calibration.moments.halves import Halves
+from onnx_subprune.calibration.moments.regression import Sums
 from onnx_subprune.calibration.moments.rows import RowCollector
 from onnx_subprune.calibration.streaming.answer import Answers, Beside, Pair
 from onnx_subprune.calibration.streaming.kept import Cut
@@ -204,19 +205,19 @@ class Streams:
         self._open.close()
 
 
-def active(models: Lockstep, ask: Ask, parts: Sequence[Regression]) -> list[Regression]:
-    """Return `parts`, what `ask` was answered with, each knowing which of its inputs are active in the others, and in data that `ask` passes over.
+def active(models: Lockstep, ask: Ask, halves: Halves) -> Halves:
+    """Return `halves`, what `ask` was answered with, each knowing which of its inputs are active in the others, and in data that `ask` passes over.
 
     All data are looked at only where some channel seems to be dead.
     """
-    squares = np.sum([part.squares for part in parts], axis=0)
+    squares = np.sum([part.squares for part in halves.parts], axis=0)
     groups, p = squares.shape
     seen = squares.reshape(groups, p // ask.kernel.taps, ask.kernel.taps).any(axis=2)
     if ask.partial and not seen.all():
         everywhere = Ask(weight=ask.weight, kernel=ask.kernel, input=ask.input, channels=ask.channels, what=What.PEAKS)
         peaks = united(models.collect(everywhere)).moments().energy.reshape(seen.shape)
         squares = np.where(squares > 0.0, squares, np.repeat(peaks, ask.kernel.taps, axis=1))
-    return [part.active(squares) for part in parts]
+    return halves.map(lambda part: part.active(squares))
 
 
 def united(halves: Sequence[Sums]) -> Sums:

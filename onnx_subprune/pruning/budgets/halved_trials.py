@@ -161,7 +161,7 @@ class Reader:
             return
         for choice in sorted(paths[0].values(), key=lambda choice: abs(2 * len(choice.support) - group.width))[:1]:
             alive = self._alive(choice)
-            self._pull = pull_of(together.parts, self._prior, alive, free_bias=self._free)
+            self._pull = pull_of(together, self._prior, alive, free_bias=self._free)
             self._columns = float(alive.sum())
 
     def refitted(self, choices: Sequence[Choice]) -> tuple[list[dict[Use, Array]], float]:
@@ -170,7 +170,7 @@ class Reader:
         pull = self._pull
         if pull is not None:
             pull = replace(pull, strength=pull.strength * float(alive[0].sum()) / self._columns)
-        found = crossfit(self._halves.parts, self._prior, alive, pull, free_bias=self._free)
+        found = crossfit(self._halves, self._prior, alive, pull, free_bias=self._free)
         sides = []
         for half, weights in enumerate(found.weights):
             matrix, values = self._kernel.from_matrix(weights, self._old.dtype, self._old.shape), dict[Use, Array]()
