@@ -1,29 +1,25 @@
 """`onnx-subprune apply`."""
 
-import sys
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.files import guarded, json_text, report_text, written
-from onnx_subprune.cli.groups import DATA, RESOURCES
+from onnx_subprune.cli.files import guarded, save
 from onnx_subprune.cli.options import (
     DataOption,
+    FirstOption,
     ForceOption,
     JsonOption,
     QuietOption,
     ReportOption,
     SetOption,
+    ThreadsOption,
     WideOption,
     constants_of,
     read_by,
     resources_of,
 )
 from onnx_subprune.cli.progress import Bar
-from onnx_subprune.cli.terminal import printable, show
-from onnx_subprune.evaluation.report import report_table
+from onnx_subprune.cli.terminal import tell
 from onnx_subprune.pruning.apply import apply_recipe
 
 
@@ -37,11 +33,9 @@ def apply_command(  # noqa: PLR0913 - one argument an option
     output: Path,
     *,
     data: DataOption | None = None,
-    samples: Annotated[int | None, Parameter(group=DATA, help="Use the first N samples.")] = None,
+    samples: FirstOption = None,
     constants: SetOption = None,
-    threads: Annotated[
-        int | None, Parameter(group=RESOURCES, help="Threads of onnxruntime and of the linear algebra (all cores).")
-    ] = None,
+    threads: ThreadsOption = None,
     json_file: JsonOption = None,
     html_file: ReportOption = None,
     force: ForceOption = False,
@@ -73,14 +67,5 @@ def apply_command(  # noqa: PLR0913 - one argument an option
                 progress=watch,
                 constants=constants_of(constants),
             )
-        report = result.report
-        texts = {
-            json_file: lambda: json_text({**report.to_dict(), "command": sys.argv[1:]}),
-            html_file: lambda: report_text(report),
-        }
-        with written(texts):
-            result.save(output, force=force)
-    for warning in report.warnings:
-        print("warning:", printable(" ".join(warning.split())), file=sys.stderr)
-    if not quiet:
-        show(*report_table(report), wide=wide)
+        save(result, output, force=force, json=json_file, html=html_file)
+    tell(result.report, quiet=quiet, wide=wide)

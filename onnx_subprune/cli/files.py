@@ -1,6 +1,7 @@
 """What a command reads and writes: checked together before any work; JSON and HTML files beside the terminal's tables."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from onnx_subprune.evaluation.report import Part, Report
 from onnx_subprune.evaluation.report.extra import need_extra
 from onnx_subprune.graph.save import INLINE, side_path
 from onnx_subprune.graph.tensors import model_files
+from onnx_subprune.pruning.recipe import Recipe
+from onnx_subprune.pruning.result import Pruned
 from onnx_subprune.runtime.files import check_apart, free_path, replacing
 
 
@@ -73,6 +76,18 @@ def written(texts: Mapping[Path | None, Callable[[], str]]) -> Iterator[None]:
             if path is not None:
                 stack.enter_context(replacing(path)).write_text(text(), encoding="utf-8")
         yield
+
+
+def save(result: Pruned, output: Path, *, force: bool, **files: Path | None) -> None:
+    """Write the model of a run, and its report to the `files` json, html and recipe that are given: all of them, or none."""
+    report = result.report
+    makers = {
+        "json": lambda: json_text({**report.to_dict(), "command": sys.argv[1:]}),
+        "html": lambda: report_text(report),
+        "recipe": lambda: json_text(Recipe.of(report).to_dict()),
+    }
+    with written({path: makers[kind] for kind, path in files.items()}):
+        result.save(output, force=force)
 
 
 def json_text(value: object) -> str:

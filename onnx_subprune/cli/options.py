@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from onnx_subprune.calibration.data.carried import carried, carries_named
 from onnx_subprune.calibration.data.constants import Constant, constants_named
 from onnx_subprune.calibration.data.sources import Source
-from onnx_subprune.cli.groups import DATA, OUTPUT, QUALITY, share
+from onnx_subprune.cli.groups import DATA, OUTPUT, QUALITY, RESOURCES, share
 from onnx_subprune.errors import OptionError
 from onnx_subprune.pruning.resources import Resources
 
@@ -102,6 +102,10 @@ HoldoutOption = Annotated[
         "leaves, or else an eighth: at least 16 where there are 64, at most 512). With 0 it is judged on what it was fitted to.",
     ),
 ]
+FirstOption = Annotated[int | None, Parameter(name="--samples", group=DATA, help="Use the first N samples.")]
+ThreadsOption = Annotated[
+    int | None, Parameter(group=RESOURCES, help="Threads of onnxruntime and of the linear algebra (all cores).")
+]
 QuietOption = Annotated[
     bool, Parameter(name="--quiet", group=OUTPUT, negative="", help="Print nothing but errors and warnings.")
 ]
@@ -131,17 +135,13 @@ def read_by(texts: list[str] | None) -> list[str]:
     return [text.partition("=")[2] for text in texts or () if text.endswith(".npy")]
 
 
-def resources_of(  # noqa: PLR0913 - one argument an option
+def resources_of(
     samples: int | None,
     batch_size: int,
     threads: int | None,
     memory: str | None,
     positions: int | None = None,
-    *,
-    shifts: bool | None = None,
     trials: int | None = None,
-    mask: str | None = None,
-    holdout: float | None = None,
 ) -> Resources:
     """Return what may be used; OptionError if it makes no sense."""
     for name, value in (
@@ -156,14 +156,11 @@ def resources_of(  # noqa: PLR0913 - one argument an option
         raise OptionError(f"--trials {trials}: 0 for none, or more")
     return Resources(
         samples=samples,
-        holdout=holdout,
         batch_size=batch_size,
         threads=threads,
         memory=bytes_of(memory),
         positions=positions,
-        shifts=shifts,
         trials=trials,
-        mask=mask,
     )
 
 

@@ -11,10 +11,10 @@ from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, written
 from onnx_subprune.cli.options import DataOption
 from onnx_subprune.evaluation.latency import raced_feeds
+from onnx_subprune.graph.costs.tables import made_here
 from onnx_subprune.graph.network import load, ports
 from onnx_subprune.graph.observation import observe
 from onnx_subprune.runtime.blocks import convolution_block
-from onnx_subprune.runtime.tables import made_here
 
 
 @app.command(name="profile", help_epilogue="Example: onnx-subprune profile model.onnx -o table.json")

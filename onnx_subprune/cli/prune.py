@@ -1,6 +1,6 @@
 """`onnx-subprune prune`."""
 
-import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -8,7 +8,7 @@ from onnx_subprune.allocation import Allocator
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.budget import budget_of, metric_of, timed
 from onnx_subprune.cli.executor import executor_of
-from onnx_subprune.cli.files import guarded, json_text, report_text, written
+from onnx_subprune.cli.files import guarded, save
 from onnx_subprune.cli.options import (
     CarryOption,
     DataOption,
@@ -21,6 +21,7 @@ from onnx_subprune.cli.options import (
     ReportOption,
     SetOption,
     ShiftsOption,
+    ThreadsOption,
     WideOption,
     constants_of,
     read_by,
@@ -57,21 +58,18 @@ from onnx_subprune.cli.prune_options import (
     StatisticsOption,
     TableOption,
     TargetOption,
-    ThreadsOption,
     TrialsOption,
     ValidateOption,
     layerwise_only,
 )
-from onnx_subprune.cli.terminal import printable, show
+from onnx_subprune.cli.terminal import tell
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluation.gates import Gates
-from onnx_subprune.evaluation.report import report_table
 from onnx_subprune.pruning.arguments import ALLOCATORS, FORMULATIONS
 from onnx_subprune.pruning.budgets import Budget
 from onnx_subprune.pruning.budgets.rounding import RoundTo
 from onnx_subprune.pruning.prune import prune
 from onnx_subprune.pruning.prune_from_moments import prune_collected
-from onnx_subprune.pruning.recipe import Recipe
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.reconstruction.settings import Refit
 from onnx_subprune.selection import ProbingSelector, Selector, selectors
@@ -163,14 +161,9 @@ def prune_command(  # noqa: PLR0913 - one argument an option
             round_to=round_to,
             target=target,
             min_width=min_width,
-            resources=resources_of(
-                samples,
-                batch_size,
-                threads,
-                memory,
-                positions,
+            resources=replace(
+                resources_of(samples, batch_size, threads, memory, positions, trials),
                 shifts=shifts,
-                trials=trials,
                 mask=mask,
                 holdout=holdout,
             ),
@@ -178,15 +171,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
         gates = Gates(accept_any=accept_any, min_agreement=min_agreement, max_error=max_error)
         with Bar(quiet=quiet) as watch:
             if statistics is not None:
-                if gates.asked:
-                    raise OptionError(
-                        "--accept-any, --min-agreement, --max-error: with --statistics there are no data to judge the result on"
-                    )
-                layerwise_only(data, formulation, settings["resources"], scheduler, metric)
-                if constants:
-                    raise OptionError("--set: with --statistics nothing is run; give it to `collect`")
-                if carry:
-                    raise OptionError("--carry: with --statistics nothing is run")
+                layerwise_only(formulation, settings["resources"], data, scheduler, metric, gates, constants, carry)
                 result = prune_collected(model, statistics, **settings, progress=watch)
             elif data is not None:
                 form = FORMULATIONS[formulation or "asymmetric"]
@@ -204,18 +189,8 @@ def prune_command(  # noqa: PLR0913 - one argument an option
                     )
             else:
                 raise OptionError("no data: give --data, or --statistics collected from it")
-        report = result.report
-        texts = {
-            json_file: lambda: json_text({**report.to_dict(), "command": sys.argv[1:]}),
-            html_file: lambda: report_text(report),
-            recipe_file: lambda: json_text(Recipe.of(report).to_dict()),
-        }
-        with written(texts):
-            result.save(output, force=force)
-    for warning in report.warnings:
-        print("warning:", printable(" ".join(warning.split())), file=sys.stderr)
-    if not quiet:
-        show(*report_table(report), wide=wide)
+        save(result, output, force=force, json=json_file, html=html_file, recipe=recipe_file)
+    tell(result.report, quiet=quiet, wide=wide)
 
 
 class _Settings(TypedDict):

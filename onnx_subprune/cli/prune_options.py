@@ -1,5 +1,6 @@
 """The options of `onnx-subprune prune` alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,6 +8,7 @@ from cyclopts import Parameter
 
 from onnx_subprune.cli.groups import BUDGET, DATA, GATES, QUALITY, RESOURCES, SPEED, WHERE, share
 from onnx_subprune.errors import OptionError
+from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.evaluation.metric import Metric
 from onnx_subprune.pruning.arguments import AllocatorName, FormulationName, SelectorName
 from onnx_subprune.pruning.resources import Resources
@@ -159,9 +161,6 @@ BatchSizeOption = Annotated[
     int, Parameter(group=RESOURCES, help="Run at most N samples at once. The result does not depend on it.")
 ]
 SeedOption = Annotated[int, Parameter(group=QUALITY, help="For the selectors that draw at random.")]
-ThreadsOption = Annotated[
-    int | None, Parameter(group=RESOURCES, help="Threads of onnxruntime and of the linear algebra (all cores).")
-]
 MemoryOption = Annotated[
     str | None,
     Parameter(
@@ -204,9 +203,24 @@ MaxErrorOption = Annotated[
 
 
 def layerwise_only(
-    data: str | None, formulation: str | None, resources: Resources, scheduler: str | None, metric: Metric | None
+    formulation: str | None,
+    resources: Resources,
+    data: str | None,
+    scheduler: str | None,
+    metric: Metric | None,
+    gates: Gates,
+    constants: Sequence[str] | None,
+    carry: Sequence[str] | None,
 ) -> None:
     """Raise OptionError for what needs data, and cannot be with moments."""
+    if gates.asked:
+        raise OptionError(
+            "--accept-any, --min-agreement, --max-error: with --statistics there are no data to judge the result on"
+        )
+    if constants:
+        raise OptionError("--set: with --statistics nothing is run; give it to `collect`")
+    if carry:
+        raise OptionError("--carry: with --statistics nothing is run")
     if data is not None:
         raise OptionError("--data and --statistics: give one of them")
     if formulation not in (None, "layerwise"):

@@ -1,16 +1,14 @@
 """`onnx-subprune sensitivity`."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, json_text, sensitivities_text, written
-from onnx_subprune.cli.groups import DATA, RESOURCES
 from onnx_subprune.cli.options import (
     CarryOption,
     DataOption,
+    FirstOption,
     ForceOption,
     JsonOption,
     MaskOption,
@@ -18,6 +16,7 @@ from onnx_subprune.cli.options import (
     ReportOption,
     SetOption,
     ShiftsOption,
+    ThreadsOption,
     WideOption,
     constants_of,
     read_by,
@@ -38,10 +37,8 @@ def sensitivity_command(  # noqa: PLR0913 - one argument an option
     model: Path,
     *,
     data: DataOption,
-    samples: Annotated[int | None, Parameter(group=DATA, help="Use the first N samples.")] = None,
-    threads: Annotated[
-        int | None, Parameter(group=RESOURCES, help="Threads of onnxruntime and of the linear algebra (all cores).")
-    ] = None,
+    samples: FirstOption = None,
+    threads: ThreadsOption = None,
     shifts: ShiftsOption = None,
     mask: MaskOption = None,
     constants: SetOption = None,
@@ -60,7 +57,7 @@ def sensitivity_command(  # noqa: PLR0913 - one argument an option
         The ONNX model.
 
     """
-    resources = resources_of(samples, 32, threads, None, shifts=shifts, mask=mask)
+    resources = replace(resources_of(samples, 32, threads, None), shifts=shifts, mask=mask)
     outputs, sources = {"--json": json_file, "--report": html_file}, [data, *read_by(constants)]
     with guarded(outputs, models=[model], sources=sources, force=force):
         with Bar(quiet=quiet) as watch:

@@ -11,7 +11,7 @@ from onnx_subprune.calibration.data.paths import source_files
 from onnx_subprune.calibration.data.reading import open_shard
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.calibration.files import collect as collect_shard
-from onnx_subprune.calibration.files.collect import Part
+from onnx_subprune.calibration.files.collect import Means, Part
 from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.formats import Model
 from onnx_subprune.graph.network import check_computes, load, ports
@@ -81,14 +81,5 @@ def collect(
     if not graph.groups:
         raise OptionError("nothing can be pruned in this model: see the reasons in `inspect`")
     running = replace(running_of(resources, graph.observation), positions=None)
-    collect_shard(
-        network,
-        graph,
-        found,
-        part,
-        Path(path),
-        running=running,
-        memory=memory_of(resources),
-        watch=progress,
-        force=force,
-    )
+    means = Means(running=running, memory=memory_of(resources), watch=progress)
+    collect_shard(network, graph, found, part, Path(path), means, force=force)

@@ -59,9 +59,7 @@ class Job:
 
 def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Samples]:
     """Load, trace and price `model`, and open `data`. Raises ModelError, DataError and OptionError where these do not fit."""
-    triable = settings.triable
-    resources = settings.resources
-    network = load(model)
+    resources, network = settings.resources, load(model)
     found = opened(
         network,
         data,
@@ -78,10 +76,11 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
     def with_copies(some: Calibration) -> Calibration:
         return augmented(some, network, whole, macs, shifts=shifts)
 
-    seldom = partial(rare, network, whole)
-    samples = samples_of(given, rest, resources.holdout, with_copies, seldom, chooses=settings.chosen_by_metric)
+    seldom, chooses = partial(rare, network, whole), settings.chosen_by_metric
+    samples = samples_of(given, rest, resources.holdout, with_copies, seldom, chooses=chooses)
     shifts, used, fitted = samples.shifts, samples.used, samples.fitted
     graph = restricted(whole, network, only=settings.only, exclude=settings.exclude, samples=fitted.samples)
+    held_out = samples.judged.data.samples if samples.held_out else 0
     mask = mask_of(network, fitted, resources.mask)
     task = Task(
         network=network,
@@ -98,28 +97,24 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         executor=settings.executor,
     )
     task, bases = turned(task, settings.rules) if settings.free_bases else (task, frozenset[str]())
-    graph = task.graph
-    rounding = settings.rounding_for(task.network, graph)
-    rooms = rounding.rooms(graph, min_width=settings.least, dispensable=dispensable(task.network, graph))
+    rounding = settings.rounding_for(task.network, task.graph)
+    free = dispensable(task.network, task.graph)
+    rooms = rounding.rooms(task.graph, min_width=settings.least, dispensable=free)
     job = Job(
         settings=settings,
         original=network,
         network=task.network,
         task=task,
         rounding=rounding,
-        price=costs(task.network, graph, block=rounding.block, refitted=settings.refit is not None),
+        price=costs(task.network, task.graph, block=rounding.block, refitted=settings.refit is not None),
         rooms=rooms,
         model=identity(model),
-        data={
-            "samples": used.samples,
-            "held_out": samples.judged.data.samples if samples.held_out else 0,
-            "sha256": given.sha256(),
-        },
+        data={"samples": used.samples, "held_out": held_out, "sha256": given.sha256()},
         told={**settings.to_dict(), "round_to": rounding.name, "shifts": samples.shifts, "mask": mask or ""},
-        chooser=_judged(network, samples.chosen, settings) if settings.chosen_by_metric else None,
+        chooser=_judged(network, samples.chosen, settings) if chooses else None,
         judge=_judged(network, samples.judged, settings),
         candidates=samples.candidates,
-        trials=trials_of(used, macs, len(rooms), resources.trials, with_copies) if triable else None,
+        trials=trials_of(used, macs, len(rooms), resources.trials, with_copies) if settings.triable else None,
         turned=bases,
         notes=inlined_note(network),
     )

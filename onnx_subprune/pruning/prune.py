@@ -34,7 +34,7 @@ from onnx_subprune.pruning.arguments import (
     selector_of,
     value_of,
 )
-from onnx_subprune.pruning.budgets import allocated
+from onnx_subprune.pruning.budgets import Means, allocated
 from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.budgets.rounding import RoundTo
 from onnx_subprune.pruning.budgets.sensitivity import sensitivities
@@ -178,18 +178,15 @@ def prune(  # noqa: PLR0913 - the interface's signature
 def meet(job: Job) -> Allocated:
     """Return the widths that meet the budget; one that is met by trying brings its walk with it."""
     settings = job.settings
-    return allocated(
-        job.task,
-        job.rooms,
-        settings.budget,
-        settings.allocator,
-        job.price,
-        job.chooser,
-        settings.rules,
-        job.trials,
-        candidates=job.candidates,
+    means = Means(
+        price=job.price,
         rounding=job.rounding,
+        rules=settings.rules,
+        judged=job.chooser,
+        trials=job.trials,
+        candidates=job.candidates,
     )
+    return allocated(job.task, job.rooms, settings.budget, settings.allocator, means)
 
 
 def sensitivity(

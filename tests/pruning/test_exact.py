@@ -25,11 +25,11 @@ from onnx_subprune import (
 from onnx_subprune.calibration.streaming import runner
 from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.costs.milliseconds import milliseconds
+from onnx_subprune.graph.costs.tables import made_here
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.runtime.observing import observe
 from onnx_subprune.runtime.session import Session
-from onnx_subprune.runtime.tables import made_here
 from tests.conftest import sample_models
 from tests.networks.check import feeds_of
 from tests.networks.dead import apart, doomed, killed

@@ -13,10 +13,10 @@ from onnx_subprune import Latency, OptionError, Uniform, prune
 from onnx_subprune.allocation.multilinear import Grid
 from onnx_subprune.cli import run
 from onnx_subprune.graph.costs.milliseconds import milliseconds
+from onnx_subprune.graph.costs.tables import made_here
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.runtime import profiler
-from onnx_subprune.runtime.tables import made_here
 from tests.networks.net import Net
 
 IMAGES = np.random.default_rng(0).standard_normal((8, 3, 16, 16)).astype(np.float32)

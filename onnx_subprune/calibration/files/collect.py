@@ -49,22 +49,29 @@ def readers_of_groups(network: Network, graph: ChannelGraph) -> tuple[Contractio
     return tuple(sorted(found, key=lambda item: network.position[item.node]))
 
 
-def collect(  # noqa: PLR0913 - what a run needs
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What a collection runs with. memory: bytes."""
+
+    running: Running
+    memory: int
+    watch: Watch
+
+
+def collect(
     network: Network,
     graph: ChannelGraph,
     shard: Shard,
     part: Part,
     path: Path,
+    means: Means,
     *,
-    running: Running,
-    memory: int,
-    watch: Watch,
     force: bool = False,
 ) -> None:
-    """Write the moments of `shard`, which is `part` of the data, to `path`, whole or not at all. memory: bytes. Raises SubpruneError."""
+    """Write the moments of `shard`, which is `part` of the data, to `path`, whole or not at all. Raises SubpruneError."""
     free_path(path, force=force)
     contractions = readers_of_groups(network, graph)
-    passes = _passes(network, contractions, memory // 2)
+    passes = _passes(network, contractions, means.memory // 2)
     settings = Settings(
         weights=tuple(contraction.weight for contraction in contractions),
         passes=tuple(len(turn) for turn in passes),
@@ -86,7 +93,7 @@ def collect(  # noqa: PLR0913 - what a run needs
         first = 0
         for turn, chosen in enumerate(passes):
             label = "collecting" if len(passes) == 1 else f"collecting, pass {turn + 1} of {len(passes)}"
-            _collect(network, chosen, first, shard, file, _Run(running, memory // 2, watch, label))
+            _collect(network, chosen, first, shard, file, _Run(means.running, means.memory // 2, means.watch, label))
             first += len(chosen)
 
 

@@ -7,11 +7,12 @@ of the multiply-accumulates.
 from onnx_subprune.pruning.budgets.latency import check_latency, latency_seconds, result_timing
 from onnx_subprune.pruning.budgets.max_drop import MaxDrop
 from onnx_subprune.pruning.budgets.trials import can_be_tried, trials_of
-from onnx_subprune.pruning.budgets.widths import Budget, allocated
+from onnx_subprune.pruning.budgets.widths import Budget, Means, allocated
 
 __all__ = [
     "Budget",
     "MaxDrop",
+    "Means",
     "allocated",
     "can_be_tried",
     "check_latency",

@@ -19,6 +19,7 @@ from onnx_subprune.evaluation.timing import Timing
 from onnx_subprune.graph.channels import ChannelGroup
 from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.costs.milliseconds import milliseconds
+from onnx_subprune.graph.costs.tables import made_here, read_table
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.save import save_model, side_file_wanted
 from onnx_subprune.graph.surgery.surgery import Plan, apply
@@ -27,7 +28,6 @@ from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.blocks import convolution_block
 from onnx_subprune.runtime.progress import Watch
 from onnx_subprune.runtime.session import Runnable
-from onnx_subprune.runtime.tables import made_here, read_table
 
 ATTEMPTS = 6
 """Widths that are measured at most: each aims at what the ones before it missed the bound by."""

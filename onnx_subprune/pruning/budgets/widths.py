@@ -1,7 +1,7 @@
 """Widths for any budget: by allocation alone, or by trying."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from onnx_subprune.allocation import (
     Allocator,
@@ -35,24 +35,25 @@ from onnx_subprune.reconstruction.task import Task
 Budget = Macs | Params | Channels | Latency | MaxDrop
 
 
-def allocated(  # noqa: PLR0913 - what a budget may need
-    task: Task,
-    rooms: Sequence[Room],
-    budget: Budget,
-    allocator: Allocator,
-    price: Costs,
-    judged: Judged | None,
-    rules: Mapping[str, Rule],
-    trials: Trials | None,
-    *,
-    candidates: Calibration | None,
-    rounding: Rounding,
-) -> Allocated:
-    """Return the widths that meet `budget`; a budget that is met by trying brings its walk with it.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Means:
+    """What widths are found with.
 
-    trials: what to try widths of a fixed cost on, None for nothing. candidates: what candidates are fitted to where a metric chooses among them,
-    None for the data of `task`.
+    price: costs at any widths. rounding: what `rooms` are rounded to. trials: what to try widths of a fixed cost on, None for nothing.
+    judged: a metric that chooses. candidates: what candidates are fitted to where it does, None for the data of the task.
     """
+
+    price: Costs
+    rounding: Rounding
+    rules: Mapping[str, Rule]
+    judged: Judged | None = None
+    trials: Trials | None = None
+    candidates: Calibration | None = None
+
+
+def allocated(task: Task, rooms: Sequence[Room], budget: Budget, allocator: Allocator, means: Means) -> Allocated:
+    """Return the widths that meet `budget`; a budget that is met by trying brings its walk with it."""
+    price, rounding, rules, judged = means.price, means.rounding, means.rules, means.judged
     if isinstance(budget, Channels):
 
         def shared_out(kind: Rounding) -> Mapping[str, int]:
@@ -77,7 +78,7 @@ def allocated(  # noqa: PLR0913 - what a budget may need
     ladder = Ladder(rooms=rooms, curves=curves, cost=cost, allocator=allocator, lossless=lossless)
     if isinstance(budget, MaxDrop):
         assert judged is not None, "the budget has a metric"
-        return replace(within_drop(budget, ladder, task, judged, rules, candidates), felt=felt)
+        return replace(within_drop(budget, ladder, task, judged, rules, means.candidates), felt=felt)
     if isinstance(budget, Latency):
         return Allocated(widths=timed_widths(budget, ladder, task, rules), felt=felt)
 
@@ -87,8 +88,8 @@ def allocated(  # noqa: PLR0913 - what a budget may need
     ladder = ladder.losing_nothing(rounding, task.graph, budget.fraction)
     ladder = filled_up(ladder, budget.fraction, (kind.again(task.graph, rooms) for kind in rounding.padded))
     exact = ladder.loses_nothing(budget.fraction)
-    if trials is not None and isinstance(allocator, (MarginalCost, BlockAware)) and not exact:
-        widths: Mapping[str, int] = tried(ladder, budget.fraction, task, trials, rules)
+    if means.trials is not None and isinstance(allocator, (MarginalCost, BlockAware)) and not exact:
+        widths: Mapping[str, int] = tried(ladder, budget.fraction, task, means.trials, rules)
     else:
         widths = ladder.widths(budget.fraction)
     return Allocated(widths=fastest(stopwatch(task, rules), rounding, widths, other, task.watch), felt=felt)
