@@ -176,7 +176,7 @@ def test_a_report_that_cannot_be_written_leaves_no_model(here, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("onnx_subprune.cli.prune.json_text", fail)
+    monkeypatch.setattr("onnx_subprune.cli.files.json_text", fail)
     before = contents(here)
     assert prune("--json", "o.json") == 2
     assert contents(here) == before
