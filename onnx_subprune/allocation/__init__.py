@@ -7,11 +7,12 @@ from onnx_subprune.allocation.marginal import MarginalCost
 from onnx_subprune.allocation.multilinear import Factor, Multilinear, Term
 from onnx_subprune.allocation.threshold import Threshold
 from onnx_subprune.allocation.uniform import Uniform, proportional
-from onnx_subprune.allocation.widths import Allocator, Curve, Room, filled, smallest
+from onnx_subprune.allocation.widths import Allocator, Bound, Curve, Room, filled, smallest
 
 __all__ = [
     "Allocator",
     "BlockAware",
+    "Bound",
     "Channels",
     "Curve",
     "Factor",

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx_subprune._typing import Float64
-from onnx_subprune.allocation.multilinear import Multilinear
-from onnx_subprune.allocation.widths import Room, filled
+from onnx_subprune.allocation.widths import Bound, Room, filled
 
 FACTORS = (1.5, 1.25, 1.125)
 """How much wider or narrower a group gets at a time; the next one when nothing helps any more."""
@@ -21,17 +20,14 @@ HALVINGS = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Terrain:
-    """Where moves lead: widths of `rooms` whose `cost` is at most `limit`, and whose `work`, where that counts, is at most `allowed`.
+    """Where moves lead: widths of `rooms` within the bound.
 
     errors: (width + 1,) for each room, to share out what is left over.
     """
 
     rooms: Sequence[Room]
     errors: Mapping[str, Float64]
-    cost: Multilinear
-    limit: float
-    work: Multilinear | None = None
-    allowed: float = 0.0
+    bound: Bound
 
     def moves(self, widths: Mapping[str, int], room: Room, factor: float) -> Iterator[dict[str, int]]:
         """Yield the widths with `room` wider and with it narrower by `factor`, where there are such choices within the limit."""
@@ -41,23 +37,23 @@ class Terrain:
         for choices, aim in ((wider, here * factor), (narrower, here / factor)):
             if choices:
                 found = self._balanced(widths, room, _nearest(choices, aim))
-                if found is not None and (self.work is None or self.work(found) <= self.allowed):
+                if found is not None:
                     yield found
 
     def _balanced(self, widths: Mapping[str, int], fixed: Room, width: int) -> dict[str, int] | None:
-        """Widths with room `fixed` at `width` and the others scaled to the limit, then filled; None if even the smallest cost more."""
+        """Widths with room `fixed` at `width` and the others scaled to the bound, then filled; None if even the smallest are beyond."""
 
         def scaled(factor: float) -> dict[str, int]:
             near = {room.name: _nearest(room.choices, widths[room.name] * factor) for room in self.rooms}
             return {**near, fixed.name: width}
 
         low, high = 0.0, 8.0
-        if self.cost(scaled(low)) > self.limit:
+        if not self.bound.allows(scaled(low)):
             return None
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            low, high = (middle, high) if self.cost(scaled(middle)) <= self.limit else (low, middle)
-        return filled(self.rooms, scaled(low), self.errors, self.cost, self.limit)
+            low, high = (middle, high) if self.bound.allows(scaled(middle)) else (low, middle)
+        return filled(self.rooms, scaled(low), self.errors, self.bound)
 
 
 def local_moves(
@@ -70,7 +66,7 @@ def local_moves(
     best = {room.name: start[room.name] for room in terrain.rooms}
     least = judge(best)
     known = {_key(best)}
-    cost = terrain.cost
+    cost = terrain.bound.cost
     ordered = sorted(terrain.rooms, key=lambda room: cost.change(cost.full, room.name, room.choices[0]))
     for factor in FACTORS:
         moved = True

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnx_subprune._typing import Float64
 from onnx_subprune.allocation.multilinear import Multilinear
-from onnx_subprune.allocation.widths import Curve, Room, filled, smallest
+from onnx_subprune.allocation.widths import Bound, Curve, Room, filled, smallest
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Threshold:
                 high = middle
             else:
                 low = middle
-        return filled(rooms, _cut(rooms, drops, float(levels[high])), drops, cost, limit)
+        return filled(rooms, _cut(rooms, drops, float(levels[high])), drops, Bound(cost, limit))
 
 
 def _cut(rooms: Sequence[Room], drops: Mapping[str, Float64], allowed: float) -> dict[str, int]:

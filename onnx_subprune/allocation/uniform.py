@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx_subprune.allocation.multilinear import Multilinear
-from onnx_subprune.allocation.widths import Curve, Room, filled, smallest
+from onnx_subprune.allocation.widths import Bound, Curve, Room, filled, smallest
 
 
 def proportional(rooms: Sequence[Room], fraction: float, *, upwards: bool = False) -> dict[str, int]:
@@ -40,4 +40,4 @@ class Uniform:
             room.name: missing[room.name].dense(room.width) * cost.change({**cost.full}, room.name, 0) * -1
             for room in rooms
         }
-        return filled(rooms, widths, errors, cost, limit)
+        return filled(rooms, widths, errors, Bound(cost, limit))

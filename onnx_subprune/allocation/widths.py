@@ -128,10 +128,25 @@ def _finer(rooms: Sequence[Room], cost: Multilinear, limit: float) -> str | None
     return None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Bound:
+    """What widths may cost: at most `limit`, and by another measure, `beside`, at most `most`, where there is one."""
+
+    cost: Multilinear
+    limit: float
+    beside: Multilinear | None = None
+    most: float = 0.0
+
+    def allows(self, widths: Mapping[str, int]) -> bool:
+        """True if the widths are within both limits."""
+        return self.cost(widths) <= self.limit and (self.beside is None or self.beside(widths) <= self.most)
+
+
 def filled(
-    rooms: Sequence[Room], widths: Mapping[str, int], errors: Mapping[str, Float64], cost: Multilinear, limit: float
+    rooms: Sequence[Room], widths: Mapping[str, int], errors: Mapping[str, Float64], bound: Bound
 ) -> dict[str, int]:
-    """Widen groups while anything fits below `limit`, the best error per cost first; ties to the first group."""
+    """Widen groups while anything fits within the bound, the best error per cost first; ties to the first group."""
+    cost, limit = bound.cost, bound.limit
     current = {**cost.full, **widths}
     spent = cost(current)
     while True:
@@ -142,7 +157,7 @@ def filled(
                 continue
             wider = room.choices[at + 1]
             extra = cost.change(current, room.name, wider)
-            if spent + extra <= limit:
+            if spent + extra <= limit and (bound.beside is None or bound.allows({**current, room.name: wider})):
                 gain = (errors[room.name][current[room.name]] - errors[room.name][wider]) / max(extra, 1e-12)
                 if best is None or gain > best[0]:
                     best = (gain, room.name, wider, extra)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnx_subprune.allocation import MarginalCost, Room, Terrain, local_moves
+from onnx_subprune.allocation import Bound, MarginalCost, Room, Terrain, local_moves
 from tests.allocation.test_allocators import network
 
 POWER = MarginalCost(power=1.0)
@@ -14,7 +14,7 @@ def search(seed, judge, trials=40, fraction=0.5, step=1):
     rooms = [Room(room.name, room.width, step) for room in rooms]
     limit = fraction * cost({})
     start = POWER.allocate(rooms, curves, cost, limit)
-    terrain = Terrain(rooms=rooms, errors=POWER.tempered(rooms, curves), cost=cost, limit=limit)
+    terrain = Terrain(rooms=rooms, errors=POWER.tempered(rooms, curves), bound=Bound(cost, limit))
     found = local_moves(terrain, start, judge, trials)
     return rooms, cost, limit, start, found
 

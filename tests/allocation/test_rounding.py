@@ -9,7 +9,7 @@ import pytest
 
 from onnx_subprune import Macs, prune
 from onnx_subprune.allocation import BlockAware, Curve, Factor, MarginalCost, Multilinear, Room, Term, Uniform, smallest
-from onnx_subprune.allocation.blocks import BESIDE
+from onnx_subprune.allocation.blocks import SAVED
 from onnx_subprune.errors import BudgetError
 from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.graph.costs.costs import costs
@@ -146,7 +146,7 @@ def test_blocks_cost_no_more_macs_and_less_work(residual, share):
     aware = BlockAware(MarginalCost(), cost.work).allocate(rooms, curves, cost.macs, limit)
     assert cost.macs(aware) <= limit
     assert cost.work(aware) <= cost.work(plain)
-    assert cost.work(aware) <= (share + BESIDE) * cost.work({})
+    assert cost.work(aware) <= (1 - SAVED * (1 - share)) * cost.work({})
 
 
 def test_other_allocators_reach_the_budget_with_rounded_widths(residual):

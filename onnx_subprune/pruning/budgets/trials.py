@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnx_subprune._typing import Array
-from onnx_subprune.allocation import BlockAware, Macs, MarginalCost, Params, Terrain, local_moves
+from onnx_subprune.allocation import BlockAware, Bound, Macs, MarginalCost, Params, Terrain, local_moves
 from onnx_subprune.calibration.data.masks import Visible
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.streaming.stream import Stream
@@ -71,10 +71,12 @@ def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Ma
         Terrain(
             rooms=ladder.rooms,
             errors=inner.tempered(ladder.rooms, ladder.curves),
-            cost=ladder.cost,
-            limit=fraction * ladder.cost({}),
-            work=None if aware is None else aware.work,
-            allowed=0.0 if aware is None else max(aware.work(start), aware.allowed(fraction)),
+            bound=Bound(
+                ladder.cost,
+                fraction * ladder.cost({}),
+                None if aware is None else aware.work,
+                0.0 if aware is None else max(aware.work(start), aware.allowed(fraction)),
+            ),
         ),
         start,
         loss,
