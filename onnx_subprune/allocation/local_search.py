@@ -57,15 +57,19 @@ class Terrain:
 
 
 def local_moves(
-    terrain: Terrain, start: Mapping[str, int], judge: Callable[[Mapping[str, int]], float], trials: int
+    terrain: Terrain,
+    starts: Sequence[Mapping[str, int]],
+    judge: Callable[[Mapping[str, int]], float],
+    trials: int,
 ) -> dict[str, int]:
     """Return the widths with the least loss of at most `trials` tried ones.
 
-    judge: the loss at some widths. Rooms that save most are moved first.
+    starts: different widths to begin at: those of them that lose least. judge: the loss at some widths. Rooms that save most are moved first.
     """
-    best = {room.name: start[room.name] for room in terrain.rooms}
-    least = judge(best)
-    known = {_key(best)}
+    losses = [judge(start) for start in starts]
+    least = min(losses)
+    best = {room.name: starts[losses.index(least)][room.name] for room in terrain.rooms}
+    known = {_key({room.name: start[room.name] for room in terrain.rooms}) for start in starts}
     cost = terrain.bound.cost
     ordered = sorted(terrain.rooms, key=lambda room: cost.change(cost.full, room.name, room.choices[0]))
     for factor in FACTORS:

@@ -15,7 +15,7 @@ def search(seed, judge, trials=40, fraction=0.5, step=1):
     limit = fraction * cost({})
     start = POWER.allocate(rooms, curves, cost, limit)
     terrain = Terrain(rooms=rooms, errors=POWER.tempered(rooms, curves), bound=Bound(cost, limit))
-    found = local_moves(terrain, start, judge, trials)
+    found = local_moves(terrain, [start], judge, trials)
     return rooms, cost, limit, start, found
 
 
@@ -64,3 +64,15 @@ def test_no_more_than_the_trials_are_made(trials):
     loss, calls = wished(0)
     search(0, loss, trials=trials)
     assert len(calls) <= trials
+
+
+def test_moves_begin_at_the_better_start():
+    loss, calls = wished(1)
+    rooms, curves, cost = network(np.random.default_rng(1), 5)
+    limit = 0.5 * cost({})
+    starts = [MarginalCost(power=power).allocate(rooms, curves, cost, limit) for power in (0.2, 3.0)]
+    assert starts[0] != starts[1]
+    terrain = Terrain(rooms=rooms, errors=POWER.tempered(rooms, curves), bound=Bound(cost, limit))
+    found = local_moves(terrain, starts, loss, 2)
+    assert calls == starts
+    assert found == min(starts, key=loss)

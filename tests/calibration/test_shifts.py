@@ -105,7 +105,7 @@ def test_samples_that_the_trials_judge_by_are_not_fitted():
 
 @pytest.mark.parametrize(
     ("samples", "macs", "groups", "expected"),
-    [(512, 1e6, 12, 24), (512, 1e6, 13, 0), (512, 1e8, 4, 0), (223, 1e6, 4, 0)],
+    [(512, 1e6, 12, 24), (512, 1e6, 13, 2), (512, 1e8, 4, 2), (223, 1e6, 4, 0)],
 )
 def test_widths_are_tried_unasked_where_that_is_quick_and_tells_something(samples, macs, groups, expected):
     trials = trials_of(of(samples, 32), macs, groups, None, lambda part: part)

@@ -23,6 +23,10 @@ from onnx_subprune.runtime.spill import Store
 
 TRIALS = 24
 """Widths that are tried unasked."""
+STARTS = 2
+"""Widths that are tried unasked where that is all that is tried."""
+POWERS = (0.7, 1.25)
+"""How evenly the loss is spread (`MarginalCost`) at the widths that are tried first: networks differ in what suits them."""
 CHEAP = 5 * 10**9
 """Multiply-accumulates of a pass over all samples up to which that is done."""
 ENOUGH = 224
@@ -44,12 +48,12 @@ def trials_of(
 ) -> Trials | None:
     """Return what to try on; None for nothing.
 
-    macs: of one sample. most: trials that are asked for; None: where a pass is short, samples are enough, and every group can be moved both ways.
-    augment: adds moved copies to samples.
+    macs: of one sample. most: trials that are asked for; None: where samples are enough, those where a pass is short and every group can be moved both
+    ways, else the first ones alone. augment: adds moved copies to samples.
     """
     cheap = macs * augment(data).samples <= CHEAP
     if most is None:
-        most = TRIALS if cheap and data.samples >= ENOUGH and 2 * groups <= TRIALS else 0
+        most = 0 if data.samples < ENOUGH else TRIALS if cheap and 2 * groups <= TRIALS else STARTS
     fitted, judged = data.take(data.samples * 3 // 4), data.rest(data.samples * 3 // 4)
     if most < 2 or judged is None or fitted.samples < data.samples // 2:
         return None
@@ -66,7 +70,9 @@ def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Ma
     aware = ladder.allocator if isinstance(ladder.allocator, BlockAware) else None
     inner = ladder.allocator if aware is None else aware.inner
     assert isinstance(inner, MarginalCost), "moves begin at widths of least marginal cost"
-    start, loss = ladder.widths(fraction), _loss(task, trials, rules)
+    starts = _starts(ladder, inner, fraction)[: trials.most]
+    if len(starts) == 1 and trials.most <= STARTS:
+        return starts[0]
     return local_moves(
         Terrain(
             rooms=ladder.rooms,
@@ -75,20 +81,32 @@ def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Ma
                 ladder.cost,
                 fraction * ladder.cost({}),
                 None if aware is None else aware.work,
-                0.0 if aware is None else max(aware.work(start), aware.allowed(fraction)),
+                0.0 if aware is None else max(*(aware.work(start) for start in starts), aware.allowed(fraction)),
             ),
         ),
-        start,
-        loss,
+        starts,
+        _loss(task, trials, rules),
         trials.most,
     )
+
+
+def _starts(ladder: Ladder, inner: MarginalCost, fraction: float) -> list[dict[str, int]]:
+    """The widths of the ladder, and those of other powers where the user has not chosen one; without those that are the same."""
+    starts = [ladder.widths(fraction)]
+    for power in POWERS if inner == MarginalCost() else ():
+        other = replace(inner, power=power)
+        aware = ladder.allocator
+        allocator = replace(aware, inner=other) if isinstance(aware, BlockAware) else other
+        starts.append(replace(ladder, allocator=allocator).widths(fraction))
+    return [start for place, start in enumerate(starts) if start not in starts[:place]]
 
 
 def _loss(task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Callable[[Mapping[str, int]], float]:
     """The displacement of the outputs on samples that the walk has not seen."""
     network = task.network
     outputs = list(task.graph.observation.judged)
-    refit = None if task.refit is None else replace(task.refit, joint=min(task.refit.joint, 1))
+    joint = 1 if trials.most > STARTS else 0
+    refit = None if task.refit is None else replace(task.refit, joint=min(task.refit.joint, joint))
     executor = LOCAL if trials.cheap else task.executor
     trial = replace(task.drafted(), data=trials.fitted, refit=refit, executor=executor)
 
