@@ -9,7 +9,7 @@ from onnx_subprune.allocation import Room
 from onnx_subprune.calibration.data.masks import mask_of
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.data.sources import Source
-from onnx_subprune.calibration.shifts import augmented
+from onnx_subprune.calibration.shifts import augmented, rows_and_columns
 from onnx_subprune.evaluation.metric import Accuracy, Judged, Judging, judge_of
 from onnx_subprune.graph.costs.costs import Costs, costs
 from onnx_subprune.graph.formats import Model, identity
@@ -97,9 +97,9 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         executor=settings.executor,
     )
     task, bases = turned(task, settings.rules) if settings.free_bases else (task, frozenset[str]())
+    tried_on = partial(trials_of, layers=_columns(task), most=resources.trials, augment=with_copies)
     rounding = settings.rounding_for(task.network, task.graph)
-    free = dispensable(task.network, task.graph)
-    rooms = rounding.rooms(task.graph, min_width=settings.least, dispensable=free)
+    rooms = rounding.rooms(task.graph, min_width=settings.least, dispensable=dispensable(task.network, task.graph))
     job = Job(
         settings=settings,
         original=network,
@@ -114,7 +114,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         chooser=_judged(network, samples.chosen, settings) if chooses else None,
         judge=_judged(network, samples.judged, settings),
         candidates=samples.candidates,
-        trials=trials_of(used, macs, len(rooms), resources.trials, with_copies) if settings.triable else None,
+        trials=tried_on(used, macs, len(rooms)) if settings.triable else None,
         turned=bases,
         notes=inlined_note(network),
     )
@@ -127,6 +127,11 @@ def _judged(network: Network, on: Judging, settings: Settings) -> Judged | None:
         return None
     judge = judge_of(settings.judged_by, on, network.folder, settings.resources.threads)
     return Judged(judge, judge(network.proto))
+
+
+def _columns(task: Task) -> list[int]:
+    """The columns of every layer."""
+    return [rows_and_columns(task.network, task.graph, item, task.data.samples)[1] for item in task.graph.contractions]
 
 
 def inlined_note(network: Network) -> tuple[str, ...]:

@@ -38,9 +38,9 @@ class Crossfit:
     refitted: bool
 
 
-def crossfit(halves: Halves, prior: Weights, alive: Sequence[Mask], pull: Pull | None, *, free_bias: bool) -> Crossfit:
+def crossfit(both: Halves, prior: Weights, alive: Sequence[Mask], pull: Pull | None, *, free_bias: bool) -> Crossfit:
     """Fit the columns `alive` (g, p), one mask a half, on each half, pulled like that; None: keep the weights `prior`."""
-    use = [half.centered() for half in halves.parts] if free_bias else [*halves.parts]
+    use = both.centered if free_bias else both.parts
     fitted, refitted = [np.where(mask[:, :, None], prior, np.zeros((), prior.dtype)) for mask in alive], False
     losses = [_lost(judge, weights) for judge, weights in zip(reversed(use), fitted, strict=True)]
     if pull is not None:
@@ -52,16 +52,16 @@ def crossfit(halves: Halves, prior: Weights, alive: Sequence[Mask], pull: Pull |
     return Crossfit(
         weights=tuple(fitted),
         biases=tuple(
-            means(half, weights) if free_bias else None for half, weights in zip(halves.parts, fitted, strict=True)
+            means(half, weights) if free_bias else None for half, weights in zip(both.parts, fitted, strict=True)
         ),
         error=max(0.0, sum(losses)) / max(energy, LOST),
         refitted=refitted,
     )
 
 
-def pull_of(halves: Halves, prior: Weights, alive: Mask, *, free_bias: bool) -> Pull | None:
+def pull_of(both: Halves, prior: Weights, alive: Mask, *, free_bias: bool) -> Pull | None:
     """Return the pull that does best on the half that was not fitted to; None where there is nothing to fit."""
-    use = [half.centered() for half in halves.parts] if free_bias else halves.parts
+    use = both.centered if free_bias else both.parts
     living = [g for g in range(len(prior)) if alive[g].any()]
     if not living:
         return None

@@ -59,7 +59,7 @@ class Task:
 
     def drafted(self) -> "Task":
         """Return the task with forward selection, where it is to be refined: that does for trials, and where many layers read a group."""
-        return replace(self, selector=Forward()) if isinstance(self.selector, Refined) else self
+        return replace(self, selector=Forward(brief=True)) if isinstance(self.selector, Refined) else self
 
     def choose(self, group: ChannelGroup, problems: Sequence[Problem], sizes: Sequence[int]) -> tuple[Choice, ...]:
         """Return the selector's choices of a group's channels, one for each of `sizes`; without any, nothing is explained."""

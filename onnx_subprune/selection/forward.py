@@ -1,19 +1,26 @@
 """Forward selection: the paper's greedy, by blocks, on moments (El Halabi et al., NeurIPS 2022, algorithm 1)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from onnx_subprune._typing import Int64
+from onnx_subprune.selection.linalg.compression import compressed, is_wide
 from onnx_subprune.selection.linalg.elimination import Elimination
+from onnx_subprune.selection.linalg.lowrank import LowRank
 from onnx_subprune.selection.problem import Problem
 from onnx_subprune.selection.selector import Choice, level, pick, presence_of
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Add the channel with the largest gain until there are enough; one sweep gives the whole nested path."""
+    """Add the channel with the largest gain until there are enough; one sweep gives the whole nested path.
+
+    brief: channels of long filters are seen in a few directions where there are very many columns; the errors are upper bounds then.
+    """
+
+    brief: bool = field(default=False, repr=False)
 
     def path(
         self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64, threads: int = 1
@@ -23,7 +30,11 @@ class Forward:
         total = sum(problem.weight for problem in problems)
         for problem in problems:
             gram, cross, energy = problem.reduced()
-            states.append(Elimination(gram, cross, problem.block, threads))
+            block = problem.block
+            if self.brief and is_wide(gram, len(gram), block):
+                assert not isinstance(gram, LowRank)
+                gram, cross, block = compressed(gram, cross, problem.prior[problem.columns.ravel()], block)
+            states.append(Elimination(gram, cross, block, threads))
             scales.append(problem.weight / total / problem.energy if problem.energy > 0 else 0.0)
             left.append(max(energy, 0.0) * scales[-1])
         presence, chosen = presence_of(problems), np.zeros(problems[0].width, bool)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx_subprune._typing import Float64, Int64
 from onnx_subprune.selection.backward import Backward
 from onnx_subprune.selection.forward import Forward
+from onnx_subprune.selection.linalg.compression import is_wide
 from onnx_subprune.selection.linalg.elimination import Elimination
 from onnx_subprune.selection.linalg.ridge import pseudo_solve
 from onnx_subprune.selection.problem import Problem, Support
@@ -38,7 +39,10 @@ class Refined:
         """See `Selector`."""
         largest, most_stay = max(len(problem.gram) for problem in problems), 2 * max(sizes) > problems[0].width
         if largest > (self.widest if most_stay else self.columns):
-            return Forward().path(problems, sizes, cells, threads)
+            found = Forward(brief=True).path(problems, sizes, cells, threads)
+            if any(is_wide(problem.gram, problem.columns.size, problem.block) for problem in problems):
+                return tuple(replace(choice, error=mean_error(problems, choice.support)) for choice in found)
+            return found
         forward, backward = _both_ways(problems, sizes, cells, threads)
         best = [
             back if back.error < ahead.error - ROUNDED else ahead for ahead, back in zip(forward, backward, strict=True)

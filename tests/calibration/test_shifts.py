@@ -96,7 +96,7 @@ def test_pruning_says_whether_it_moved_images(images):
 
 def test_samples_that_the_trials_judge_by_are_not_fitted():
     data = of(256, 32)
-    trials = trials_of(data, 1.0, 4, 6, lambda part: shifted(part, ("image",)))
+    trials = trials_of(data, 1.0, 4, layers=(), most=6, augment=lambda part: shifted(part, ("image",)))
     fitted, judged = (set(part.arrays["other"].ravel().tolist()) for part in (trials.fitted, trials.judged))
     assert fitted | judged == set(range(256))
     assert not fitted & judged
@@ -104,11 +104,18 @@ def test_samples_that_the_trials_judge_by_are_not_fitted():
 
 
 @pytest.mark.parametrize(
-    ("samples", "macs", "groups", "expected"),
-    [(512, 1e6, 12, 24), (512, 1e6, 13, 2), (512, 1e8, 4, 2), (223, 1e6, 4, 0)],
+    ("samples", "macs", "groups", "layers", "expected"),
+    [
+        (512, 1e5, 12, (), 24),
+        (512, 1e5, 13, (), 2),
+        (512, 1e8, 4, (), 2),
+        (223, 1e5, 4, (), 0),
+        (512, 1e5, 12, 8 * (64,), 5),
+        (512, 1e5, 12, (4000,), 2),
+    ],
 )
-def test_widths_are_tried_unasked_where_that_is_quick_and_tells_something(samples, macs, groups, expected):
-    trials = trials_of(of(samples, 32), macs, groups, None, lambda part: part)
+def test_widths_are_tried_unasked_where_that_is_quick_and_tells_something(samples, macs, groups, layers, expected):
+    trials = trials_of(of(samples, 32), macs, groups, layers=layers, most=None, augment=lambda part: part)
     assert (trials.most if trials else 0) == expected
 
 

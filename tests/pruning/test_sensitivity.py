@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune import Resources, sensitivity
+from onnx_subprune.pruning.budgets import sensitivity as module
 from tests.networks.net import Net
 
 
@@ -26,3 +27,13 @@ def test_few_samples_promise_no_more_than_many(network, samples):
     few, many = curve(network, samples), curve(network, 4096)
     for width in (6, 12, 24, 42):
         assert few[width] > 0.6 * many[width]
+
+
+def test_where_there_are_many_trials_each_is_run_on_fewer_samples(network, monkeypatch):
+    whole = curve(network, 256)
+    monkeypatch.setattr(module, "FEWEST", 64)
+    monkeypatch.setattr(module, "PASSES", 0)
+    few = curve(network, 256)
+    assert few.keys() == whole.keys()
+    assert few != whole
+    assert 0.5 * sum(whole.values()) <= sum(few.values()) <= 2.0 * sum(whole.values())

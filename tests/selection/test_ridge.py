@@ -83,3 +83,21 @@ def test_weights_that_put_out_too_little_are_scaled_where_rows_are_too_few_for_m
 def test_a_prior_without_output_stays_as_it_is():
     inputs = np.random.default_rng(6).standard_normal((8, 4))
     assert normal(inputs, inputs @ np.ones((4, 2))).rescaled(np.zeros((4, 2))) == pytest.approx(np.zeros((4, 2)))
+
+
+def test_the_strength_for_very_many_columns_is_found_on_some_of_them(monkeypatch):
+    generator = np.random.default_rng(8)
+    prior = generator.standard_normal((90, 4))
+    mixed = generator.standard_normal((90, 90)) / np.arange(1, 91)
+    shift = 0.5 * generator.standard_normal((90, 4))
+    halves = []
+    for _ in range(2):
+        inputs = generator.standard_normal((300, 90)) @ mixed
+        outputs = inputs @ (prior + shift)
+        halves.append(normal(inputs, outputs + generator.standard_normal((300, 4))))
+    whole = cross_validated(halves[0], halves[1], prior)
+    monkeypatch.setattr("onnx_subprune.selection.linalg.ridge.SEARCHED", 30)
+    found = cross_validated(halves[0], halves[1], prior)
+    assert found.prior_error == whole.prior_error
+    assert found.error <= 1.2 * whole.error < 0.9 * found.prior_error
+    assert whole.strength / 30 <= found.strength <= 30 * whole.strength

@@ -27,6 +27,11 @@ class Halves:
         return self.parts[0] + self.parts[1] if len(self.parts) == 2 else self.parts[0]
 
     @cached_property
+    def centered(self) -> tuple[Regression, ...]:
+        """The halves about their means."""
+        return tuple(part.centered() for part in self.parts)
+
+    @cached_property
     def shrinkage(self) -> float:
         """How much of the off-diagonal of the whole gram is noise, 0 to 1; see `shrinkage_of`."""
         return shrinkage_of([part.centered() for part in self.parts])
@@ -47,7 +52,8 @@ class Halves:
     @property
     def shrinkage_of_half(self) -> float:
         """How much of that of a half is noise: twice as much for each part of what is not."""
-        return 2.0 * self.shrinkage / (1.0 + self.shrinkage) if len(self.parts) == 2 else self.shrinkage
+        share = shrinkage_of(self.centered)
+        return 2.0 * share / (1.0 + share) if len(self.parts) == 2 else share
 
 
 def shrinkage_of(parts: Sequence[Regression]) -> float:

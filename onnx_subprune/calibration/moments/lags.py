@@ -14,7 +14,7 @@ the flattened array, and both factors of a product are views.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
 
@@ -39,6 +39,18 @@ class Box:
 
     lag: Lag
     intervals: tuple[Interval, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How the box with number `box` is computed: the product over the pixels in `intervals`, added to the box `onto`, which comes before, if any.
+
+    The strips of a long kernel lie one in the other: each is the next smaller one and a few pixels more.
+    """
+
+    box: int
+    intervals: tuple[Interval, ...]
+    onto: int | None
 
 
 def _terms(window: Window, u: int, v: int) -> list[tuple[int, Interval]]:
@@ -85,6 +97,26 @@ class LagPlan:
         return self._planned[0]
 
     @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """How the products are computed, in this order."""
+        found, nearest = list[Step](), dict[tuple[object, ...], tuple[int, int]]()
+        for number in sorted(range(len(self.boxes)), key=lambda number: self.pixels(self.boxes[number].intervals)):
+            box = self.boxes[number]
+            whole = box.intervals
+            ways = [Step(number, whole, None)]
+            for axis, interval in enumerate(whole):
+                for side in (0, 1) if interval is not None else ():
+                    assert interval is not None
+                    key = (box.lag, axis, whole[:axis], whole[axis + 1 :], side, interval[side])
+                    if key in nearest:  # begins, or ends, where this one does
+                        onto, edge = nearest[key]
+                        rest = (edge, interval[1]) if side == 0 else (interval[0], edge)
+                        ways.append(Step(number, (*whole[:axis], rest, *whole[axis + 1 :]), onto))
+                    nearest[key] = number, interval[1 - side]
+            found.append(min(ways, key=lambda step: self.pixels(step.intervals)))
+        return tuple(found)
+
+    @cached_property
     def grid(self) -> tuple[int, ...]:
         """Length of each axis with its zeros: no shift by a lag or an offset may end in another row's pixels."""
         first, *rest = self.windows
@@ -94,9 +126,9 @@ class LagPlan:
             lengths.append(max(w.size + reach, w.size + w.before, w.out, w.out + max(w.offsets)))
         return tuple(lengths)
 
-    def pixels(self, box: Box) -> int:
+    def pixels(self, intervals: Sequence[Interval]) -> int:
         """Return the pixels of a sample that a product runs over, zeros included."""
-        lengths = [length if i is None else i[1] - i[0] for i, length in zip(box.intervals, self.grid, strict=True)]
+        lengths = [length if i is None else i[1] - i[0] for i, length in zip(intervals, self.grid, strict=True)]
         return prod(lengths)
 
     def lay(self, images: Float32, groups: int) -> Float32:
@@ -118,7 +150,8 @@ class LagPlan:
         flat = laid.reshape(*laid.shape[:2], -1)
         strides = self._strides(laid.shape[3])
         found = np.empty((len(self.boxes), *laid.shape[:2], laid.shape[1]), np.float32)
-        for box, out in zip(self.boxes, found, strict=True):
+        for step in self.steps:
+            box, out = Box(self.boxes[step.box].lag, step.intervals), found[step.box]
             shift = sum(lag * stride for lag, stride in zip(box.lag, strides, strict=True))
             if all(interval is None for interval in box.intervals[1:]):
                 start, stop = box.intervals[0] or (0, self.grid[0])
@@ -127,6 +160,8 @@ class LagPlan:
             else:
                 here, there = (self._strip(laid, box, lag) for lag in ((0,) * len(box.lag), box.lag))
             np.matmul(here, (here if shift == 0 else there).transpose(0, 2, 1), out=out)
+            if step.onto is not None:
+                out += found[step.onto]
         return found
 
     def _strip(self, laid: Float32, box: Box, lag: Lag) -> Float32:
@@ -167,6 +202,12 @@ class LagPlan:
             of_channels = energies(parts[self.boxes.index(everywhere)])
             silence(whole, energies(whole) <= ROUNDING * np.repeat(of_channels, taps, axis=1))
         return whole
+
+
+@lru_cache(maxsize=64)
+def plan_of(windows: tuple[Window, ...]) -> LagPlan:
+    """Return the plan for these windows, which is made once: with long kernels that takes as long as some chunks."""
+    return LagPlan(windows)
 
 
 def _sum(terms: Sequence[Term], parts: Float64) -> Float64:

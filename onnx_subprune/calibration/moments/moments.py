@@ -21,6 +21,8 @@ from onnx_subprune.selection.linalg.rounding import ROUNDING, audible, energies,
 
 TARGETS = 256
 """Targets whose error is judged at a time."""
+MANY, SPARSE = 64, 0.9
+"""Targets from which on, and shares of the columns up to which, it pays to take the columns out that weights have nothing for."""
 STRIP = 512
 """Rows of a gram that are compared at a time."""
 
@@ -144,10 +146,15 @@ class Moments:
 
     def error(self, weights: Weights, threads: int = 1) -> float:
         """Return the relative squared error of weights (g, p, m); `threads` may share in the work."""
+        gram, crossed = self.gram, self.cross
+        if len(weights) == 1 and weights.shape[2] >= MANY:
+            used = np.flatnonzero(weights[0].any(axis=1))
+            if len(used) <= SPARSE * len(gram[0]):  # of few columns most products are with zeros
+                gram, crossed, weights = gram[0][np.ix_(used, used)][None], crossed[:, used], weights[:, used]
 
         def loss(start: int) -> float:
-            some, cross = (array[:, :, start : start + TARGETS] for array in (weights, self.cross))
-            return float(np.sum(some * (self.gram @ some - 2 * cross)))
+            some, cross = (array[:, :, start : start + TARGETS] for array in (weights, crossed))
+            return float(np.sum(some * (gram @ some - 2 * cross)))
 
         parts = alongside(loss, ((start,) for start in range(0, weights.shape[2], TARGETS)), threads)
         return float(1.0 + sum(parts) / max(float(self.energy.sum()), 1e-300))

@@ -6,13 +6,14 @@ float64. A route may keep the gram in parts, fewer numbers than the gram has; th
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Protocol
 
 import numpy as np
 
 from onnx_subprune._typing import Array, Float32, Float64, Int64
-from onnx_subprune.calibration.moments.lags import LagPlan, usable
+from onnx_subprune.calibration.moments.lags import LagPlan, plan_of, usable
 from onnx_subprune.calibration.moments.triangle import square, triangle
 from onnx_subprune.calibration.moments.unfold import Block, blocks, image_sums
 from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, Kernel
@@ -24,6 +25,8 @@ LIMIT = 16 << 20
 """Bytes of unfolded input that are alive at once: few, so that copies stay in the cache."""
 LAID = 4096
 """Pixels of a block on the grid of lags: its channels are read once a lag, out of the cache."""
+MOST_LAID = 4 * LAID
+"""Pixels of a block at most where there are more numbers in the products than in the pixels, so that to add these up takes longer than to read."""
 CALL = 4e-6
 """Seconds that a call of BLAS costs beside its work."""
 DOT = 2e-7
@@ -79,8 +82,10 @@ def route(contraction: Kernel, input_shape: Sequence[int]) -> Route:
     if contraction.kind in CONVOLUTIONS and contraction.taps > 1:
         shape = windows(contraction, input_shape[2:])
         if usable(shape) and contraction.taps <= MOST:
-            plan = LagPlan(shape)
-            if MARGIN * lag_seconds(contraction, input_shape, plan) < unfold_seconds(contraction, input_shape, shape):
+            plan = plan_of(shape)
+            if MARGIN * lag_seconds(contraction.groups, input_shape[1] // contraction.groups, plan) < unfold_seconds(
+                contraction, input_shape, shape
+            ):
                 return Lagging(contraction, plan)
     return Unfolding(contraction)
 
@@ -96,17 +101,17 @@ def _rate(size: int) -> float:
     return 2.4e11 * size / (size + 32) if size > 1 else 3e10
 
 
-def lag_seconds(contraction: Kernel, input_shape: Sequence[int], plan: LagPlan) -> float:
-    """Predict the seconds that the gram takes by lags, an output position."""
-    groups, positions = contraction.groups, prod(w.out for w in plan.windows)
-    c = input_shape[1] // groups
+@lru_cache(maxsize=64)
+def lag_seconds(groups: int, c: int, plan: LagPlan) -> float:
+    """Predict the seconds that the gram of so many convolution groups of c channels takes by lags, an output position."""
+    positions = prod(w.out for w in plan.windows)
     call = CALL if c > 1 else DOT
     seconds = 0.0
-    for box in plan.boxes:
-        pixels = plan.pixels(box)
-        half = 1 if any(box.lag) else 2
+    for step in plan.steps:
+        pixels = plan.pixels(step.intervals)
+        half = 1 if any(plan.boxes[step.box].lag) else 2
         seconds += pixels * groups * (2 * c * c / half / _rate(c)) + groups * call * positions / NOMINAL
-        if any(interval is not None for interval in box.intervals[1:]):
+        if any(interval is not None for interval in step.intervals[1:]):
             seconds += 2 * pixels * groups * c * COPY * 2
     return seconds / positions
 
@@ -163,7 +168,11 @@ class Lagging:
         """See `Route`."""
         sums, plan, groups = _Sums(), self.plan, self.contraction.groups
         sums.found["sum_input"] = image_sums(self.contraction, _total(x))
-        many = max(1, LAID // prod(plan.grid))
+        numbers = x.shape[1] * prod(
+            plan.grid
+        )  # of an image; blocks have at least as many as their products, which are added up
+        apart = len(plan.boxes) * x.shape[1] ** 2 // groups
+        many = max(1, LAID // prod(plan.grid), min(apart // numbers, MOST_LAID // prod(plan.grid)))
 
         def formed(start: int) -> _Formed:
             images, found = x[start : start + many].astype(np.float32, copy=False), dict[str, Float32]()

@@ -18,6 +18,7 @@ from onnx_subprune.reconstruction.fit import means
 from onnx_subprune.reconstruction.pooling import families, pooled_halves, problems_of
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.selection import Choice, Problem
+from onnx_subprune.selection.linalg.ridge import SEARCHED
 from onnx_subprune.selection.selector import presence_of
 
 TRIED = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 7 / 8)
@@ -126,7 +127,7 @@ def _problems(task: Task, group: ChannelGroup, moments: Mapping[Use, Halves]) ->
         for consumer, halves in posed:
             kernel, weights = kernel_of(task.network, consumer.contraction)
             alive = np.ones(weights.shape[0] * weights.shape[1], bool)
-            half = halves.parts[part].centered()
+            half = halves.centered[part]
             problems.append(problem_of(consumer, kernel, half, weights, alive, halves.shrinkage_of_half))
         counts = [halves.parts[part].count for _, halves in posed]
         found.append(weighed(problems, [consumer for consumer, _ in posed], counts))
@@ -159,7 +160,9 @@ class Reader:
         self._pull, self._columns = None, 1.0
         if together is None or contraction.weight in task.graph.fixed:
             return
-        for choice in sorted(paths[0].values(), key=lambda choice: abs(2 * len(choice.support) - group.width))[:1]:
+        aim = group.width * min(1 / 2, SEARCHED / self._prior.shape[1])
+        some = [choice for choice in paths[0].values() if choice.support] or [*paths[0].values()]
+        for choice in sorted(some, key=lambda choice: abs(len(choice.support) - aim))[:1]:
             alive = self._alive(choice)
             self._pull = pull_of(together, self._prior, alive, free_bias=self._free)
             self._columns = float(alive.sum())

@@ -32,8 +32,10 @@ from onnx_subprune.runtime.spill import Held, Store
 from onnx_subprune.runtime.threads import alongside
 from onnx_subprune.selection import Choice
 
-SAMPLES = 256
-"""Samples of the second pass."""
+SAMPLES, FEWEST = 256, 96
+"""Samples of the second pass, and the fewest where there are very many trials."""
+PASSES = 24
+"""What the second pass may cost in units of a pass over all samples, as far as samples can be left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -156,9 +158,16 @@ def _first(network: Network, trial: _Trials) -> int:
     return min(network.position[use.node] for use in trial.values[0][0])
 
 
+def _samples(task: Task, trials: Sequence[_Trials]) -> int:
+    """How many samples every trial is run on, from where the model changes on."""
+    count = max(1, len(task.network.nodes))
+    runs = sum(len(trial.values) * (1.0 - _first(task.network, trial) / count) for trial in trials)
+    return max(FEWEST, min(SAMPLES, int(PASSES * task.data.samples / max(runs, 1e-9))))
+
+
 def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, GroupSensitivity]:
     network = task.network
-    few = task.data.about(SAMPLES)
+    few = task.data.about(_samples(task, trials))
     outputs = list(task.graph.observation.judged)
     stream = Stream(network, few, store, task.running)
     visible = Visible(few, task.running.mask)

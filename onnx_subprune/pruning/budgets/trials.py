@@ -1,6 +1,6 @@
 """What widths lose when they are tried: the walk on three quarters of the samples, judged on the others."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +29,12 @@ POWERS = (0.7, 1.25)
 """How evenly the loss is spread (`MarginalCost`) at the widths that are tried first: networks differ in what suits them."""
 CHEAP = 5 * 10**9
 """Multiply-accumulates of a pass over all samples up to which that is done."""
+PASSES, SECONDS = 60, 3.0
+"""What trials may take that nobody asked for: passes over all samples, and seconds beside them, both of `RATE`."""
+RATE = 2e10
+"""Multiply-accumulates a second. It is counted, not measured: equal settings give equal models."""
+RUNS, CALL = 8, 4e-3
+"""Passes of a walk, and seconds that a layer costs a chunk beside its multiply-accumulates."""
 ENOUGH = 224
 """Samples from which on that is done, what 256 leave beside those held out: a quarter of fewer tells two models hardly apart."""
 
@@ -44,20 +50,36 @@ class Trials:
 
 
 def trials_of(
-    data: Calibration, macs: float, groups: int, most: int | None, augment: Callable[[Calibration], Calibration]
+    data: Calibration,
+    macs: float,
+    groups: int,
+    *,
+    layers: Sequence[int],
+    most: int | None,
+    augment: Callable[[Calibration], Calibration],
 ) -> Trials | None:
     """Return what to try on; None for nothing.
 
-    macs: of one sample. most: trials that are asked for; None: where samples are enough, those where a pass is short and every group can be moved both
-    ways, else the first ones alone. augment: adds moved copies to samples.
+    macs: of one sample. layers: the columns of each. most: trials that are asked for; None: where samples are enough, as many as are cheap where a pass
+    is short and every group can be moved both ways, else the first ones alone. augment: adds moved copies to samples.
     """
-    cheap = macs * augment(data).samples <= CHEAP
+    whole = augment(data)
+    cheap = macs * whole.samples <= CHEAP
     if most is None:
-        most = 0 if data.samples < ENOUGH else TRIALS if cheap and 2 * groups <= TRIALS else STARTS
+        price = walk_seconds(layers, macs * whole.samples, whole.chunk_count)
+        payable = int((PASSES * macs * whole.samples / RATE + SECONDS) / max(price, SECONDS / TRIALS))
+        moves = min(TRIALS, payable) if cheap and 2 * groups <= TRIALS else 0
+        most = 0 if data.samples < ENOUGH else max(STARTS, moves)
     fitted, judged = data.take(data.samples * 3 // 4), data.rest(data.samples * 3 // 4)
     if most < 2 or judged is None or fitted.samples < data.samples // 2:
         return None
     return Trials(most=most, cheap=cheap, fitted=augment(fitted), judged=augment(judged))
+
+
+def walk_seconds(layers: Sequence[int], macs: float, chunks: int) -> float:
+    """Return about what a walk takes through layers with so many columns. macs: of a pass over all samples, which are so many chunks."""
+    solved = sum(float(columns) ** 3 for columns in layers)
+    return (RUNS * macs + solved) / RATE + CALL * chunks * len(layers)
 
 
 def can_be_tried(budget: object, allocator: object) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune._typing import Float64
+from onnx_subprune._typing import Float64, Int64
 from onnx_subprune.selection.linalg.lapack import cholesky, solved
 from onnx_subprune.selection.linalg.lowrank import Gram
 
@@ -27,6 +27,8 @@ TARGETS = 128
 """About so many targets, of more, are fitted and judged to find the best strength: it is one for all of them."""
 LIKELY = 1 / 3
 """The best strength is most often near this many times the number of columns for a row; the search begins there."""
+SEARCHED = 2048
+"""Columns at most that the best strength is sought on: each strength costs a factorization of either half. It grows with the number of columns."""
 LARGEST = 4.0
 """No target is scaled by more: sliced weights put out less than the whole, seldom a quarter of it."""
 DEPENDENT = 1e-9
@@ -57,9 +59,8 @@ class Factored:
 
     def solver(self, strength: float, ridged: Callable[[], Float64], threads: int) -> "Solver":
         """Return the solver at `strength`, made of `ridged()` if it is not known."""
-        known = self._solvers.get(strength)
-        if known is not None:
-            return known
+        if strength in self._solvers:
+            return self._solvers[strength]
         gram = ridged()
         made = factorized(gram, threads)
         if gram.nbytes <= self._kept.left:
@@ -99,6 +100,12 @@ class Normal:
     def every(self, apart: int) -> "Normal":
         """Return the equations of one target in so many."""
         return replace(self, cross=self.cross[:, ::apart], energies=self.energies[::apart])
+
+    def among(self, columns: Int64, prior: Weights) -> "Normal":
+        """Return the equations of some columns, for what the others leave of the targets with the weights `prior`; energies stay."""
+        gram = self.gram[np.ix_(columns, columns)]
+        others = self.gram[columns] @ prior - gram @ prior[columns]
+        return Normal(gram=gram, cross=self.cross[columns] - others, energies=self.energies, rows=self.rows)
 
     def loss(self, weights: Weights) -> float:
         """Return the squared error of `weights` less the energy of the target."""
@@ -181,7 +188,7 @@ def cross_validated(
 ) -> Validation:
     """Return the best of `strengths`, towards `prior` or that rescaled, each fitted on one half and judged on the other, both ways.
 
-    It is found on about `TARGETS` of the targets.
+    It is found on about `TARGETS` of the targets, and on at most `SEARCHED` of the columns.
     """
     apart = max(1, prior.shape[1] // TARGETS)
     first, second, prior = first.every(apart), second.every(apart), prior[:, ::apart]
@@ -197,6 +204,10 @@ def cross_validated(
             back = loss(second, first)
             return there.result() + back
 
+    if len(prior) > SEARCHED:
+        some = np.arange(0, len(prior), -(-len(prior) // SEARCHED))
+        narrow = cross_validated(first.among(some, prior), second.among(some, prior), prior[some], strengths, threads)
+        strengths = (narrow.strength * len(prior) / len(some),)
     losses: dict[int, Float64] = {}
 
     def fitted(place: int) -> float:

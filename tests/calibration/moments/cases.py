@@ -60,6 +60,7 @@ CASES = [
     Case("Conv", (3, 4, 9), (6, 4, 3), {"pads": [1, 1]}, (6,)),
     Case("Conv", (2, 3, 11), (4, 3, 4), {"strides": [3], "pads": [2, 0], "dilations": [2]}, (4,)),
     Case("Conv", (2, 3, 5), (4, 3, 3), {"pads": [4, 4]}),
+    Case("Conv", (2, 3, 30), (4, 3, 17), {"pads": [8, 8]}),
     Case(
         "Conv", (2, 3, 3), (4, 3, 2), {"dilations": [10], "pads": [5, 5]}
     ),  # every tap reads zeros beside the image alone

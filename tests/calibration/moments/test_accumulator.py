@@ -256,3 +256,13 @@ def test_sampled_positions_are_rows_of_the_unfolded_input(case: Case) -> None:
     whole = unfold(case.contraction, x)
     chosen = (np.arange(len(x))[:, None] * total + positions).ravel()
     np.testing.assert_array_equal(unfold(case.contraction, x, positions), whole[:, chosen])
+
+
+def test_each_strip_beside_a_long_kernel_costs_the_pixels_that_a_smaller_one_has_not():
+    kernel = next(case for case in CASES if case.weight == (4, 3, 17)).contraction
+    plan = LagPlan(windows(kernel, (30,)))
+    strips = [step for step in plan.steps if plan.boxes[step.box].intervals != (None,)]
+    assert len(strips) > 50
+    assert {plan.pixels(step.intervals) for step in strips} == {1}
+    places = [step.box for step in plan.steps]
+    assert all(step.onto is None or step.onto in places[:at] for at, step in enumerate(plan.steps))
