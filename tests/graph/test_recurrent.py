@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from onnx_subprune.evaluation.verification import law
+from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.network import attribute, load
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
@@ -125,3 +126,22 @@ def test_layers_whose_zero_states_are_cut_from_one_tensor_keep_units_of_their_ow
     assert law(network, graph, widths, feeds_of(network, 2, 0)) < 1e-5
     small = apply(network, graph, Plan(supports=widths))
     assert not {"ConstantOfShape", "Slice"} & {node.op_type for node in small.graph.node}
+
+
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_work_has_the_activations_of_units_which_do_not_fall_as_fast_as_what_is_multiplied(direction: str):
+    beside = {}
+    for name, case in {
+        "LSTM": Recurrent("LSTM", direction, units=64),
+        "RNN": Recurrent("RNN", direction, units=64),
+        "Relu": Recurrent("RNN", direction, units=64, extra={"activations": ["Relu"] * (1 + (direction != "forward"))}),
+    }.items():
+        network = load(case.model())
+        graph = trace(network)
+        units = max(graph.groups, key=lambda group: (group.width == case.units, group.name))
+        cost = costs(network, graph, block=8)
+        half = {units.name: case.units // 2}
+        assert cost.work(half) / cost.work({}) > cost.macs(half) / cost.macs({})
+        beside[name] = cost.work({}) - cost.macs({})
+        assert costs(network, graph).work(half) == cost.macs(half)
+    assert 0 < beside["Relu"] < beside["LSTM"] < beside["RNN"]

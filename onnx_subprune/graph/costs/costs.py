@@ -8,7 +8,8 @@ onnxruntime's do (16 on a CPU with AVX-512, 8 with AVX2). A convolution of i cha
 read in whole blocks too, but fewer than b of them one by one. A multiply-accumulate of a depthwise convolution takes as long as three, and what is
 neither contracted nor fused into a contraction takes twelve a number. All is measured with onnxruntime 1.32 on one thread: 0.018 to
 0.02 ns a multiply-accumulate, 0.05 to 0.07 of a depthwise one, 0.2 to 0.45 ns a number of Mul, HardSwish or Sigmoid; a block alone takes
-1.1 to 1.3 times as long as one of four together.
+1.1 to 1.3 times as long as one of four together. A unit of a recurrent layer costs some hundred a step beside its products: its activations, an
+RNN's Tanh one number at a time.
 """
 
 from collections.abc import Mapping
@@ -37,6 +38,10 @@ from onnx_subprune.graph.sharing import Readers, readers_of_constants
 
 DEPTHWISE, POINTWISE = 3.0, 12.0
 """Work of a multiply-accumulate of a depthwise convolution, and of a number that an operator makes which is not fused."""
+UNIT = {"LSTM": 230.0, "GRU": 320.0, "RNN": 500.0}
+"""Work of a unit of a recurrent layer in a step of a sample, beside what is multiplied: 4, 6 and 6 to 12 ns, of fits to widths of 48 to 128."""
+RELU = 150.0
+"""The same where the activation of an RNN is Relu: 3 ns."""
 FUSED = frozenset(
     [
         "Add",
@@ -191,7 +196,25 @@ def _attention(network: Network, graph: ChannelGraph, label: str, sizes: Sizes) 
 
 def _work(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
     """What is multiplied as kernels with blocks do it, and, where these count, what is neither multiplied nor fused."""
-    return _macs(network, graph, sizes) + (pointwise(network, graph, sizes) if sizes.timed else [])
+    terms = _macs(network, graph, sizes)
+    if sizes.timed:
+        terms += pointwise(network, graph, sizes)
+        terms += [
+            _units(network, graph, item, sizes)
+            for item in graph.contractions
+            if item.internal and item.weight.slot == 2
+        ]
+    return terms
+
+
+def _units(network: Network, graph: ChannelGraph, contraction: Contraction, sizes: Sizes) -> Term:
+    """The work of the units of a recurrent layer, of all directions, steps and samples. contraction: that with its own states."""
+    node = network.node(contraction.node)
+    given = attribute(node, "activations", [])
+    relu = isinstance(given, list) and given[:1] == [b"Relu"]
+    _, factors = _weight(network, contraction.weight_tensor, contraction.weight, contraction, sizes)
+    run = [factors[0], factors[2], *sizes.activation(node.input[0])[:2]]
+    return folded((RELU if relu else UNIT[node.op_type]) / graph.observation.batch, run)
 
 
 def pointwise(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
