@@ -14,6 +14,8 @@ from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.network import Network, attribute, key_of
 from onnx_subprune.graph.order import captured
 
+BODY = "the body of "
+"""What stands before the label of a node whose body reads a constant."""
 PASSING = ("Identity", "Transpose")
 """Operators through which a constant stays the same numbers."""
 
@@ -81,7 +83,7 @@ def readers_of_constants(network: Network) -> Mapping[str, Readers]:
                     readers.uses[Use(label, slot)] = root(name)
         for name in captured(node):
             if name in network.constants:
-                found.setdefault(root(name).tensor, Readers()).others.append(f"the body of {label}")
+                found.setdefault(root(name).tensor, Readers()).others.append(f"{BODY}{label}")
     for name in network.outputs:
         if name in network.constants:
             found.setdefault(root(name).tensor, Readers()).others.append(f"{name!r}, an output of the model")

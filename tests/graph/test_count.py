@@ -5,8 +5,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_subprune.graph.costs.count import multiply_accumulates, parameters
+from onnx_subprune.graph.costs.layers import layers
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.observation import observe
+from onnx_subprune.graph.tracing.trace import trace
 from tests.networks.net import BOOL, FLOAT, INT64, Net
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -127,3 +129,24 @@ def test_constants_in_nodes_count_and_whole_numbers_do_not():
     x = net("Add", net.input(("N", 4)), net("Constant", value=value))
     net.output(net("Reshape", x, net.constant(np.array([-1, 2, 2]))), 3)
     assert counts(net) == (4, 0)
+
+
+def test_what_stays_because_it_is_in_the_bodies_of_an_if_is_told_with_the_input_that_chooses():
+    net = Net()
+    x, rate, held = net.input(("N", 4)), net.input((), "rate", INT64), net.weight(4, 6)
+    condition = net("Equal", rate, net.constant(np.array(16000)))
+    branches = {}
+    for name, factor in (("then_branch", 1.0), ("else_branch", 2.0)):
+        nodes = [
+            helper.make_node("MatMul", [x, held], [f"{name}_a"]),
+            helper.make_node("Mul", [f"{name}_a", f"{name}_c"], [f"{name}_b"]),
+        ]
+        constants = [numpy_helper.from_array(np.float32(factor), f"{name}_c")]
+        outputs = [helper.make_tensor_value_info(f"{name}_b", FLOAT, ["N", 6])]
+        branches[name] = helper.make_graph(nodes, name, [], outputs, constants)
+    net.output(net("If", condition, **branches), 2)
+    network = load(net.model())
+    found = layers(network, trace(network))
+    (item,) = found.staying
+    assert (item.op, item.params) == ("If", 4 * 6 + 2)
+    assert item.reason == "its bodies are not looked into: which one runs hangs on the input 'rate'"

@@ -7,7 +7,7 @@ from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.costs.count import COUNTED, all_shapes, bodies, macs_of, parameters_inside, stored
 from onnx_subprune.graph.network import Network, key_of
 from onnx_subprune.graph.rules import RULES
-from onnx_subprune.graph.sharing import readers_of_constants
+from onnx_subprune.graph.sharing import BODY, readers_of_constants
 from onnx_subprune.graph.tracing.reasons import MIXERS
 
 
@@ -83,6 +83,10 @@ def _why(network: Network, index: int) -> str:
     """Why a node that makes no channels itself stays as it is."""
     node = network.nodes[index]
     key = key_of(node)
+    if key == "If":
+        _, read = network.ancestors([node.input[0]], ())
+        deciding = ", ".join(repr(value.name) for value in network.inputs if value.name in read)
+        return f"its bodies are not looked into{f': which one runs hangs on the input {deciding}' * bool(deciding)}"
     if any(True for _ in bodies(node)):
         return "its body is not looked into"
     if key not in RULES:
@@ -96,7 +100,8 @@ def _owned(network: Network) -> Mapping[str, Sequence[tuple[bool, int]]]:
     held, place = stored(network), network.position
     for tensor, readers in readers_of_constants(network).items():
         if tensor in held:
-            labels = [use.node for use in readers.uses] or [item for item in readers.others if item in place]
+            labels = [use.node for use in readers.uses]
+            labels = labels or [name for item in readers.others if (name := item.removeprefix(BODY)) in place]
             shape = network.initializers[tensor].dims if tensor in network.initializers else network.array(tensor).shape
             if labels:
                 first = min(labels, key=lambda label: place[label])
