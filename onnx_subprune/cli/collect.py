@@ -7,7 +7,16 @@ from cyclopts import Parameter
 
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded
-from onnx_subprune.cli.options import DataOption, SetOption, StatisticsOutput, constants_of, read_by, resources_of
+from onnx_subprune.cli.options import (
+    CarryOption,
+    DataOption,
+    SetOption,
+    StatisticsOutput,
+    constants_of,
+    read_by,
+    resources_of,
+    streamed,
+)
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.errors import OptionError
 from onnx_subprune.pruning.collect import collect
@@ -39,6 +48,7 @@ def collect_command(  # noqa: PLR0913 - one argument an option
         ),
     ] = None,
     constants: SetOption = None,
+    carry: CarryOption = None,
     force: Annotated[bool, Parameter(negative="", help="Overwrite FILE.")] = False,
     quiet: Annotated[bool, Parameter(negative="", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -59,7 +69,7 @@ def collect_command(  # noqa: PLR0913 - one argument an option
     ):
         collect(
             model,
-            data,
+            streamed(model, data, carry, constants),
             output,
             shard=_shard(shard),
             resources=resources,

@@ -220,7 +220,7 @@ def layerwise_only(
     if constants:
         raise OptionError("--set: with --statistics nothing is run; give it to `collect`")
     if carry:
-        raise OptionError("--carry: with --statistics nothing is run")
+        raise OptionError("--carry: with --statistics nothing is run; give it to `collect`")
     if data is not None:
         raise OptionError("--data and --statistics: give one of them")
     if formulation not in (None, "layerwise"):

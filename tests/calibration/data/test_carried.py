@@ -84,3 +84,24 @@ def test_the_command_line_carries_states(tmp_path, capsys):
     assert run(["prune", model, small, *options, *common]) == 0
     assert run(["compare", model, small, *options, "--threads", "1"]) == 0
     assert "24 samples" in capsys.readouterr().out
+
+
+def test_moments_are_collected_of_the_states_that_are_met_and_shards_are_those_of_the_whole_stream(tmp_path):
+    model, data = str(tmp_path / "model.onnx"), str(tmp_path / "data.npz")
+    (tmp_path / "model.onnx").write_bytes(stream().SerializeToString())
+    np.savez(data, x=DATA)
+    small = {}
+    for name, options in {
+        "whole": ["--data", data, "--carry", "h=last"],
+        "half": ["--data", data, "--carry", "h=last", "--shard", "1/2"],
+        "other": ["--data", data, "--carry", "h=last", "--shard", "2/2"],
+    }.items():
+        assert run(["collect", model, *options, "--threads", "1", "-o", str(tmp_path / f"{name}.npz"), "--quiet"]) == 0
+    parts = [str(tmp_path / f"{name}.npz") for name in ("half", "other")]
+    assert run(["merge", *parts, "-o", str(tmp_path / "merged.npz")]) == 0
+    for name in ("whole", "merged"):
+        out = tmp_path / f"{name}.onnx"
+        common = ["--channels", "0.5", "--round-to", "1", "--threads", "1", "--quiet"]
+        assert run(["prune", model, str(out), "--statistics", str(tmp_path / f"{name}.npz"), *common]) == 0
+        small[name] = out.read_bytes()
+    assert small["whole"] == small["merged"]
