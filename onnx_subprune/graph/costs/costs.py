@@ -33,15 +33,12 @@ from onnx_subprune.graph.costs.count import (
     stored,
 )
 from onnx_subprune.graph.costs.sizes import Sizes, folded, shape_of
+from onnx_subprune.graph.costs.units import units
 from onnx_subprune.graph.network import Network, attribute, key_of
 from onnx_subprune.graph.sharing import Readers, readers_of_constants
 
 DEPTHWISE, POINTWISE = 3.0, 12.0
 """Work of a multiply-accumulate of a depthwise convolution, and of a number that an operator makes which is not fused."""
-UNIT = {"LSTM": 230.0, "GRU": 320.0, "RNN": 500.0}
-"""Work of a unit of a recurrent layer in a step of a sample, beside what is multiplied: 4, 6 and 6 to 12 ns, of fits to widths of 48 to 128."""
-RELU = 150.0
-"""The same where the activation of an RNN is Relu: 3 ns."""
 FUSED = frozenset(
     [
         "Add",
@@ -200,21 +197,9 @@ def _work(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
     if sizes.timed:
         terms += pointwise(network, graph, sizes)
         terms += [
-            _units(network, graph, item, sizes)
-            for item in graph.contractions
-            if item.internal and item.weight.slot == 2
+            units(network, graph, item, sizes) for item in graph.contractions if item.internal and item.weight.slot == 2
         ]
     return terms
-
-
-def _units(network: Network, graph: ChannelGraph, contraction: Contraction, sizes: Sizes) -> Term:
-    """The work of the units of a recurrent layer, of all directions, steps and samples. contraction: that with its own states."""
-    node = network.node(contraction.node)
-    given = attribute(node, "activations", [])
-    relu = isinstance(given, list) and given[:1] == [b"Relu"]
-    _, factors = _weight(network, contraction.weight_tensor, contraction.weight, contraction, sizes)
-    run = [factors[0], factors[2], *sizes.activation(node.input[0])[:2]]
-    return folded((RELU if relu else UNIT[node.op_type]) / graph.observation.batch, run)
 
 
 def pointwise(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
