@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "onnx_subprune"
 ROOT = {"__init__.py", "__main__.py", "_version.py", "_typing.py", "errors.py"}
 GROUND = ("errors", "_version", "_typing")
-DOORS = ("cli", "__main__", "__init__")
+DOORS = ("cli", "integrations", "__main__", "__init__")
 ORDER = (
     GROUND,
     ("selection", "allocation", "runtime"),

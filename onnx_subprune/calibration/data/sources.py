@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.archive import ALL, Extent, read_archive
+from onnx_subprune.calibration.data.feed_json import read_feed_json
 from onnx_subprune.calibration.data.runs import Part
 from onnx_subprune.calibration.data.script import load_function, script_named, told
 from onnx_subprune.errors import ArgumentTypeError, DataError
@@ -39,7 +40,7 @@ class DataReader(Protocol):
 Feed = Mapping[str, Array] | Sequence[Array] | Array
 """Arrays of a run by input, or in the order of the inputs; one alone for a model with one input."""
 Source = str | os.PathLike[str] | Array | Mapping[str, Array] | Iterable[Feed] | DataReader | Callable[[], "Source"]
-FORMATS = "an .npz or .npy file, a folder of them, a folder of test_data_set_*/input_*.pb, or script.py[:function]"
+FORMATS = "an .npz or .npy file, a folder of them, a folder of test_data_set_*/input_*.pb, Polygraphy's .json, or script.py[:function]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -143,6 +144,8 @@ def _read_path(source: str, inputs: Sequence[Port], extent: Extent) -> Given:
         return _read_folder(path, inputs)
     if path.suffix == ".py" and path.exists():
         return _runs(source, _numbered(source, _function(path, function)()), inputs)
+    if path.suffix == ".json" and path.exists():
+        return _runs(source, _numbered(source, read_feed_json(path)), inputs)
     loaded = load(path, extent)
     return _stack(
         source, _arrays(source, loaded, inputs) if isinstance(loaded, Mapping) else _single(source, loaded, inputs)
