@@ -10,6 +10,7 @@ from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.calibration.data.paths import source_files
 from onnx_subprune.evaluation.report import Part, Report
 from onnx_subprune.evaluation.report.extra import need_extra
+from onnx_subprune.evaluation.report.map import Block
 from onnx_subprune.graph.save import INLINE, side_path
 from onnx_subprune.graph.tensors import model_files
 from onnx_subprune.pruning.recipe import Recipe
@@ -102,11 +103,11 @@ def report_text(report: Report) -> str:
     return report_html(report)
 
 
-def parts_text(title: str, parts: Sequence[Part]) -> str:
-    """Return tables and sentences as HTML."""
+def parts_text(title: str, parts: Sequence[Part], drawn: Sequence[Block] = ()) -> str:
+    """Return tables and sentences as HTML, with the map of a network."""
     from onnx_subprune.evaluation.report.html import parts_html  # noqa: PLC0415 - an extra
 
-    return parts_html(title, parts)
+    return parts_html(title, parts, drawn)
 
 
 def sensitivities_text(found: Sequence[GroupSensitivity], model: str) -> str:

@@ -22,8 +22,10 @@ from onnx_subprune.cli.options import (
 from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.report import inspection_table
 from onnx_subprune.evaluation.report.inspection import inspection_dict, made_up_note, rows_a_column
+from onnx_subprune.evaluation.report.map import blocks
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.costs.costs import costs
+from onnx_subprune.graph.costs.layers import layers
 from onnx_subprune.graph.network import Network, load, ports
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.opening import opened
@@ -61,7 +63,9 @@ def inspect_command(
         parts = (*inspection_table(network, graph, price, rows), *([] if note is None else [f"note: {note}"]))
         texts = {
             json_file: lambda: json_text(inspection_dict(network, graph, price, rows)),
-            html_file: lambda: parts_text(f"What can be pruned in {model}", parts),
+            html_file: lambda: parts_text(
+                f"What can be pruned in {model}", parts, blocks(graph, layers(network, graph))
+            ),
         }
         with written(texts):
             pass

@@ -6,9 +6,9 @@ from typing import Any
 import onnx_ir
 
 from onnx_subprune.calibration.data.sources import Source
+from onnx_subprune.evaluation.report.model import Report
 from onnx_subprune.pruning.arguments import BudgetLike
 from onnx_subprune.pruning.prune import prune
-from onnx_subprune.evaluation.report.model import Report
 
 
 class PrunePass(onnx_ir.passes.FunctionalPass):

@@ -174,7 +174,7 @@ def _sliced(model: Model, recipe: Recipe, rules: Mapping[str, Rule]) -> Pruned:
     small = apply(network, graph, plan, rules=rules)
     runs = {name: array[None] for name, array in graph.observation.example.feeds.items()}
     deviation = verify(network, graph, plan, small, Calibration(arrays=runs, chunk=1, runs=True), network.folder)
-    before, after = counted(network, graph.observation), counted(load(small), graph.observation)
+    before, after = counted(network, graph), counted(load(small), graph)
     done = Reconstruction(choices=chosen, weights={}, refits={}, seconds={})
     groups = group_reports(graph, done, {})
     stamped(small, graph, groups)

@@ -117,7 +117,7 @@ def compare(
         named = f"{labels}: " if isinstance(labels, (str, os.PathLike)) else ""
         raise DataError(f"{named}{len(truth)} labels for {samples.samples} samples")
     one, two = _runnable(first, original), _runnable(second, pruned)
-    sizes = counted(first, given.graph.observation), counted(second, given.graph.observation)
+    sizes = counted(first, given.graph), counted(second, given.graph)
     found = measured_latency(one, two, samples, threads)
     return Comparison(
         fidelity=fidelity(one, two, samples, truth, threads, parts_of(first, given.graph.observation, first.outputs)),

@@ -60,7 +60,7 @@ def cut(job: Job, done: Reconstruction, data: Calibration) -> Cut:
     small = apply(network, graph, plan, rules=job.settings.rules)
     apart = settled(small, network.folder if side_file_wanted(network.proto) else None)
     small, folder = (small, network.folder) if apart is None else (apart.model, apart.folder)
-    costs = counted(network, graph.observation), counted(Network(small, folder), graph.observation)
+    costs = counted(network, graph), counted(Network(small, folder), graph)
     check_budget(job.settings.budget, *costs, job.rooms, job.price)
     deviation = verify(network, graph, plan, small, data, folder)
     return Cut(model=small, folder=folder, apart=apart, deviation=deviation, costs=costs)

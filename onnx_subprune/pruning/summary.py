@@ -15,6 +15,7 @@ from onnx_subprune.pruning.cut import Cut, Measured
 from onnx_subprune.pruning.preparation import Job
 from onnx_subprune.pruning.result import Pruned
 from onnx_subprune.pruning.stamp import stamped
+from onnx_subprune.pruning.written import resized
 from onnx_subprune.reconstruction.settings import Reconstruction
 from onnx_subprune.runtime.session import environment
 
@@ -44,6 +45,7 @@ def summarize(
         seconds=seconds,
         notes=(*job.notes, *_rounding_note(job, found), *_bases(job, done), *_domains(done)),
         warnings=(*job.warnings, *_warnings(job, measured)),
+        composites=resized(*smaller.costs),
         layers=measured.layers,
     )
     side_file = side_file_wanted(smaller.model) or side_file_wanted(network.proto)

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from onnx_subprune._version import __version__
 from onnx_subprune.allocation.widths import GroupSensitivity
+from onnx_subprune.evaluation.report.map import Block
 from onnx_subprune.evaluation.report.plots import curve, sparkline
 from onnx_subprune.evaluation.report.sheet import Part
 from onnx_subprune.evaluation.report.table import latency_words, number
@@ -54,9 +55,9 @@ def summary(report: Reported) -> str:
     return f"{text} On {report.fidelity.where} {'; '.join(close)}."
 
 
-def parts_html(title: str, parts: Sequence[Part]) -> str:
-    """Return tables and sentences as a page."""
-    return _page("parts.html.jinja", title=title, parts=parts)
+def parts_html(title: str, parts: Sequence[Part], drawn: Sequence[Block] = ()) -> str:
+    """Return tables and sentences as a page, behind the first sentence the map of a network, if there is one."""
+    return _page("parts.html.jinja", title=title, parts=parts, blocks=drawn)
 
 
 def sensitivity_html(found: Sequence[GroupSensitivity], model: str) -> str:

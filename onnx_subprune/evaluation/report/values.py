@@ -25,6 +25,16 @@ class Change:
         return self.after / self.before if self.before else 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """Attention, or a recurrent layer, at `node`: its sizes in words."""
+
+    node: str
+    kind: str
+    before: str
+    after: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupReport:
     """One group: kept channels, conditioning, its error curve where one was measured, and how its consumers did."""
@@ -64,6 +74,8 @@ class Reported:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     """What the user should know before the result is used: shown whatever else is not."""
+    composites: tuple[Resized, ...] = ()
+    """Attention and recurrent layers."""
     layers: tuple[LayerTime, ...] = ()
     """Milliseconds of each layer before and after."""
     metric: Change | None = None
@@ -97,6 +109,7 @@ class Reported:
             "deviation": self.deviation,
             "notes": list(self.notes),
             "warnings": list(self.warnings),
+            "composites": [asdict(item) for item in self.composites],
             "layers": [asdict(layer) for layer in self.layers],
             "seconds": dict(self.seconds),
         }
