@@ -23,7 +23,7 @@ class Count:
 
     params: int
     macs: float
-    composites: tuple[Composite, ...]
+    composites: tuple[Composite, ...] = ()
 
 
 def counted(network: Network, graph: ChannelGraph) -> Count:
