@@ -3,8 +3,8 @@
     python tools/check_release.py                       # all interpreters that are found among 3.11, 3.12, 3.13
     python tools/check_release.py --python 3.13 --only newest
 
-Each environment gets the wheel (or the sdist, with the newest versions on the oldest Python), the requirements at their lower bounds or as pip chooses them, and
-nothing else; there a model is inspected and pruned, and the result is compared. Prints one line an environment; exit status 1 if one fails.
+Each environment gets the wheel (or the sdist, with the newest versions on the oldest Python), the requirements at their lower bounds or as pip chooses,
+and nothing else; there a model is inspected and pruned, and the result is compared. Prints one line an environment; exit status 1 if one fails.
 """
 
 import argparse
