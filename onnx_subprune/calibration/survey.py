@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.streaming.executor import Executor, Local, active
-from onnx_subprune.calibration.streaming.request import Ask
+from onnx_subprune.calibration.streaming.request import Request, Sampling
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.graph.channels import Contraction
 from onnx_subprune.graph.contractions.contraction import kernel_of
@@ -36,6 +36,7 @@ def survey(
             run.advance(network.position[contraction.node])
             kernel, weights = kernel_of(network, contraction)
             positions = times * running.positions_of(data.samples, weights.shape[1]) if times else None
-            ask = Ask(weight=contraction.weight, kernel=kernel, input=contraction.input.tensor, positions=positions)
-            halves = Halves.of([sums.moments().with_target(weights) for sums in run.collect(ask)])
-            yield contraction, active(run, ask, halves)
+            source, sampling = contraction.input.tensor, Sampling(positions=positions)
+            request = Request(weight=contraction.weight, kernel=kernel, input=source, sampling=sampling)
+            halves = run.collect(request).moments().with_target(weights)
+            yield contraction, active(run, request, halves)

@@ -59,8 +59,8 @@ class Choosing:
         state, task, contraction = self._state, self._state.task, consumer.contraction
         kernel, weights = kernel_of(task.network, contraction)
         every = every_of(task, contraction, weights.shape[1]) if task.formulation.repairs else 1
-        ask = input_of(contraction, kernel, every)
-        halves = Halves.of([sums.moments().with_target(weights) for sums in state.models.collect(ask)])
-        halves = active(state.models, ask, halves)
+        request = input_of(contraction, kernel, every)
+        halves = state.models.collect(request).moments().with_target(weights)
+        halves = active(state.models, request, halves)
         alive = alive_columns(task.graph, state.choices, contraction, kernel, weights)
         return problem_of(consumer, kernel, halves.whole.centered(), weights, alive, halves.shrinkage)

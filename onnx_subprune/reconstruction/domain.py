@@ -12,8 +12,8 @@ from onnx import NodeProto
 
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.files.executor import Recorded
-from onnx_subprune.calibration.streaming.executor import united
-from onnx_subprune.calibration.streaming.request import Ask, What
+from onnx_subprune.calibration.streaming.questions import Greatest
+from onnx_subprune.calibration.streaming.request import Request
 from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.channels import ChannelGroup, Contraction, Use
 from onnx_subprune.graph.network import Network, key_of
@@ -68,9 +68,10 @@ class Domain:
         return next((op for tensor, op in self._ends.items() if not self._finite(tensor)), None)
 
     def _finite(self, tensor: str) -> bool:
-        ask = Ask(weight=self._layer.contraction.weight, kernel=self._layer.kernel, input=tensor, what=What.PEAKS)
+        layer = self._layer
+        request = Request(weight=layer.contraction.weight, kernel=layer.kernel, input=tensor, question=Greatest())
         with np.errstate(over="ignore", invalid="ignore"):
-            peaks = united(self._state.models.collect(ask)).moments().energy
+            peaks = self._state.whole(request).energy
         return bool(np.isfinite(peaks).all())
 
     def back(self) -> None:

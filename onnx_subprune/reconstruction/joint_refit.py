@@ -15,8 +15,10 @@ import numpy as np
 from onnx_subprune._typing import Array, Float64, Int64, Mask
 from onnx_subprune.calibration.moments.moments import Moments
 from onnx_subprune.calibration.moments.regression import Sums
-from onnx_subprune.calibration.streaming.executor import Lockstep, united
-from onnx_subprune.calibration.streaming.request import Ask, What
+from onnx_subprune.calibration.streaming.executor import Lockstep
+from onnx_subprune.calibration.streaming.questions import Probed, SentBack, Short
+from onnx_subprune.calibration.streaming.request import Request, Sampling
+from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, Kernel, Kind
 from onnx_subprune.graph.network import Network
@@ -105,12 +107,12 @@ class Pruned:
 class Source:
     """How to move a producer.
 
-    ask: for moments of its inputs; aim and axis are its reader's. alive: (g, p), its inputs that have not been dropped.
+    request: about its inputs; the weight is its reader's. alive: (g, p), its inputs that have not been dropped.
     outputs: those of its outputs that have not, None for all. share: of its output positions, those that count in its moments.
     lasting: how much longer than others it goes on. gram: of its inputs a row, about their means where it has a bias; None if it is not known.
     """
 
-    ask: Ask
+    request: Request
     producer: Producer
     alive: Mask
     outputs: Int64 | None
@@ -120,17 +122,19 @@ class Source:
 
 
 class Joint:
-    """One reader and its producer, to be refitted together. ask: for the moments of the reader; uses: its weight and its bias."""
+    """One reader, which falls short of `aim`, and its producer, to be refitted together. uses: the reader's weight and its bias."""
 
-    def __init__(self, pruned: Pruned, way: Way, ask: Ask, source: Source, uses: Collection[Use]) -> None:
+    def __init__(self, pruned: Pruned, way: Way, source: Source, aim: Aim, uses: Collection[Use]) -> None:
         self._pruned, self._models, self._way = pruned, pruned.models, way
-        self._ask, self._source, self._producer = ask, source, source.producer
+        self._aim, self._source, self._producer = aim, source, source.producer
         self._gram, self._uses = source.gram, uses
 
     def _left(self) -> float:
         """Return what the reader puts out wrong, on the first half: enough to see whether it falls."""
-        ask = replace(self._ask, what=What.RESIDUAL, every=self._source.ask.every, one_half=True, channels=None)
-        return _energies(self._models.collect(ask)[:1])[0]
+        request = self._source.request
+        sampling = Sampling(every=request.sampling.every, one_half=True)
+        request = replace(request, question=Short(self._aim), sampling=sampling, channels=None)
+        return _energies(self._models.collect(request).halves)[0]
 
     def step(self, refit: Callable[[], Trial]) -> tuple[float, Trial | None]:
         """Move the producer and refit the reader; return the share of the residual's energy that this took away, and what `refit` returned.
@@ -165,23 +169,19 @@ class Joint:
 
         Beside it what the reader puts out wrong, on each half.
         """
-        outputs, channels = self._ask.outputs, self._source.outputs
-        back = adjoint(self._pruned.network, self._way, self._pruned.weights, outputs, channels)
-        ask = replace(self._source.ask, back=back, with_gram=self._gram is None)
-        found = self._models.collect(ask)
-        sums, residuals = found[: len(found) // 2], found[len(found) // 2 :]
-        energies = _energies(residuals)
-        moments = united(sums).moments()
+        aim, request = self._aim, self._source.request
+        back = adjoint(self._pruned.network, self._way, self._pruned.weights, aim.outputs, self._source.outputs)
+        found = self._models.collect(replace(request, question=SentBack(aim, back, with_gram=self._gram is None)))
+        energies, moments = _energies(found.residuals), found.whole()
         if not isinstance(moments, Moments):
             return None, energies
         if self._gram is None:
             self._gram = (moments.centered() if self._producer.biased else moments).gram / moments.count
-        probe = replace(
-            ask, what=What.PROBE, kernel=_positionwise(ask.kernel), with_gram=True, positions=None, channels=None
-        )
-        felt = united(self._models.collect(probe)).moments()
-        assert felt.gram is not None
-        return (moments, moments.count * self._gram, felt.gram[0] / felt.count), energies
+        kernel, sampling = _positionwise(request.kernel), Sampling(every=request.sampling.every)
+        probe = replace(request, question=Probed(aim, back), kernel=kernel, sampling=sampling, channels=None)
+        probed = self._models.collect(probe).whole()
+        assert probed.gram is not None
+        return (moments, moments.count * self._gram, probed.gram[0] / probed.count), energies
 
 
 def _energies(sums: Sequence[Sums]) -> list[float]:

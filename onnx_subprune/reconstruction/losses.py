@@ -16,13 +16,11 @@ import numpy as np
 from onnx_subprune._typing import Mask
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.regression import Regression
-from onnx_subprune.calibration.streaming.executor import united
-from onnx_subprune.calibration.streaming.request import What
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.reconstruction.fit import Fit, plain
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.progress import State
-from onnx_subprune.reconstruction.requests import aimed
+from onnx_subprune.reconstruction.requests import lost
 
 NEAR = 1e-5
 """Errors, relative to the energy of the target, from which on moments tell how large they are."""
@@ -71,19 +69,18 @@ class Losses:
         if aim.product is not None:
             offset = self._layer.inside if found.bias is None else found.bias
             aim = replace(aim, product=aim.product.with_now(found.weights, offset))
-        ask = replace(aimed(state.task, self._layer, aim, self.alive), what=What.LOSS, every=1, channels=None)
-        lost, size = united(state.models.collect(ask)).moments().energy[0]
-        error = float(lost / size) if size > 0.0 else float(lost > 0.0)
+        short, size = state.whole(lost(self._layer, aim)).energy[0]
+        error = float(short / size) if size > 0.0 else float(short > 0.0)
         exact = error <= self._least()
         return replace(found.with_error(error), exact=exact)
 
     def _by_columns(self, whole: Regression) -> Fit | None:
         """The same for a layer whose inputs are those that its old weights make the target of."""
         prior, alive = self._layer.prior, self.alive.reshape(self._layer.prior.shape[:2])[:, :, None]
-        lost = float(whole.with_target(np.where(alive, 0.0, prior)).energy.sum())
-        error, size = lost, float(whole.energy.sum())
+        short = float(whole.with_target(np.where(alive, 0.0, prior)).energy.sum())
+        error, size = short, float(whole.energy.sum())
         if size > 0.0:
-            error = max(0.0, lost / size)
+            error = max(0.0, short / size)
         if error > self._least():
             return None
         return replace(Fit.unchanged(np.where(alive, prior, 0.0)).with_error(error), exact=True)

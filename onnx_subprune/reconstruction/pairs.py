@@ -9,7 +9,7 @@ from onnx_subprune._typing import Array, Float64, Mask
 from onnx_subprune.calibration.moments.limits import oversized
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.calibration.streaming.kept import Cut, Left
-from onnx_subprune.calibration.streaming.request import Ask, drawn_share
+from onnx_subprune.calibration.streaming.request import Request, Sampling, drawn_share
 from onnx_subprune.graph.channels import ChannelGroup, Contraction, Use
 from onnx_subprune.graph.surgery.slicing import kept_positions
 from onnx_subprune.reconstruction.joint_refit import Producer, Source, lasting, spared
@@ -87,13 +87,13 @@ class Pairing:
         if any(way.producer.weight == contraction.weight for way in self._ways.values()):
             self._grams[contraction.weight] = seen.gram / seen.count
 
-    def source(self, layer: Layer, alive: Mask, ask: Ask) -> Source:
-        """Return the producer `layer`, whose columns `alive` are not dropped, of what a reader that is asked about by `ask` reads."""
+    def source(self, layer: Layer, alive: Mask, request: Request) -> Source:
+        """Return the producer `layer`, whose columns `alive` are not dropped, of what a reader reads, of which `request` takes the moments."""
         task, contraction, bias = self._task, layer.contraction, layer.bias
         count = output_count(layer.kernel, task.graph.observation.shapes[contraction.output.tensor])
         columns = max(1, int(alive.sum()) // layer.weights.shape[0])
         every = max(
-            ask.every,
+            request.sampling.every,
             spared(
                 task.data.samples,
                 task.graph.observation.positions(contraction.output.tensor, contraction.output.index),
@@ -102,12 +102,11 @@ class Pairing:
         )
         positions = task.running.positions_of(-(-task.data.samples // every), columns)
         return Source(
-            ask=replace(
-                ask,
+            request=replace(
+                request,
                 kernel=layer.kernel,
                 input=contraction.input.tensor,
-                positions=positions,
-                every=every,
+                sampling=Sampling(every=every, positions=positions),
                 channels=living_channels(layer.kernel, alive),
             ),
             producer=Producer(

@@ -5,8 +5,8 @@ from dataclasses import replace
 from onnx_subprune._typing import Array, Mask
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.regression import Regression
-from onnx_subprune.calibration.streaming.executor import Lockstep, united
-from onnx_subprune.calibration.streaming.request import Ask
+from onnx_subprune.calibration.streaming.executor import Lockstep
+from onnx_subprune.calibration.streaming.request import Request
 from onnx_subprune.graph.channels import Contraction, Use
 from onnx_subprune.reconstruction.columns import alive_columns
 from onnx_subprune.reconstruction.fit import Fit
@@ -15,7 +15,6 @@ from onnx_subprune.reconstruction.pairs import Pairing
 from onnx_subprune.reconstruction.requests import input_of
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Shelf
-from onnx_subprune.runtime.threads import alongside
 
 
 class State:
@@ -45,20 +44,18 @@ class State:
         """Return which columns of the layer have not been dropped."""
         return alive_columns(self.task.graph, self.choices, layer.contraction, layer.kernel, layer.weights)
 
-    def halves(self, ask: Ask) -> Halves:
+    def halves(self, request: Request) -> Halves:
         """Return the moments of the even and of the odd chunks."""
-        sums = ((half,) for half in self.models.collect(ask))
-        return Halves.of([*alongside(lambda half: half.moments(), sums, self.task.running.cores)])
+        return self.models.collect(request).moments(self.task.running.cores)
 
     def own(self, layer: Layer) -> Halves:
         """Return the moments of what the layer reads, with what its old weights and bias make of that for a target."""
-        sums = self.models.collect(input_of(layer.contraction, layer.kernel))
-        halves = Halves.of([half.moments() for half in sums])
-        return halves.map(lambda half: half.with_target(layer.prior).shifted(layer.inside))
+        halves = self.models.collect(input_of(layer.contraction, layer.kernel)).moments()
+        return halves.with_target(layer.prior).map(lambda half: half.shifted(layer.inside))
 
-    def whole(self, ask: Ask) -> Regression:
+    def whole(self, request: Request) -> Regression:
         """Return the moments of all chunks."""
-        return united(self.models.collect(ask)).moments()
+        return self.models.collect(request).whole()
 
     def now(self, use: Use, otherwise: Array) -> Array:
         """Return the constant in a slot of the pruned model; `otherwise` where the slot is empty."""

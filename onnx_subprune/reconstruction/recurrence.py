@@ -12,8 +12,8 @@ import numpy as np
 
 from onnx_subprune._typing import Float64, Mask
 from onnx_subprune.calibration.moments.halves import Halves
-from onnx_subprune.calibration.streaming.executor import united
-from onnx_subprune.calibration.streaming.request import Ask, What
+from onnx_subprune.calibration.streaming.questions import Lost
+from onnx_subprune.calibration.streaming.request import Request, Sampling
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.graph.contractions.contraction import Kind
 from onnx_subprune.reconstruction.columns import dropped_channels
@@ -94,8 +94,8 @@ class Recurrence:
             bias = now.units.bias
             offset = np.zeros((len(now.units.weights), now.units.weights.shape[2])) if bias is None else bias
             product = replace(product.with_now(now.units.weights, offset), resets=True)
-        ask = aimed(self._state.task, self._layer, replace(self._aim, product=product), self._alive)
-        return self._state.halves(ask if self._data is None else replace(ask, channels=None))
+        request = aimed(self._state.task, self._layer, replace(self._aim, product=product), self._alive)
+        return self._state.halves(request if self._data is None else replace(request, channels=None))
 
     def _unchanged(self) -> _Weights:
         """The old R, sliced, and the W that the pruned model has."""
@@ -201,16 +201,13 @@ class Recurrence:
         gone = dropped_channels(state.task.graph, state.choices, layer.contraction.rows)
         left = np.setdiff1d(np.arange(layer.kernel.units), gone)
         ones, zeros = np.ones(len(left)), np.zeros(len(left))
-        aim = Aim(tensor=axis.tensor, scale=ones, shift=zeros, other=None, flat=None)
-        ask = Ask(
+        aim = Aim(tensor=axis.tensor, scale=ones, shift=zeros, other=None, flat=None, axis=axis.index)
+        request = Request(
             weight=layer.contraction.weight,
             kernel=layer.kernel,
             input=axis.tensor,
-            aim=aim,
-            axis=axis.index,
-            outputs=left if gone.size else None,
-            one_half=True,
-            what=What.LOSS,
+            question=Lost(replace(aim, outputs=left) if gone.size else aim),
+            sampling=Sampling(one_half=True),
         )
-        lost, size = united(state.models.collect(ask)).moments().energy[0]
+        lost, size = state.whole(request).energy[0]
         return float(lost / size) if size > 0.0 else float(lost > 0.0)

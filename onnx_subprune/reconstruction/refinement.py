@@ -37,9 +37,9 @@ class Refitting:
         """Fit to targets that differ from what the layer now puts out only where the activation behind sees it."""
         if not rounds or self._aim is None:
             return found
-        ask = aimed(self._state.task, self._layer, self._aim, self._alive, renew=True, with_gram=False)
+        request = aimed(self._state.task, self._layer, self._aim, self._alive, renew=True, with_gram=False)
         for _ in range(rounds):
-            found = fit_again(self._state.whole(ask), found, self._alive, known)
+            found = fit_again(self._state.whole(request), found, self._alive, known)
             self._state.take(self._layer, found)
         return found
 
@@ -47,22 +47,23 @@ class Refitting:
         """Refit the layer, fitted so far with `known`, together with the producer of its input; see `joint`."""
         state, task, reader, alive, aim = self._state, self._state.task, self._layer, self._alive, self._aim
         assert aim is not None, "a residual is short of an aim"
-        ask = aimed(task, reader, aim, alive, renew=aim.flat is not None)
+        request = aimed(task, reader, aim, alive, renew=aim.flat is not None)
         producer = state.layer(way.producer)
-        source = state.pairing.source(producer, state.alive(producer), ask)
+        aim = aim.on(reader.contraction.output.index, reader.outputs)
+        source = state.pairing.source(producer, state.alive(producer), request)
         pruned = Pruned(
             network=task.network,
             models=state.models,
             weights=state.weights,
             position=state.pairing.anchor(reader.contraction),
-            held=(ask.input,),
+            held=(request.input,),
             threads=task.running.cores,
         )
-        joint, best = Joint(pruned, way, ask, source, reader.uses), (found, known)
+        joint, best = Joint(pruned, way, source, aim, reader.uses), (found, known)
 
         def refit() -> tuple[Fit, Known]:
             other = Known(threads=task.running.cores)  # of other inputs; but the ridge stays
-            trial = fit_again(state.whole(ask), best[0], alive, other)
+            trial = fit_again(state.whole(request), best[0], alive, other)
             state.take(reader, trial)
             return trial, other
 

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune._typing import Mask
-from onnx_subprune.calibration.streaming.request import Ask
+from onnx_subprune.calibration.streaming.gates import loss_of, moments_of
+from onnx_subprune.calibration.streaming.request import Request, Sampling
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.graph.channels import Contraction
 from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, Kernel
@@ -23,24 +24,29 @@ def aimed(
     *,
     renew: bool = False,
     with_gram: bool = True,
-) -> Ask:
-    """Ask for moments against the original's aim; with `renew`, against what of it the activation behind can tell apart.
+) -> Request:
+    """Return the request for moments against the original's aim; with `renew`, against what of it the activation behind can tell apart.
 
     Of large maps some samples are enough.
     """
     every = every_of(task, layer.contraction, layer.weights.shape[1])
-    return Ask(
+    positions = task.running.positions_of(-(-task.data.samples // every), layer.weights.shape[1])
+    aim = aim.on(layer.contraction.output.index, layer.outputs)
+    return Request(
         weight=layer.contraction.weight,
         kernel=layer.kernel,
         input=layer.contraction.input.tensor,
-        aim=aim.on(layer.outputs),
-        axis=layer.contraction.output.index,
-        renew=renew,
-        with_gram=with_gram,
-        positions=task.running.positions_of(-(-task.data.samples // every), layer.weights.shape[1]),
+        question=moments_of(aim, renew=renew, with_gram=with_gram),
+        sampling=Sampling(every=every, positions=positions),
         channels=living_channels(layer.kernel, alive),
-        outputs=layer.outputs,
-        every=every,
+    )
+
+
+def lost(layer: Layer, aim: Aim) -> Request:
+    """Return the request for what the pruned model loses of `aim` at `layer`, and how large that is, from all data."""
+    contraction, aim = layer.contraction, aim.on(layer.contraction.output.index, layer.outputs)
+    return Request(
+        weight=contraction.weight, kernel=layer.kernel, input=contraction.input.tensor, question=loss_of(aim)
     )
 
 
@@ -53,9 +59,10 @@ def every_of(task: Task, contraction: Contraction, columns: int) -> int:
     )
 
 
-def input_of(contraction: Contraction, kernel: Kernel, every: int = 1) -> Ask:
-    """Ask for moments of the input alone, over all positions: layerwise selection is the paper's, and files of statistics have the same."""
-    return Ask(weight=contraction.weight, kernel=kernel, input=contraction.input.tensor, every=every)
+def input_of(contraction: Contraction, kernel: Kernel, every: int = 1) -> Request:
+    """Return the request for moments of the input alone, over all positions: layerwise selection is the paper's, and files of statistics have the same."""
+    sampling = Sampling(every=every)
+    return Request(weight=contraction.weight, kernel=kernel, input=contraction.input.tensor, sampling=sampling)
 
 
 def output_count(kernel: Kernel, shape: Sequence[int]) -> int:

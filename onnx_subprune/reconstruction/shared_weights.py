@@ -17,8 +17,7 @@ import numpy as np
 
 from onnx_subprune._typing import Float64, Mask
 from onnx_subprune.calibration.moments.halves import Halves
-from onnx_subprune.calibration.streaming.executor import united
-from onnx_subprune.calibration.streaming.request import What
+from onnx_subprune.calibration.streaming.questions import Short
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.sharing import root_of
@@ -153,9 +152,10 @@ class SharedWeight:
         """What all uses put out short of their aims."""
         total = 0.0
         for member, aim in zip(self._members, self._aims, strict=True):
-            ask = aimed(self._state.task, member.layer, aim, self._alive)
-            sums = self._state.models.collect(replace(ask, what=What.RESIDUAL, channels=None))
-            total += float(united(sums).moments().energy.sum())
+            request = aimed(self._state.task, member.layer, aim, self._alive)
+            question = Short(aim.on(member.layer.contraction.output.index, member.layer.outputs))
+            request = replace(request, question=question, channels=None)
+            total += float(self._state.whole(request).energy.sum())
         return total
 
     def _take(self, fits: Sequence[Fit]) -> None:

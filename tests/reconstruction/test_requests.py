@@ -6,7 +6,7 @@ import pytest
 
 from onnx_subprune import Channels, Resources, prune
 from onnx_subprune.calibration.streaming.executor import Local
-from onnx_subprune.calibration.streaming.request import What
+from onnx_subprune.calibration.streaming.questions import Aimed, SentBack, Short
 from tests.conftest import MODELS
 
 
@@ -14,7 +14,7 @@ from tests.conftest import MODELS
 class Noting:
     """Runs models in this process, and notes what is asked, and the answers where it is a residual's energy."""
 
-    asks: list = field(default_factory=list)
+    requests: list = field(default_factory=list)
     energies: list = field(default_factory=list)
     steps: list = field(default_factory=list)
 
@@ -22,19 +22,19 @@ class Noting:
         run = Local().begin(network, data, running, memory, original=original)
         collect = run.collect
 
-        def noted(ask):
-            self.asks.append(ask)
-            if ask.what is What.RESIDUAL:
-                halves = [
-                    float(collect(replace(ask, one_half=first))[0].moments().energy.sum()) for first in (True, False)
-                ]
-                self.energies.append(halves)
-            if ask.back is not None and ask.what is What.MOMENTS:
-                few, pair = (collect(replace(ask, every=every))[2:] for every in (ask.every, 2))
-                self.steps.append(
-                    (ask.every, *([half.moments().energy.sum() for half in found] for found in (few, pair)))
-                )
-            return collect(ask)
+        def sampled(request, **changes):
+            return collect(replace(request, sampling=replace(request.sampling, **changes)))
+
+        def noted(request):
+            self.requests.append(request)
+            every = request.sampling.every
+            if type(request.question) is Short:
+                alone, both = (sampled(request, one_half=first).halves[0] for first in (True, False))
+                self.energies.append([float(half.moments().energy.sum()) for half in (alone, both)])
+            if isinstance(request.question, SentBack):
+                few, pair = (sampled(request, every=number).residuals for number in (every, 2))
+                self.steps.append((every, *([half.moments().energy.sum() for half in found] for found in (few, pair))))
+            return collect(request)
 
         run.collect = noted
         return run
@@ -48,13 +48,13 @@ def noted(images):
 
 
 @pytest.fixture(scope="module")
-def asks(noted):
-    return [ask for ask in noted.asks if ask.what is What.MOMENTS and ask.aim is not None]
+def fits(noted):
+    return [request for request in noted.requests if isinstance(request.question, Aimed)]
 
 
 def test_whether_a_joint_step_pays_is_seen_on_one_half(noted):
     assert noted.energies
-    assert all(ask.one_half for ask in noted.asks if ask.what is What.RESIDUAL)
+    assert all(item.sampling.one_half for item in noted.requests if type(item.question) is Short)
     assert all(alone == beside_the_other > 0.0 for alone, beside_the_other in noted.energies)
 
 
@@ -67,17 +67,17 @@ def test_a_step_on_few_samples_looks_at_the_first_chunk_alone(images):
     assert all(few[1] > 0.0 for every, few, _ in noting.steps if every < chunks)
 
 
-def test_all_fits_of_a_layer_look_at_the_same_samples(asks):
+def test_all_fits_of_a_layer_look_at_the_same_samples(fits):
     seen = {}
-    for ask in asks:
-        if ask.back is None:
-            seen.setdefault(ask.weight, set()).add(ask.every)
+    for request in fits:
+        seen.setdefault(request.weight, set()).add(request.sampling.every)
     assert len(seen) > 5
     assert all(len(found) == 1 for found in seen.values())
     assert {1} < set.union(*seen.values())  # all of small maps, some of large ones
 
 
-def test_a_step_looks_at_no_more_samples_than_the_fits_around_it(asks):
-    fits, last = {ask.weight: ask.every for ask in asks if ask.back is None}, [ask for ask in asks if ask.back]
-    assert last
-    assert all(ask.every >= fits[ask.weight] for ask in last)
+def test_a_step_looks_at_no_more_samples_than_the_fits_around_it(noted, fits):
+    every = {request.weight: request.sampling.every for request in fits}
+    steps = [request for request in noted.requests if isinstance(request.question, SentBack)]
+    assert steps
+    assert all(request.sampling.every >= every[request.weight] for request in steps)

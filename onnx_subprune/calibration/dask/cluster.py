@@ -25,11 +25,11 @@ from onnx_subprune.calibration.dask.shipment import Shipment
 from onnx_subprune.calibration.dask.worker import Shards, added, forget, step
 from onnx_subprune.calibration.data.reading import shard_of
 from onnx_subprune.calibration.data.samples import Calibration
-from onnx_subprune.calibration.moments.regression import Sums
+from onnx_subprune.calibration.moments.halves import Collected
 from onnx_subprune.calibration.streaming.executor import Lockstep
 from onnx_subprune.calibration.streaming.kept import Cut
 from onnx_subprune.calibration.streaming.original import Original
-from onnx_subprune.calibration.streaming.request import Ask
+from onnx_subprune.calibration.streaming.request import Request
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.errors import ClusterError, ModelError
 from onnx_subprune.graph.channels import Use
@@ -149,39 +149,39 @@ class _Run:
         """See `Lockstep`."""
         self._log.append(cut)
 
-    def collect(self, ask: Ask) -> list[Sums]:
+    def collect(self, request: Request) -> Collected:
         """See `Lockstep`."""
         self._move(self._gone())
-        answers = [self._asked(shard, ask) for shard in range(len(self._homes))]
+        answers = [self._asked(shard, request) for shard in range(len(self._homes))]
         while True:
             root = self._tree(answers)
             again = self._waited(root)
             if not again:
                 found = self._result(root)
                 if not isinstance(found, Behind):
-                    self._log.append(ask.share)
+                    self._log.append(request.share)
                     return found
                 again = found.shards
             self._move(again)
             for shard in again:
-                answers[shard] = self._asked(shard, ask)
+                answers[shard] = self._asked(shard, request)
 
-    def _asked(self, shard: int, ask: Ask) -> Future:
+    def _asked(self, shard: int, request: Request) -> Future:
         """Send a shard the commands that it has not seen, and the question; move it if its worker is gone meanwhile."""
         for _ in range(ATTEMPTS):
             try:
-                return self._send(shard, ask)
+                return self._send(shard, request)
             except (OSError, KeyError, ValueError):  # what a worker causes that dies under the transfer
                 time.sleep(POLL)
                 if shard in self._gone():
                     self._move([shard])
         raise ClusterError(f"worker {self._homes[shard]} does not take data: look at its log")
 
-    def _send(self, shard: int, ask: Ask) -> Future:
+    def _send(self, shard: int, request: Request) -> Future:
         client, home, start = self._cluster.client, self._homes[shard], self._sent[shard]
         commands: list[Command] = [self._opens[shard], *self._log][start:]
         message = Message(
-            plugin=self._cluster.plugin, run=self._name, shard=shard, start=start, commands=commands, ask=ask
+            plugin=self._cluster.plugin, run=self._name, shard=shard, start=start, commands=commands, request=request
         )
         sent = client.scatter([message], workers=[home], hash=False)[0]
         self._sent[shard] = 1 + len(self._log)
@@ -218,9 +218,9 @@ class _Run:
             self._sent[shard] = 0
 
     @staticmethod
-    def _result(root: Future) -> list[Sums] | Behind:
+    def _result(root: Future) -> Collected | Behind:
         try:
-            found: list[Sums] | Behind = root.result()
+            found: Collected | Behind = root.result()
         except KilledWorker as error:
             raise ClusterError(
                 "workers die again and again on the same shard: give them more memory, or use more of them"

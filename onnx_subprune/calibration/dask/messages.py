@@ -6,9 +6,9 @@ from pathlib import Path
 
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.dask.shipment import Shipment
-from onnx_subprune.calibration.moments.regression import Sums
+from onnx_subprune.calibration.moments.halves import Collected
 from onnx_subprune.calibration.streaming.kept import Cut, Left
-from onnx_subprune.calibration.streaming.request import Ask, Share
+from onnx_subprune.calibration.streaming.request import Request, Share
 from onnx_subprune.graph.channels import Use
 
 
@@ -72,7 +72,7 @@ class Message:
     shard: int
     start: int
     commands: Sequence[Command]
-    ask: Ask
+    request: Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,4 +82,4 @@ class Behind:
     shards: tuple[int, ...]
 
 
-Answer = list[Sums] | Behind
+Answer = Collected | Behind

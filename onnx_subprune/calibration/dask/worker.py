@@ -23,11 +23,11 @@ from onnx_subprune.calibration.dask.messages import (
     Open,
     Override,
 )
-from onnx_subprune.calibration.moments.regression import Sums
+from onnx_subprune.calibration.moments.halves import Collected
 from onnx_subprune.calibration.streaming.executor import Streams
 from onnx_subprune.calibration.streaming.kept import Cut
 from onnx_subprune.calibration.streaming.original import Original
-from onnx_subprune.calibration.streaming.request import Ask, Share
+from onnx_subprune.calibration.streaming.request import Request, Share
 from onnx_subprune.calibration.streaming.settings import Opener, Running
 from onnx_subprune.graph.network import Network
 from onnx_subprune.runtime.session import Session
@@ -71,7 +71,7 @@ class Shards(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
             state = self._states[key] = _State(self._session)
         for command in message.commands[state.done - message.start :]:
             state.follow(command)
-        return state.collect(message.ask)
+        return state.collect(message.request)
 
     def _session(self, model: Model | bytes, threads: int | None, folder: Path | None) -> Session:
         """An `Opener` that remembers."""
@@ -140,9 +140,9 @@ class _State:
             total=command.total,
         )
 
-    def collect(self, ask: Ask) -> list[Sums]:
+    def collect(self, request: Request) -> Collected:
         assert self._streams is not None
-        return self._streams.collect(ask)
+        return self._streams.collect(request)
 
     def close(self) -> None:
         if self._streams is not None:
@@ -160,13 +160,7 @@ def added(one: Answer, other: Answer) -> Answer:
     if isinstance(one, Behind) or isinstance(other, Behind):
         behind = [item.shards for item in (one, other) if isinstance(item, Behind)]
         return Behind(tuple(shard for shards in behind for shard in shards))
-    halves = []
-    for left, right in zip(one, other, strict=True):
-        total = left.empty()
-        total.merge(left)
-        total.merge(right)
-        halves.append(total)
-    return halves
+    return one.joined(other)
 
 
 def forget(plugin: str, run: str, dask_worker: Worker) -> None:

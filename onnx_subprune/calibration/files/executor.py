@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.files.file import StatisticsFile
 from onnx_subprune.calibration.files.header import model_digest, told
-from onnx_subprune.calibration.moments.regression import Sums
+from onnx_subprune.calibration.moments.halves import Collected
 from onnx_subprune.calibration.streaming.executor import Lockstep
 from onnx_subprune.calibration.streaming.kept import Cut
 from onnx_subprune.calibration.streaming.original import Original
-from onnx_subprune.calibration.streaming.request import Ask
+from onnx_subprune.calibration.streaming.request import Request
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.errors import DataError
 from onnx_subprune.graph.channels import Use
@@ -68,22 +68,23 @@ class _Answers:
     def cut(self, cut: Cut) -> None:
         """See `Lockstep`."""
 
-    def collect(self, ask: Ask) -> list[Sums]:
+    def collect(self, request: Request) -> Collected:
         """See `Lockstep`."""
-        assert ask.aim is None, "moments of the original model serve the layerwise formulation only"
-        node, slot = ask.weight.node, ask.weight.slot
-        if ask.weight not in self._numbers:
+        assert not request.question.original, "moments of the original model serve the layerwise formulation only"
+        node, slot = request.weight.node, request.weight.slot
+        if request.weight not in self._numbers:
             raise DataError(f"{self._file.path}: no moments of {node}: collect again with this version")
-        number = self._numbers[ask.weight]
-        groups, columns, _ = ask.kernel.to_matrix(self._network.array(self._network.node(node).input[slot])).shape
+        number = self._numbers[request.weight]
+        groups, columns, _ = request.kernel.to_matrix(self._network.array(self._network.node(node).input[slot])).shape
         sums = [
-            self._file.collector(number, half, ask.kernel, groups, columns) for half in range(self._file.header.halves)
+            self._file.collector(number, half, request.kernel, groups, columns)
+            for half in range(self._file.header.halves)
         ]
         if len({item.state()["shape"].tobytes() for item in sums}) > 1:
             raise DataError(
                 f"{self._file.path}: the sums of {node} are of samples of different sizes: the file is damaged"
             )
-        return list(sums)
+        return Collected(tuple(sums))
 
     def __enter__(self) -> Self:
         return self

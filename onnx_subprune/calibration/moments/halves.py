@@ -7,7 +7,39 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from onnx_subprune.calibration.moments.regression import Regression
+from onnx_subprune.calibration.moments.regression import Regression, Sums
+from onnx_subprune.runtime.threads import alongside
+from onnx_subprune.selection.linalg.ridge import Weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Collected:
+    """Sums over the even and over the odd chunks; over all, if there is only one chunk. residuals: what a reader puts out wrong there, if that was asked."""
+
+    halves: tuple[Sums, ...]
+    residuals: tuple[Sums, ...] = ()
+
+    def moments(self, threads: int = 1) -> "Halves":
+        """Return the moments of each half, side by side with 2 or more `threads`."""
+        return Halves.of([*alongside(lambda half: half.moments(), ((half,) for half in self.halves), threads)])
+
+    def whole(self) -> Regression:
+        """Return the moments of all chunks, which the first half becomes."""
+        for half in self.halves[1:]:
+            self.halves[0].merge(half)
+        return self.halves[0].moments()
+
+    def joined(self, other: "Collected") -> "Collected":
+        """Return the sums over both, half by half, anew."""
+        pairs = ((self.halves, other.halves), (self.residuals, other.residuals))
+        return Collected(*(tuple(map(_sum, *pair)) for pair in pairs))
+
+
+def _sum(one: Sums, other: Sums) -> Sums:
+    total = one.empty()
+    total.merge(one)
+    total.merge(other)
+    return total
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +76,10 @@ class Halves:
     def map(self, change: Callable[[Regression], Regression]) -> "Halves":
         """Return the halves that `change` makes of these."""
         return Halves(tuple(change(part) for part in self.parts))
+
+    def with_target(self, weights: Weights) -> "Halves":
+        """Return the halves with input times weights (g, p, m) for a target."""
+        return self.map(lambda part: part.with_target(weights))
 
     def about(self, *, free_bias: bool) -> Regression:
         """Return the regression on all samples, with a free bias or about zero."""

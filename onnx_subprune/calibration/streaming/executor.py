@@ -1,6 +1,6 @@
 """Where moments come from: the original and the pruned model, advancing together over the calibration data.
 
-The walk says what it wants to know (`Ask`) and when the models move on; where the data lie and the models run is an `Executor`'s
+The walk says what it wants to know (`Request`) and when the models move on; where the data lie and the models run is an `Executor`'s
 business. Here they run in this process (`Local`); a cluster runs one `Streams` for every shard of the data and adds up what they
 collect. Chunks are told apart by their number in the whole data, and the sums do not depend on order, so every executor gives
 the same bytes.
@@ -8,26 +8,27 @@ the same bytes.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from threading import Lock
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self
 
 import numpy as np
 
-from onnx_subprune._typing import Array
+from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.data.masks import Visible
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.moments.accumulator import Collector
-from onnx_subprune.calibration.moments.energies import Energies, Peaks
-from onnx_subprune.calibration.moments.halves import Halves
+from onnx_subprune.calibration.moments.energies import Energies
+from onnx_subprune.calibration.moments.halves import Collected, Halves
 from onnx_subprune.calibration.moments.regression import Sums
 from onnx_subprune.calibration.moments.rows import RowCollector
 from onnx_subprune.calibration.streaming.answer import Answers, Beside, Pair
 from onnx_subprune.calibration.streaming.kept import Cut
 from onnx_subprune.calibration.streaming.original import Original
-from onnx_subprune.calibration.streaming.request import Ask, Share, What, drawn
+from onnx_subprune.calibration.streaming.questions import Greatest
+from onnx_subprune.calibration.streaming.request import Request, Sampling, Share, drawn
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.graph.channels import Use
@@ -35,7 +36,13 @@ from onnx_subprune.graph.network import Network
 from onnx_subprune.runtime.spill import Store
 from onnx_subprune.runtime.threads import alongside, threads_each
 
-Part = TypeVar("Part", Collector, RowCollector, Energies)
+
+class _Adder(Sums, Protocol):
+    """Adds up what `products` makes of chunks."""
+
+    def products(self, x: Array, target: Array | None, positions: Int64 | None, *, threads: int) -> Any: ...
+
+    def take(self, found: Any, shape: Sequence[int]) -> None: ...
 
 
 SHARE = 1 / 5
@@ -64,11 +71,8 @@ class Lockstep(Protocol):
         Constants are still given whole.
         """
 
-    def collect(self, ask: Ask) -> list[Sums]:
-        """Return the sums over the even and over the odd chunks (over all, if there is only one chunk).
-
-        With `back`, the energies of the reader's residual on these chunks follow.
-        """
+    def collect(self, request: Request) -> Collected:
+        """Return what the chunks have to say, half by half."""
 
     def __enter__(self) -> Self: ...
 
@@ -147,34 +151,32 @@ class Streams:
             self._original.stream.bring(chosen)
         return chosen
 
-    def collect(self, ask: Ask) -> list[Sums]:
+    def collect(self, request: Request) -> Collected:
         """See `Lockstep`."""
-        if ask.what in (What.RESIDUAL, What.LOSS):
-            return self._collected(ask, [Energies(ask.kernel) for _ in range(self._halves)], ())
-        if ask.what is What.PEAKS:
-            return self._collected(ask, [Peaks(ask.kernel) for _ in range(self._halves)], ())
-        if ask.what is What.PROBE:
-            return self._collected(ask, [Collector(ask.kernel) for _ in range(self._halves)], ())
-        self.bring(ask.share)
-        shape = self._current.shape_of(ask.input)
-        sampled = drawn(ask, shape, 0) is not None
-        if self._thin(ask, shape):
-            return self._collected(ask, [RowCollector(ask.kernel) for _ in range(self._halves)], shape)
-        sums = [Collector(ask.kernel, with_gram=ask.with_gram, sampled=sampled) for _ in range(self._halves)]
-        return self._collected(ask, sums, shape)
+        kernel, question = request.kernel, request.question
+        if (kind := question.sums) is not None:
+            return self._collected(request, [kind(kernel) for _ in range(self._halves)], ())
+        self.bring(request.share)
+        shape = self._current.shape_of(request.input)
+        sampled = drawn(request, shape, 0) is not None
+        if self._thin(request, shape):
+            return self._collected(request, [RowCollector(kernel) for _ in range(self._halves)], shape)
+        gram = question.with_gram
+        sums = [Collector(kernel, with_gram=gram, sampled=sampled) for _ in range(self._halves)]
+        return self._collected(request, sums, shape)
 
-    def _thin(self, ask: Ask, shape: Sequence[int]) -> bool:
+    def _thin(self, request: Request, shape: Sequence[int]) -> bool:
         """True if all rows of all shards together are fewer numbers than the gram."""
-        rows = max(1, self._running.rows.get(ask.input, 1)) * prod(shape[1:-1])
-        return ask.kernel.wide(shape[-1]) and self._most * rows < shape[-1]
+        rows = max(1, self._running.rows.get(request.input, 1)) * prod(shape[1:-1])
+        return request.kernel.wide(shape[-1]) and self._most * rows < shape[-1]
 
-    def _collected(self, ask: Ask, halves: Sequence[Part], shape: tuple[int, ...]) -> list[Sums]:
-        chosen = self.bring(ask.share)
+    def _collected(self, request: Request, halves: Sequence[_Adder], shape: tuple[int, ...]) -> Collected:
+        chosen = self.bring(request.share)
         side = self._current.side_by_side(len(chosen))
         threads = threads_each(self._running.threads, side)
         pair = Pair(current=self._current, original=self._original, running=self._running, visible=self._visible)
-        answers = Answers(ask, pair, chosen, side, shape)
-        beside: list[Energies] = [Energies(ask.kernel) for _ in halves]
+        answers = Answers(request, pair, chosen, side, shape)
+        beside = [Energies(request.kernel) for _ in halves]
         locks = [Lock() for _ in halves]
 
         def worked(chunk: int) -> None:
@@ -189,8 +191,7 @@ class Streams:
 
         for _ in alongside(worked, ((chunk,) for chunk in chosen), side):
             pass
-        sums: list[Sums] = [*halves]
-        return [*sums, *beside] if ask.back is not None and ask.what is What.MOMENTS else sums
+        return Collected(tuple(halves), tuple(beside) if request.question.residuals else ())
 
     def __enter__(self) -> Self:
         return self
@@ -205,24 +206,16 @@ class Streams:
         self._open.close()
 
 
-def active(models: Lockstep, ask: Ask, halves: Halves) -> Halves:
-    """Return `halves`, what `ask` was answered with, each knowing which of its inputs are active in the others, and in data that `ask` passes over.
+def active(models: Lockstep, request: Request, halves: Halves) -> Halves:
+    """Return `halves`, the answer to `request`, each knowing which of its inputs are active in the others, and in data that the request passes over.
 
     All data are looked at only where some channel seems to be dead.
     """
-    squares = np.sum([part.squares for part in halves.parts], axis=0)
+    squares, taps = np.sum([part.squares for part in halves.parts], axis=0), request.kernel.taps
     groups, p = squares.shape
-    seen = squares.reshape(groups, p // ask.kernel.taps, ask.kernel.taps).any(axis=2)
-    if ask.partial and not seen.all():
-        everywhere = Ask(weight=ask.weight, kernel=ask.kernel, input=ask.input, channels=ask.channels, what=What.PEAKS)
-        peaks = united(models.collect(everywhere)).moments().energy.reshape(seen.shape)
-        squares = np.where(squares > 0.0, squares, np.repeat(peaks, ask.kernel.taps, axis=1))
+    seen = squares.reshape(groups, p // taps, taps).any(axis=2)
+    if request.partial and not seen.all():
+        everywhere = replace(request, question=Greatest(), sampling=Sampling())
+        peaks = models.collect(everywhere).whole().energy.reshape(seen.shape)
+        squares = np.where(squares > 0.0, squares, np.repeat(peaks, taps, axis=1))
     return halves.map(lambda part: part.active(squares))
-
-
-def united(halves: Sequence[Sums]) -> Sums:
-    """Return the sums over all chunks, which the first of `halves` becomes."""
-    whole = halves[0]
-    for half in halves[1:]:
-        whole.merge(half)
-    return whole

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_subprune._typing import Array, Float32, Float64, Int64, Mask
 from onnx_subprune.calibration.streaming.kept import chosen
@@ -18,7 +17,7 @@ class Aim:
     """The tensor that a contraction should reproduce: tensor = scale * output + shift + share * other, channel by channel.
 
     scale, shift: (channels,) float64. other: what is added, or None. share: how much of it. flat: the activation behind does not tell apart values
-    below flat[0], nor values above flat[1].
+    below flat[0], nor values above flat[1]. axis: that of the channels. outputs: those of them that count, of which scale and shift are; None for all.
     """
 
     tensor: str
@@ -29,34 +28,41 @@ class Aim:
     share: float = 1.0
     product: Product | None = None
     """What is reproduced is this product of `tensor`, and not the tensor itself."""
+    axis: int = 1
+    outputs: Int64 | None = None
 
-    def on(self, channels: NDArray[np.int64] | None) -> "Aim":
-        """Return the aim of these channels alone; None for all."""
-        return self if channels is None else replace(self, scale=self.scale[channels], shift=self.shift[channels])
+    def on(self, axis: int, channels: Int64 | None) -> "Aim":
+        """Return the aim of these channels alone, which lie on `axis`; None for all."""
+        found = replace(self, axis=axis, outputs=channels)
+        return found if channels is None else replace(found, scale=self.scale[channels], shift=self.shift[channels])
 
-    def target(self, wanted: Array, other: Array | None, axis: int) -> Array:
-        """Return the output that makes `tensor` equal to `wanted`; `axis` holds the channels."""
+    def counting(self, values: Array) -> Array:
+        """Return the channels that count of `tensor`, or of another of its shape; they may be all that there are."""
+        return chosen(values, self.outputs, self.axis)
+
+    def target(self, wanted: Array, other: Array | None) -> Array:
+        """Return the output that makes `tensor` equal to `wanted`."""
         result = wanted.astype(np.float32, copy=False)
         if other is not None:
             beside = other.astype(np.float32, copy=False)
             result = result - (beside if self.share == 1.0 else np.float32(self.share) * beside)
-        shape = tuple(-1 if index == axis else 1 for index in range(result.ndim))
+        shape = tuple(-1 if index == self.axis else 1 for index in range(result.ndim))
         if np.any(self.shift):
             result = result - self.shift.astype(np.float32).reshape(shape)
         if np.any(self.scale != 1.0):
             result = result / self.scale.astype(np.float32).reshape(shape)
         return result
 
-    def residual(self, wanted: Array, current: Array, axis: int) -> Float32:
-        """Return what the output falls short by where `tensor` is `current`, as far as the activation behind can tell; `axis` holds the channels."""
+    def residual(self, wanted: Array, current: Array) -> Float32:
+        """Return what the output falls short by where `tensor` is `current`, as far as the activation behind can tell."""
         now, wish = current.astype(np.float32, copy=False), wanted.astype(np.float32, copy=False)
-        return self.unscaled((wish if self.flat is None else self.seen(wish, now)) - now, axis)
+        return self.unscaled((wish if self.flat is None else self.seen(wish, now)) - now)
 
-    def unscaled(self, values: Float32, axis: int) -> Float32:
-        """Return differences of `tensor` in the terms of the output; `axis` holds the channels."""
+    def unscaled(self, values: Float32) -> Float32:
+        """Return differences of `tensor` in the terms of the output."""
         if np.any(self.scale != 1.0):
             return values / self.scale.astype(np.float32).reshape(
-                [-1 if at == axis else 1 for at in range(values.ndim)]
+                [-1 if at == self.axis else 1 for at in range(values.ndim)]
             )
         return values
 

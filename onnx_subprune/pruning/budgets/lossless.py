@@ -7,8 +7,8 @@ import numpy as np
 from onnx_subprune._typing import Float64, Int64
 from onnx_subprune.allocation import Room
 from onnx_subprune.calibration.moments.regression import presence_in
-from onnx_subprune.calibration.streaming.executor import united
-from onnx_subprune.calibration.streaming.request import Ask, What
+from onnx_subprune.calibration.streaming.questions import Greatest
+from onnx_subprune.calibration.streaming.request import Request
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.reconstruction.products import measured
@@ -31,8 +31,9 @@ def lossless_widths(task: Task, rooms: Sequence[Room]) -> dict[str, int]:
         for contraction in sorted(needed.values(), key=lambda item: network.position[item.node]):
             run.advance(network.position[contraction.node])
             kernel, weights = kernel_of(network, contraction)
-            ask = Ask(weight=contraction.weight, kernel=kernel, input=contraction.input.tensor, what=What.PEAKS)
-            peaks = united(run.collect(ask)).moments().energy.reshape(len(weights), -1)
+            source = contraction.input.tensor
+            request = Request(weight=contraction.weight, kernel=kernel, input=source, question=Greatest())
+            peaks = run.collect(request).whole().energy.reshape(len(weights), -1)
             columns[contraction.weight] = presence_in(np.repeat(peaks, kernel.taps, axis=1), weights)
     found = {}
     for group in groups:
