@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 
 from onnx_subprune import Asymmetric, Channels, Layerwise, Resources, collect, prune
 from onnx_subprune.calibration.data.samples import Calibration
-from onnx_subprune.calibration.moments.accumulator import Collector
+from onnx_subprune.calibration.moments.halves import Collected
 from onnx_subprune.calibration.streaming.executor import Local, Lockstep, Streams
 from onnx_subprune.calibration.streaming.original import Original
-from onnx_subprune.calibration.streaming.request import Ask
+from onnx_subprune.calibration.streaming.request import Request
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.graph.network import Network
 
@@ -34,10 +34,10 @@ class Counting:
         assert isinstance(found, Streams)
         plain = found.collect
 
-        def collect(ask: Ask) -> list[Collector]:
-            halves = plain(ask)
-            self.answers.append(sum(len(pickle.dumps(half)) for half in halves))
-            return halves
+        def collect(request: Request) -> Collected:
+            found = plain(request)
+            self.answers.append(len(pickle.dumps(found)))
+            return found
 
         found.collect = collect  # type: ignore[method-assign]
         return found
