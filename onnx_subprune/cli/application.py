@@ -29,6 +29,6 @@ app = App(
     help_epilogue="Example: onnx-subprune prune model.onnx small.onnx --data calibration.npz --speedup 2",
     help_format="plaintext",  # globs are no markup
     result_action="return_value",
-    suppress_keyboard_interrupt=False,  # what was left behind is told
+    suppress_keyboard_interrupt=False,  # what was left behind is printed
 )
 app.register_install_completion_command(add_to_startup=False)

@@ -53,7 +53,9 @@ class Gates:
 
 def ruined(fidelity: Fidelity) -> str | None:
     """Return in what way the result is no better than a constant; None if it is not so."""
-    return next((told for name, item in fidelity.outputs.items() if (told := _ruined(name, item)) is not None), None)
+    return next(
+        (reason for name, item in fidelity.outputs.items() if (reason := _ruined(name, item)) is not None), None
+    )
 
 
 def _ruined(name: str, item: OutputFidelity) -> str | None:
@@ -61,15 +63,15 @@ def _ruined(name: str, item: OutputFidelity) -> str | None:
     if error is not None and not isfinite(error):
         return f"output {name!r} is not finite"
     against = item.standardized_error if item.standardized_error is not None else error
-    way = None
+    beyond = None
     if item.agreement is not None and item.chance is not None and item.chance <= SAME:
-        way = (item.agreement - item.chance) / (1.0 - item.chance)
-    if way is not None and item.agreement is not None and item.agreement >= MOST:
+        beyond = (item.agreement - item.chance) / (1.0 - item.chance)
+    if beyond is not None and item.agreement is not None and item.agreement >= MOST:
         return None
-    if way is not None and way <= CHANCE and (against is None or against > FAR):
+    if beyond is not None and beyond <= CHANCE and (against is None or against > FAR):
         return f"output {name!r} agrees with the original for {item.agreement:.1%} of the samples, by chance it would for {item.chance:.1%}"
     along = error is not None and error < 1.0 and item.correlation is not None and item.correlation >= ALONG
-    if against is not None and against >= 1.0 and (way is None or way <= CHOICES) and not along:
+    if against is not None and against >= 1.0 and (beyond is None or beyond <= CHOICES) and not along:
         beside = "" if item.standardized_error is None else f", {against:.3g} times that of the best constant"
         return f"output {name!r} is no better than a constant: its relative error is {error:.3g}{beside}"
     return None

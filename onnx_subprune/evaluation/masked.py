@@ -13,7 +13,7 @@ from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.graph.channels import ChannelGraph, Contraction, Use
 from onnx_subprune.graph.network import LARGE, Network
-from onnx_subprune.graph.surgery.masking import silence, zero_rows
+from onnx_subprune.graph.surgery.masking import zero_channels, zero_rows
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.runtime.spill import Store
 
@@ -37,7 +37,7 @@ def _silenced(network: Network, graph: ChannelGraph, plan: Plan) -> Plan:
         gone = np.setdiff1d(np.arange(group.width), np.asarray(plan.supports[group.name], np.int64))
         uses = [part.axis.use for part in group.silencers if part.axis.use is not None]
         own.update({use: plan.weights[use] for use in uses if use not in own and use in plan.weights})
-        silence(network, group, gone, own)
+        zero_channels(network, group, gone, own)
         outputs = {part.axis: part.positions for part in group.slices}
         for item in graph.contractions:
             bias = item.new_bias

@@ -13,7 +13,7 @@ from onnx import ModelProto
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.data.labels import read_labels
 from onnx_subprune.calibration.data.samples import Calibration
-from onnx_subprune.calibration.data.script import load_function, script_named, told
+from onnx_subprune.calibration.data.script import load_function, message_of, script_named
 from onnx_subprune.errors import DataError, OptionError
 from onnx_subprune.graph.save import save_model, side_file_wanted
 from onnx_subprune.runtime.session import Runnable
@@ -120,7 +120,7 @@ def _validated(metric: Validation, model: ModelProto, folder: Path | None) -> fl
         try:
             score = float(metric.function(str(path)))
         except (Exception, SystemExit) as error:
-            raise DataError(f"{metric.name}: fails: {told(error)}") from error
+            raise DataError(f"{metric.name}: fails: {message_of(error)}") from error
     if not np.isfinite(score):
         raise DataError(f"{metric.name}: returned {score}; a score is a finite number, higher is better")
     return score

@@ -77,8 +77,8 @@ def _same(both: Float64, each: tuple[Float64, Float64], count: int, tolerance: f
     if each[0].shape != each[1].shape:
         return False
     with np.errstate(invalid="ignore"):
-        told = bool(np.any(np.ptp(both, axis=0) > DISTINCT * np.max(np.abs(both), axis=0)))
-    return _close(both, np.concatenate(each), tolerance) and (count == 1 or told)
+        apart = bool(np.any(np.ptp(both, axis=0) > DISTINCT * np.max(np.abs(both), axis=0)))
+    return _close(both, np.concatenate(each), tolerance) and (count == 1 or apart)
 
 
 def _close(sums: Float64, others: Float64, tolerance: float) -> bool:

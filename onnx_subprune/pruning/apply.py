@@ -155,7 +155,7 @@ def _refitted(model: Model, recipe: Recipe, data: Source, settings: Settings) ->
     notes = () if len(same) == len(kept) else (
         f"{len(kept) - len(same)} groups are cut in another basis, that of these data: as wide as in the recipe, but not the same channels",
     )  # fmt: skip
-    job = replace(job, told={**job.told, **_told(recipe)}, notes=(*job.notes, *notes))
+    job = replace(job, described={**job.described, **_settings_of(recipe)}, notes=(*job.notes, *notes))
     end = time.perf_counter()
     seconds = {"trace": traced - start, **done.seconds, "verify": end - rebuilt, "total": end - start}
     return summarize(job, Allocated(widths=task.widths), done, smaller, measured, seconds)
@@ -181,7 +181,7 @@ def _sliced(model: Model, recipe: Recipe, rules: Mapping[str, Rule]) -> Pruned:
     report = Report(
         model=identity(model),
         data={"samples": 0, "sha256": ""},
-        settings=_told(recipe),
+        settings=_settings_of(recipe),
         environment=environment(),
         params=Change(before.params, after.params),
         macs=Change(before.macs, after.macs),
@@ -208,7 +208,7 @@ def _whole(names: Sequence[str]) -> list[str]:
     )
 
 
-def _told(recipe: Recipe) -> dict[str, str]:
+def _settings_of(recipe: Recipe) -> dict[str, str]:
     """What the settings in the report say."""
     return {
         "budget": "recipe",

@@ -86,7 +86,7 @@ def patterns_of(option: str, value: Patterns) -> tuple[str, ...]:
     """Return patterns; a text alone is one of them."""
     found = (value,) if isinstance(value, str) else value
     if not isinstance(found, Collection) or not all(isinstance(item, str) for item in found):
-        raise ArgumentTypeError(f"{option} is {_told(value)}: give a name or a list of names, globs, or 'op:Conv'")
+        raise ArgumentTypeError(f"{option} is {_shown(value)}: give a name or a list of names, globs, or 'op:Conv'")
     return tuple(found)
 
 
@@ -98,19 +98,19 @@ def value_of(option: str, value: T, kinds: type | tuple[type, ...], takes: str) 
 def function_of(option: str, value: T) -> T:
     """Return `value`; ArgumentTypeError where it cannot be called."""
     if not callable(value):
-        raise ArgumentTypeError(f"{option} is {_told(value)}: give a function")
+        raise ArgumentTypeError(f"{option} is {_shown(value)}: give a function")
     return value
 
 
 def _kind(option: str, value: T, kinds: tuple[type, ...], takes: str) -> T:
     if not isinstance(value, kinds):
-        raise ArgumentTypeError(f"{option} is {_told(value)}: give {takes}")
+        raise ArgumentTypeError(f"{option} is {_shown(value)}: give {takes}")
     return value
 
 
 def _able(option: str, value: T, methods: Sequence[str], takes: str) -> T:
     if isinstance(value, type) or not any(callable(getattr(value, name, None)) for name in methods):
-        raise ArgumentTypeError(f"{option} is {_told(value)}: give {takes}")
+        raise ArgumentTypeError(f"{option} is {_shown(value)}: give {takes}")
     return value
 
 
@@ -126,5 +126,5 @@ def _names(names: Collection[str], example: str) -> str:
     return f"one of {', '.join(map(repr, names))}, or a value such as {example}"
 
 
-def _told(value: object) -> str:
+def _shown(value: object) -> str:
     return f"the class {value.__name__}, not a value" if isinstance(value, type) else f"of type {type(value).__name__}"

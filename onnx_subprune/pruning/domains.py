@@ -38,7 +38,7 @@ def within_domains(job: Job, meet: Callable[[Job], Allocated]) -> tuple[Job, All
             }
             if not wider:
                 raise
-            bounds |= {room.name: _told(room, error.reason) for room in wider.values()}
+            bounds |= {room.name: _reason(room, error.reason) for room in wider.values()}
             job = replace(job, rooms=[wider.get(room.name, room) for room in job.rooms])
             continue
         return replace(job, notes=(*job.notes, *bounds.values())), found, done
@@ -50,7 +50,7 @@ def _wider(room: Room, width: int, *, whole: bool) -> Room:
     return room.at_least(room.width if whole else above[len(above) // 2])
 
 
-def _told(room: Room, reason: str) -> str:
+def _reason(room: Room, reason: str) -> str:
     least = room.choices[0]
     many = f"all {room.width}" if least == room.width else f"at least {least} of {room.width}"
     return f"{room.name} keeps {many} channels: {reason}"
@@ -64,10 +64,10 @@ def unseen(job: Job, done: Reconstruction) -> tuple[str, ...]:
         for item in contractions
         if item.weight in done.refits and done.refits[item.weight].fitted_error > 0.0
     }
-    told = [f"{' and '.join(ops)} behind {node}" for node, ops in found.items() if ops]
-    if not told:
+    where = [f"{' and '.join(ops)} behind {node}" for node, ops in found.items() if ops]
+    if not where:
         return ()
     return (
-        f"{', '.join(told)}: not defined everywhere, and without data it is not known whether all is finite with fewer channels: "
+        f"{', '.join(where)}: not defined everywhere, and without data it is not known whether all is finite with fewer channels: "
         "look at the result with `compare`, or prune with --data",
     )

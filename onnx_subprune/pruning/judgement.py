@@ -38,17 +38,17 @@ def warnings_of(settings: Settings, fidelity: Fidelity, scarce: str | None) -> t
     a result that is no better than a constant is then warned of only.
     """
     gates, where = settings.gates, fidelity.where
-    told = next_try(settings, scarce)
+    advice = next_try(settings, scarce)
     ruin = ruined(fidelity)
     if ruin is not None and not gates.accept_any and not isinstance(settings.budget, MaxDrop):
         raise FidelityError(
-            f"{ruin} (measured on {where}): nothing was written; {told}, or write it all the same with --accept-any"
+            f"{ruin} (measured on {where}): nothing was written; {advice}, or write it all the same with --accept-any"
         )
     if (miss := missed(fidelity, gates)) is not None:
-        raise FidelityError(f"{miss} (measured on {where}): nothing was written; {told}")
-    found = [] if ruin is None else [f"{ruin} (measured on {where}); {told}"]
+        raise FidelityError(f"{miss} (measured on {where}): nothing was written; {advice}")
+    found = [] if ruin is None else [f"{ruin} (measured on {where}); {advice}"]
     poor = [] if found else list(complaints(fidelity, gates))
-    found += [f"{complaint}, measured on {where}; {told}" for complaint in poor]
+    found += [f"{complaint}, measured on {where}; {advice}" for complaint in poor]
     if fidelity.held_out is False and settings.resources.holdout is None:
         found.append(f"{where}: too few to hold some out, so that this says little about other samples")
     return tuple(found)

@@ -33,7 +33,7 @@ class Job:
 
     task: without widths. rounding: what `rooms` are rounded to. price: costs at any widths. trials: what to try widths of one cost on, None for
     nothing. original: the model that was given; `network` is the same one, with heads of the groups `turned` in other bases.
-    model, data, told: identity of the model and of the data, and settings, for the report. chooser: the user's metric, where it chooses
+    model, data, described: identity of the model and of the data, and settings, for the report. chooser: the user's metric, where it chooses
     widths; judge: the same on the samples that the result is judged on. candidates: data that candidates are fitted to while a metric chooses, None
     for those of `task`.
     """
@@ -47,7 +47,7 @@ class Job:
     rooms: Sequence[Room]
     model: Mapping[str, str]
     data: Mapping[str, str | int]
-    told: Mapping[str, str | float | int | bool | None]
+    described: Mapping[str, str | float | int | bool | None]
     chooser: Judged | None = None
     judge: Judged | None = None
     candidates: Calibration | None = None
@@ -110,7 +110,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         rooms=rooms,
         model=identity(model),
         data={"samples": used.samples, "held_out": held_out, "sha256": given.sha256()},
-        told={**settings.to_dict(), "round_to": rounding.name, "shifts": samples.shifts, "mask": mask or ""},
+        described={**settings.to_dict(), "round_to": rounding.name, "shifts": samples.shifts, "mask": mask or ""},
         chooser=_judged(network, samples.chosen, settings) if chooses else None,
         judge=_judged(network, samples.judged, settings),
         candidates=samples.candidates,

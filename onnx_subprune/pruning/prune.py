@@ -113,7 +113,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     resources
         How much of the data, the machine and the time may be used.
     progress
-        Is told of every step.
+        Is called at every step.
     executor
         Where the models run: here, or on a cluster.
     constants

@@ -140,7 +140,9 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
     smaller = cut(job, done, job.task.data)
     end = time.perf_counter()
     seconds = {"trace": traced - start, "sensitivity": settled - traced, **done.seconds}
-    job = replace(job, told={**job.told, "statistics": str(statistics)}, warnings=(*job.warnings, *unseen(job, done)))
+    job = replace(
+        job, described={**job.described, "statistics": str(statistics)}, warnings=(*job.warnings, *unseen(job, done))
+    )
     return summarize(job, found, done, smaller, Measured(), {**seconds, "verify": end - rebuilt, "total": end - start})
 
 
@@ -193,7 +195,7 @@ def prepare_from_moments(model: Model, file: StatisticsFile, settings: Settings)
         rooms=rounding.rooms(graph, min_width=settings.least, dispensable=free),
         model=about,
         data={"samples": file.header.settings.samples, "sha256": file.header.data},
-        told={**settings.to_dict(), "round_to": rounding.name},
+        described={**settings.to_dict(), "round_to": rounding.name},
         notes=(*NOTES, *inlined_note(network)),
     )
 
@@ -219,14 +221,14 @@ def _allocated(job: Job) -> Allocated:
     if isinstance(budget, Channels):
         return Allocated(widths=job.rounding.shared(job.task.graph, job.rooms, budget.fraction)[1])
     assert isinstance(budget, (Macs, Params)), "others are refused at the door"
-    felt = error_curves(job.task, job.rooms)
-    curves = {name: item.output for name, item in felt.items()}
-    shown = felt if isinstance(settings.allocator, MarginalCost) else {}
+    sensitivity = error_curves(job.task, job.rooms)
+    curves = {name: item.output for name, item in sensitivity.items()}
+    shown = sensitivity if isinstance(settings.allocator, MarginalCost) else {}
     by_macs = isinstance(budget, Macs)
     allocator = block_aware(settings.allocator, price.work, job.rounding.block) if by_macs else settings.allocator
     cost = price.macs if by_macs else price.params
-    lossless = {name: item.lossless for name, item in felt.items() if item.lossless is not None}
+    lossless = {name: item.lossless for name, item in sensitivity.items() if item.lossless is not None}
     ladder = Ladder(rooms=job.rooms, curves=curves, cost=cost, allocator=allocator, lossless=lossless)
     ladder = ladder.losing_nothing(job.rounding, job.task.graph, budget.fraction)
     finer = (kind.again(job.task.graph, job.rooms) for kind in job.rounding.padded)
-    return Allocated(widths=filled_up(ladder, budget.fraction, finer).widths(budget.fraction), felt=shown)
+    return Allocated(widths=filled_up(ladder, budget.fraction, finer).widths(budget.fraction), sensitivity=shown)

@@ -1,4 +1,4 @@
-"""What is told of a run: the report, and what became of each group."""
+"""What is said of a run: the report, and what became of each group."""
 
 from collections.abc import Mapping
 
@@ -25,12 +25,12 @@ def summarize(
 ) -> Pruned:
     """Return the smaller model with the report on it; `seconds` by stage."""
     network, timed = job.original, measured.latency
-    groups = group_reports(job.task.graph, done, found.felt, job.turned)
+    groups = group_reports(job.task.graph, done, found.sensitivity, job.turned)
     stamped(smaller.model, job.task.graph, groups)
     report = Report(
         model=job.model,
         data=job.data,
-        settings=job.told,
+        settings=job.described,
         environment=environment(),
         params=Change(smaller.costs[0].params, smaller.costs[1].params),
         macs=Change(smaller.costs[0].macs, smaller.costs[1].macs),
@@ -104,14 +104,14 @@ def _warnings(job: Job, measured: Measured) -> tuple[str, ...]:
 def group_reports(
     graph: ChannelGraph,
     done: Reconstruction,
-    felt: Mapping[str, GroupSensitivity],
+    sensitivity: Mapping[str, GroupSensitivity],
     turned: frozenset[str] = frozenset(),
 ) -> tuple[GroupReport, ...]:
     """Return a report on every group of `graph`; those of `turned` are in other bases than the model's."""
     reports = []
     for group in graph.groups:
         choice = done.choices.get(group.name)
-        curve = felt[group.name].output if group.name in felt else None
+        curve = sensitivity[group.name].output if group.name in sensitivity else None
         reports.append(
             GroupReport(
                 name=group.name,

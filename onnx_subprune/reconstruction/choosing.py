@@ -39,10 +39,10 @@ class Choosing:
 
     def _cut(self, group: ChannelGroup, reader: Layer) -> None:
         state, pairing = self._state, self._state.pairing
-        way = pairing.way(reader.contraction)
-        if way is not None:
+        chain = pairing.chain(reader.contraction)
+        if chain is not None:
             support = state.choices[group.name].support
-            cut = pairing.cut(way, reader, state.layer(way.producer), group, support)
+            cut = pairing.cut(chain, reader, state.layer(chain.producer), group, support)
             if cut is not None:
                 state.models.cut(cut)
 

@@ -110,9 +110,9 @@ class Domain:
 
     def _constants(self) -> Mapping[Use, Array]:
         state, layers = self._state, [self._layer]
-        way = None if self._alone else state.pairing.way(self._layer.contraction)
-        if way is not None:
-            layers.append(state.layer(way.producer))
+        chain = None if self._alone else state.pairing.chain(self._layer.contraction)
+        if chain is not None:
+            layers.append(state.layer(chain.producer))
         values: dict[Use, Array] = {}
         for layer in layers:
             weight = layer.contraction.weight

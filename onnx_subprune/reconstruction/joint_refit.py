@@ -24,8 +24,8 @@ from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, Kernel, K
 from onnx_subprune.graph.network import Network
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.producers.adjoint import adjoint
+from onnx_subprune.reconstruction.producers.chains import Chain
 from onnx_subprune.reconstruction.producers.gauss_newton import Step, direction, reach
-from onnx_subprune.reconstruction.producers.paths import Way
 from onnx_subprune.selection.linalg.ridge import Weights
 
 Trial = TypeVar("Trial")
@@ -124,8 +124,8 @@ class Source:
 class Joint:
     """One reader, which falls short of `aim`, and its producer, to be refitted together. uses: the reader's weight and its bias."""
 
-    def __init__(self, pruned: Pruned, way: Way, source: Source, aim: Aim, uses: Collection[Use]) -> None:
-        self._pruned, self._models, self._way = pruned, pruned.models, way
+    def __init__(self, pruned: Pruned, chain: Chain, source: Source, aim: Aim, uses: Collection[Use]) -> None:
+        self._pruned, self._models, self._chain = pruned, pruned.models, chain
         self._aim, self._source, self._producer = aim, source, source.producer
         self._gram, self._uses = source.gram, uses
 
@@ -170,7 +170,7 @@ class Joint:
         Beside it what the reader puts out wrong, on each half.
         """
         aim, request = self._aim, self._source.request
-        back = adjoint(self._pruned.network, self._way, self._pruned.weights, aim.outputs, self._source.outputs)
+        back = adjoint(self._pruned.network, self._chain, self._pruned.weights, aim.outputs, self._source.outputs)
         found = self._models.collect(replace(request, question=SentBack(aim, back, with_gram=self._gram is None)))
         energies, moments = _energies(found.residuals), found.whole()
         if not isinstance(moments, Moments):

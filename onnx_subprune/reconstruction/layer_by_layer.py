@@ -18,7 +18,7 @@ from onnx_subprune.calibration.streaming.executor import Lockstep, active
 from onnx_subprune.calibration.streaming.original import Original
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.graph.channels import ChannelGroup, Contraction, Use
-from onnx_subprune.graph.surgery.masking import silence
+from onnx_subprune.graph.surgery.masking import zero_channels
 from onnx_subprune.reconstruction.aims import Aims
 from onnx_subprune.reconstruction.choosing import Choosing
 from onnx_subprune.reconstruction.domain import Domain
@@ -74,7 +74,7 @@ class Walk:
         for group in self._groups:
             if group.product is not None and group.name in self._state.choices:
                 gone = np.setdiff1d(np.arange(group.width), np.array(self._state.choices[group.name].support, np.int64))
-                silence(self._task.network, group, gone, values)
+                zero_channels(self._task.network, group, gone, values)
         if self._task.formulation.follows:
             for use, value in values.items():
                 self._models.override(use, value)

@@ -14,7 +14,7 @@ from onnx_subprune.graph.channels import ChannelGroup, Contraction, Use
 from onnx_subprune.graph.surgery.slicing import kept_positions
 from onnx_subprune.reconstruction.joint_refit import Producer, Source, lasting, spared
 from onnx_subprune.reconstruction.layer import Layer
-from onnx_subprune.reconstruction.producers.paths import Way, separate, ways
+from onnx_subprune.reconstruction.producers.chains import Chain, chains, separate
 from onnx_subprune.reconstruction.requests import living_channels, output_count
 from onnx_subprune.reconstruction.task import Task
 
@@ -38,20 +38,22 @@ class Pairing:
     def __init__(self, task: Task, order: Sequence[Contraction], weights: Mapping[Use, Array]) -> None:
         self._task, self._weights = task, weights
         wanted = task.refit is not None and task.refit.joint and task.formulation.repairs
-        found = ways(task.network, order) if wanted else {}
-        self._ways = {
-            reader: way
-            for reader, way in found.items()
-            if not oversized(task.graph, task.network, way.producer, task.data.samples)
-            and not any(_serves_others(task, item) for item in (way.producer, way.reader))
+        found = chains(task.network, order) if wanted else {}
+        self._chains = {
+            reader: chain
+            for reader, chain in found.items()
+            if not oversized(task.graph, task.network, chain.producer, task.data.samples)
+            and not any(_serves_others(task, item) for item in (chain.producer, chain.reader))
         }
         self._grams: dict[Use, Float64] = {}
 
-    def way(self, reader: Contraction) -> Way | None:
-        """Return the way to `reader` from the producer that it is refitted with, if it is."""
-        return self._ways.get(reader.weight)
+    def chain(self, reader: Contraction) -> Chain | None:
+        """Return the chain to `reader` from the producer that it is refitted with, if it is."""
+        return self._chains.get(reader.weight)
 
-    def cut(self, way: Way, reader: Layer, producer: Layer, group: ChannelGroup, support: Sequence[int]) -> Cut | None:
+    def cut(
+        self, chain: Chain, reader: Layer, producer: Layer, group: ChannelGroup, support: Sequence[int]
+    ) -> Cut | None:
         """Return what is left of `group`, of which `support` is, where it lies on the way from a producer that waits, and nowhere else.
 
         None where there is more to it than to take the others out.
@@ -61,7 +63,7 @@ class Pairing:
         ends = (producer.node,), (reader.contraction.weight,)
         alone = (group.producers, tuple(consumer.weight for consumer in group.consumers)) == ends
         whole = all(part.positions.size == part.size for part in group.slices)
-        if not (alone and whole and separate(self._task.network, way)):
+        if not (alone and whole and separate(self._task.network, chain)):
             return None
         tensors, constants = dict[str, Left](), dict[Use, Left]()
         for axis, positions in kept_positions(self._task.graph, {group.name: support}).items():
@@ -77,14 +79,14 @@ class Pairing:
         """Return where the pruned model waits at a contraction: before the producers that are still to be refitted with their readers."""
         at = self._task.network.position
         here = at[contraction.node]
-        waiting = (at[way.producer.node] for reader, way in self._ways.items() if at[reader.node] >= here)
+        waiting = (at[chain.producer.node] for reader, chain in self._chains.items() if at[reader.node] >= here)
         return min((here, *waiting))
 
     def remember(self, contraction: Contraction, seen: Regression | None) -> None:
         """Keep the gram of a contraction, fitted on `seen`, if it is a producer: its inputs stay as they are until it is refitted with its reader."""
         if seen is None or seen.gram is None or seen.gram.nbytes > REMEMBERED:
             return
-        if any(way.producer.weight == contraction.weight for way in self._ways.values()):
+        if any(chain.producer.weight == contraction.weight for chain in self._chains.values()):
             self._grams[contraction.weight] = seen.gram / seen.count
 
     def source(self, layer: Layer, alive: Mask, request: Request) -> Source:

@@ -4,7 +4,7 @@ from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.reconstruction.fit import Fit, Known, fit_again
 from onnx_subprune.reconstruction.joint_refit import WORTH, Joint, Pruned
 from onnx_subprune.reconstruction.layer import Layer
-from onnx_subprune.reconstruction.producers.paths import Way
+from onnx_subprune.reconstruction.producers.chains import Chain
 from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.reconstruction.requests import aimed
 
@@ -14,14 +14,14 @@ class Refitting:
 
     def __init__(self, state: State, layer: Layer, aim: Aim | None) -> None:
         self._state, self._layer, self._aim = state, layer, aim
-        self._alive, self._way = state.alive(layer), state.pairing.way(layer.contraction)
+        self._alive, self._chain = state.alive(layer), state.pairing.chain(layer.contraction)
 
     def settled(self, found: Fit, known: Known) -> Fit:
         """Return the last fit after `found`, which was made with `known`; the pruned model has it."""
         state, rounds = self._state, self._rounds()
-        if self._way is not None and self._alive.any() and self._aim is not None:
+        if self._chain is not None and self._alive.any() and self._aim is not None:
             first = self._renewed(found, known, max(0, rounds - 1))
-            found, known = self._refitted_jointly(self._way, first, known)
+            found, known = self._refitted_jointly(self._chain, first, known)
             rounds = min(rounds, 1) if found is first else 0  # the refits with the producer renew it too
         found = self._renewed(found, known, rounds)
         state.pairing.remember(self._layer.contraction, known.whole)
@@ -43,12 +43,12 @@ class Refitting:
             self._state.take(self._layer, found)
         return found
 
-    def _refitted_jointly(self, way: Way, found: Fit, known: Known) -> tuple[Fit, Known]:
+    def _refitted_jointly(self, chain: Chain, found: Fit, known: Known) -> tuple[Fit, Known]:
         """Refit the layer, fitted so far with `known`, together with the producer of its input; see `joint`."""
         state, task, reader, alive, aim = self._state, self._state.task, self._layer, self._alive, self._aim
         assert aim is not None, "a residual is short of an aim"
         request = aimed(task, reader, aim, alive, renew=aim.flat is not None)
-        producer = state.layer(way.producer)
+        producer = state.layer(chain.producer)
         aim = aim.on(reader.contraction.output.index, reader.outputs)
         source = state.pairing.source(producer, state.alive(producer), request)
         pruned = Pruned(
@@ -59,7 +59,7 @@ class Refitting:
             held=(request.input,),
             threads=task.running.cores,
         )
-        joint, best = Joint(pruned, way, source, aim, reader.uses), (found, known)
+        joint, best = Joint(pruned, chain, source, aim, reader.uses), (found, known)
 
         def refit() -> tuple[Fit, Known]:
             other = Known(threads=task.running.cores)  # of other inputs; but the ridge stays

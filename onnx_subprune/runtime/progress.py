@@ -4,7 +4,7 @@ from typing import Protocol
 
 
 class Watch(Protocol):
-    """Is told of progress: steps done, of how many, and what at."""
+    """Is called with progress: steps done, of how many, and what at."""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Report one step."""

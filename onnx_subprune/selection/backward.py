@@ -41,7 +41,7 @@ class Backward:
         presence, gone = presence_of(problems), np.zeros(problems[0].width, bool)
         found = {len(gone): tuple(range(len(gone)))}
         for size in range(len(gone) - 1, min(sizes) - 1, -1):
-            costs = sum(share * state.worths() for share, state in zip(shares, states, strict=True))
+            costs = sum(share * state.gains() for share, state in zip(shares, states, strict=True))
             worst = pick(np.asarray(costs), level(cells, gone), largest=False, presence=presence)
             gone[worst] = True
             for state in states:

@@ -41,7 +41,7 @@ class Forward:
         error = sum(left)
         found: dict[int, Choice] = {0: Choice((), error)}
         for size in range(1, max(sizes) + 1):
-            gains = sum(scale * state.worths() for scale, state in zip(scales, states, strict=True))
+            gains = sum(scale * state.gains() for scale, state in zip(scales, states, strict=True))
             best = pick(np.asarray(gains), level(cells, chosen), largest=True, presence=presence)
             error = max(0.0, error - float(np.asarray(gains)[best]))
             chosen[best] = True

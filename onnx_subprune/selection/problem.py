@@ -17,7 +17,7 @@ import numpy as np
 from onnx_subprune._typing import Float64, Int64
 from onnx_subprune.selection.linalg.lowrank import Gram, LowRank, taken
 from onnx_subprune.selection.linalg.ridge import DEPENDENT, Weights, pseudo_solve
-from onnx_subprune.selection.linalg.rounding import audible, silence
+from onnx_subprune.selection.linalg.rounding import mask_cross, zero_columns
 
 Support = tuple[int, ...]
 """Kept channels: sorted, unique."""
@@ -91,9 +91,9 @@ class Problem:
         explained = float(np.sum(self.cross[fixed] * solved[:, len(own) :]))
         whole = gram[np.ix_(own, own)]
         left = whole - between.T @ solved[:, : len(own)]
-        silence(left[None], left.diagonal()[None] <= DEPENDENT * whole.diagonal()[None])
+        zero_columns(left[None], left.diagonal()[None] <= DEPENDENT * whole.diagonal()[None])
         crossed = cross - between.T @ solved[:, len(own) :]
-        return left, audible(left[None], crossed[None])[0], self.energy - explained
+        return left, mask_cross(left[None], crossed[None])[0], self.energy - explained
 
     def error(self, support: Sequence[int]) -> float:
         """Return the relative squared error of the best weights on `support`."""

@@ -94,7 +94,7 @@ def _gains(problem: Problem, inside: NDArray[np.bool_]) -> Float64:
     """What each channel that is not `inside` would add to those that are, (w,)."""
     gram, cross, _ = problem.beside(np.flatnonzero(inside).tolist())
     gains = np.zeros(len(inside))
-    gains[~inside] = Elimination(gram, cross, problem.block).worths()
+    gains[~inside] = Elimination(gram, cross, problem.block).gains()
     return gains
 
 

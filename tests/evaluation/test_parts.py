@@ -69,8 +69,8 @@ def test_parts_are_what_a_concat_joins_where_their_scales_differ(last, axis, ima
 def test_what_scores_lose_is_felt_and_said_beside_boxes(images):
     """In one sum of squares the scores are a ten-thousandth: their layer would be cut to the bone, and the error printed as nothing."""
     model = detector()
-    felt = {item.name: item.output.errors for item in sensitivity(model, images)}
-    assert min(max(errors) for errors in felt.values()) > 1e-2
+    found = {item.name: item.output.errors for item in sensitivity(model, images)}
+    assert min(max(errors) for errors in found.values()) > 1e-2
     report = prune(model, images, budget=Macs(0.6), gates=Gates(accept_any=True)).report
     assert report.fidelity is not None
     outputs = report.fidelity.outputs

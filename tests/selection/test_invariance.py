@@ -124,7 +124,7 @@ def test_the_worths_are_right_across_the_borders_of_panels_and_chunks(monkeypatc
         for i in set(range(width)) - set(gone):
             c = target[columns[i]]
             expected[i] = np.sum(c * np.linalg.solve(rest[np.ix_(columns[i], columns[i])], c))
-        assert state.worths() == pytest.approx(expected, rel=1e-5)
+        assert state.gains() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_gram_that_rounding_made_indefinite_still_gives_a_support():
@@ -166,5 +166,5 @@ def test_channels_beside_others_are_worth_what_elimination_says(block):
         state.eliminate(channel)
     gram, cross, left = problem.beside(inside)
     others = np.setdiff1d(np.arange(problem.width), inside)
-    np.testing.assert_allclose(Elimination(gram, cross, block).worths(), state.worths()[others], rtol=1e-6)
+    np.testing.assert_allclose(Elimination(gram, cross, block).gains(), state.gains()[others], rtol=1e-6)
     assert left / problem.energy == pytest.approx(problem.error(inside), abs=1e-9)

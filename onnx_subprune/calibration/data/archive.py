@@ -70,7 +70,7 @@ def read_archive(path: Path, extent: Extent = ALL) -> Mapping[str, Array]:
         members = {info.filename.removesuffix(".npy"): _member(archive, info) for info in archive.infolist()}
         counts = {member.shape[0] for member in members.values() if member.shape}
         if len(counts) > 1:
-            samples = None  # what does not fit together is told by who looks at all of it
+            samples = None  # what does not fit together is refused by who looks at all of it
         unpacked = sum(member.bytes_of(samples) for member in members.values() if not member.mapped)
         if memory is not None and unpacked > memory:
             raise DataError(

@@ -31,10 +31,10 @@ def unstacked(inputs: Sequence[Port]) -> str | None:
         return f"the model's input {scalar!r} has no axis of samples (it is declared without dimensions): {_instead(scalar, 'VALUE')}"
     sizes = {port.name: size for port in inputs if isinstance(size := port.shape[0], int) and size > 0}
     if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{size} of {name!r}" for name, size in sizes.items())
+        text = ", ".join(f"{size} of {name!r}" for name, size in sizes.items())
         other = min(sizes, key=lambda name: sizes[name])
         return (
-            f"the model's inputs take different numbers of samples at once ({told}), so that the first axis of some counts something else: "
+            f"the model's inputs take different numbers of samples at once ({text}), so that the first axis of some counts something else: "
             f"{_instead(other)}"
         )
     mixed = len(sizes) not in (0, len(inputs))

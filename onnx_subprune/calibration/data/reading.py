@@ -100,7 +100,7 @@ def _joinable(given: Given, ports: Sequence[Port], reading: Reading, shared: Map
     ]
     for place, arrays in given.parts[:2]:
         if any(not array.ndim for array in arrays.values()) or not count(place, arrays):
-            return True  # an error that is told later
+            return True  # an error that is raised later
     return separate(reading.model, feeds[0], feeds[1] if len(feeds) > 1 else None, shared)
 
 

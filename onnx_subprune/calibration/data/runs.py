@@ -50,6 +50,6 @@ def count(where: str, arrays: Mapping[str, Array]) -> int:
         raise DataError(f"{where}: {scalar!r} is a single number: the first axis must count samples")
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{count} of {name!r}" for name, count in sorted(counts.items()))
-        raise DataError(f"{where}: the inputs have different numbers of samples: {told}")
+        text = ", ".join(f"{count} of {name!r}" for name, count in sorted(counts.items()))
+        raise DataError(f"{where}: the inputs have different numbers of samples: {text}")
     return next(iter(counts.values()), 0)

@@ -26,7 +26,7 @@ def load_function(path: Path, name: str) -> Callable[..., object]:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise DataError(f"{path}: the script fails: {told(error)}") from error
+        raise DataError(f"{path}: the script fails: {message_of(error)}") from error
     finally:
         sys.modules.pop(module_name, None)  # what the script loaded does not outlive it
     function = getattr(module, name, None)
@@ -35,6 +35,6 @@ def load_function(path: Path, name: str) -> Callable[..., object]:
     return function  # type: ignore[no-any-return]  # whatever the script has under that name
 
 
-def told(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """Return an error of the user's code in one short line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"

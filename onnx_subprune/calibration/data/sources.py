@@ -22,7 +22,7 @@ from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.archive import ALL, Extent, read_archive
 from onnx_subprune.calibration.data.feed_json import read_feed_json
 from onnx_subprune.calibration.data.runs import Part
-from onnx_subprune.calibration.data.script import load_function, script_named, told
+from onnx_subprune.calibration.data.script import load_function, message_of, script_named
 from onnx_subprune.errors import ArgumentTypeError, DataError
 from onnx_subprune.runtime.session import Port
 
@@ -233,7 +233,7 @@ def _function(path: Path, name: str) -> Callable[[], Iterable[object]]:
         try:
             yield from function()  # type: ignore[misc]  # what it yields is checked where it is read
         except (Exception, SystemExit) as error:
-            raise DataError(f"{path}:{name}: fails: {told(error)}") from error
+            raise DataError(f"{path}:{name}: fails: {message_of(error)}") from error
 
     return call
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.files.file import StatisticsFile
-from onnx_subprune.calibration.files.header import model_digest, told
+from onnx_subprune.calibration.files.header import model_digest, named
 from onnx_subprune.calibration.moments.halves import Collected
 from onnx_subprune.calibration.streaming.executor import Lockstep
 from onnx_subprune.calibration.streaming.kept import Cut
@@ -37,7 +37,7 @@ class Recorded:
             raise DataError(f"{file.path}: moments of another model than {model}: collect those of this one")
         if header.shard is not None:
             raise DataError(
-                f"{file.path}: shard {told(header.shard)} alone: `onnx-subprune merge` it with the others first"
+                f"{file.path}: shard {named(header.shard)} alone: `onnx-subprune merge` it with the others first"
             )
         return cls(file)
 

@@ -113,7 +113,7 @@ def _shapes(given: Mapping[str, Any]) -> Shapes:
     )
 
 
-def told(shard: tuple[int, int]) -> str:
+def named(shard: tuple[int, int]) -> str:
     """Return a shard as the command line has it: I/N, counted from 1."""
     return f"{shard[0] + 1}/{shard[1]}"
 

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from onnx_subprune.calibration.files.file import StatisticsFile, writing
-from onnx_subprune.calibration.files.header import Header, Settings, told
+from onnx_subprune.calibration.files.header import Header, Settings, named
 from onnx_subprune.calibration.files.sums import Sums
 from onnx_subprune.errors import DataError
 from onnx_subprune.runtime.files import check_apart, free_path
@@ -86,12 +86,12 @@ def _ordered(files: Sequence[StatisticsFile]) -> list[StatisticsFile]:
         index, _ = file.header.shard
         if index in seen:
             raise DataError(
-                f"{seen[index].path} and {file.path}: both are shard {told(file.header.shard)}: leave one of them out"
+                f"{seen[index].path} and {file.path}: both are shard {named(file.header.shard)}: leave one of them out"
             )
         seen[index] = file
     assert first.header.shard is not None
     count = first.header.shard[1]
-    missing = [told((index, count)) for index in range(count) if index not in seen]
+    missing = [named((index, count)) for index in range(count) if index not in seen]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise DataError(
@@ -109,9 +109,9 @@ def _same(first: StatisticsFile, other: StatisticsFile) -> None:
     ]
     if differing:
         name = differing[0]
-        told = "" if name == "weights" else f" ({getattr(one.settings, name)} and {getattr(two.settings, name)})"
+        text = "" if name == "weights" else f" ({getattr(one.settings, name)} and {getattr(two.settings, name)})"
         raise DataError(
-            f"{first.path} and {other.path}: collected with different {name}{told}: collect all shards of one data set in one way"
+            f"{first.path} and {other.path}: collected with different {name}{text}: collect all shards of one data set in one way"
         )
     if one.shard is not None and two.shard is not None and one.shard[1] != two.shard[1]:
         raise DataError(

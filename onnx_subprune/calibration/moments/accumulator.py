@@ -14,7 +14,7 @@ from onnx_subprune.calibration.moments.products import Products, Route, Unfoldin
 from onnx_subprune.calibration.moments.regression import check_finite
 from onnx_subprune.calibration.moments.scale import largest_in, scale_of, scaled
 from onnx_subprune.graph.contractions.contraction import Kernel
-from onnx_subprune.selection.linalg.rounding import audible, energies
+from onnx_subprune.selection.linalg.rounding import energies, mask_cross
 from onnx_subprune.selection.linalg.summation import CompensatedSum
 
 SUMS = ("gram", "cross", "energy", "sum_input", "sum_target")
@@ -44,14 +44,14 @@ class Collector:
         `unfold.sample_positions`); then the target is (samples, channels, positions). threads: 2 or more share the work.
         """
         assert self._sampled == (positions is not None), "either every chunk comes with positions, or none"
-        way = self._way(x.shape) if positions is None else Unfolding(self.contraction, positions)
+        route = self._route_for(x.shape) if positions is None else Unfolding(self.contraction, positions)
         with np.errstate(over="ignore", invalid="ignore"):  # `moments` refuses what is not finite
             own = scale_of(largest_in(x))
             wanted = 1.0 if target is None else scale_of(largest_in(target))
             if own == wanted == 1.0:
-                return way.products(x, target, with_gram=self._with_gram, threads=threads)
+                return route.products(x, target, with_gram=self._with_gram, threads=threads)
             level = None if target is None else scaled(target, wanted)
-            found = way.products(scaled(x, own), level, with_gram=self._with_gram, threads=threads)
+            found = route.products(scaled(x, own), level, with_gram=self._with_gram, threads=threads)
             return found.unscaled(own, wanted)
 
     def add(self, x: Array, target: Array | None = None, positions: Int64 | None = None) -> None:
@@ -61,7 +61,7 @@ class Collector:
     def take(self, found: Products, shape: Sequence[int]) -> None:
         """Add the products of a chunk whose input has this shape."""
         if self._route is None:
-            self._route, self._spatial = self._way(shape), tuple(shape[1:])
+            self._route, self._spatial = self._route_for(shape), tuple(shape[1:])
         self._count += found.count
         for name, total in self._sums.items():
             value = getattr(found, name)
@@ -69,7 +69,7 @@ class Collector:
                 with np.errstate(over="ignore", invalid="ignore"):
                     total.add(value)
 
-    def _way(self, shape: Sequence[int]) -> Route:
+    def _route_for(self, shape: Sequence[int]) -> Route:
         return self._route or (Unfolding(self.contraction) if self._sampled else route(self.contraction, shape))
 
     def empty(self) -> "Collector":
@@ -98,7 +98,7 @@ class Collector:
         return Moments(
             count=float(self._count),
             gram=gram,
-            cross=audible(gram, found.get("cross", np.zeros((groups, p, m)))),
+            cross=mask_cross(gram, found.get("cross", np.zeros((groups, p, m)))),
             energy=found.get("energy", np.zeros((groups, m))),
             sum_input=found["sum_input"],
             sum_target=found.get("sum_target", np.zeros((groups, m))),
@@ -117,7 +117,7 @@ class Collector:
         """Undo `state`."""
         collector = cls(contraction, with_gram="gram.hi" in state)
         collector._count, collector._spatial = int(state["count"]), tuple(int(size) for size in state["shape"])
-        collector._route = collector._way((1, *collector._spatial))
+        collector._route = collector._route_for((1, *collector._spatial))
         for name in SUMS:
             if f"{name}.hi" in state:
                 hi, lo = (np.array(state[f"{name}.{half}"], np.float64) for half in ("hi", "lo"))

@@ -22,7 +22,7 @@ import numpy as np
 
 from onnx_subprune._typing import Float32, Float64
 from onnx_subprune.graph.contractions.windows import Window
-from onnx_subprune.selection.linalg.rounding import ROUNDING, energies, silence
+from onnx_subprune.selection.linalg.rounding import ROUNDING, energies, zero_columns
 
 Lag = tuple[int, ...]
 Interval = tuple[int, int] | None
@@ -67,7 +67,7 @@ def _terms(window: Window, u: int, v: int) -> list[tuple[int, Interval]]:
 
 @dataclass(frozen=True)
 class LagPlan:
-    """What to multiply for given windows, which step by 1 over an image that is not stuffed."""
+    """What to multiply for given windows, which step by 1 over an image that is not dilated."""
 
     windows: tuple[Window, ...]
 
@@ -200,7 +200,7 @@ class LagPlan:
         everywhere = Box((0,) * len(self.windows), (None,) * len(self.windows))
         if everywhere in self.boxes:  # not if every tap reads zeros beside the image alone
             of_channels = energies(parts[self.boxes.index(everywhere)])
-            silence(whole, energies(whole) <= ROUNDING * np.repeat(of_channels, taps, axis=1))
+            zero_columns(whole, energies(whole) <= ROUNDING * np.repeat(of_channels, taps, axis=1))
         return whole
 
 
@@ -220,4 +220,4 @@ def _sum(terms: Sequence[Term], parts: Float64) -> Float64:
 
 def usable(windows: Sequence[Window]) -> bool:
     """Return whether lags describe these windows."""
-    return len(windows) > 0 and all(w.step == w.stuffing == 1 and w.out > 0 and w.size > 0 for w in windows)
+    return len(windows) > 0 and all(w.step == w.input_dilation == 1 and w.out > 0 and w.size > 0 for w in windows)

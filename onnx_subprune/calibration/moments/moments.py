@@ -17,7 +17,7 @@ from onnx_subprune.calibration.moments.regression import presence_in
 from onnx_subprune.runtime.threads import alongside
 from onnx_subprune.selection import Normal, Problem
 from onnx_subprune.selection.linalg.ridge import Factored, Weights
-from onnx_subprune.selection.linalg.rounding import ROUNDING, audible, energies, silence
+from onnx_subprune.selection.linalg.rounding import ROUNDING, energies, mask_cross, zero_columns
 
 TARGETS = 256
 """Targets whose error is judged at a time."""
@@ -88,11 +88,11 @@ class Moments:
         means = left * self.sum_input[:, None, :]
         means /= self.count
         gram = np.subtract(self.gram, means, out=means)
-        silence(gram, energies(gram) <= ROUNDING * energies(self.gram))
+        zero_columns(gram, energies(gram) <= ROUNDING * energies(self.gram))
         return Moments(
             count=self.count,
             gram=gram,
-            cross=audible(gram, self.cross - left * right / self.count),
+            cross=mask_cross(gram, self.cross - left * right / self.count),
             energy=self.energy - self.sum_target**2 / self.count,
             sum_input=np.zeros_like(self.sum_input),
             sum_target=np.zeros_like(self.sum_target),
@@ -117,7 +117,7 @@ class Moments:
         left, right = renewed.sum_input[:, :, None], renewed.sum_target[:, None, :]
         return replace(
             self,
-            cross=audible(self.gram, renewed.cross - left * right / self.count),
+            cross=mask_cross(self.gram, renewed.cross - left * right / self.count),
             energy=renewed.energy - renewed.sum_target**2 / self.count,
         )
 

@@ -156,7 +156,7 @@ def _columns(contraction: Kernel, tensor: Array, axis: int) -> Float32:
 
 def _plain(shape: Sequence[Window]) -> bool:
     """Return whether every output position reads just its own input position."""
-    return all(w.offsets == (0,) and w.step == w.stuffing == 1 and w.out == w.size for w in shape)
+    return all(w.offsets == (0,) and w.step == w.input_dilation == 1 and w.out == w.size for w in shape)
 
 
 def _spatial(ranges: Sequence[slice]) -> tuple[slice, ...]:
@@ -164,9 +164,9 @@ def _spatial(ranges: Sequence[slice]) -> tuple[slice, ...]:
 
 
 def _padded(part: NDArray[Real], shape: Sequence[Window]) -> NDArray[Real]:
-    """Return the images channel first, (channels, samples, *padded), stuffed and padded."""
-    padded = np.zeros((part.shape[1], len(part), *(w.before + w.stuffed + w.after for w in shape)), part.dtype)
-    inside = [slice(w.before, w.before + w.stuffed, w.stuffing) for w in shape]
+    """Return the images channel first, (channels, samples, *padded), dilated and padded."""
+    padded = np.zeros((part.shape[1], len(part), *(w.before + w.dilated + w.after for w in shape)), part.dtype)
+    inside = [slice(w.before, w.before + w.dilated, w.input_dilation) for w in shape]
     padded[_spatial(inside)] = np.moveaxis(part, 1, 0)
     return padded
 
@@ -209,9 +209,9 @@ def _gathered(contraction: Kernel, part: Float32, shape: Sequence[Window], posit
     taps = np.array(list(np.ndindex(*contraction.kernel)), np.int64).reshape(contraction.taps, -1)
     inside, pixels = np.ones((contraction.taps, len(positions)), bool), []
     for axis, (w, place) in enumerate(zip(shape, np.unravel_index(positions, [w.out for w in shape]), strict=True)):
-        stuffed = np.array(w.offsets)[taps[:, axis], None] + w.step * place
-        inside &= (stuffed >= 0) & (stuffed < w.stuffed) & (stuffed % w.stuffing == 0)
-        pixels.append(np.clip(stuffed // w.stuffing, 0, w.size - 1))
+        dilated = np.array(w.offsets)[taps[:, axis], None] + w.step * place
+        inside &= (dilated >= 0) & (dilated < w.dilated) & (dilated % w.input_dilation == 0)
+        pixels.append(np.clip(dilated // w.input_dilation, 0, w.size - 1))
     flat = np.ravel_multi_index(tuple(pixels), part.shape[2:])
     unfolded = np.empty((channels, contraction.taps, samples, len(positions)), np.float32)
     found = part.reshape(samples, channels, -1).take(flat.ravel(), axis=2)

@@ -28,8 +28,8 @@ def chosen(value: Array, positions: NDArray[np.int64] | None, axis: int) -> Arra
     return value.take(positions, axis=axis)
 
 
-def taken(value: Array, lefts: Sequence[Left]) -> Array:
+def taken(value: Array, cuts: Sequence[Left]) -> Array:
     """Return what is left of an array."""
-    for axis, positions in lefts:
+    for axis, positions in cuts:
         value = value.take(positions, axis=axis)
     return value

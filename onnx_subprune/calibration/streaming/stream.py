@@ -41,7 +41,7 @@ class Stream:
     def __init__(self, network: Network, data: Calibration, store: Store, running: Running) -> None:
         self._network, self._store, self._running = network, store, running
         self._overrides: dict[Use, Array] = {}
-        self._lefts: dict[Use, list[Left]] = {}
+        self._cuts: dict[Use, list[Left]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.position, self.chunks = 0, data.chunk_count
         self._wanted = [value.name for value in network.inputs if value.name in network.readers]
@@ -52,7 +52,7 @@ class Stream:
 
     def override(self, use: Use, value: Array) -> None:
         """From now on the node of `use` sees `value` in that slot, as far as it has not been cut."""
-        self._overrides[use] = taken(value, self._lefts.get(use, ()))
+        self._overrides[use] = taken(value, self._cuts.get(use, ()))
 
     def cut(self, cut: Cut) -> None:
         """From now on there are these channels alone; the nodes that make and read them lie ahead."""
@@ -62,7 +62,7 @@ class Stream:
                 self.override(use, self._network.array(inputs[use.slot]))
             if use in self._overrides:
                 self._overrides[use] = taken(self._overrides[use], [left])
-            self._lefts.setdefault(use, []).append(left)
+            self._cuts.setdefault(use, []).append(left)
         for name, left in cut.tensors.items():
             self._shapes.pop(name, None)
             for held in self._held:

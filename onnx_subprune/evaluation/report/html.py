@@ -43,8 +43,8 @@ def report_html(report: Reported) -> str:
 def summary(report: Reported) -> str:
     """Return in two sentences what is left, and how close it is."""
     left = {"parameters": report.params, "multiply-accumulates": report.macs}
-    told = " and ".join(f"{100 * change.ratio:.0f} % of the {name}" for name, change in left.items())
-    text = f"{told} are left."
+    shares = " and ".join(f"{100 * change.ratio:.0f} % of the {name}" for name, change in left.items())
+    text = f"{shares} are left."
     if report.fidelity is None:
         return f"{text} How close the outputs are was not measured: there were no data."
     close = []

@@ -35,6 +35,6 @@ def blocks(graph: ChannelGraph, found: Layers) -> tuple[Block, ...]:
             state, why = "own", "its own channels can go"
         else:
             state, why = "read", "channels that it reads can go"
-        told = f"{item.node} ({item.op}): {100 * macs:.1f} % of the multiply-accumulates, {100 * params:.1f} % of the parameters; {why}"
-        result.append(Block(item.node, item.op, macs if found.macs else params, state, told))  # type: ignore[arg-type]  # one of three
+        text = f"{item.node} ({item.op}): {100 * macs:.1f} % of the multiply-accumulates, {100 * params:.1f} % of the parameters; {why}"
+        result.append(Block(item.node, item.op, macs if found.macs else params, state, text))  # type: ignore[arg-type]  # one of three
     return tuple(result)

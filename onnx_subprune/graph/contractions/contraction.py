@@ -69,7 +69,7 @@ class Kernel:
 
     kernel, strides, dilations, output_padding: one number a spatial axis; empty for matrix products.
     pads: begins, then ends; what they are under `auto_pad` NOTSET.
-    output_shape: empty, or the spatial sizes that ConvTranspose was told.
+    output_shape: empty, or the spatial sizes that ConvTranspose was given.
     transposed_input, transposed_weight: Gemm's transA and transB. alpha, bias_scale: Gemm's alpha and beta.
     backwards: for each direction of a recurrent layer, whether it begins at the last step. units: how many it has; of a stack, how many channels it reads.
     """

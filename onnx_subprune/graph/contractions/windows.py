@@ -1,7 +1,7 @@
 """Where the taps of a convolution read: tap t of output position o reads the image at offsets[t] + step * o, axis by axis.
 
 A Conv steps by its stride over the image. A ConvTranspose steps by one over the image whose pixels were moved
-`stuffing` apart, zeros between them, and its offsets fall with t. So both are the same gather, and everything behind
+`input_dilation` apart, zeros between them, and its offsets fall with t. So both are the same gather, and everything behind
 this module knows only windows. What lies outside of the image is zero.
 """
 
@@ -15,19 +15,19 @@ from onnx_subprune.graph.contractions.contraction import AutoPad, Kernel, Kind
 class Window:
     """One spatial axis.
 
-    size: pixels of the image. stuffing: how far apart they lie. out: output positions.
+    size: pixels of the image. input_dilation: how far apart they lie. out: output positions.
     """
 
     size: int
-    stuffing: int
+    input_dilation: int
     out: int
     step: int
     offsets: tuple[int, ...]
 
     @property
-    def stuffed(self) -> int:
+    def dilated(self) -> int:
         """Pixels of the image with the zeros between them."""
-        return (self.size - 1) * self.stuffing + 1 if self.size else 0
+        return (self.size - 1) * self.input_dilation + 1 if self.size else 0
 
     @property
     def before(self) -> int:
@@ -37,7 +37,7 @@ class Window:
     @property
     def after(self) -> int:
         """Zeros that are read behind the image."""
-        return max(0, max(self.offsets) + self.step * (self.out - 1) - (self.stuffed - 1))
+        return max(0, max(self.offsets) + self.step * (self.out - 1) - (self.dilated - 1))
 
 
 def windows(contraction: Kernel, sizes: Sequence[int]) -> tuple[Window, ...]:
@@ -57,7 +57,11 @@ def _conv(c: Kernel, axis: int, size: int) -> Window:
         end = total - begin
     out = max(0, (size + begin + end - reach) // stride + 1)
     return Window(
-        size=size, stuffing=1, out=out, step=stride, offsets=tuple(t * dilation - begin for t in range(c.kernel[axis]))
+        size=size,
+        input_dilation=1,
+        out=out,
+        step=stride,
+        offsets=tuple(t * dilation - begin for t in range(c.kernel[axis])),
     )
 
 
@@ -75,5 +79,9 @@ def _conv_transpose(c: Kernel, axis: int, size: int) -> Window:
             begin = end = 0
         out = natural - begin - end
     return Window(
-        size=size, stuffing=stride, out=out, step=1, offsets=tuple(begin - t * dilation for t in range(c.kernel[axis]))
+        size=size,
+        input_dilation=stride,
+        out=out,
+        step=1,
+        offsets=tuple(begin - t * dilation for t in range(c.kernel[axis])),
     )

@@ -127,11 +127,11 @@ def _rotated_heads(site: Scope | Resizing) -> int:
 
 
 def resize_rotary(site: Resizing) -> Patch:
-    """Count the heads that are left, where they are told."""
-    kept, told = site.kept_in(0, -1), site.integer("num_heads", 0)
-    if kept is None or len(site.out_shape()) != 3 or not told:
+    """Count the heads that are left, where they are spelled out."""
+    kept, spelled = site.kept_in(0, -1), site.integer("num_heads", 0)
+    if kept is None or len(site.out_shape()) != 3 or not spelled:
         return Patch()
-    return Patch(attributes={"num_heads": len(kept) * told // site.shape(0)[-1]})
+    return Patch(attributes={"num_heads": len(kept) * spelled // site.shape(0)[-1]})
 
 
 def attention(scope: Scope) -> None:
@@ -161,8 +161,8 @@ def resize_attention(site: Resizing) -> Patch:
     last = site.shape(0)[-1]
     if len(site.shape(0)) == 3:
         return _counted(site, ("q_num_heads", "kv_num_heads"))
-    told = any(item.name == "scale" for item in site.node.attribute)
-    return Patch(attributes={} if told or site.kept_in(0, 3) is None else {"scale": float(last) ** -0.5})
+    spelled = any(item.name == "scale" for item in site.node.attribute)
+    return Patch(attributes={} if spelled or site.kept_in(0, 3) is None else {"scale": float(last) ** -0.5})
 
 
 def _counted(site: Resizing, names: Sequence[str]) -> Patch:

@@ -220,9 +220,9 @@ def _inferred(site: Resizing, patch: Patch) -> Patch:
     left = [axis for axis in computed.tolist() if axis not in same]
     if len(left) > 1 or (left and np.any(target == -1)):
         return patch
-    told = np.array(target)
-    told[same], told[left] = 0, -1
-    return Patch(attributes={**patch.attributes, "allowzero": None}, constants={**patch.constants, 1: (told, None)})
+    spelled = np.array(target)
+    spelled[same], spelled[left] = 0, -1
+    return Patch(attributes={**patch.attributes, "allowzero": None}, constants={**patch.constants, 1: (spelled, None)})
 
 
 def spelled_sizes(site: Resizing, slot: int) -> Patch:

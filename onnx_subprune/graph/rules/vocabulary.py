@@ -1,6 +1,6 @@
 """A node as a rule sees it: its attributes, the shapes around it, and a vocabulary to say what coincides.
 
-Whatever axis a rule does not mention is pinned when the rule is done: silence means safe.
+Whatever axis a rule does not mention is pinned when the rule is done: what a rule leaves out is safe.
 """
 
 from collections.abc import Callable, Mapping

@@ -27,11 +27,13 @@ def masked_weights(
             if use not in weights:
                 weights[use] = np.array(network.array(consumer.contraction.weight_tensor))
             zero_rows(weights[use], consumer.contraction, consumer.positions[dropped].ravel())
-        silence(network, group, dropped, weights)
+        zero_channels(network, group, dropped, weights)
     return weights
 
 
-def silence(network: Network, group: ChannelGroup, dropped: Int64, weights: dict[Use, NDArray[np.generic]]) -> None:
+def zero_channels(
+    network: Network, group: ChannelGroup, dropped: Int64, weights: dict[Use, NDArray[np.generic]]
+) -> None:
     """Set to zero, in `weights`, what makes the `dropped` channels of a group that a product of activations sums over."""
     for part in group.silencers:
         assert part.axis.use is not None, "a constant has a use"

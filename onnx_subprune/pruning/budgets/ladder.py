@@ -25,7 +25,7 @@ class Allocated:
     """Widths of the groups, the sensitivities they come from, and the walk where the search has done it already."""
 
     widths: Mapping[str, int]
-    felt: Mapping[str, GroupSensitivity] = field(default_factory=dict)
+    sensitivity: Mapping[str, GroupSensitivity] = field(default_factory=dict)
     done: Reconstruction | None = None
 
 

@@ -22,7 +22,7 @@ from onnx_subprune.evaluation.parts import apart, parts_of
 from onnx_subprune.graph.channels import ChannelGroup, Use
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import made_before
-from onnx_subprune.graph.surgery.masking import silence
+from onnx_subprune.graph.surgery.masking import zero_channels
 from onnx_subprune.graph.surgery.surgery import Plan
 from onnx_subprune.pruning.budgets.halved_trials import TRIED, Widths, completed, trial_widths, tried_out, without_loss
 from onnx_subprune.pruning.budgets.lossless import lossless_width
@@ -142,7 +142,7 @@ def _weakened(task: Task, group: ChannelGroup, wanted: Widths, store: Store) -> 
     for width in tried:
         gone = np.setdiff1d(np.arange(group.width), np.array(choices[width].support, np.int64))
         constants: dict[Use, Array] = {}
-        silence(task.network, group, gone, constants)
+        zero_channels(task.network, group, gone, constants)
         values.append(({use: store.put(value) for use, value in constants.items()},))
     return _Trials(
         group=group,

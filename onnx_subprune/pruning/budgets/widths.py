@@ -61,26 +61,26 @@ def allocated(task: Task, rooms: Sequence[Room], budget: Budget, allocator: Allo
 
         first, shares = rounding.shared(task.graph, rooms, budget.fraction)
         return Allocated(widths=fastest(stopwatch(task, rules), first, shares, shared_out, task.watch))
-    felt: Mapping[str, GroupSensitivity] = {}
+    sensitivity: Mapping[str, GroupSensitivity] = {}
     curves: dict[str, Curve] = {}
     if isinstance(allocator, MarginalCost):
-        felt = sensitivities(task, rooms)
-        curves = {name: item.output for name, item in felt.items()}
+        sensitivity = sensitivities(task, rooms)
+        curves = {name: item.output for name, item in sensitivity.items()}
     elif isinstance(allocator, Threshold):
-        felt = metric_sensitivities(task, rooms, judged, rules)
-        curves = {name: item.output for name, item in felt.items()}
-    rooms = [room.at_least(felt[room.name].least) if room.name in felt else room for room in rooms]
-    known = {name: item.lossless for name, item in felt.items() if item.lossless is not None}
-    lossless = known if felt else lossless_widths(task, rooms)
+        sensitivity = metric_sensitivities(task, rooms, judged, rules)
+        curves = {name: item.output for name, item in sensitivity.items()}
+    rooms = [room.at_least(sensitivity[room.name].least) if room.name in sensitivity else room for room in rooms]
+    known = {name: item.lossless for name, item in sensitivity.items() if item.lossless is not None}
+    lossless = known if sensitivity else lossless_widths(task, rooms)
     cost = price.params if isinstance(budget, Params) else price.macs
     if isinstance(budget, Macs):
         allocator = block_aware(allocator, price.work, rounding.block)
     ladder = Ladder(rooms=rooms, curves=curves, cost=cost, allocator=allocator, lossless=lossless)
     if isinstance(budget, MaxDrop):
         assert judged is not None, "the budget has a metric"
-        return replace(within_drop(budget, ladder, task, judged, rules, means.candidates), felt=felt)
+        return replace(within_drop(budget, ladder, task, judged, rules, means.candidates), sensitivity=sensitivity)
     if isinstance(budget, Latency):
-        return Allocated(widths=timed_widths(budget, ladder, task, rules), felt=felt)
+        return Allocated(widths=timed_widths(budget, ladder, task, rules), sensitivity=sensitivity)
 
     def other(kind: Rounding) -> Mapping[str, int]:
         return replace(ladder, rooms=kind.again(task.graph, rooms)).widths(budget.fraction)
@@ -92,4 +92,6 @@ def allocated(task: Task, rooms: Sequence[Room], budget: Budget, allocator: Allo
         widths: Mapping[str, int] = tried(ladder, budget.fraction, task, means.trials, rules)
     else:
         widths = ladder.widths(budget.fraction)
-    return Allocated(widths=fastest(stopwatch(task, rules), rounding, widths, other, task.watch), felt=felt)
+    return Allocated(
+        widths=fastest(stopwatch(task, rules), rounding, widths, other, task.watch), sensitivity=sensitivity
+    )

@@ -1,4 +1,4 @@
-"""Back from what a layer puts out wrong to what the layer before it should have made: the transposed derivative of the way between.
+"""Back from what a layer puts out wrong to what the layer before it should have made: the transposed derivative of the chain between.
 
 An `Adjoint` is a small model of its own, which computes
 
@@ -18,7 +18,7 @@ from onnx_subprune.calibration.streaming.target import GRADIENT, OUTPUT, RESIDUA
 from onnx_subprune.graph.channels import Contraction, Use
 from onnx_subprune.graph.contractions.contraction import Kernel
 from onnx_subprune.graph.network import Network, attribute, key_of
-from onnx_subprune.reconstruction.producers.paths import Link, Way, separate, whole_numbers
+from onnx_subprune.reconstruction.producers.chains import Chain, Link, separate, whole_numbers
 
 RELATIVE, ABSOLUTE = 2.0**-9, 2.0**-12
 """Half the step of the differences, as a share of the value, and what is added to that."""
@@ -28,25 +28,25 @@ HOMOGENEOUS, LEAST = frozenset(("Relu", "LeakyRelu", "PRelu", "Identity", "Abs")
 
 def adjoint(
     network: Network,
-    way: Way,
+    chain: Chain,
     weights: Mapping[Use, Array],
     outputs: Int64 | None = None,
     channels: Int64 | None = None,
 ) -> Adjoint:
-    """Return the adjoint of `way` with the constants `weights` in place of the network's.
+    """Return the adjoint of `chain` with the constants `weights` in place of the network's.
 
     outputs, channels: those of the reader's output that the residual has, and of the producer's that the gradient has; None for all. There is one
     convolution group where there are some.
     """
-    narrow = channels if separate(network, way) else None
-    model = _Writer(network, weights, way, outputs, channels, narrow=narrow is not None).write()
-    made = way.producer.output
+    narrow = channels if separate(network, chain) else None
+    model = _Writer(network, weights, chain, outputs, channels, narrow=narrow is not None).write()
+    made = chain.producer.output
     return Adjoint(
         output=made.tensor,
         model=model.SerializeToString(deterministic=True),
         channels=narrow,
         axis=made.index,
-        beside=way.beside,
+        beside=chain.beside,
     )
 
 
@@ -67,13 +67,13 @@ class _Writer:
         self,
         network: Network,
         weights: Mapping[Use, Array],
-        way: Way,
+        chain: Chain,
         outputs: Int64 | None,
         channels: Int64 | None,
         *,
         narrow: bool,
     ) -> None:
-        self._network, self._weights, self._way = network, weights, way
+        self._network, self._weights, self._chain = network, weights, chain
         self._outputs, self._channels = outputs, channels
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, Array] = {}
@@ -82,14 +82,14 @@ class _Writer:
     def write(self) -> ModelProto:
         """Return the model; see the module."""
         here, passed = OUTPUT, list[_Passed]()
-        for link in self._way.links:
+        for link in self._chain.links:
             passed.append(self._forwards(link, here))
             here = passed[-1].outside
-        gradient = self._through_reader(self._way.reader, here)
+        gradient = self._through_reader(self._chain.reader, here)
         for item in reversed(passed):
             gradient = self._backwards(item, gradient)
         if self._channels is not None and not self._narrow:
-            place = self._way.producer.output.index
+            place = self._chain.producer.output.index
             gradient = self._add("Gather", gradient, self._constant(self._channels), axis=place)
         self._nodes.append(helper.make_node("Identity", [gradient], [GRADIENT]))
         graph = helper.make_graph(
@@ -97,7 +97,7 @@ class _Writer:
             "adjoint",
             [
                 *(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (OUTPUT, RESIDUAL)),
-                *(helper.make_tensor_value_info(beside(name), TensorProto.INT64, None) for name in self._way.beside),
+                *(helper.make_tensor_value_info(beside(name), TensorProto.INT64, None) for name in self._chain.beside),
             ],
             [helper.make_tensor_value_info(GRADIENT, TensorProto.FLOAT, None)],
             [numpy_helper.from_array(value, name) for name, value in self._constants.items()],
@@ -199,7 +199,7 @@ class _Writer:
         """How many channels there are on the way."""
         if self._channels is not None and self._narrow:
             return len(self._channels)
-        producer = self._way.producer
+        producer = self._chain.producer
         size = int(self._network.array(producer.weight_tensor).shape[producer.columns.index])
         return size * producer.groups if producer.op == "ConvTranspose" else size
 

@@ -1,6 +1,6 @@
 """C in an elimination, C <- C - U'V: what its rows are worth, with as little traffic of memory as can be.
 
-Updates wait in a panel, as those of the gram do. Only C_I C_I' of every channel is kept current, of all that the worths need:
+Updates wait in a panel, as those of the gram do. Only C_I C_I' of every channel is kept current, of all that the gains need:
 
     (C_I - U_I'V)(C_I - U_I'V)' = C_I C_I' - U_I'T - T'U_I,    T = V C_I' - 1/2 V V' U_I
 

@@ -9,7 +9,7 @@ and tr(C_I' G_II^-1 C_I) is what it is worth. On the moments (G, C) that is the 
 
 Worths do not depend on the scale of a column, so all are scaled to an energy of about 1: a channel may be small without
 being superfluous. Updates of G wait in a panel of U until there are enough for one large product; channels that are
-done leave the arrays then (`residual`). Only the diagonal blocks of G and of C C', which the worths need, are kept current (`cross`).
+done leave the arrays then (`residual`). Only the diagonal blocks of G and of C C', which the gains need, are kept current (`cross`).
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -49,7 +49,7 @@ class Elimination:
         self._done = np.zeros(len(self._active), bool)
         self._crossing: Future[None] | None = None
 
-    def worths(self) -> Float64:
+    def gains(self) -> Float64:
         """Return what each channel is worth, (w,); those already eliminated are worth nothing."""
         damped = self._diagonal + JITTER * np.eye(self._block)
         if self._block == 1:
@@ -110,7 +110,7 @@ class Elimination:
 
 
 def _compressed(cross: Float64) -> Float64:
-    """A matrix with the same products of rows and at most as many columns as rows: worths see only C C'."""
+    """A matrix with the same products of rows and at most as many columns as rows: gains see only C C'."""
     rows, targets = cross.shape
     if targets <= rows:
         return cross.copy()

@@ -18,14 +18,14 @@ def energies(gram: Float64) -> Float64:
     return np.diagonal(gram, axis1=1, axis2=2)
 
 
-def silence(gram: Float64, columns: NDArray[np.bool_]) -> None:
+def zero_columns(gram: Float64, columns: NDArray[np.bool_]) -> None:
     """Set these columns (g, p) of grams (g, p, p), and their rows, to zero, in place."""
     for group in np.flatnonzero(columns.any(axis=1)):
         gram[group, columns[group]] = 0.0
         gram[group][:, columns[group]] = 0.0
 
 
-def audible(gram: Float64, cross: Float64) -> Float64:
+def mask_cross(gram: Float64, cross: Float64) -> Float64:
     """Return `cross` (g, p, m), a new array, with zeros for the columns that have no energy in `gram`, if it is known."""
     if gram.shape[1]:
         cross[energies(gram) <= 0.0] = 0.0

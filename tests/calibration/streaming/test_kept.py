@@ -14,7 +14,7 @@ from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.surgery.slicing import kept_positions
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.reconstruction.pairs import Pairing
-from onnx_subprune.reconstruction.producers.paths import separate, ways
+from onnx_subprune.reconstruction.producers.chains import chains, separate
 from onnx_subprune.runtime.spill import Store
 from tests.conftest import MODELS
 from tests.networks.net import Net
@@ -117,7 +117,7 @@ def test_channels_go_their_own_ways_or_do_not(between, alone):
     network, graph, _ = pair(between)
     mixing = [item for item in graph.contractions if not item.whole_groups]
     order = sorted(mixing, key=lambda item: network.position[item.node])
-    assert separate(network, ways(network, order)[order[-1].weight]) == alone
+    assert separate(network, chains(network, order)[order[-1].weight]) == alone
 
 
 def test_the_walk_comes_to_the_same(images, monkeypatch):

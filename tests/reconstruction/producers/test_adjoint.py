@@ -1,4 +1,4 @@
-"""Errors go back along a way by its transposed derivative: that of differences of the part of the model itself."""
+"""Errors go back along a chain by its transposed derivative: that of differences of the part of the model itself."""
 
 import numpy as np
 import onnx
@@ -10,7 +10,7 @@ from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.reconstruction.producers.adjoint import adjoint
-from onnx_subprune.reconstruction.producers.paths import ways
+from onnx_subprune.reconstruction.producers.chains import chains
 from onnx_subprune.runtime.session import Session
 from tests.networks.net import Net
 
@@ -61,9 +61,9 @@ def network_of(between, reader, size=9):
     return Network(net.model())
 
 
-def part(network, way, weights):
+def part(network, chain, weights):
     """What the reader puts out for an output of the producer, float64."""
-    start, end = way.producer.output.tensor, way.reader.output.tensor
+    start, end = chain.producer.output.tensor, chain.reader.output.tensor
     chosen, needed = network.ancestors([end], [start])
     initializers = [tensor for name, tensor in network.initializers.items() if name in needed]
     for use, value in weights.items():
@@ -78,13 +78,13 @@ def part(network, way, weights):
 def compared(network, weights=None):
     """Inner products of a residual with the change of the reader's output, and of the gradient with that of the producer's."""
     contractions = sorted(trace(network).contractions, key=lambda item: network.position[item.node])
-    found = ways(network, contractions)
-    way = found[contractions[-1].weight]
-    forward = part(network, way, weights or {})
+    found = chains(network, contractions)
+    chain = found[contractions[-1].weight]
+    forward = part(network, chain, weights or {})
     generator = np.random.default_rng(0)
     value = generator.standard_normal((2, 6, 9, 9)).astype(np.float32)
     residual = generator.standard_normal(forward(value).shape).astype(np.float32)
-    back = adjoint(network, way, weights or {})
+    back = adjoint(network, chain, weights or {})
     gradient = Session(onnx.ModelProto.FromString(back.model)).run(
         back.feeds({back.output: value}, residual), [GRADIENT]
     )[GRADIENT]
@@ -135,7 +135,7 @@ def two_readers(net, x):
 def test_there_is_no_way_through_what_cannot_be_followed_back(between):
     network = network_of(between, READERS["convolution"])
     contractions = sorted(trace(network).contractions, key=lambda item: network.position[item.node])
-    assert not any(way.producer is contractions[0] for way in ways(network, contractions).values())
+    assert not any(chain.producer is contractions[0] for chain in chains(network, contractions).values())
 
 
 @pytest.mark.parametrize("between", BETWEEN)
@@ -143,11 +143,11 @@ def test_there_is_no_way_through_what_cannot_be_followed_back(between):
 def test_the_gradient_of_some_channels_is_that_of_a_residual_which_is_zero_in_the_others(between, reader):
     network = network_of(BETWEEN[between], READERS[reader])
     contractions = sorted(trace(network).contractions, key=lambda item: network.position[item.node])
-    way = ways(network, contractions)[contractions[-1].weight]
+    chain = chains(network, contractions)[contractions[-1].weight]
     generator = np.random.default_rng(0)
     value = generator.standard_normal((2, 6, 9, 9)).astype(np.float32)
-    residual = generator.standard_normal(part(network, way, {})(value).shape).astype(np.float32)
-    outputs = None if way.reader.groups > 1 else np.array([0, 3])
+    residual = generator.standard_normal(part(network, chain, {})(value).shape).astype(np.float32)
+    outputs = None if chain.reader.groups > 1 else np.array([0, 3])
     if outputs is not None:
         residual[:, np.setdiff1d(np.arange(residual.shape[1]), outputs)] = 0.0
     channels = np.array([1, 2, 5])
@@ -156,8 +156,8 @@ def test_the_gradient_of_some_channels_is_that_of_a_residual_which_is_zero_in_th
         model = Session(onnx.ModelProto.FromString(back.model))
         return model.run(back.feeds({back.output: output}, given), [GRADIENT])[GRADIENT]
 
-    whole = sent(adjoint(network, way, {}), value, residual)
-    narrow = adjoint(network, way, {}, outputs, channels)
+    whole = sent(adjoint(network, chain, {}), value, residual)
+    narrow = adjoint(network, chain, {}, outputs, channels)
     given = residual if outputs is None else residual[:, outputs]
     for output in (value, value[:, channels]) if narrow.channels is not None else (value,):
         some = sent(narrow, output, given)

@@ -1,6 +1,6 @@
-"""Ways from a contraction to another that alone reads what it makes, which an error can be sent back along.
+"""Chains from a contraction to another that alone reads what it makes, which an error can be sent back along.
 
-A way leads through elementwise functions of one value, pooling without overlap, changes of layout and depthwise convolutions.
+A chain leads through elementwise functions of one value, pooling without overlap, changes of layout and depthwise convolutions.
 """
 
 from collections.abc import Sequence
@@ -57,8 +57,8 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Way:
-    """The way from a producer to its only reader."""
+class Chain:
+    """The chain from a producer to its only reader."""
 
     producer: Contraction
     reader: Contraction
@@ -70,27 +70,27 @@ class Way:
         return tuple(dict.fromkeys(name for link in self.links for name in link.beside))
 
 
-def ways(network: Network, contractions: Sequence[Contraction]) -> dict[Use, Way]:
-    """Return, by its weight, the way to each contraction that is the only reader of another; these are in topological order."""
+def chains(network: Network, contractions: Sequence[Contraction]) -> dict[Use, Chain]:
+    """Return, by its weight, the chain to each contraction that is the only reader of another; these are in topological order."""
     reading: dict[str, list[Contraction]] = {}
     for item in contractions:
         reading.setdefault(item.input.tensor, []).append(item)
     readers = {tensor: items[0] for tensor, items in reading.items() if len(items) == 1}
     found = {}
     for producer in contractions:
-        way = _followed(network, producer, readers)
-        if way is not None:
-            found[way.reader.weight] = way
+        chain = _followed(network, producer, readers)
+        if chain is not None:
+            found[chain.reader.weight] = chain
     return found
 
 
-def separate(network: Network, way: Way) -> bool:
+def separate(network: Network, chain: Chain) -> bool:
     """True if every channel goes its own way, in its own place, and no constant but those of a BatchNormalization tells them apart."""
-    if way.reader.groups > 1:
+    if chain.reader.groups > 1:
         return False
-    for index in (index for link in way.links for index in link.nodes):
+    for index in (index for link in chain.links for index in link.nodes):
         node = network.nodes[index]
-        if key_of(node) == "BatchNormalization" and way.producer.output.index == 1:
+        if key_of(node) == "BatchNormalization" and chain.producer.output.index == 1:
             continue
         known = [name for name in node.input if name in network.constants]
         if key_of(node) not in SMOOTH | JOINING | POOLING or any(network.array(name).size > 1 for name in known):
@@ -105,7 +105,7 @@ def whole_numbers(node: NodeProto, name: str, default: Sequence[int] = ()) -> tu
     return tuple(int(item) for item in value)
 
 
-def _followed(network: Network, producer: Contraction, readers: dict[str, Contraction]) -> Way | None:
+def _followed(network: Network, producer: Contraction, readers: dict[str, Contraction]) -> Chain | None:
     if network.array(producer.weight_tensor).dtype != np.float32:
         return None
     start, links = producer.output.tensor, list[Link]()
@@ -118,7 +118,7 @@ def _followed(network: Network, producer: Contraction, readers: dict[str, Contra
     last = only_reader(network, start)
     if last is None or network.labels[last[0]] != reader.node or not _transposable(network, reader):
         return None
-    return Way(producer=producer, reader=reader, links=tuple(links))
+    return Chain(producer=producer, reader=reader, links=tuple(links))
 
 
 def _single(network: Network, start: str) -> Link | None:
