@@ -39,6 +39,6 @@ def profile_command(
     with guarded({"--output": output}, models=[model], sources=(data,), force=force):
         network = load(model)
         feeds = raced_feeds(open_data(data, ports(network))[0]) if data else observe(network).example.feeds
-        found = made_here(network.proto, network.folder, feeds, threads=threads, block=convolution_block())
+        found = made_here(network.given, network.folder, feeds, threads=threads, block=convolution_block())
         with written({output: lambda: json.dumps(found, indent=1)}):
             pass

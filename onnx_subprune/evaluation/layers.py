@@ -33,7 +33,7 @@ def layer_times(
     layers = {contraction.node for contraction in graph.contractions}
     sums = [
         _by_layer(network, layers, node_times(model, feeds, threads=threads))
-        for model in (Runnable(network.proto, network.folder), smaller)
+        for model in (Runnable(network.given, network.folder), smaller)
     ]
     names = [label for label in network.labels if label in layers and (label in sums[0] or label in sums[1])]
     rows = [LayerTime(name, sums[0].get(name, 0.0), sums[1].get(name, 0.0)) for name in names]

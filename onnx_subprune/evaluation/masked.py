@@ -13,7 +13,9 @@ from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.graph.channels import ChannelGraph, Contraction, Use
 from onnx_subprune.graph.network import LARGE, Network
+from onnx_subprune.graph.statistics import statistics_of
 from onnx_subprune.graph.surgery.masking import zero_channels, zero_rows
+from onnx_subprune.graph.surgery.slicing import kept_positions
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.runtime.spill import Store
 
@@ -29,8 +31,11 @@ def masked(network: Network, graph: ChannelGraph, plan: Plan) -> ModelProto:
 
 
 def _silenced(network: Network, graph: ChannelGraph, plan: Plan) -> Plan:
-    """The plan with zeros in what makes the dropped channels that products of activations sum over, biases that are new included."""
-    own: dict[Use, Array] = {}
+    """The plan with zeros in what makes the dropped channels that products of activations sum over, biases that are new included.
+
+    Statistics over channels are those of the ones that stay.
+    """
+    own = statistics_of(network, kept_positions(graph, plan.supports))
     for group in graph.groups:
         if group.product is None or group.name not in plan.supports:
             continue

@@ -166,7 +166,7 @@ def verify(
     data: what to look at: some samples that are spread over it, and some that are drawn from it element by element.
     folder: where the side files of `sliced` lie, by default those of `network`.
     """
-    if valid(network.proto) is None and (complaint := valid(sliced)) is not None:
+    if valid(network.given) is None and (complaint := valid(sliced)) is not None:
         raise VerificationError(f"the pruned model is not valid: {complaint}; please report this model")
     half = any(tensor.data_type in HALF for tensor in network.proto.graph.initializer)
     found = 0.0

@@ -162,10 +162,16 @@ class ChannelGraph:
     """By weight, the contractions that have the same one, all that do: they keep the same channels, and are refitted as one."""
     fixed: frozenset[Use] = frozenset()
     """Weights that are read in yet another manner, turned or by something else: they are sliced, not refitted."""
+    counted: frozenset[Use] = frozenset()
+    """Constants that say which channels count in the statistics of a normalisation; see `normalization`."""
 
     def together(self, contraction: Contraction) -> tuple[Contraction, ...]:
         """Return the contractions that have the weight of this one, in topological order; it may be alone."""
         return self.shared.get(contraction.weight, (contraction,))
+
+    def normalized(self, group: ChannelGroup) -> bool:
+        """True if channels of a group count in the statistics of a normalisation."""
+        return any(part.axis.use in self.counted for part in group.slices)
 
     def group(self, name: str) -> ChannelGroup:
         """Return the group called `name`; KeyError if there is none."""

@@ -21,6 +21,7 @@ from onnx_subprune.graph.formats import Model, line_of, read_model
 from onnx_subprune.graph.order import captured, topological
 from onnx_subprune.graph.separation import separated
 from onnx_subprune.graph.soundness import check, check_graph, not_finite, self_contained
+from onnx_subprune.graph.spelling import spelled
 from onnx_subprune.graph.tensors import tensor_array
 from onnx_subprune.runtime.observing import observe
 from onnx_subprune.runtime.session import Port
@@ -60,7 +61,8 @@ def key_of(node: NodeProto) -> str:
 class Network:
     """A loaded model. Immutable by convention: nothing here changes after construction.
 
-    proto: the model with local functions inlined and recurrent layers told apart (`separation`); side-file weights are still references.
+    given: the model with local functions inlined and recurrent layers told apart (`separation`); side-file weights are still references.
+    proto: the same with normalisations over channels spelled out (`spelling`): what is traced and calibrated.
     folder: where side files lie; None for a model that has none.
     nodes: in topological order; `labels` are their unique names, in the same order.
     """
@@ -69,10 +71,10 @@ class Network:
         self.inlined = len(proto.functions)
         self.proto = _inlined(proto) if self.inlined else proto
         self.folder = folder
-        graph = self.proto.graph
-        check_graph(graph)
-        self.proto = separated(self.proto)
-        graph = self.proto.graph
+        check_graph(self.proto.graph)
+        self.given = separated(self.proto)
+        self.spelled = spelled(self.given)
+        self.proto, graph = self.spelled.proto, self.spelled.proto.graph
         self.initializers: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
         self.nodes: tuple[NodeProto, ...] = tuple(topological(graph))
         self.labels = _labels(self.nodes)

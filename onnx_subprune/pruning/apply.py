@@ -185,7 +185,7 @@ def _sliced(model: Model, recipe: Recipe, rules: Mapping[str, Rule]) -> Pruned:
         environment=environment(),
         params=Change(before.params, after.params),
         macs=Change(before.macs, after.macs),
-        size=Change(model_bytes(network.proto), model_bytes(small)),
+        size=Change(model_bytes(network.given), model_bytes(small)),
         latency=None,
         groups=groups,
         pinned=graph.pinned,

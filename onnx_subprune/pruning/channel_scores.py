@@ -16,6 +16,7 @@ from onnx_subprune.evaluation.divergence import divergence
 from onnx_subprune.evaluation.parts import apart, parts_of
 from onnx_subprune.graph.channels import ChannelGroup, Use
 from onnx_subprune.graph.observation import made_before
+from onnx_subprune.graph.statistics import gated_statistics
 from onnx_subprune.graph.surgery.masking import scaled_rows
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Store
@@ -36,14 +37,15 @@ def probed(task: Task, selector: ProbingSelector, sizes: Mapping[str, int]) -> d
     outputs = task.graph.observation.judged
     groups = sorted(
         (group for group in task.graph.groups if group.name in sizes and group.product is None),
-        key=lambda group: _first(task, group),
+        key=lambda group: first_reader(task, group),
     )
     scores = {}
     with Store(task.memory) as store:
         stream = Stream(network, task.data.about(selector.samples), store, task.running)
         reference = list(stream.read(outputs))
         for done, group in enumerate(groups):
-            stream.advance(_first(task, group), made_before(network, outputs, _first(task, group)))
+            first = first_reader(task, group)
+            stream.advance(first, made_before(network, outputs, first))
             probe = Gates(task, group, stream, outputs, reference)
             scores[group.name] = selector.scores(probe, group.cells, sizes[group.name])
             task.watch("probing", done + 1, len(groups))
@@ -51,13 +53,14 @@ def probed(task: Task, selector: ProbingSelector, sizes: Mapping[str, int]) -> d
     return scores
 
 
-def _first(task: Task, group: ChannelGroup) -> int:
-    """Position of the first node that contracts over a group."""
-    return min(task.network.position[consumer.node] for consumer in group.consumers)
+def first_reader(task: Task, group: ChannelGroup) -> int:
+    """Position of the first node that contracts over a group, or counts its channels in a statistic."""
+    counted = (part.axis.use.node for part in group.slices if part.axis.use in task.graph.counted and part.axis.use)
+    return min(task.network.position[node] for node in (*group.readers, *counted))
 
 
 class Gates:
-    """The probe of one group (see `selection.Probe`), on a stream that stands in front of its first consumer."""
+    """The probe of one group (see `selection.Probe`), on a stream that stands in front of the first node that changes."""
 
     def __init__(
         self,
@@ -71,8 +74,7 @@ class Gates:
         self._parts = apart(parts_of(task.network, task.graph.observation, outputs), reference)
         self._reference = [self._parts.of(chunk) for chunk in reference]
         self._side = stream.side_by_side(stream.chunks)
-        uses = list(dict.fromkeys(consumer.contraction.weight for consumer in group.consumers))
-        self._run = stream.opened(outputs, uses)
+        self._run = stream.opened(outputs, list(self._gated(np.ones(group.width))))
 
     def __call__(self, gates: Float64) -> Float64:
         """Return the divergence of the output, (r,), for gates (r, w)."""
@@ -87,7 +89,13 @@ class Gates:
         """Weights of the consumers with the rows of each channel times its gate."""
         network = self._task.network
         factors: dict[Use, Float64] = {}
-        found: dict[Use, Array] = {}
+        counted = {
+            part.axis: np.ones(part.size) for part in self._group.slices if part.axis.use in self._task.graph.counted
+        }
+        for part in self._group.slices:
+            if part.axis in counted:
+                counted[part.axis][part.positions] *= gate[:, None]
+        found = gated_statistics(network, counted)
         for consumer in self._group.consumers:
             contraction = consumer.contraction
             weight, axis = network.array(contraction.weight_tensor), contraction.rows.index

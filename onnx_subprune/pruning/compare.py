@@ -123,14 +123,14 @@ def compare(
         fidelity=fidelity(one, two, samples, truth, threads, parts_of(first, given.graph.observation, first.outputs)),
         params=Change(sizes[0].params, sizes[1].params),
         macs=Change(sizes[0].macs, sizes[1].macs),
-        size=Change(model_bytes(first.proto), model_bytes(second.proto)),
+        size=Change(model_bytes(first.given), model_bytes(second.given)),
         latency=Change(found.before, found.after),
         latency_ratios=found.ratios,
     )
 
 
 def _runnable(network: Network, source: Model) -> Runnable:
-    return Runnable(Path(source) if isinstance(source, (str, os.PathLike)) else network.proto, network.folder)
+    return Runnable(Path(source) if isinstance(source, (str, os.PathLike)) else network.given, network.folder)
 
 
 def _same_ports(first: Network, second: Network) -> None:

@@ -69,7 +69,7 @@ def cut(job: Job, done: Reconstruction, data: Calibration) -> Cut:
 def measure(job: Job, samples: Samples, smaller: Cut) -> Measured:
     """Return latency, fidelity and the user's metric, before and after; VerificationError if the latency misses its bound."""
     threads, budget = job.settings.resources.threads, job.settings.budget
-    before, after = Runnable(job.original.proto, job.original.folder), Runnable(smaller.model, smaller.folder)
+    before, after = Runnable(job.original.given, job.original.folder), Runnable(smaller.model, smaller.folder)
     found = result_timing(
         budget, before, after, lambda: measured_latency(before, after, samples.used, threads, latency_seconds(budget))
     )

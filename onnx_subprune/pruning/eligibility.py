@@ -26,7 +26,7 @@ def restricted(
     """Return `graph` without the groups that `exclude` names or `only` does not; OptionError for a pattern without a match.
 
     Raises ModelError for a model whose weights are no numbers. samples: how many there are to take moments from; None where these come without their rows.
-    products: False where there are moments alone, so that what products of activations sum over stays.
+    products: False where there are moments alone, so that what products of activations sum over stays, and what normalisations take statistics of.
     """
     check_computes(network)
     names = {group.name: _names_of(group, graph) for group in graph.groups}
@@ -46,6 +46,10 @@ def restricted(
         if group.product is not None and not products:
             reasons[group.name] = (
                 f"moments say nothing about {group.product.node}, a product of activations: give --data"
+            )
+        if graph.normalized(group) and not products:
+            reasons[group.name] = (
+                "moments say nothing about a normalisation that takes its statistics of it: give --data"
             )
         if (only and not hit(group, only)) or hit(group, exclude):
             reasons[group.name] = "it is excluded by an option"

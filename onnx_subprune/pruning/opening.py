@@ -31,7 +31,7 @@ def reading_of(
     """Return how the data of `network` are read. memory: see `Resources`."""
     values = constant_values(constants, ports(network))
     most = memory_of(Resources(memory=memory))
-    return Reading(samples=samples, constants=values, model=Runnable(network.proto, network.folder), memory=most)
+    return Reading(samples=samples, constants=values, model=Runnable(network.given, network.folder), memory=most)
 
 
 def opened(

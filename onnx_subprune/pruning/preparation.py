@@ -126,7 +126,7 @@ def _judged(network: Network, on: Judging, settings: Settings) -> Judged | None:
     if settings.judged_by is None:
         return None
     judge = judge_of(settings.judged_by, on, network.folder, settings.resources.threads)
-    return Judged(judge, judge(network.proto))
+    return Judged(judge, judge(network.given))
 
 
 def _columns(task: Task) -> list[int]:

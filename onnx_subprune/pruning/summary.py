@@ -34,7 +34,7 @@ def summarize(
         environment=environment(),
         params=Change(smaller.costs[0].params, smaller.costs[1].params),
         macs=Change(smaller.costs[0].macs, smaller.costs[1].macs),
-        size=Change(model_bytes(network.proto), model_bytes(smaller.model)),
+        size=Change(model_bytes(network.given), model_bytes(smaller.model)),
         latency=None if timed is None else Change(timed.before, timed.after),
         latency_ratios=None if timed is None else timed.ratios,
         groups=groups,

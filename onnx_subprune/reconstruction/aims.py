@@ -3,6 +3,7 @@
 from onnx_subprune.calibration.streaming.original import Original
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.reconstruction.layer import Layer
+from onnx_subprune.reconstruction.normalizations import Normalizations
 from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.reconstruction.recurrent_gates import gates_of
 from onnx_subprune.reconstruction.targets import aim_of
@@ -11,11 +12,11 @@ from onnx_subprune.reconstruction.targets import aim_of
 class Aims:
     """The aims of the contractions of `state.order`, of which all from the one that is looked at on may still change.
 
-    original: the model that has the targets; None where these are what the old weights make of the inputs.
+    original: the model that has the targets; None where these are what the old weights make of the inputs. normalizations: others that aim at it.
     """
 
-    def __init__(self, state: State, original: Original | None) -> None:
-        self._state, self._original = state, original
+    def __init__(self, state: State, original: Original | None, normalizations: Normalizations) -> None:
+        self._state, self._original, self._normalizations = state, original, normalizations
 
     def of(self, place: int, layer: Layer) -> Aim | None:
         """Return what `layer`, number `place` of the order, should put out; None where that is what its old weights make of its input."""
@@ -31,8 +32,9 @@ class Aims:
 
     def show(self, place: int, *aims: Aim) -> None:
         """Move the original to where it shows the tensors of `aims`, those of contraction number `place` and of others with its weight."""
-        models, tensors = self._state.models, [aim.tensor for aim in aims]
-        models.advance_original(self._where(place, aims[0]), also=tensors)  # what follows from these need not be held
+        models, tensors, where = self._state.models, [aim.tensor for aim in aims], self._where(place, aims[0])
+        tensors += self._normalizations.shown(where)
+        models.advance_original(where, also=tensors)  # what follows from these need not be held
 
     def _where(self, place: int, aim: Aim) -> int:
         network, order = self._state.task.network, self._state.order

@@ -18,7 +18,7 @@ from onnx_subprune.graph.tracing.trace import trace
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Presliced:
-    """See the module. network, graph: what is left. lost: the weights of contractions that have lost inputs."""
+    """See the module. network, graph: what is left. lost: the weights of contractions that have lost inputs, and what counts channels in statistics."""
 
     network: Network
     graph: ChannelGraph
@@ -76,7 +76,12 @@ def presliced(network: Network, graph: ChannelGraph, supports: Mapping[str, Sequ
             places=places,
             rows={item.weight: kept[item.columns] for item in graph.contractions if item.columns in kept},
         ),
-        lost=frozenset(item.weight for item in graph.contractions if item.rows in kept),
+        lost=frozenset(
+            (
+                *(item.weight for item in graph.contractions if item.rows in kept),
+                *(axis.use for axis in kept if axis.use in graph.counted),
+            )
+        ),
         whole_graph=graph,
         kept=kept,
     )

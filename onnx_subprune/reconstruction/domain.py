@@ -132,8 +132,8 @@ def partial_behind(network: Network, contraction: Contraction, contractions: lis
             op = key_of(node)
             if index in seen or index in walls or slot < 0 or op in NORMS:
                 continue
-            if op in AVERAGES and _never_negative(network, node.input[0]):
-                continue
+            if op in AVERAGES and (node.input[0] in network.spelled.weighed or _never_negative(network, node.input[0])):
+                continue  # the variance of a normalisation is none, too
             if (op in PARTIAL and not _is_power(network, node)) or (op == "Div" and slot == 1):
                 found[node.output[0]] = op
             seen.add(index)

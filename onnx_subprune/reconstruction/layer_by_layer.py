@@ -25,6 +25,7 @@ from onnx_subprune.reconstruction.domain import Domain
 from onnx_subprune.reconstruction.fit import Fit, Known, fit, living, plain, spread
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.losses import Losses
+from onnx_subprune.reconstruction.normalizations import Normalizations
 from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.reconstruction.recurrence import Recurrence
 from onnx_subprune.reconstruction.recurrent_gates import input_of_gates
@@ -54,23 +55,27 @@ class Walk:
         self._original, self._clock = original, _Clock(task.clock)
         self._state = State(task, models)
         self._state.changed.update(touched)
-        self._aims, self._choosing = Aims(self._state, original), Choosing(self._state, groups)
+        self._normalizations = Normalizations(self._state, original, lost)
+        self._aims = Aims(self._state, original, self._normalizations)
+        self._choosing = Choosing(self._state, groups)
         self._refits: dict[Use, Refitted] = {}
 
     def run(self) -> Reconstruction:
         """Walk."""
         state = self._state
-        self._mask_products()
+        self._mask()
         for place, contraction in enumerate(state.order):
+            with self._clock("refit"):
+                self._normalizations.fit(contraction)
             if self._concerned(contraction):
                 self._step(place, contraction)
             self._task.watch("pruning", place + 1, len(state.order))
         seconds = self._clock.seconds
         return Reconstruction(choices=state.choices, weights=state.weights, refits=self._refits, seconds=seconds)
 
-    def _mask_products(self) -> None:
-        """Let the pruned model go without the channels that only products of activations sum over: they are chosen beforehand."""
-        values: dict[Use, Array] = {}
+    def _mask(self) -> None:
+        """Let the pruned model go without the channels that only products of activations sum over, chosen beforehand, or that statistics are taken of."""
+        values: dict[Use, Array] = dict(self._normalizations.begin())
         for group in self._groups:
             if group.product is not None and group.name in self._state.choices:
                 gone = np.setdiff1d(np.arange(group.width), np.array(self._state.choices[group.name].support, np.int64))

@@ -54,7 +54,12 @@ def _choose(
 
 
 def far_apart(graph: ChannelGraph, group: ChannelGroup) -> bool:
-    """True if the consumers of a group do not all read the same tensor, share their weight with others, or make the channels, a step later."""
+    """True if the consumers of a group do not all read the same tensor, share their weight with others, or make the channels, a step later.
+
+    So it is where a normalisation comes before them, which is the first to change.
+    """
+    if graph.normalized(group):
+        return True
     shared = any(len(graph.together(c.contraction)) > 1 or c.weight in graph.fixed for c in group.consumers)
     shared = shared or any(consumer.contraction.recurs for consumer in group.consumers)
     return shared or len({consumer.contraction.input.tensor for consumer in group.consumers}) > 1

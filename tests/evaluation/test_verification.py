@@ -67,8 +67,8 @@ def test_a_model_that_loses_nothing_leaves_as_it_came(path):
     network = load(path)
     graph = trace(network)
     untouched = apply(network, graph, Plan())
-    assert untouched.graph.node == network.proto.graph.node
-    assert untouched.graph.initializer == network.proto.graph.initializer
+    assert untouched.graph.node == network.given.graph.node
+    assert untouched.graph.initializer == network.given.graph.initializer
     assert untouched.opset_import == network.proto.opset_import
     assert untouched.graph.output == network.proto.graph.output
 

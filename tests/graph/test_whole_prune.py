@@ -67,6 +67,10 @@ def walked(
     return plan, apply(network, graph, plan)
 
 
+def centred(network: Network) -> bool:
+    return any(item.centred for item in network.spelled.normalizations)
+
+
 @pytest.mark.parametrize("pattern", PRUNED)
 def test_a_pattern_goes_through_the_walk_with_refit(pattern: Pattern):
     network, graph = traced(pattern)
@@ -79,6 +83,8 @@ def test_a_pattern_goes_through_the_walk_with_refit(pattern: Pattern):
 @pytest.mark.parametrize("pattern", PRUNED)
 def test_a_pattern_of_which_half_is_dead_comes_out_as_it_was_whatever_the_formulation(pattern: Pattern):
     network, graph = traced(pattern)
+    if any(graph.normalized(group) for group in graph.groups) and centred(network):
+        pytest.skip("a mean over channels moves where some are zero: see test_statistics")
     feeds = feeds_of(network, SAMPLES, 0)
     model = killed(network, graph, doomed(graph), feeds)
     reference = Session(model, optimize=False).run(feeds)

@@ -41,7 +41,8 @@ def killed(network: Network, graph: ChannelGraph, dead: Dead, feeds: Mapping[str
     for group in graph.groups:
         for part in group.slices:
             use = part.axis.use
-            if use is not None and part.axis not in rows and network.node(use.node).op_type != "Div":
+            counts = use in graph.counted  # a normalisation still takes its statistics of all
+            if use is not None and not counts and part.axis not in rows and network.node(use.node).op_type != "Div":
                 value = _own(network, use, values)
                 if value.dtype.kind == "f":
                     _mute(value, part, dead[group.name], columns.get(part.axis))

@@ -73,6 +73,13 @@ def silu(n: Net, x: str) -> str:
     return n("Mul", x, n("Sigmoid", x))
 
 
+def decomposed_layer_normalization(n: Net, x: str, axis: int = -1) -> str:
+    """As PyTorch writes it, before scale and shift."""
+    centred = n("Sub", x, n.reduce("ReduceMean", x, axis))
+    variance = n.reduce("ReduceMean", n("Mul", centred, centred), axis)
+    return n("Div", centred, n("Sqrt", n("Add", variance, n.constant(np.array(1e-5, np.float32)))))
+
+
 def decomposed_hard_swish(n: Net, x: str) -> str:
     """As Paddle writes it: x * clip(x + 3, 0, 6) / 6."""
     shifted = n("Add", x, n.constant(np.array(3, np.float32)))
@@ -443,9 +450,77 @@ def local_response_normalization(n: Net) -> None:
     n.head(n.relu(n.conv(x, 8)))
 
 
-@pattern(8, pinned=("LayerNormalization", "whose normalisation mixes channels"))
+@pattern(6, 8)
 def layer_normalization_over_channels(n: Net) -> None:
     x = n("LayerNormalization", n.linear(n.input(("N", 4, 10)), 10, 6), n.weight(6), n.weight(6))
+    n.output(n.linear(n.relu(n.linear(x, 6, 8)), 8, 3), 3)
+
+
+def decomposed_root_mean_square(n: Net, x: str) -> str:
+    mean = n.reduce("ReduceMean", n("Pow", x, n.constant(np.array(2, np.float32))), -1)
+    root = n("Sqrt", n("Add", mean, n.constant(np.array(1e-6, np.float32))))
+    return n("Mul", n.weight(n.width[x], positive=True), n("Mul", x, n("Reciprocal", root)))
+
+
+def pre_norm_stream(name: str, norm: Callable[[Net, str], str], opset: int = 17, *, tied: bool = False) -> None:
+    """Token and position tables, two residual blocks that read the normalised stream, a norm and a head, which may be the table of tokens, turned."""
+
+    def build(n: Net) -> None:
+        table = n.weight(11, 8)
+        words = n("Gather", table, n.input(("N", 4), kind=INT64))
+        n.width[words] = 8
+        x = n("Add", words, n.weight(4, 8))
+        for _ in range(2):
+            x = n("Add", x, n.linear(n("Tanh", n.linear(norm(n, x), 8, 6)), 6, 8))
+        n.output(n("MatMul", norm(n, x), n("Transpose", table, perm=[1, 0]) if tied else n.weight(8, 11)), 3)
+
+    PATTERNS.append(Pattern(f"stream-{name}", build, (6, 6, 8), (), (opset,), None, np.float32))
+
+
+def layer_norm(n: Net, x: str) -> str:
+    return n("LayerNormalization", x, n.weight(8, positive=True), n.weight(8), epsilon=1e-6)
+
+
+def simplified(n: Net, x: str) -> str:
+    return n("SimplifiedLayerNormalization", x, n.weight(8, positive=True), epsilon=1e-6)
+
+
+def root_mean_square(n: Net, x: str) -> str:
+    return n("RMSNormalization", x, n.weight(8, positive=True), epsilon=1e-6)
+
+
+pre_norm_stream("layer-norm", layer_norm)
+pre_norm_stream("simplified", simplified)
+pre_norm_stream("rms-norm", root_mean_square, 23)
+pre_norm_stream("rms-decomposed", decomposed_root_mean_square)
+pre_norm_stream("tied-head", decomposed_root_mean_square, tied=True)
+
+
+@pattern(6, 6, 8)
+def post_norm_stream(n: Net) -> None:
+    """As BERT has it: what a block adds to is normalised, and what it reads is, too."""
+    x = n(
+        "Add",
+        n("Gather", n.weight(11, 8), n.input(("N", 4), kind=INT64)),
+        n("Gather", n.weight(11, 8), n.input(("N", 4), "kind", kind=INT64)),
+    )
+    n.width[x] = 8
+    for _ in range(2):
+        x = layer_norm(n, x)
+        x = n("Add", n.linear(n("Tanh", n.linear(x, 8, 6)), 6, 8), x)
+    n.output(n.linear(layer_norm(n, x), 8, 3), 3)
+
+
+@pattern(6, 8)
+def layer_normalization_of_flax(n: Net) -> None:
+    """Sums over channels in front of positions, times a number; the variance is a mean of squares less a squared mean."""
+    x = n("Transpose", n.linear(n.input(("N", 4, 10)), 10, 6), perm=[0, 2, 1])
+    share = n.constant(np.array(1 / 6, np.float32))
+    mean, squares = (n("Mul", n.reduce("ReduceSum", y, 1, keepdims=0), share) for y in (x, n("Mul", x, x)))
+    variance = n("Max", n.constant(np.array(0, np.float32)), n("Sub", squares, n("Mul", mean, mean)))
+    inverse = n("Reciprocal", n("Sqrt", n("Add", n.unsqueeze(variance, 1), n.constant(np.array(1e-6, np.float32)))))
+    x = n("Mul", n("Sub", x, n.unsqueeze(mean, 1)), n("Mul", inverse, n.weight(1, 6, 1, positive=True)))
+    x = n("Transpose", n("Add", x, n.weight(1, 6, 1)), perm=[0, 2, 1])
     n.output(n.linear(n.relu(n.linear(x, 6, 8)), 8, 3), 3)
 
 
@@ -457,11 +532,19 @@ def layer_normalization_over_positions(n: Net) -> None:
 
 
 @pattern(8, pinned=("ReduceMean",), opsets=(9, 17, 18))
+def layer_normalization_decomposed_without_a_scale(n: Net) -> None:
+    n.output(
+        n.linear(
+            n.relu(n.linear(decomposed_layer_normalization(n, n.linear(n.input(("N", 4, 10)), 10, 6)), 6, 8)), 8, 3
+        ),
+        3,
+    )
+
+
+@pattern(6, 8, opsets=(9, 17, 18))
 def layer_normalization_decomposed(n: Net) -> None:
-    x = n.linear(n.input(("N", 4, 10)), 10, 6)
-    centred = n("Sub", x, n.reduce("ReduceMean", x, -1))
-    variance = n.reduce("ReduceMean", n("Mul", centred, centred), -1)
-    x = n("Div", centred, n("Sqrt", n("Add", variance, n.constant(np.array(1e-5, np.float32)))))
+    x = decomposed_layer_normalization(n, n.linear(n.input(("N", 4, 10)), 10, 6))
+    x = n("Add", n("Mul", x, n.weight(6)), n.weight(6))
     n.output(n.linear(n.relu(n.linear(x, 6, 8)), 8, 3), 3)
 
 
@@ -1391,7 +1474,7 @@ def separate_attention(heads: int, dim: int, form: str = "") -> None:
         y = n.reshape(n("Transpose", n("MatMul", scores, apart[2]), perm=[0, 2, 1, 3]), 0, -1, width)
         n.output(n.linear(y, width, 3), 3)
 
-    pinned = ("which regroups this axis with others",) if form == "normed" else ()
+    pinned = ("a normalisation takes its statistics of it",) if form == "normed" else ()
     widths = {"turned": (dim // 2, dim), "normed": (dim,)}.get(form, (dim, dim))
     PATTERNS.append(Pattern(f"separate-attention-{form or heads}", build, widths, pinned, (17,), None, np.float32))
 

@@ -11,7 +11,7 @@ from onnx_subprune.evaluation.divergence import divergence
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
-from onnx_subprune.pruning.channel_scores import Gates, probed
+from onnx_subprune.pruning.channel_scores import Gates, first_reader, probed
 from onnx_subprune.reconstruction.settings import Layerwise
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.session import Session
@@ -50,7 +50,7 @@ def test_a_gate_of_zero_costs_what_removing_the_channel_costs(path, few):
         for group in task.graph.groups:
             stream = Stream(network, task.data, store, Running())
             chunks = list(stream.read(network.outputs))
-            stream.advance(min(network.position[consumer.node] for consumer in group.consumers))
+            stream.advance(first_reader(task, group))
             probe = Gates(task, group, stream, network.outputs, chunks)
             gone = list(range(0, group.width, 3))
             gates = np.ones((2, group.width))
@@ -72,7 +72,7 @@ def test_a_gate_of_zero_costs_what_removing_costs_in_every_pattern(pattern):
                 continue  # what a product of activations sums over is chosen by its strength, without a probe
             stream = Stream(network, task.data, store, Running())
             reference = list(stream.read(network.outputs))
-            stream.advance(min(network.position[consumer.node] for consumer in group.consumers))
+            stream.advance(first_reader(task, group))
             probe = Gates(task, group, stream, network.outputs, reference)
             kept = np.concatenate([np.flatnonzero(group.cells == cell)[1:] for cell in range(group.step)])
             if not kept.size:

@@ -81,7 +81,7 @@ def test_constants_that_are_put_back_are_the_originals_with_zeros_for_what_was_d
     }
     model = apply(network, graph, Plan(supports=supports, weights=uses))
     feeds = feeds_of(network, 2, 0)
-    ours, theirs = (Session(item, optimize=False).run(feeds) for item in (model, found.network.proto))
+    ours, theirs = (Session(item, optimize=False).run(feeds) for item in (model, found.network.given))
     for output, value in theirs.items():
         np.testing.assert_array_equal(ours[output], value)
 

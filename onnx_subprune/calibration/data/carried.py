@@ -61,7 +61,7 @@ def carried(
 
     """
     network = load(model)
-    session = Runnable(network.proto, network.folder).session()
+    session = Runnable(network.given, network.folder).session()
     inputs = ports(network)
     fixed = constant_values(constants or {}, inputs)
     _check(carry, inputs, session.outputs)

@@ -120,8 +120,8 @@ def named(shard: tuple[int, int]) -> str:
 
 def model_digest(network: Network) -> str:
     """Return a digest of the model with all its weights, those in side files included."""
-    digest = hashlib.sha256(network.proto.SerializeToString(deterministic=True))
-    for tensor in network.proto.graph.initializer:
+    digest = hashlib.sha256(network.given.SerializeToString(deterministic=True))
+    for tensor in network.given.graph.initializer:
         if uses_external_data(tensor):
             digest.update(np.ascontiguousarray(tensor_array(tensor, network.folder)).tobytes())
     return digest.hexdigest()

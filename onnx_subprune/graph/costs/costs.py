@@ -90,7 +90,7 @@ def _parameters(network: Network, graph: ChannelGraph, sizes: Sizes, *, refitted
     own = refitted_by(network, graph, readers) if refitted else {}
     terms, gone = list[Term](), set[str]()
     for tensor, reading in readers.items():
-        if not reading.uses or not _floating(network, tensor):
+        if not reading.uses or tensor in network.spelled.added or not _floating(network, tensor):
             continue
         versions = _versions(network, graph, sizes, reading, own)
         if reading.others and tensor in held:
@@ -206,14 +206,17 @@ def pointwise(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]
     """Return the work of what is neither multiplied nor fused."""
     terms = []
     contracting = {contraction.node for contraction in graph.contractions}
+    within = {name for item in network.spelled.closed for name in item.spelled[:-1]}
+    ends = {item.spelled[-1] for item in network.spelled.closed}  # a normalisation, not what it is spelled out in
     for label, node in zip(network.labels, network.nodes, strict=True):
         made = next((name for name in node.output if name in graph.observation.shapes), None)
         if (
             sizes.timed
             and not network.constants.issuperset(node.output)
             and made is not None
+            and made not in within
             and label not in contracting
-            and key_of(node) not in FUSED
+            and (made in ends or key_of(node) not in FUSED)
             and key_of(node) not in COUNTED
         ):
             terms.append(folded(POINTWISE / graph.observation.batch, sizes.activation(made)))

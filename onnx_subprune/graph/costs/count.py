@@ -33,6 +33,8 @@ def stored(network: Network) -> dict[str, int]:
     """Return how many numbers each floating-point constant holds that lies in the file and that something reads, outside of bodies."""
     found = {}
     for name in readers_of_constants(network):
+        if name in network.spelled.added:
+            continue
         if name in network.initializers:
             tensor = network.initializers[name]
             if tensor.data_type in FLOATING:

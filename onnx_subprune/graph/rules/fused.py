@@ -193,7 +193,7 @@ def fused_matmul(scope: Scope) -> None:
 
 
 def skip_normalization(scope: Scope) -> None:
-    """SkipLayerNormalization: the sum of two streams is normalised over the last axis; it comes out too."""
+    """SkipLayerNormalization: the sum of two streams is normalised over the last axis, whose channels go (`spelling`); it comes out too."""
     for axis in range(len(scope.out_shape()) - 1):
         ids = scope.input(0, axis)
         for which, name in enumerate(scope.node.output):

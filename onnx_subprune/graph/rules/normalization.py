@@ -59,7 +59,7 @@ def mean_variance_normalization(scope: Scope) -> None:
 
 
 def trailing(scope: Scope) -> None:
-    """LayerNormalization, RMSNormalization: statistics over the axes from `axis` on."""
+    """LayerNormalization, RMSNormalization: statistics over the axes from `axis` on; over the last one with a constant scale, channels go (`spelling`)."""
     rank = len(scope.out_shape())
     _all_but(scope, set(range(scope.integer("axis", -1) % rank, rank)))
 

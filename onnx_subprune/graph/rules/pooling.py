@@ -27,11 +27,15 @@ def pooling(scope: Scope) -> None:
 
 
 def _reduce(scope: Scope, axes: set[int], *, keep: bool) -> None:
-    """Tie the axes that stay; a reduced axis is left unmentioned."""
+    """Tie the axes that stay; a reduced axis is left unmentioned, but where a constant says which of its positions count."""
     rank = len(scope.shape(0))
     out = 0
     for axis in range(rank):
         if axis in axes:
+            if scope.node.input[0] in scope.network.spelled.weighed and len(axes) == 1:
+                scope.input(0, axis)
+                if keep:
+                    scope.output(out)
             out += keep
         else:
             scope.tie(scope.input(0, axis), scope.output(out))

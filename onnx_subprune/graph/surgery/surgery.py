@@ -5,6 +5,7 @@ rule. What no dropped channel touches leaves exactly as it came, names, metadata
 """
 
 import itertools
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +21,9 @@ from onnx_subprune.graph.observation import Observation
 from onnx_subprune.graph.order import captured, live
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule
+from onnx_subprune.graph.statistics import statistics_of
 from onnx_subprune.graph.surgery.assembly import assemble
+from onnx_subprune.graph.surgery.closing import Closing
 from onnx_subprune.graph.surgery.constants import Constants
 from onnx_subprune.graph.surgery.slicing import kept_positions
 from onnx_subprune.graph.tracing.branches import normalizations
@@ -43,6 +46,8 @@ class Plan:
 def apply(network: Network, graph: ChannelGraph, plan: Plan, *, rules: Mapping[str, Rule] = RULES) -> ModelProto:
     """Return the model that `plan` describes. Shapes of the model's inputs and outputs do not change."""
     kept = kept_positions(graph, plan.supports)
+    statistics = statistics_of(network, kept)
+    plan = Plan(supports=plan.supports, weights=ChainMap(statistics, plan.weights)) if statistics else plan  # type: ignore[arg-type]
     return _Surgery(network, graph, plan, kept, rules).model()
 
 
@@ -62,9 +67,8 @@ class _Surgery:
         self._sources: Mapping[str, SourceArray] = size_sources(network, graph.observation, rules)
         self._idle = {item.node: item for item in graph.contractions if item.rows in kept and not len(kept[item.rows])}
         self._new: dict[str, Array] = {}
-        self._taken = {name for node in network.nodes for name in (*node.input, *node.output)} | set(
-            network.initializers
-        )
+        self._taken = {name for node in network.nodes for name in (*node.input, *node.output)}
+        self._taken.update(network.initializers)
         self._constants = Constants(network, graph, plan.weights, kept, self._fresh)
 
     def model(self) -> ModelProto:
@@ -75,20 +79,22 @@ class _Surgery:
         for use, name in renamed.items():
             by_node.setdefault(use.node, {})[use.slot] = name
         nodes: list[NodeProto] = []
+        closing = Closing(self._network, lambda use, name: by_node.get(use.node, {}).get(use.slot, name), self._valued)
         stale = {axis.tensor for axis in self._kept} | {name for name in self._sources if self._holds_sizes(name)}
         stale |= sliced.stale
         constant = {self._network.producer[name] for name in sliced.replaced}
         for index, node in enumerate(self._network.nodes):
             if (contraction := self._idle.get(self._network.labels[index])) is not None:
                 places = [index, *normalizations(self._network, node.output[0])]
-                self._new[self._network.nodes[places[-1]].output[0]] = self._made_of_nothing(
-                    contraction, places, renamed
-                )
+                last = self._network.nodes[places[-1]].output[0]
+                self._new[last] = self._made_of_nothing(contraction, places, renamed)
                 constant.update(places)
+            elif (given := closing.closed(node)) is not None:
+                nodes += given
             elif index not in constant:
                 nodes += self._rewrite(index, node, by_node)
         nodes = live(nodes, [*self._network.outputs, *self._ends()])
-        if self._idle:
+        if self._idle or self._network.spelled.closed:
             read = {name for node in nodes for name in (*node.input, *captured(node))} | set(self._network.outputs)
             self._new = {name: value for name, value in self._new.items() if name in read}
         return assemble(self._network, nodes, self._new, stale | set(self._new))
@@ -111,8 +117,10 @@ class _Surgery:
         """What is left of the constant in a slot of a node; None where it is empty."""
         inputs = self._network.nodes[place].input
         name = renamed.get(Use(self._network.labels[place], slot), inputs[slot] if slot < len(inputs) else "")
-        if not name:
-            return None
+        return self._valued(name) if name else None
+
+    def _valued(self, name: str) -> Array:
+        """A constant of the new model."""
         return self._new[name] if name in self._new else self._network.array(name)
 
     def _ends(self) -> list[str]:

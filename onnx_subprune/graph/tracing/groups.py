@@ -9,6 +9,7 @@ import numpy as np
 from onnx_subprune._typing import Int64
 from onnx_subprune.graph.channels import Axis, ChannelGroup, Consumer, Contraction, Product, Slice
 from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.statistics import normalized
 from onnx_subprune.graph.tracing.products import silencers_of
 from onnx_subprune.graph.tracing.rule_pass import Labelling
 
@@ -124,6 +125,8 @@ def find_groups(
 
 def _multiplied(network: Network, group: ChannelGroup, products: Sequence[Product]) -> ChannelGroup | str:
     """The group with the product that sums over it, or the reason why it stays."""
+    if normalized(network, group):
+        return f"{products[0].node}, a product of activations, sums over it, and a normalisation takes its statistics of it"
     if len(products) > 1:
         return f"{products[0].node} and {products[1].node}, products of activations, both sum over it"
     sides = (silencers_of(network, group, axis.tensor) for axis in (products[0].left, products[0].right))

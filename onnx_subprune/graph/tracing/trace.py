@@ -15,6 +15,7 @@ from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.observation import Observation, observe
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule
+from onnx_subprune.graph.statistics import counted_uses
 from onnx_subprune.graph.tracing.groups import Footprints, find_groups, named, pin_loose
 from onnx_subprune.graph.tracing.rule_pass import Labelling, run_rules
 from onnx_subprune.graph.tracing.shared import sharing
@@ -80,6 +81,7 @@ def trace(
         observation=observation,
         shared=shared,
         fixed=fixed,
+        counted=counted_uses(network),
     )
 
 

@@ -98,7 +98,7 @@ def _price(task: Task, table: Mapping[str, object] | None) -> Multilinear:
     if table is None:
         feeds = raced_feeds(task.data)
         try:
-            table = made_here(network.proto, network.folder, feeds, threads=task.running.threads, block=block)
+            table = made_here(network.given, network.folder, feeds, threads=task.running.threads, block=block)
         except ModelError:
             return costs(network, graph, block).work
     return milliseconds(network, graph, table)
@@ -116,7 +116,7 @@ def stopwatch(task: Task, rules: Mapping[str, Rule]) -> Stopwatch:
 
     def ratio(widths: Widths, seconds: float) -> float:
         if not races:  # widths that nobody asks for cost no session
-            races.append(Race(Runnable(task.network.proto, task.network.folder), task.data, task.running.threads))
+            races.append(Race(Runnable(task.network.given, task.network.folder), task.data, task.running.threads))
         return races[0](Runnable(model_at(task, rules, widths), task.network.folder), seconds).ratio
 
     return ratio
@@ -128,7 +128,7 @@ def commanded(task: Task, rules: Mapping[str, Rule], command: str) -> Stopwatch:
 
     def ratio(widths: Widths, seconds: float) -> float:
         if not before:
-            before.append(milliseconds_by(command, task.network.proto, task.network.folder))
+            before.append(milliseconds_by(command, task.network.given, task.network.folder))
         return milliseconds_by(command, model_at(task, rules, widths), task.network.folder) / before[0]
 
     return ratio

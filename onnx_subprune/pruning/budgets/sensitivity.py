@@ -6,7 +6,7 @@ session a group: every sample with weights that were fitted to the other half.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -27,6 +27,7 @@ from onnx_subprune.graph.surgery.surgery import Plan
 from onnx_subprune.pruning.budgets.halved_trials import TRIED, Widths, completed, trial_widths, tried_out, without_loss
 from onnx_subprune.pruning.budgets.lossless import lossless_width
 from onnx_subprune.reconstruction.products import measured, strongest
+from onnx_subprune.reconstruction.statistics import statistics_at
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Held, Store
 from onnx_subprune.runtime.threads import alongside
@@ -87,6 +88,7 @@ def sensitivities(
     widths = {room.name: Widths(tried[room.name], every[room.name], room.choices) for room in rooms}
     with Store(task.memory) as store:
         trials = _prepare(task, [group for group in groups if group.product is None], widths, store)
+        trials = _normalized(task, trials, store)
         trials += [_weakened(task, group, widths[group.name], store) for group in groups if group.product is not None]
         return _measure(task, trials, store) if loss is None else _judge(task, trials, loss)
 
@@ -131,6 +133,24 @@ def _try(
         consumers=trial.consumers(errors),
         lossless=trial.lossless,
     )
+
+
+def _normalized(task: Task, trials: Sequence[_Trials], store: Store) -> list[_Trials]:
+    """The trials with what normalisations have in them, where their statistics are of fewer channels."""
+    concerned = [trial for trial in trials if task.graph.normalized(trial.group)]
+    plans = [{trial.group.name: choice.support} for trial in concerned for choice in trial.tried.values()]
+    found = iter(statistics_at(task, plans) if plans else [])
+    done = []
+    for trial in trials:
+        if trial in concerned:
+            values = tuple(
+                tuple({**side, **{use: store.put(value) for use, value in own.items()}} for side in sides)
+                for sides, own in zip(trial.values, [next(found) for _ in trial.tried], strict=True)
+            )
+            done.append(replace(trial, values=values))
+        else:
+            done.append(trial)
+    return done
 
 
 def _weakened(task: Task, group: ChannelGroup, wanted: Widths, store: Store) -> _Trials:

@@ -64,8 +64,8 @@ def test_keeping_all_channels_changes_nothing():
         network = load(pattern.model(pattern.opsets[0]))
         graph = trace(network)
         same = apply(network, graph, Plan(supports={group.name: range(group.width) for group in graph.groups}))
-        assert list(same.graph.node) == list(network.nodes)
-        assert list(same.graph.initializer) == list(network.proto.graph.initializer)
+        assert list(same.graph.node) == list(network.given.graph.node)
+        assert list(same.graph.initializer) == list(network.given.graph.initializer)
 
 
 def test_new_weights_are_written_in_the_place_of_the_old_ones_and_sliced():

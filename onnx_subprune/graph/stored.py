@@ -1,0 +1,109 @@
+"""What is known of a model before it is loaded: constants that its file holds, who makes and who reads what, and ranks."""
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from onnx_subprune._typing import Array
+
+STANDARD = ("", "ai.onnx")
+FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
+HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+SMALL = 64
+"""Largest constant whose value is looked at, in numbers."""
+
+
+class Stored:
+    """Constants of a model, who makes what and who reads it, without its values."""
+
+    def __init__(self, proto: ModelProto) -> None:
+        graph = proto.graph
+        inputs = {value.name for value in graph.input}
+        self._made = {name: node for node in graph.node for name in node.output if name}
+        self._stored: dict[str, TensorProto] = {t.name: t for t in graph.initializer if t.name not in inputs}
+        for node in graph.node:
+            if node.op_type == "Constant" and node.domain in STANDARD:
+                self._stored.update((node.output[0], item.t) for item in node.attribute if item.name == "value")
+            elif node.op_type == "Identity" and node.input[0] in self._stored:
+                self._stored[node.output[0]] = self._stored[node.input[0]]
+        self._readers: dict[str, list[NodeProto]] = {}
+        for node in graph.node:
+            for name in node.input:
+                self._readers.setdefault(name, []).append(node)
+        self.outputs = frozenset(value.name for value in graph.output)
+        self._proto, self._inferred = proto, False
+        self._ranks = _ranks(graph)
+        self.half = any(tensor.data_type in HALF for tensor in graph.initializer)
+
+    def producer(self, name: str) -> NodeProto | None:
+        """Return the standard node that makes a tensor, unless that is a constant."""
+        node = self._made.get(name)
+        return node if node is not None and node.domain in STANDARD and name not in self._stored else None
+
+    def maker(self, name: str) -> str:
+        """Return the operator that makes a tensor; empty for an input."""
+        return self._made[name].op_type if name in self._made else ""
+
+    def readers(self, name: str) -> list[NodeProto]:
+        """Return the nodes that read a tensor, as often as they do."""
+        return self._readers.get(name, [])
+
+    def rank(self, name: str) -> int:
+        """Return the number of axes of a tensor, declared or inferred; 0 where it is not known."""
+        if name not in self._ranks and not self._inferred:
+            self._inferred = True
+            self._ranks |= _inferred_ranks(self._proto)
+        return self._ranks.get(name, 0)
+
+    def known(self, name: str) -> bool:
+        """True if the file holds this constant."""
+        return name in self._stored
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a constant of the file."""
+        return tuple(self._stored[name].dims)
+
+    def vector(self, name: str) -> tuple[int, np.dtype[np.generic]] | None:
+        """Return size and type of a constant with one axis, of floating-point numbers; None for any other."""
+        tensor = self._stored.get(name)
+        if tensor is None or len(tensor.dims) != 1 or tensor.data_type not in FLOATS or not tensor.dims[0]:
+            return None
+        return int(tensor.dims[0]), np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+
+    def small(self, name: str) -> Array | None:
+        """Return the value of a constant of a few numbers; None for any other."""
+        tensor = self._stored.get(name)
+        if tensor is None or tensor.data_location == TensorProto.EXTERNAL or np.prod(tensor.dims, dtype=float) > SMALL:
+            return None
+        return numpy_helper.to_array(tensor)
+
+    def number(self, name: str) -> float | None:
+        """Return the value of a constant that is one number, of a floating-point or integer type."""
+        value = self.small(name)
+        return float(value.item()) if value is not None and value.size == 1 and value.dtype.kind in "fi" else None
+
+
+def _ranks(graph: GraphProto) -> dict[str, int]:
+    return {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info, *graph.output)
+        if value.type.tensor_type.HasField("shape")
+    }
+
+
+def _inferred_ranks(proto: ModelProto) -> dict[str, int]:
+    """What shape inference says of a model whose large constants are inputs: it needs their shapes alone."""
+    skeleton = ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
+    graph = skeleton.graph
+    graph.node.extend(proto.graph.node)
+    graph.input.extend(proto.graph.input)
+    graph.output.extend(proto.graph.output)
+    for tensor in proto.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL or np.prod(tensor.dims, dtype=float) > SMALL:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+        else:
+            graph.initializer.append(tensor)
+    try:
+        return _ranks(onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        return {}
