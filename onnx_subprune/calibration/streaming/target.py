@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnx_subprune._typing import Array, Float32, Float64, Int64, Mask
+from onnx_subprune._typing import Array, Float32, Float64, Int64
 from onnx_subprune.calibration.streaming.kept import chosen
 from onnx_subprune.calibration.streaming.product import Product
 
@@ -73,19 +73,10 @@ class Aim:
         wanted, now = original.astype(np.float32, copy=False), current.astype(np.float32, copy=False)
         seen: Float32 = wanted
         if np.isfinite(high):
-            seen = _where(wanted >= high, np.maximum(now, np.float32(high)), seen)
+            seen = np.where(wanted >= high, np.maximum(now, np.float32(high)), seen)
         if np.isfinite(low):
-            seen = _where(wanted <= low, np.minimum(now, np.float32(low)), seen)
+            seen = np.where(wanted <= low, np.minimum(now, np.float32(low)), seen)
         return seen
-
-
-def _where(mask: Mask, first: Float32, second: Float32) -> Float32:
-    """`np.where`, bit by bit, which has nothing to guess: in a third of the time where the mask is random."""
-    bits = np.negative(mask.view(np.int8), dtype=np.int32)  # all of them, or none
-    chosen = np.bitwise_xor(first.view(np.int32), second.view(np.int32))
-    chosen &= bits
-    chosen ^= second.view(np.int32)
-    return chosen.view(np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
