@@ -23,7 +23,7 @@ from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule, Scope
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.apply import apply_recipe
-from onnx_subprune.pruning.budgets import MaxDrop
+from onnx_subprune.pruning.budgets.budget import MaxDrop
 from onnx_subprune.pruning.collect import collect
 from onnx_subprune.pruning.compare import Comparison, compare
 from onnx_subprune.pruning.prune import prune, sensitivity

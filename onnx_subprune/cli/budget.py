@@ -6,7 +6,7 @@ from dataclasses import replace
 from onnx_subprune.allocation import Channels, Latency, Macs, Params
 from onnx_subprune.errors import BudgetError, OptionError
 from onnx_subprune.evaluation.metric import Accuracy, Metric, validation
-from onnx_subprune.pruning.budgets import Budget, MaxDrop
+from onnx_subprune.pruning.budgets.budget import Budget, MaxDrop
 
 
 def _speedup(factor: float) -> Latency:

@@ -66,7 +66,7 @@ from onnx_subprune.cli.terminal import tell
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.pruning.arguments import ALLOCATORS, FORMULATIONS
-from onnx_subprune.pruning.budgets import Budget
+from onnx_subprune.pruning.budgets.budget import Budget
 from onnx_subprune.pruning.budgets.rounding import RoundTo
 from onnx_subprune.pruning.prune import prune
 from onnx_subprune.pruning.prune_from_moments import prune_collected

@@ -6,7 +6,7 @@ from typing import Literal, TypeVar, get_args
 
 from onnx_subprune.allocation import Allocator, Macs, MarginalCost, Threshold, Uniform
 from onnx_subprune.errors import ArgumentTypeError, OptionError
-from onnx_subprune.pruning.budgets import Budget
+from onnx_subprune.pruning.budgets.budget import Budget
 from onnx_subprune.reconstruction.settings import Asymmetric, Formulation, Layerwise, Refit, Sequential
 from onnx_subprune.selection import ProbingSelector, Selector, selectors
 

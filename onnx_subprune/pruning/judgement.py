@@ -9,7 +9,7 @@ from onnx_subprune.errors import FidelityError
 from onnx_subprune.evaluation.fidelity import Fidelity
 from onnx_subprune.evaluation.gates import complaints, missed, ruined
 from onnx_subprune.graph.channels import Use
-from onnx_subprune.pruning.budgets import MaxDrop
+from onnx_subprune.pruning.budgets.budget import MaxDrop
 from onnx_subprune.pruning.cut import Measured
 from onnx_subprune.pruning.preparation import Job
 from onnx_subprune.pruning.samples import Samples

@@ -34,10 +34,10 @@ from onnx_subprune.pruning.arguments import (
     selector_of,
     value_of,
 )
-from onnx_subprune.pruning.budgets import Means, allocated
 from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.budgets.rounding import RoundTo
 from onnx_subprune.pruning.budgets.sensitivity import sensitivities
+from onnx_subprune.pruning.budgets.widths import Means, allocated
 from onnx_subprune.pruning.channel_scores import scored
 from onnx_subprune.pruning.cut import cut, measure
 from onnx_subprune.pruning.domains import within_domains

@@ -9,7 +9,7 @@ from onnx_subprune.calibration.shifts import MOVES, augmented, few_samples, move
 from onnx_subprune.calibration.shifts import images as images_of
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
-from onnx_subprune.pruning.budgets import trials_of
+from onnx_subprune.pruning.budgets.trials import trials_of
 from tests.conftest import MODELS
 from tests.networks.net import Net
 

@@ -29,9 +29,8 @@ from onnx_subprune.cli import run
 from onnx_subprune.evaluation.timing import Timing
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
-from onnx_subprune.pruning.budgets import check_latency
 from onnx_subprune.pruning.budgets.ladder import Ladder
-from onnx_subprune.pruning.budgets.latency import first_channels, within_latency
+from onnx_subprune.pruning.budgets.latency import check_latency, first_channels, within_latency
 from onnx_subprune.runtime.session import Session
 from tests.conftest import MODELS
 

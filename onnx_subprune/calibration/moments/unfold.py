@@ -63,13 +63,6 @@ def rows(contraction: Kernel, y: Array) -> Float32:
     return _columns(contraction, y, contraction.output_axis).transpose(0, 2, 1)
 
 
-def unrows(contraction: Kernel, target: Array, output_shape: Sequence[int]) -> Array:
-    """Undo `rows` (all positions): return the output of this shape from (groups, n, m)."""
-    axis = contraction.output_axis % len(output_shape)
-    rest = [size for index, size in enumerate(output_shape) if index != axis]
-    return np.moveaxis(target.transpose(0, 2, 1).reshape(output_shape[axis], *rest), 0, axis)
-
-
 def blocks(
     contraction: Kernel, x: Array, y: Array | None = None, positions: Int64 | None = None, limit: int = LIMIT
 ) -> Iterator[Block]:

@@ -11,7 +11,6 @@ from onnx_subprune.calibration.streaming.runner import Read
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.calibration.streaming.view import Terms, View
-from onnx_subprune.runtime.threads import threads_each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +36,7 @@ class Answers:
 
     def __init__(self, request: Request, pair: Pair, chunks: Sequence[int], side: int, shape: Sequence[int]) -> None:
         self._request, self._question, self._visible = request, request.question, pair.visible
-        self._shape, self._threads = shape, threads_each(pair.running.threads, side)
+        self._shape = shape
         self._have = pair.current.reader(self._question.current(request.input), chunks, side)
         self._wanted: Read | None = None
         self._left: Left | None = None
@@ -62,7 +61,6 @@ class Answers:
             drawn=lambda: drawn(request, self._shape, number),
             shown=lambda values: self._visible.shown(chunk, values),
             session=self._session,
-            threads=self._threads,
         )
         found = self._question.terms(view)
         source, target = self._visible.rows(request.kernel, chunk, found.input, found.target)

@@ -91,12 +91,8 @@ class Aimed(_OfAim):
 
     def current(self, source: str) -> Sequence[str]:
         """See `Question`."""
-        return [*dict.fromkeys([source, *self._beside])]
-
-    @property
-    def _beside(self) -> Sequence[str]:
-        """What the target depends on in the pruned model."""
-        return [self.aim.tensor] * self.renew + ([] if self.aim.other is None else [self.aim.other])
+        beside = [self.aim.tensor] * self.renew + ([] if self.aim.other is None else [self.aim.other])
+        return [*dict.fromkeys([source, *beside])]
 
     def terms(self, view: View) -> Terms:
         """See `Question`."""
@@ -105,14 +101,13 @@ class Aimed(_OfAim):
         def here(tensor: Array) -> Array:
             return tensor if positions is None else at(tensor, positions)
 
-        def target(wanted: Array, *rest: Array) -> Array:
-            value, others = aim.counting(view.cut(here(wanted))), iter(rest)
-            if self.renew:
-                value = aim.seen(value, aim.counting(here(next(others))))
-            return aim.target(value, None if aim.other is None else aim.counting(here(next(others))))
+        def counting(name: str) -> Array:
+            return aim.counting(here(view.have[name]))
 
-        beside = (view.have[name] for name in self._beside)
-        found = view.by_samples(aim.axis, target, view.wanted[aim.tensor], *beside)
+        wanted = aim.counting(view.cut(here(view.wanted[aim.tensor])))
+        if self.renew:
+            wanted = aim.seen(wanted, counting(aim.tensor))
+        found = aim.target(wanted, None if aim.other is None else counting(aim.other))
         return Terms(input=source, target=found, positions=positions)
 
 

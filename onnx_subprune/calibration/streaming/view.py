@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.streaming.kept import Left, chosen
 from onnx_subprune.calibration.streaming.target import GRADIENT, Adjoint, Aim
-from onnx_subprune.runtime.piecewise import piecewise
 from onnx_subprune.runtime.session import Session
 
 
@@ -26,7 +25,7 @@ class View:
 
     input: name of what the contraction reads in the pruned model; channels: those of it that count, on `axis`; None for all.
     have, wanted: tensors of the pruned model, and of the original, which has more channels where `left` says so. drawn: gives the output positions that
-    count. shown: takes hidden positions out. session: of an adjoint. threads: for work on large arrays.
+    count. shown: takes hidden positions out. session: of an adjoint.
     """
 
     input: str
@@ -39,7 +38,6 @@ class View:
     drawn: Callable[[], Int64 | None]
     shown: Callable[[Array], Array]
     session: Session | None
-    threads: int
 
     @property
     def source(self) -> Array:
@@ -50,20 +48,10 @@ class View:
         """Return what the pruned model has of the original's tensor."""
         return wanted if self.left is None else wanted.take(self.left[1], axis=self.left[0])
 
-    def by_samples(self, axis: int, work: Callable[..., Array], *arrays: Array) -> Array:
-        """Do `work`, some samples at a time where the first axis is none of channels; `axis` is one."""
-        axes = {axis} if self.left is None else {axis, self.left[0]}
-        if {place % arrays[0].ndim for place in axes} & {0}:
-            return work(*arrays)
-        return piecewise(work, *arrays, threads=self.threads)
-
     def residual(self, aim: Aim) -> Array:
         """Return what the contraction puts out short of its aim, as far as the activation behind can tell."""
-
-        def residual(wanted: Array, current: Array) -> Array:
-            return aim.residual(aim.counting(self.cut(wanted)), aim.counting(current))
-
-        return self.shown(self.by_samples(aim.axis, residual, self.wanted[aim.tensor], self.have[aim.tensor]))
+        wanted, current = self.cut(self.wanted[aim.tensor]), self.have[aim.tensor]
+        return self.shown(aim.residual(aim.counting(wanted), aim.counting(current)))
 
     def sent_back(self, back: Adjoint, residual: Array) -> Array:
         """Return what a residual of the reader asks of its producer."""

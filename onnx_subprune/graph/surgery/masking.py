@@ -3,32 +3,12 @@
 Slicing must equal masking; the law helper in `verification` compares the two.
 """
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune._typing import Int64
-from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction, Use
+from onnx_subprune.graph.channels import ChannelGroup, Contraction, Use
 from onnx_subprune.graph.network import Network
-
-
-def masked_weights(
-    network: Network, graph: ChannelGraph, supports: Mapping[str, Sequence[int]]
-) -> dict[Use, NDArray[np.generic]]:
-    """Return the weights of all consumers of pruned groups with zeros in the rows of the dropped channels."""
-    weights: dict[Use, NDArray[np.generic]] = {}
-    for group in graph.groups:
-        if group.name not in supports:
-            continue
-        dropped = np.setdiff1d(np.arange(group.width), np.asarray(supports[group.name], np.int64))
-        for consumer in group.consumers:
-            use = consumer.contraction.weight
-            if use not in weights:
-                weights[use] = np.array(network.array(consumer.contraction.weight_tensor))
-            zero_rows(weights[use], consumer.contraction, consumer.positions[dropped].ravel())
-        zero_channels(network, group, dropped, weights)
-    return weights
 
 
 def zero_channels(

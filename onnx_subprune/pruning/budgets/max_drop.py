@@ -1,17 +1,16 @@
 """The smallest model whose metric drops by at most so much, and what single groups cost of a metric."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import replace
 
 from onnx_subprune.allocation import Room
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.errors import BudgetError, OptionError
-from onnx_subprune.evaluation.metric import Accuracy, Judged, Metric
+from onnx_subprune.evaluation.metric import Accuracy, Judged
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.surgery.surgery import apply
+from onnx_subprune.pruning.budgets.budget import MaxDrop
 from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder, candidate
 from onnx_subprune.pruning.budgets.sensitivity import sensitivities
 from onnx_subprune.reconstruction.domain import DomainError
@@ -20,21 +19,6 @@ from onnx_subprune.reconstruction.task import Task
 
 STEPS = 6
 """Bisections of the fraction of the multiply-accumulates."""
-
-
-@dataclass(frozen=True, slots=True)
-class MaxDrop:
-    """The smallest model whose metric is at most `drop` below that of the original; 0.01 is one point of accuracy."""
-
-    drop: float
-    metric: Metric
-
-    def __post_init__(self) -> None:
-        limit = 1.0 if isinstance(self.metric, Accuracy) else np.inf
-        if not 0.0 <= self.drop < limit:
-            raise BudgetError(
-                f"max-drop {self.drop} makes no sense: give how much of the metric may be lost, for example 0.01 for one point of accuracy"
-            )
 
 
 def within_drop(

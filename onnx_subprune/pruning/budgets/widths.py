@@ -22,17 +22,16 @@ from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.evaluation.metric import Judged
 from onnx_subprune.graph.costs.costs import Costs
 from onnx_subprune.graph.rules.vocabulary import Rule
+from onnx_subprune.pruning.budgets.budget import Budget, MaxDrop
 from onnx_subprune.pruning.budgets.faster import fastest
 from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder, filled_up
 from onnx_subprune.pruning.budgets.latency import stopwatch, timed_widths
 from onnx_subprune.pruning.budgets.lossless import lossless_widths
-from onnx_subprune.pruning.budgets.max_drop import MaxDrop, metric_sensitivities, within_drop
+from onnx_subprune.pruning.budgets.max_drop import metric_sensitivities, within_drop
 from onnx_subprune.pruning.budgets.rounding import Rounding
 from onnx_subprune.pruning.budgets.sensitivity import sensitivities
 from onnx_subprune.pruning.budgets.trials import Trials, tried
 from onnx_subprune.reconstruction.task import Task
-
-Budget = Macs | Params | Channels | Latency | MaxDrop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
