@@ -87,8 +87,8 @@ def made_up_note(graph: ChannelGraph) -> str | None:
     invented = graph.observation.invented
     if not invented:
         return None
-    sizes = ", ".join(
+    made_up = ", ".join(
         f"{name} ({', '.join(map(str, shape))}) as ({', '.join(map(str, sizes(graph)[name]))})"
         for name, shape in invented.items()
     )
-    return f"sizes that the model leaves open are made up: {sizes}; --data gives the real ones, which the multiply-accumulates hang on"
+    return f"sizes that the model leaves open are made up: {made_up}; --data gives the real ones, which the multiply-accumulates hang on"
