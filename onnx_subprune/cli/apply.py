@@ -2,22 +2,10 @@
 
 from pathlib import Path
 
+from onnx_subprune.cli import options
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, save
-from onnx_subprune.cli.options import (
-    DataOption,
-    FirstOption,
-    ForceOption,
-    JsonOption,
-    QuietOption,
-    ReportOption,
-    SetOption,
-    ThreadsOption,
-    WideOption,
-    constants_of,
-    read_by,
-    resources_of,
-)
+from onnx_subprune.cli.options import constants_of, read_by, resources_of
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.cli.terminal import tell
 from onnx_subprune.pruning.apply import apply_recipe
@@ -32,15 +20,15 @@ def apply_command(  # noqa: PLR0913 - one argument an option
     recipe: Path,
     output: Path,
     *,
-    data: DataOption | None = None,
-    samples: FirstOption = None,
-    constants: SetOption = None,
-    threads: ThreadsOption = None,
-    json_file: JsonOption = None,
-    html_file: ReportOption = None,
-    force: ForceOption = False,
-    quiet: QuietOption = False,
-    wide: WideOption = False,
+    data: options.DataOption | None = None,
+    samples: options.FirstOption = None,
+    constants: options.SetOption = None,
+    threads: options.ThreadsOption = None,
+    json_file: options.JsonOption = None,
+    html_file: options.ReportOption = None,
+    force: options.ForceOption = False,
+    quiet: options.QuietOption = False,
+    wide: options.WideOption = False,
 ) -> None:
     """Cut the channels that RECIPE names from MODEL, another checkpoint of the same architecture, and write the result to OUTPUT.
 

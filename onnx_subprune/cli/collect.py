@@ -5,18 +5,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from onnx_subprune.cli import options
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded
-from onnx_subprune.cli.options import (
-    CarryOption,
-    DataOption,
-    SetOption,
-    StatisticsOutput,
-    constants_of,
-    read_by,
-    resources_of,
-    streamed,
-)
+from onnx_subprune.cli.options import StatisticsOutput, constants_of, read_by, resources_of, streamed
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.errors import OptionError
 from onnx_subprune.pruning.collect import collect
@@ -29,7 +21,7 @@ from onnx_subprune.pruning.collect import collect
 def collect_command(  # noqa: PLR0913 - one argument an option
     model: Path,
     *,
-    data: DataOption,
+    data: options.DataOption,
     output: StatisticsOutput,
     shard: Annotated[
         str,
@@ -47,8 +39,8 @@ def collect_command(  # noqa: PLR0913 - one argument an option
             "gone through several times; give all shards the same."
         ),
     ] = None,
-    constants: SetOption = None,
-    carry: CarryOption = None,
+    constants: options.SetOption = None,
+    carry: options.CarryOption = None,
     force: Annotated[bool, Parameter(negative="", help="Overwrite FILE.")] = False,
     quiet: Annotated[bool, Parameter(negative="", help="Print nothing but errors.")] = False,
 ) -> None:

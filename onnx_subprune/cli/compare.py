@@ -5,22 +5,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from onnx_subprune.cli import options
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, json_text, parts_text, written
 from onnx_subprune.cli.groups import DATA, RESOURCES
-from onnx_subprune.cli.options import (
-    CarryOption,
-    DataOption,
-    ForceOption,
-    JsonOption,
-    QuietOption,
-    ReportOption,
-    SetOption,
-    WideOption,
-    constants_of,
-    read_by,
-    streamed,
-)
+from onnx_subprune.cli.options import constants_of, read_by, streamed
 from onnx_subprune.cli.terminal import show
 from onnx_subprune.pruning.compare import compare as compare_models
 
@@ -33,18 +22,18 @@ def compare_command(  # noqa: PLR0913 - one argument an option
     original: Path,
     pruned: Path,
     *,
-    data: DataOption,
+    data: options.DataOption,
     labels: Annotated[
         str | None, Parameter(group=DATA, help="y.npy or x.npz:key, one integer a sample: also compare accuracies.")
     ] = None,
     threads: Annotated[int | None, Parameter(group=RESOURCES, help="Threads of onnxruntime (all cores).")] = None,
-    constants: SetOption = None,
-    carry: CarryOption = None,
-    json_file: JsonOption = None,
-    html_file: ReportOption = None,
-    force: ForceOption = False,
-    quiet: QuietOption = False,
-    wide: WideOption = False,
+    constants: options.SetOption = None,
+    carry: options.CarryOption = None,
+    json_file: options.JsonOption = None,
+    html_file: options.ReportOption = None,
+    force: options.ForceOption = False,
+    quiet: options.QuietOption = False,
+    wide: options.WideOption = False,
 ) -> None:
     """Compare PRUNED with ORIGINAL: fidelity of the outputs, size, latency measured here.
 

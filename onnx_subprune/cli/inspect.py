@@ -5,20 +5,10 @@ from pathlib import Path
 
 from onnx_subprune.calibration.data.constants import Constant, constant_values
 from onnx_subprune.calibration.data.sources import Source
+from onnx_subprune.cli import options
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, json_text, parts_text, written
-from onnx_subprune.cli.options import (
-    CarryOption,
-    DataOption,
-    ForceOption,
-    JsonOption,
-    ReportOption,
-    SetOption,
-    WideOption,
-    constants_of,
-    read_by,
-    streamed,
-)
+from onnx_subprune.cli.options import constants_of, read_by, streamed
 from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.report import inspection_table
 from onnx_subprune.evaluation.report.inspection import inspection_dict, made_up_note, rows_a_column
@@ -35,13 +25,13 @@ from onnx_subprune.pruning.opening import opened
 def inspect_command(
     model: Path,
     *,
-    data: DataOption | None = None,
-    constants: SetOption = None,
-    carry: CarryOption = None,
-    json_file: JsonOption = None,
-    html_file: ReportOption = None,
-    force: ForceOption = False,
-    wide: WideOption = False,
+    data: options.DataOption | None = None,
+    constants: options.SetOption = None,
+    carry: options.CarryOption = None,
+    json_file: options.JsonOption = None,
+    html_file: options.ReportOption = None,
+    force: options.ForceOption = False,
+    wide: options.WideOption = False,
 ) -> None:
     """Show what can be pruned in MODEL, and why the rest stays; with --data, at its sizes, and how many rows there are to fit a column.
 

@@ -3,26 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+from onnx_subprune.cli import options
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, json_text, sensitivities_text, written
-from onnx_subprune.cli.options import (
-    CarryOption,
-    DataOption,
-    FirstOption,
-    ForceOption,
-    JsonOption,
-    MaskOption,
-    QuietOption,
-    ReportOption,
-    SetOption,
-    ShiftsOption,
-    ThreadsOption,
-    WideOption,
-    constants_of,
-    read_by,
-    resources_of,
-    streamed,
-)
+from onnx_subprune.cli.options import constants_of, read_by, resources_of, streamed
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.report.table import sensitivity_table
@@ -36,18 +20,18 @@ from onnx_subprune.pruning.prune import sensitivity
 def sensitivity_command(  # noqa: PLR0913 - one argument an option
     model: Path,
     *,
-    data: DataOption,
-    samples: FirstOption = None,
-    threads: ThreadsOption = None,
-    shifts: ShiftsOption = None,
-    mask: MaskOption = None,
-    constants: SetOption = None,
-    carry: CarryOption = None,
-    json_file: JsonOption = None,
-    html_file: ReportOption = None,
-    force: ForceOption = False,
-    quiet: QuietOption = False,
-    wide: WideOption = False,
+    data: options.DataOption,
+    samples: options.FirstOption = None,
+    threads: options.ThreadsOption = None,
+    shifts: options.ShiftsOption = None,
+    mask: options.MaskOption = None,
+    constants: options.SetOption = None,
+    carry: options.CarryOption = None,
+    json_file: options.JsonOption = None,
+    html_file: options.ReportOption = None,
+    force: options.ForceOption = False,
+    quiet: options.QuietOption = False,
+    wide: options.WideOption = False,
 ) -> None:
     """Show how far the output of MODEL moves when one group alone gets narrower.
 
