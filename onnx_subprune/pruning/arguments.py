@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from onnx_subprune.allocation import Allocator, Macs, MarginalCost, Threshold, Uniform
 from onnx_subprune.errors import ArgumentTypeError, OptionError
@@ -11,20 +11,10 @@ from onnx_subprune.reconstruction.settings import Asymmetric, Formulation, Layer
 from onnx_subprune.selection import ProbingSelector, Selector, selectors
 
 FormulationName = Literal["asymmetric", "sequential", "layerwise"]
-SelectorName = Literal[
-    "refined",
-    "forward",
-    "backward",
-    "random",
-    "weight-norm",
-    "activation-norm",
-    "wanda",
-    "interpolative",
-    "layer-sampling",
-    "taylor",
-    "layer-greedy-fs",
-    "shapley",
-]
+if TYPE_CHECKING:
+    SelectorName = str
+else:
+    SelectorName = Literal[tuple(selectors(0))]  # a selector is named in one place
 AllocatorName = Literal["sensitivity", "uniform", "threshold"]
 BudgetLike = Budget | float
 FormulationLike = Formulation | FormulationName

@@ -12,8 +12,7 @@ import onnx
 import pytest
 
 from onnx_subprune.cli import run
-from onnx_subprune.pruning.arguments import ALLOCATORS, FORMULATIONS, AllocatorName, FormulationName, SelectorName
-from onnx_subprune.selection import selectors
+from onnx_subprune.pruning.arguments import ALLOCATORS, FORMULATIONS, AllocatorName, FormulationName
 from tests.conftest import MODELS
 from tests.networks.net import Net
 
@@ -260,8 +259,7 @@ def test_help_teaches():
     assert "test_data_set_" in text
 
 
-def test_every_selector_has_its_name_on_the_command_line():
-    assert set(get_args(SelectorName)) == set(selectors(0))
+def test_every_allocator_and_formulation_has_its_name_on_the_command_line():
     assert set(get_args(AllocatorName)) == set(ALLOCATORS)
     assert set(get_args(FormulationName)) == set(FORMULATIONS)
 
