@@ -14,9 +14,8 @@ from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.tracing.branches import dispensable
-from onnx_subprune.pruning.budgets.budget import Budget, MaxDrop
+from onnx_subprune.pruning.budgets.budget import Budget, MaxDrop, can_be_tried
 from onnx_subprune.pruning.budgets.rounding import Rounding, RoundTo, least_width, reachable, rounding_of
-from onnx_subprune.pruning.budgets.trials import can_be_tried
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.reconstruction.settings import Formulation, Refit
 from onnx_subprune.runtime.progress import Watch

@@ -170,7 +170,7 @@ class Walk:
         layer = self._state.layer(contraction)
         aim = self._aims.of(place, layer)
         assert aim is not None, "what shares its weight is refitted together"
-        data = input_of_gates(self._state, contraction)
+        data = input_of_gates(self._task.network, self._task.graph, contraction)
         beside = None if data is None else self._state.layer(data)
         target = None if beside is None else self._aims.of(place, beside)
         pair = None if beside is None or target is None else (beside, target)

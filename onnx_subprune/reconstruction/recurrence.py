@@ -53,8 +53,8 @@ class Recurrence:
         self._state, self._layer = state, layer
         self._data = None if beside is None else beside[0]
         self._alive = state.alive(layer)
-        self._summed = summed_gates(state, layer)
-        self._resets = beside is not None and resets(state, layer)
+        self._summed = summed_gates(state.task.network, layer)
+        self._resets = beside is not None and resets(state.task.network, layer)
         self._aim = aim if beside is None else with_data(aim, beside[1], self._summed)
 
     def settle(self) -> Refitted:

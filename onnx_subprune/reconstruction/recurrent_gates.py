@@ -8,12 +8,11 @@ from onnx_subprune._typing import Mask
 from onnx_subprune.calibration.streaming.original import Original
 from onnx_subprune.calibration.streaming.product import Beside, Product
 from onnx_subprune.calibration.streaming.target import Aim
-from onnx_subprune.graph.channels import Contraction
+from onnx_subprune.graph.channels import ChannelGraph, Contraction
 from onnx_subprune.graph.contractions.contraction import Kernel
-from onnx_subprune.graph.network import attribute, key_of
+from onnx_subprune.graph.network import Network, attribute, key_of
 from onnx_subprune.graph.rules.recurrent import zeros
 from onnx_subprune.reconstruction.layer import Layer
-from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.selection.linalg.ridge import Weights
 
 LENGTHS = 4
@@ -38,12 +37,11 @@ def gates_of(original: Original, layer: Layer) -> Aim:
     return Aim(tensor=contraction.input.tensor, scale=none, shift=none, other=None, flat=None, product=product)
 
 
-def input_of_gates(state: State, units: Contraction) -> Contraction | None:
+def input_of_gates(network: Network, graph: ChannelGraph, units: Contraction) -> Contraction | None:
     """Return the contraction of W that can be fitted together with that of R, `units`; None where there is none.
 
     Behind the end of a sequence are data that no gate has seen, of a single step no units are read, and units begin as zeros here.
     """
-    graph, network = state.task.graph, state.task.network
     inputs, steps = network.node(units.node).input, graph.observation.shapes[units.input.tensor]
     given = any(name and not zeros(network, name) for name in inputs[LENGTHS : LENGTHS + 2])
     if len(steps) < 4 or steps[0] < 2 or given:
@@ -76,14 +74,14 @@ def with_data(aim: Aim, data: Aim, summed: Mask) -> Aim:
     return replace(aim, product=replace(aim.product, beside=Beside(data.tensor, weights, offset, summed)))
 
 
-def summed_gates(state: State, layer: Layer) -> Mask:
+def summed_gates(network: Network, layer: Layer) -> Mask:
     """Which gates, (m,), are the sum of what R makes of the units and W of the data: of a GRU, not the candidate, to whose product the reset gate comes."""
     gates = layer.weights.shape[2]
-    operator = key_of(state.task.network.node(layer.contraction.node))
+    operator = key_of(network.node(layer.contraction.node))
     return np.asarray(np.arange(gates) < (gates // 3 * 2 if operator == "GRU" else gates))
 
 
-def resets(state: State, layer: Layer) -> bool:
+def resets(network: Network, layer: Layer) -> bool:
     """True if the reset gate of a GRU is known from the gates: it is a sigmoid of their sum."""
-    node = state.task.network.node(layer.contraction.node)
+    node = network.node(layer.contraction.node)
     return key_of(node) == "GRU" and attribute(node, "activations") is None and attribute(node, "clip") is None

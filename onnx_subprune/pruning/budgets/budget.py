@@ -8,6 +8,7 @@ from onnx_subprune.allocation import (
     Channels,
     Latency,
     Macs,
+    MarginalCost,
     Params,
 )
 from onnx_subprune.errors import BudgetError
@@ -30,3 +31,8 @@ class MaxDrop:
 
 
 Budget = Macs | Params | Channels | Latency | MaxDrop
+
+
+def can_be_tried(budget: object, allocator: object) -> bool:
+    """True if there are other widths of the same cost to try."""
+    return isinstance(budget, (Macs, Params)) and isinstance(allocator, MarginalCost)

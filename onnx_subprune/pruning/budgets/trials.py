@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnx_subprune._typing import Array
-from onnx_subprune.allocation import BlockAware, Bound, Macs, MarginalCost, Params, Terrain, local_moves
+from onnx_subprune.allocation import BlockAware, Bound, MarginalCost, Terrain, local_moves
 from onnx_subprune.calibration.data.masks import Visible
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.streaming.stream import Stream
@@ -80,11 +80,6 @@ def walk_seconds(layers: Sequence[int], macs: float, chunks: int) -> float:
     """Return about what a walk takes through layers with so many columns. macs: of a pass over all samples, which are so many chunks."""
     solved = sum(float(columns) ** 3 for columns in layers)
     return (RUNS * macs + solved) / RATE + CALL * chunks * len(layers)
-
-
-def can_be_tried(budget: object, allocator: object) -> bool:
-    """True if there are other widths of the same cost to try."""
-    return isinstance(budget, (Macs, Params)) and isinstance(allocator, MarginalCost)
 
 
 def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Mapping[str, Rule]) -> dict[str, int]:
