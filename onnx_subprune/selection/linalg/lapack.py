@@ -1,4 +1,4 @@
-"""Cholesky factorizations beside which other threads run: SciPy's own functions hold the interpreter as long as they take.
+"""Cholesky factorizations beside which other threads run: SciPy's own functions (1.17) hold the interpreter as long as they take.
 
 The same LAPACK, by the addresses that SciPy gives to compiled code (`scipy.linalg.cython_lapack`); its own functions where these are not
 what they are known to be. All matrices are symmetric, so that C order and Fortran order are the same matrix.
