@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune._typing import Mask
+from onnx_subprune._typing import Float64, Mask
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Consumer, Contraction
 from onnx_subprune.graph.contractions.contraction import Kernel
@@ -34,13 +34,22 @@ def dropped_channels(graph: ChannelGraph, choices: Mapping[str, Choice], axis: A
 
 
 def problem_of(
-    consumer: Consumer, kernel: Kernel, moments: Regression, weights: Weights, alive: Mask, shrinkage: float = 0.0
+    consumer: Consumer,
+    kernel: Kernel,
+    moments: Regression,
+    weights: Weights,
+    alive: Mask,
+    shrinkage: float = 0.0,
+    importance: Float64 | None = None,
 ) -> Problem:
     """Return the problem that one consumer poses for its group.
 
     weights: (g, p, m), the current ones. alive: (g * p,), False for columns of channels that other groups have dropped.
-    shrinkage: see `Regression.problem`.
+    shrinkage: see `Regression.problem`. importance: (g, m), what each target counts, which is input times weights then; None for all alike.
     """
+    if importance is not None:
+        weights = weights * importance[:, None, :]
+        moments = moments.with_target(weights)
     columns = kernel.columns_of(consumer.positions)
     left = np.flatnonzero(alive)
     return moments.problem(columns if alive.all() else np.searchsorted(left, columns), weights, left, shrinkage)

@@ -7,6 +7,7 @@ from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Use
 from onnx_subprune.graph.contractions.contraction import kernel_of
 from onnx_subprune.reconstruction.columns import alive_columns, problem_of, weighed
+from onnx_subprune.reconstruction.gate_importance import with_importance
 from onnx_subprune.reconstruction.pooling import problems_of
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.threads import aside
@@ -23,7 +24,7 @@ def choose_apart(task: Task, groups: Sequence[ChannelGroup]) -> dict[str, Choice
     units of a recurrent layer are chosen.
     """
     again = any(consumer.contraction.recurs for group in groups for consumer in group.consumers)
-    task = task if again else task.drafted()
+    task = with_importance(task, groups) if again else task.drafted()
     if task.formulation.repairs and not again:
         task = replace(task, data=task.data.about(SEEN))
     needed = {consumer.weight: consumer.contraction for group in groups for consumer in group.consumers}
@@ -46,7 +47,8 @@ def _choose(
     for consumer, halves in posed:
         kernel, weights = kernel_of(task.network, consumer.contraction)
         alive = alive_columns(task.graph, choices, consumer.contraction, kernel, weights)
-        problems.append(problem_of(consumer, kernel, halves.whole.centered(), weights, alive, halves.shrinkage))
+        counts = task.importance.get(consumer.weight)
+        problems.append(problem_of(consumer, kernel, halves.whole.centered(), weights, alive, halves.shrinkage, counts))
     problems = weighed(problems, [consumer for consumer, _ in posed], [halves.whole.count for _, halves in posed])
     choice = task.choose(group, problems, [task.widths[group.name]])[0]
     data = 1.0 - max(moments[consumer.weight].shrinkage for consumer in group.consumers)

@@ -9,7 +9,7 @@ from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.streaming.executor import Executor
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.survey import LOCAL, SURVEYED, survey
-from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction
+from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction, Use
 from onnx_subprune.graph.network import Network
 from onnx_subprune.reconstruction.settings import Formulation, Refit
 from onnx_subprune.runtime.progress import Watch
@@ -37,6 +37,8 @@ class Task:
     """Where the models run."""
     scores: Mapping[str, Float64] = field(default_factory=dict)
     """By group, (w,), what a selector that runs the model says of its channels: see `probing`."""
+    importance: Mapping[Use, Float64] = field(default_factory=dict)
+    """By weight of a recurrent layer, (g, m), what its targets count where units are chosen: see `gate_importance`."""
     strengths: Mapping[str, Float64] = field(default_factory=dict)
     """By group that a product of activations sums over, (w, r), what its channels bring there: see `products`."""
 

@@ -129,8 +129,8 @@ def _problems(task: Task, group: ChannelGroup, moments: Mapping[Use, Halves]) ->
         for consumer, halves in posed:
             kernel, weights = kernel_of(task.network, consumer.contraction)
             alive = np.ones(weights.shape[0] * weights.shape[1], bool)
-            half = halves.centered[part]
-            problems.append(problem_of(consumer, kernel, half, weights, alive, halves.shrinkage_of_half))
+            half, each = halves.centered[part], task.importance.get(consumer.weight)
+            problems.append(problem_of(consumer, kernel, half, weights, alive, halves.shrinkage_of_half, each))
         counts = [halves.parts[part].count for _, halves in posed]
         found.append(weighed(problems, [consumer for consumer, _ in posed], counts))
     return found

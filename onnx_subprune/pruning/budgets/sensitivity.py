@@ -26,6 +26,7 @@ from onnx_subprune.graph.surgery.masking import zero_channels
 from onnx_subprune.graph.surgery.surgery import Plan
 from onnx_subprune.pruning.budgets.halved_trials import TRIED, Widths, completed, trial_widths, tried_out, without_loss
 from onnx_subprune.pruning.budgets.lossless import lossless_width
+from onnx_subprune.reconstruction.gate_importance import with_importance
 from onnx_subprune.reconstruction.products import measured, strongest
 from onnx_subprune.reconstruction.statistics import statistics_at
 from onnx_subprune.reconstruction.task import Task
@@ -81,8 +82,8 @@ def sensitivities(
 
     loss: what the model of a plan loses, in place of the displacement of its outputs.
     """
-    task = measured(task.drafted())
     groups = [task.graph.group(room.name) for room in rooms]
+    task = with_importance(measured(task.drafted()), groups)
     every = {room.name: trial_widths(room) for room in rooms}
     tried = every if loss is not None else {room.name: trial_widths(room, TRIED) for room in rooms}
     widths = {room.name: Widths(tried[room.name], every[room.name], room.choices) for room in rooms}
