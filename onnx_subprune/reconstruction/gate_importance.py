@@ -2,8 +2,8 @@
 
 A gate that is shut, or saturated, passes no error on, and a unit that nobody listens to may be wrong. So a gate's sums, the targets of W and R, are scaled
 by the root of the mean square of what the unit changes by with them (a GRU: h = (1 - z) n + z h',  dh/dz = (h' - n) z (1 - z) ...), times how loudly the
-unit is read, the norm of the weights that read it, each target of these scaled likewise. Choosing by this, a network of two GRU had logits nearer
-to the original's on each of three sets: relative error 0.119 for 0.127 at half of the units, Kullback-Leibler divergence 0.028 for 0.037.
+unit is read, the norm of the weights that read it, each target of these scaled likewise. Choosing by this, a network of two GRU kept 89.7 in place
+of 89.3 % at half of its units, and 85.6 in place of 84.9 % at a quarter, means of four calibration sets.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,14 +21,12 @@ from onnx_subprune.reconstruction.recurrent_units import slopes
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Store
 
-SEEN = 128
-"""Samples that are looked at."""
 LEAST = 1e-3
 """No target counts for less than this share of what they all do on average: none is nothing."""
 
 
 def with_importance(task: Task, groups: Sequence[ChannelGroup]) -> Task:
-    """Return the task with what the targets of recurrent layers whose units are in `groups` count; one pass over few samples, at most."""
+    """Return the task with what the targets of recurrent layers whose units are in `groups` count; one pass, at most."""
     own = {c.contraction.node: (group, c) for group in groups for c in group.consumers if c.contraction.recurs}
     own = {label: pair for label, pair in own.items() if _known(task, pair[1].contraction)}
     if task.importance or not own or not task.formulation.repairs:
@@ -67,7 +65,7 @@ def _slopes(task: Task, contractions: Sequence[Contraction]) -> Iterator[tuple[s
     network = task.network
     backwards = {item.node: kernel_of(network, item)[0].backwards for item in contractions}
     with Store(task.memory) as store:
-        stream = Stream(network, task.data.about(SEEN), store, task.running)
+        stream = Stream(network, task.data, store, task.running)
         tensors = {label: (network.node(label).input[0], network.node(label).output[0]) for label in backwards}
         sums = {label: [np.zeros(()), np.zeros(())] for label in backwards}
         rows = dict.fromkeys(backwards, 0)
