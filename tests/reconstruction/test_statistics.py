@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnx_subprune import Asymmetric, Channels, Layerwise, Refit, Resources, Sequential, prune
+from onnx_subprune import Asymmetric, Channels, Layerwise, Macs, Refit, Resources, Sequential, prune
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.moments.statistics import relative_rows
 from onnx_subprune.evaluation import verification
@@ -137,3 +137,18 @@ def test_a_large_model_whose_stream_is_masked_while_it_runs_comes_out_as_it_was_
     (stream,) = (group.name for group in trace(model).groups if group.width == 16)
     found = prune(model, X, budget=Channels(0.5), only=[stream], round_to=1, resources=ONE)
     assert apart(*(Session(each, optimize=False).run({"x": X}) for each in (model, found.model))) < 1e-5
+
+
+def test_a_branch_with_a_normalisation_inside_gets_narrower_and_does_not_vanish():
+    n = Net(17, seed=2)
+    x = n.conv(n.input(("N", 3, 6, 6)), 8, 3)
+    y = n.conv(x, 16, 3)
+    shape = n.weight(16, 1, 1, positive=True), n.weight(16, 1, 1)
+    y = n("Add", n("Mul", decomposed_layer_normalization(n, y, 1), shape[0]), shape[1])
+    n.width[y] = 16
+    x = n("Add", x, n.conv(n.relu(y), 8, 3))
+    n.width[x] = 8
+    n.head(n.relu(x))
+    images = GENERATOR.standard_normal((24, 3, 6, 6)).astype(np.float32)
+    found = prune(n.model(), images, budget=Macs(0.35), round_to=8, resources=ONE)
+    assert [group.width[1] for group in found.report.groups if group.width[0] == 16] == [8]

@@ -10,10 +10,12 @@ def dispensable(network: Network, graph: ChannelGraph) -> frozenset[str]:
     """Return the names of the groups that may lose all their channels.
 
     Each of their consumers is a convolution that reads nothing else, and what it makes is added to a tensor of the same shape, which stays: of two
-    branches that meet, one at most is named.
+    branches that meet, one at most is named. No normalisation takes its statistics of them: of none there are none.
     """
     found, met = set[str](), set[str]()
     for group in graph.groups:
+        if graph.normalized(group):
+            continue
         sums = {end for consumer in group.consumers if (end := _sum(network, graph, consumer)) is not None}
         if group.consumers and len(sums) == len(group.consumers) and met.isdisjoint(sums):
             found.add(group.name)
