@@ -1,6 +1,6 @@
 """Where a layer of the walk finds its target: the tensor of the original that it aims at, and how far the original must be for that."""
 
-from onnx_subprune.calibration.streaming.original import Original
+from onnx_subprune.calibration.streaming.kept import Original
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.normalizations import Normalizations

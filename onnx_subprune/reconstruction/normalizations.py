@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from onnx_subprune._typing import Array
-from onnx_subprune.calibration.streaming.original import Original
+from onnx_subprune.calibration.streaming.kept import Original
 from onnx_subprune.graph.channels import Contraction, Use
 from onnx_subprune.graph.statistics import counting, operand, statistics_of
 from onnx_subprune.graph.surgery.slicing import kept_positions

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from onnx_subprune._typing import Mask
-from onnx_subprune.calibration.streaming.original import Original
+from onnx_subprune.calibration.streaming.kept import Original
 from onnx_subprune.calibration.streaming.product import Beside, Product
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.graph.channels import ChannelGraph, Contraction

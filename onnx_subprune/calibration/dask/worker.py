@@ -25,8 +25,7 @@ from onnx_subprune.calibration.dask.messages import (
 )
 from onnx_subprune.calibration.moments.halves import Collected
 from onnx_subprune.calibration.streaming.executor import Streams
-from onnx_subprune.calibration.streaming.kept import Cut
-from onnx_subprune.calibration.streaming.original import Original
+from onnx_subprune.calibration.streaming.kept import Cut, Original
 from onnx_subprune.calibration.streaming.request import Request, Share
 from onnx_subprune.calibration.streaming.settings import Opener, Running
 from onnx_subprune.graph.network import Network

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from onnx_subprune.calibration.data.masks import Visible
-from onnx_subprune.calibration.streaming.kept import Left
-from onnx_subprune.calibration.streaming.original import Original
+from onnx_subprune.calibration.streaming.kept import Left, Original
 from onnx_subprune.calibration.streaming.request import Request, drawn
 from onnx_subprune.calibration.streaming.runner import Read
 from onnx_subprune.calibration.streaming.settings import Running

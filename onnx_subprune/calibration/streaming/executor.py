@@ -25,8 +25,7 @@ from onnx_subprune.calibration.moments.halves import Collected, Halves
 from onnx_subprune.calibration.moments.regression import Sums
 from onnx_subprune.calibration.moments.rows import RowCollector
 from onnx_subprune.calibration.streaming.answer import Answers, Beside, Pair
-from onnx_subprune.calibration.streaming.kept import Cut
-from onnx_subprune.calibration.streaming.original import Original
+from onnx_subprune.calibration.streaming.kept import Cut, Original
 from onnx_subprune.calibration.streaming.questions import Greatest
 from onnx_subprune.calibration.streaming.request import Request, Sampling, Share, drawn
 from onnx_subprune.calibration.streaming.settings import Running

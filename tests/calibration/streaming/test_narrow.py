@@ -5,9 +5,9 @@ import onnx
 import pytest
 
 from onnx_subprune.calibration.data.samples import Calibration
-from onnx_subprune.calibration.streaming.narrow import BLOCK, channels_read
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.streaming.stream import Stream
+from onnx_subprune.calibration.streaming.submodel import BLOCK, channels_read
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.network import Network
 from onnx_subprune.runtime.spill import Store
