@@ -1,5 +1,6 @@
 """Cholesky factorizations beside which other threads run: SciPy's own functions (1.17) hold the interpreter as long as they take.
 
+That is a sixth of the processor time of a prune of VGG-11 (64 samples).
 The same LAPACK, by the addresses that SciPy gives to compiled code (`scipy.linalg.cython_lapack`); its own functions where these are not
 what they are known to be. All matrices are symmetric, so that C order and Fortran order are the same matrix.
 """
