@@ -26,7 +26,7 @@ from onnx_subprune import Channels, Macs, Params
 from onnx_subprune.errors import OptionError
 from onnx_subprune.runtime.session import Session
 from tools.peers import peers
-from tools.rows import ALLOCATED, ROWS, Arrays, Budget, Case, Row, accuracy, scorer_of
+from tools.rows import ALLOCATED, ROWS, Arrays, Budget, Case, Row, accuracy, latency, scorer_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,12 @@ class Trials:
     seeds: Sequence[int]
     test: Arrays
     labels: np.ndarray
+    timed: Session | None = None
+    """The original, where pruned models are timed in turns with it."""
 
     def run(self, row: Row, case: Case, budget: Budget) -> dict[str, object]:
         """Return accuracy (mean, spread, all runs) and the share of the multiply-accumulates kept, or the error."""
-        runs, kept = [], []
+        runs, kept, times = [], [], []
         for seed in self.seeds if row.draws else self.seeds[:1]:
             for data in self.subsets if row.reads else self.subsets[:1]:
                 try:
@@ -49,10 +51,13 @@ class Trials:
                     return {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
                 runs.append(accuracy(found.scorer, self.test, self.labels))
                 kept.append(found.macs)
+                if self.timed is not None and found.session is not None:
+                    times.append(latency(self.timed, found.session, self.test))
         return {
             "accuracy": statistics.mean(runs),
             "spread": statistics.pstdev(runs),
             "macs": statistics.mean(kept),
+            "latency": statistics.mean(times) if times else None,
             "runs": runs,
         }
 
@@ -75,26 +80,32 @@ def told(result: Mapping[str, object]) -> str:
     if "error" in result:
         return str(result["error"])[:60]
     spread = f" ± {result['spread']:.1f}" if len(result["runs"]) > 1 else ""
-    return f"{result['accuracy']:.1f}{spread} ({100 * result['macs']:.0f} %)"
+    timed = "" if result.get("latency") is None else f", time {result['latency']:.2f}"
+    return f"{result['accuracy']:.1f}{spread} ({100 * result['macs']:.0f} %{timed})"
 
 
 def plot(results: Mapping[str, Mapping[str, object]], path: Path) -> None:
-    """Draw accuracy against multiply-accumulates kept, one panel a model."""
+    """Draw accuracy against the time where it was measured, else against multiply-accumulates kept, one panel a model."""
     import matplotlib as mpl  # noqa: PLC0415 - only where a plot is asked for
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt  # noqa: PLC0415 - as above
 
     figure, panels = plt.subplots(1, len(results), figsize=(8 * len(results), 6), squeeze=False)
+    cells = [cell for found in results.values() for row in found["rows"].values() for cell in row.values()]
+    measure = "latency" if any(cell.get("latency") is not None for cell in cells) else "macs"
+    shown = {"latency": "time of the original", "macs": "share of multiply-accumulates kept"}[measure]
     for axes, (model, found) in zip(panels[0], results.items(), strict=True):
         for number, (name, row) in enumerate(found["rows"].items()):
-            points = sorted((r["macs"], r["accuracy"], r["spread"]) for r in row.values() if "error" not in r)
+            points = sorted(
+                (r[measure], r["accuracy"], r["spread"]) for r in row.values() if r.get(measure) is not None
+            )
             if points:
                 macs, accuracies, spreads = zip(*points, strict=True)
                 style = "o^sDvX"[number // 10 % 6] + "-"
                 axes.errorbar(macs, accuracies, spreads, fmt=style, capsize=3, markersize=4, linewidth=1, label=name)
         axes.axhline(found["unpruned"], color="black", linestyle=":", linewidth=1)
-        axes.set(title=Path(model).stem, xlabel="share of multiply-accumulates kept", ylabel="accuracy (%)")
+        axes.set(title=Path(model).stem, xlabel=shown, ylabel="accuracy (%)")
         axes.legend(fontsize=6)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
@@ -114,6 +125,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, help="calibration samples of each subset")
     parser.add_argument("--subsets", type=int, default=1, help="random subsets of the calibration data")
     parser.add_argument("--seeds", type=int, default=3, help="for methods that draw at random")
+    parser.add_argument(
+        "--latency", action="store_true", help="time pruned models of onnxruntime in turns with the original"
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     return parser.parse_args(arguments)
@@ -143,12 +157,14 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, Row] | None
     results: dict[str, dict[str, object]] = {}
     for model in options.models:
         case = Case(model=model, data=trials.subsets[0], only=tuple(options.only))
-        unpruned = accuracy(scorer_of(Session(model)), trials.test, trials.labels)
+        original = Session(model, threads=1)
+        unpruned = accuracy(scorer_of(original), trials.test, trials.labels)
+        running = replace(trials, timed=original if options.latency else None)
         found: dict[str, dict[str, object]] = {}
         table = Table("method", *budgets, title=f"{model}: accuracy in % (MACs kept); unpruned {unpruned:.2f}")
         for name, row in rows.items():
             found[name] = {
-                title: trials.run(row, case, budget)
+                title: running.run(row, case, budget)
                 for title, budget in budgets.items()
                 if not (isinstance(budget, Channels) and name in ALLOCATED)
             }

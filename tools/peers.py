@@ -24,7 +24,7 @@ from onnx_subprune.graph.costs.count import parameters
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.runtime.session import Session
-from tools.rows import Arrays, Budget, Case, Outcome, Row, scorer_of
+from tools.rows import Arrays, Budget, Case, Outcome, Row, outcome
 
 if TYPE_CHECKING:
     from tools.torch_module import Module
@@ -112,7 +112,7 @@ class Onnxsim:
         full = priced(simple)
         best = within(make, full, budget)
         assert isinstance(best.model, ModelProto)
-        return Outcome(scorer=scorer_of(Session(best.model)), macs=best.macs / full.macs)
+        return outcome(Session(best.model, threads=1), best.macs / full.macs)
 
 
 def priced(model: ModelProto) -> Priced:

@@ -1,10 +1,12 @@
 """What a row of the comparison is, and the rows of this package."""
 
+import statistics
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -52,10 +54,34 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A pruned model, and the share of the multiply-accumulates that it kept."""
+    """A pruned model, and the share of the multiply-accumulates that it kept. session: where it is one of onnxruntime."""
 
     scorer: Scorer
     macs: float
+    session: Session | None = None
+
+
+def outcome(session: Session, macs: float) -> Outcome:
+    """Return what a model in onnxruntime is."""
+    return Outcome(scorer=scorer_of(session), macs=macs, session=session)
+
+
+ROUNDS = 15
+"""Turns in which two models are timed."""
+
+
+def latency(first: Session, second: Session, inputs: Arrays) -> float:
+    """Return the second model's time in units of the first one's: processor time of batches in turns, the median."""
+    batch = {name: array[:BATCH] for name, array in inputs.items()}
+    ratios = []
+    for turn in range(ROUNDS):
+        spent = {}
+        for session in (first, second) if turn % 2 else (second, first):
+            start = time.process_time()
+            session.run(batch, [session.outputs[0].name])
+            spent[id(session)] = time.process_time() - start
+        ratios.append(spent[id(second)] / spent[id(first)])
+    return statistics.median(ratios)
 
 
 class Row(Protocol):
@@ -108,6 +134,7 @@ class Method:
     allocator: Allocator = field(default_factory=Uniform)
     reads: bool = True
     resources: Resources = ALONE
+    round_to: int | Literal["auto"] = 1
 
     @property
     def draws(self) -> bool:
@@ -120,7 +147,7 @@ class Method:
             str(case.model),
             case.data,
             budget=budget,
-            round_to=1,
+            round_to=self.round_to,
             formulation=self.formulation,
             selector=selectors(seed)[self.selector] if isinstance(self.selector, str) else self.selector,
             allocator=self.allocator,
@@ -129,13 +156,14 @@ class Method:
             resources=replace(self.resources, holdout=0),  # accuracies are those of a test set
             gates=Gates(accept_any=True),
         )
-        return Outcome(scorer=scorer_of(Session(found.model, folder=found.folder)), macs=found.report.macs.ratio)
+        return outcome(Session(found.model, folder=found.folder, threads=1), found.report.macs.ratio)
 
 
 ROWS: Mapping[str, Row] = {
     **{f"{name}, asymmetric, all refits": Method(selector=name) for name in BEST},
-    "refined, all refits, allocated (the default)": Method(
-        selector="refined", allocator=MarginalCost(), resources=Resources()
+    "refined, all refits, allocated": Method(selector="refined", allocator=MarginalCost(), resources=Resources()),
+    "default options (widths in blocks)": Method(
+        selector="refined", allocator=MarginalCost(), resources=Resources(), round_to="auto"
     ),
     "forward, asymmetric, paper's refit": Method(selector="forward", refit=PLAIN),
     "forward, sequential": Method(selector="forward", formulation=Sequential(), refit=PLAIN),
@@ -150,5 +178,5 @@ ROWS: Mapping[str, Row] = {
     },
 }
 """By the name in the table."""
-ALLOCATED = ("refined, all refits, allocated (the default)",)
+ALLOCATED = ("refined, all refits, allocated", "default options (widths in blocks)")
 """Left out with --channels, where every group keeps the same share."""
