@@ -24,7 +24,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 OLDEST_WHEELS = {
     "3.11": {},
     "3.12": {"numpy": "1.26.0"},
-    "3.13": {"numpy": "2.1.0", "scipy": "1.14.1", "onnxruntime": "1.20.0"},
+    "3.13": {"numpy": "2.1.0", "scipy": "1.14.1", "onnx": "1.18.0"},
 }
 """Where a lower bound has no wheel for an interpreter: the first version that has one."""
 

@@ -24,7 +24,7 @@ from onnx_subprune.graph.costs.count import parameters
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.runtime.session import Session
-from tools.rows import Arrays, Budget, Case, Outcome, Row, outcome
+from tools.rows import Arrays, Budget, Case, Outcome, Row, outcome, scorer_of
 
 if TYPE_CHECKING:
     from tools.torch_module import Module

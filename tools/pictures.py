@@ -1,5 +1,6 @@
 """Draw the pictures of the documentation: `python tools/pictures.py` writes docs/pictures/*.svg."""
 
+import json
 from pathlib import Path
 
 import matplotlib as mpl
@@ -107,6 +108,35 @@ def curves() -> Figure:
     return _plain(figure)
 
 
+METHODS = {
+    "default options (widths in blocks)": ("onnx-subprune", ACCENT, "o-"),
+    "forward, asymmetric, paper's refit": ("the paper's selection and refit, any widths", "#0d9488", "s--"),
+    "wanda, no refit": ("Wanda, sliced", "#94a3b8", "^--"),
+    "weight-norm, no refit": ("norm of the weights, sliced", "#cbd5e1", "v--"),
+    "onnxsim, L2 norm": ("onnxsim, norm of the weights", "#d97706", "D--"),
+    "onnxsim, wanda": ("onnxsim, Wanda", "#b45309", "x--"),
+}
+"""Rows of the comparison: what they are called here, and how they are drawn."""
+
+
+def compared() -> Figure:
+    """Draw accuracy against time, from what `compare_methods.py --latency --json docs/pictures/compared.json` measured."""
+    (found,) = json.loads((PICTURES / "compared.json").read_text())["models"].values()
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axhline(found["unpruned"], color=INK, linewidth=0.8, linestyle=":")
+    axes.text(0.36, found["unpruned"] - 1.0, "the original", color=INK, fontsize=8, va="top")
+    for name, (title, colour, style) in METHODS.items():
+        cells = [cell for cell in found["rows"].get(name, {}).values() if cell.get("latency") is not None]
+        if cells:
+            points = sorted((cell["latency"], cell["accuracy"]) for cell in cells)
+            axes.plot(*zip(*points, strict=True), style, color=colour, markersize=4, linewidth=1.4, label=title)
+    axes.set_xlabel("time on one thread of onnxruntime, of the original")
+    axes.set_ylabel("accuracy, %")
+    axes.legend(frameon=False, fontsize=8)
+    return _plain(figure)
+
+
 def _plain(figure: Figure) -> Figure:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
@@ -117,7 +147,7 @@ def _plain(figure: Figure) -> Figure:
 def main() -> None:
     """Draw all."""
     PICTURES.mkdir(exist_ok=True)
-    for made in (coordinates, selection, curves):
+    for made in (coordinates, selection, curves, compared):
         with mpl.rc_context({"svg.hashsalt": "onnx_subprune"}):
             made().savefig(PICTURES / f"{made.__name__}.svg", facecolor="white", metadata={"Date": None})
 
