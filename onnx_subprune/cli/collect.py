@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from onnx_subprune.cli import options
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.files import guarded
+from onnx_subprune.cli.files import guarded, moments_text, written
 from onnx_subprune.cli.options import StatisticsOutput, constants_of, read_by, resources_of, streamed
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.errors import OptionError
@@ -41,6 +41,7 @@ def collect_command(  # noqa: PLR0913 - one argument an option
     ] = None,
     constants: options.SetOption = None,
     carry: options.CarryOption = None,
+    json_file: options.JsonOption = None,
     force: Annotated[bool, Parameter(negative="", help="Overwrite FILE.")] = False,
     quiet: Annotated[bool, Parameter(negative="", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -56,7 +57,9 @@ def collect_command(  # noqa: PLR0913 - one argument an option
     """
     resources = resources_of(samples, batch_size, threads, memory)
     with (
-        guarded({"--output": output}, models=[model], sources=[data, *read_by(constants)], force=force),
+        guarded(
+            {"--output": output, "--json": json_file}, models=[model], sources=[data, *read_by(constants)], force=force
+        ),
         Bar(quiet=quiet) as watch,
     ):
         collect(
@@ -69,6 +72,8 @@ def collect_command(  # noqa: PLR0913 - one argument an option
             force=force,
             constants=constants_of(constants),
         )
+        with written({json_file: lambda: moments_text(output)}):
+            pass
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.calibration.data.paths import source_files
+from onnx_subprune.calibration.files.file import StatisticsFile
 from onnx_subprune.evaluation.report import Part, Report
 from onnx_subprune.evaluation.report.extra import need_extra
 from onnx_subprune.evaluation.report.map import Block
@@ -94,6 +95,24 @@ def save(result: Pruned, output: Path, *, force: bool, **files: Path | None) -> 
 def json_text(value: object) -> str:
     """Return what --json writes."""
     return json.dumps(value, indent=1) + "\n"
+
+
+def moments_text(path: Path) -> str:
+    """Return what a file of moments says about itself, as JSON."""
+    with StatisticsFile(path) as file:
+        header = file.header
+    found = {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "model": header.model,
+        "data": header.data,
+        "samples": header.settings.samples,
+        "shard": None if header.shard is None else [header.shard[0] + 1, header.shard[1]],
+        "layers": [{"node": use.node, "input": use.slot} for use in header.settings.weights],
+        "passes": len(header.settings.passes),
+        "shapes": header.settings.shapes,
+    }
+    return json_text(found)
 
 
 def report_text(report: Report) -> str:

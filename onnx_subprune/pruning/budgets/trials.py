@@ -25,6 +25,8 @@ TRIALS = 24
 """Widths that are tried unasked."""
 STARTS = 2
 """Widths that are tried unasked where that is all that is tried."""
+FEW = 192
+"""Samples that are enough to tell two starts apart, of which three quarters are fitted."""
 POWERS = (0.7, 1.25)
 """How evenly the loss is spread (`MarginalCost`) at the widths that are tried first: networks differ in what suits them."""
 CHEAP = 5 * 10**9
@@ -70,6 +72,8 @@ def trials_of(
         payable = int((PASSES * macs * whole.samples / RATE + SECONDS) / max(price, SECONDS / TRIALS))
         moves = min(TRIALS, payable) if cheap and 2 * groups <= TRIALS else 0
         most = 0 if data.samples < ENOUGH else max(STARTS, moves)
+    if most == STARTS:
+        data = data.take(min(data.samples, FEW))
     fitted, judged = data.take(data.samples * 3 // 4), data.rest(data.samples * 3 // 4)
     if most < 2 or judged is None or fitted.samples < data.samples // 2:
         return None
