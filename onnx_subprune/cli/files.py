@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from onnx_subprune.allocation.widths import GroupSensitivity
@@ -110,7 +111,7 @@ def moments_text(path: Path) -> str:
         "shard": None if header.shard is None else [header.shard[0] + 1, header.shard[1]],
         "layers": [{"node": use.node, "input": use.slot} for use in header.settings.weights],
         "passes": len(header.settings.passes),
-        "shapes": header.settings.shapes,
+        "shapes": asdict(header.settings.shapes),
     }
     return json_text(found)
 

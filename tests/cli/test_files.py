@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_subprune.cli import run
 from onnx_subprune.graph.save import save_model
+from tests.small import fill
 
 X = np.random.default_rng(1).standard_normal((16, 12)).astype(np.float32)
 
@@ -345,3 +347,18 @@ def test_a_table_of_times_and_arrays_of_constants_are_read_and_spared(here):
     assert prune("--table", "table.json", "--json", "table.json", "--force") == 2
     assert prune("--set", "x=c.npy", "--json", "c.npy", "--force") == 2
     assert contents(here) == before
+
+
+def test_collect_and_merge_tell_what_their_files_have(tmp_path):
+    fill(tmp_path)
+    model, data = str(tmp_path / "model.onnx"), str(tmp_path / "calibration.npz")
+    shards = [str(tmp_path / f"{number}.moments") for number in (1, 2)]
+    for number, shard in enumerate(shards, 1):
+        words = ["--data", data, "--shard", f"{number}/2", "-o", shard, "--json", f"{shard}.json", "--quiet"]
+        assert run(["collect", model, *words]) == 0
+    assert run(["merge", *shards, "-o", str(tmp_path / "all.moments"), "--json", str(tmp_path / "all.json")]) == 0
+    first, whole = (json.loads(Path(file).read_text()) for file in (f"{shards[0]}.json", tmp_path / "all.json"))
+    assert (first["shard"], whole["shard"], whole["samples"]) == ([1, 2], None, 64)
+    assert whole["bytes"] == (tmp_path / "all.moments").stat().st_size
+    assert whole["layers"] == first["layers"] != []
+    assert run(["merge", *shards, "-o", str(tmp_path / "b.moments"), "--json", shards[0], "--force"]) == 2
