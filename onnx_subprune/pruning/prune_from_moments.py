@@ -8,14 +8,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from onnx_subprune.allocation import (
-    Channels,
-    Macs,
-    MarginalCost,
-    Params,
-    Room,
-    block_aware,
-)
+from onnx_subprune.allocation import Channels, Macs, MarginalCost, Params, Room, block_aware
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.files import Recorded, StatisticsFile

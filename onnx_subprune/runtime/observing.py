@@ -6,13 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from onnx import (
-    ModelProto,
-    NodeProto,
-    OperatorSetIdProto,
-    ValueInfoProto,
-    helper,
-)
+from onnx import ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, helper
 
 from onnx_subprune._typing import Array
 from onnx_subprune.errors import ModelError

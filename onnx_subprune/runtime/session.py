@@ -13,10 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from onnx import (
-    ModelProto,
-    numpy_helper,
-)
+from onnx import ModelProto, numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from onnx_subprune._typing import Array

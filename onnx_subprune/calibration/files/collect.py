@@ -93,30 +93,28 @@ def collect(
         first = 0
         for turn, chosen in enumerate(passes):
             label = "collecting" if len(passes) == 1 else f"collecting, pass {turn + 1} of {len(passes)}"
-            _collect(network, chosen, first, shard, file, _Run(means.running, means.memory // 2, means.watch, label))
+            _collect(network, chosen, first, shard, file, means, label)
             first += len(chosen)
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    running: Running
-    memory: int
-    watch: Watch
-    label: str
-
-
 def _collect(
-    network: Network, contractions: Sequence[Contraction], first: int, shard: Shard, file: Writer, run: _Run
+    network: Network,
+    contractions: Sequence[Contraction],
+    first: int,
+    shard: Shard,
+    file: Writer,
+    means: Means,
+    label: str,
 ) -> None:
     """One pass over the shard; contractions are numbered from `first`."""
     count = min(2, shard.chunks)
     sums = [[Collector(kernel_of(network, item)[0]) for _ in range(count)] for item in contractions]
     names = list(dict.fromkeys(item.input.tensor for item in contractions))
     mine = shard.data.chunk_count
-    for number, tensors in enumerate(_tensors(network, names, shard, run)):
+    for number, tensors in enumerate(_tensors(network, names, shard, means)):
         for item, halves in zip(contractions, sums, strict=True):
             halves[(shard.first + number) % count].add(tensors[item.input.tensor])
-        run.watch(run.label, number + 1, mine)
+        means.watch(label, number + 1, mine)
     for index, halves in enumerate(sums, first):
         for half, collector in enumerate(halves):
             total = Sums()
@@ -124,12 +122,12 @@ def _collect(
             file.sums(index, half, total)
 
 
-def _tensors(network: Network, names: Sequence[str], shard: Shard, run: _Run) -> Iterator[Mapping[str, Array]]:
+def _tensors(network: Network, names: Sequence[str], shard: Shard, means: Means) -> Iterator[Mapping[str, Array]]:
     mine = shard.data.chunk_count
     for start in range(0, mine, BLOCK):
-        with Store(run.memory) as store:
+        with Store(means.memory // 2) as store:
             block = shard.data.part(start, min(start + BLOCK, mine))
-            yield from Stream(network, block, store, run.running).read(names)
+            yield from Stream(network, block, store, means.running).read(names)
 
 
 def _passes(network: Network, contractions: Sequence[Contraction], memory: int) -> list[list[Contraction]]:

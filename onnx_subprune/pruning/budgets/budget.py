@@ -4,13 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune.allocation import (
-    Channels,
-    Latency,
-    Macs,
-    MarginalCost,
-    Params,
-)
+from onnx_subprune.allocation import Channels, Latency, Macs, MarginalCost, Params
 from onnx_subprune.errors import BudgetError
 from onnx_subprune.evaluation.metric import Accuracy, Metric
 
