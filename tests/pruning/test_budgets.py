@@ -1,6 +1,7 @@
 """Budgets met by trying: a drop of a metric, a latency; metrics of the user's own."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnx_subprune import (
     DataError,
     Latency,
     Macs,
+    MarginalCost,
     MaxDrop,
     OptionError,
     Resources,
@@ -22,7 +24,7 @@ from onnx_subprune import (
     VerificationError,
     prune,
 )
-from onnx_subprune.allocation import Factor, Multilinear, Room, Term
+from onnx_subprune.allocation import Curve, Factor, Multilinear, Room, Term
 from onnx_subprune.calibration.data.holdout import split
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.cli import run
@@ -31,6 +33,7 @@ from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets.ladder import Ladder
 from onnx_subprune.pruning.budgets.latency import check_latency, first_channels, within_latency
+from onnx_subprune.pruning.budgets.trials import starts_of
 from onnx_subprune.runtime.session import Session
 from tests.conftest import MODELS
 
@@ -150,6 +153,17 @@ def ladder(allocator=Uniform()):
 
 def silent(stage, done, total):
     pass
+
+
+def test_a_stream_stays_whole_in_the_second_widths_that_are_tried_where_the_others_have_so_much_to_give():
+    curves = dict.fromkeys("ab", Curve((16, 32, 48), (0.5, 0.3, 0.1)))
+    steps = [Room("a", 64, 16), Room("b", 64, 16, 32)]
+    both = replace(ladder(MarginalCost()), rooms=steps, curves=curves)
+    first, second, *_ = starts_of(both, MarginalCost(), 0.5, {"a"})
+    assert first["a"] < 64
+    assert second == {"a": 64, "b": 32}
+    assert all(start["a"] < 64 for start in starts_of(both, MarginalCost(), 0.4, {"a"}))
+    assert all(start["a"] < 64 for start in starts_of(both, MarginalCost(), 0.5, ()))
 
 
 @pytest.mark.parametrize("slower", [1.0, 1.4, 0.8])

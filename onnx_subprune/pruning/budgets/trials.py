@@ -1,6 +1,7 @@
 """What widths lose when they are tried: the walk on three quarters of the samples, judged on the others."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from onnx_subprune.calibration.data.masks import Visible
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.calibration.survey import LOCAL
+from onnx_subprune.errors import BudgetError
 from onnx_subprune.evaluation.divergence import displacement
 from onnx_subprune.evaluation.parts import apart, parts_of
 from onnx_subprune.graph.network import Network
@@ -91,7 +93,8 @@ def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Ma
     aware = ladder.allocator if isinstance(ladder.allocator, BlockAware) else None
     inner = ladder.allocator if aware is None else aware.inner
     assert isinstance(inner, MarginalCost), "moves begin at widths of least marginal cost"
-    starts = _starts(ladder, inner, fraction)[: trials.most]
+    streams = {group.name for group in task.graph.groups if task.graph.normalized(group) and len(group.consumers) > 1}
+    starts = starts_of(ladder, inner, fraction, streams)[: trials.most]
     if len(starts) == 1 and trials.most <= STARTS:
         return starts[0]
     return local_moves(
@@ -111,9 +114,15 @@ def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Ma
     )
 
 
-def _starts(ladder: Ladder, inner: MarginalCost, fraction: float) -> list[dict[str, int]]:
-    """The widths of the ladder, and those of other powers where the user has not chosen one; without those that are the same."""
+def starts_of(ladder: Ladder, inner: MarginalCost, fraction: float, streams: Collection[str]) -> list[dict[str, int]]:
+    """Return the widths of the ladder, and those of other powers where the user has not chosen one; without those that are the same.
+
+    streams: groups that many layers read behind normalisations. What these lose adds up along the model, so that they stay whole in the second.
+    """
     starts = [ladder.widths(fraction)]
+    whole = [room.at_least(room.width) if room.name in streams else room for room in ladder.rooms]
+    with suppress(BudgetError):  # the others may not have so much to give
+        starts.append(replace(ladder, rooms=whole).widths(fraction))
     for power in POWERS if inner == MarginalCost() else ():
         other = replace(inner, power=power)
         aware = ladder.allocator
