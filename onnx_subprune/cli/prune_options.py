@@ -180,7 +180,7 @@ TrialsOption = Annotated[
     Parameter(
         group=QUALITY,
         help="Try N other ways to share out a budget of multiply-accumulates or parameters, fitted on three quarters of the samples and "
-        "judged on the rest (24 for small networks, 2 for others, whose trials cost nearly as much as a pruning each).",
+        "judged on the rest (up to 24 for small networks, 2 for those of more than 12 groups).",
     ),
 ]
 AcceptAnyOption = Annotated[

@@ -19,8 +19,8 @@ class Resources:
     disk (None: a quarter of the machine's). positions: so many output positions of a sample are drawn where a convolution has at least three times as many
     (None: enough for 128 rows a column). shifts: add copies of all images, moved by a pixel (None: where most weights lie in layers with few
     rows a column, and a pass stays short; see `augmentation`). trials: widths to try on a quarter of the samples after fitting on the others
-    (None: 24 where a pass is short, else two; see `budgets.trials`). mask: the input (samples, positions) whose zeros hide positions (None: the
-    one that hides them from the attention, if there is one; see `masks`).
+    (None: up to 24 where a pass is short, two where groups are many; see `budgets.trials`). mask: the input (samples, positions) whose zeros hide
+    positions (None: the one that hides them from the attention, if there is one; see `masks`).
     """
 
     samples: int | None = None

@@ -108,10 +108,11 @@ def test_samples_that_the_trials_judge_by_are_not_fitted():
     [
         (512, 1e5, 12, (), 24),
         (512, 1e5, 13, (), 2),
-        (512, 1e8, 4, (), 2),
+        (512, 1e8, 4, (), 0),
+        (512, 1e8, 13, (), 2),
         (223, 1e5, 4, (), 0),
         (512, 1e5, 12, 8 * (64,), 5),
-        (512, 1e5, 12, (4000,), 2),
+        (512, 1e5, 12, (4000,), 0),
     ],
 )
 def test_widths_are_tried_unasked_where_that_is_quick_and_tells_something(samples, macs, groups, layers, expected):

@@ -26,7 +26,7 @@ from onnx_subprune.runtime.spill import Store
 TRIALS = 24
 """Widths that are tried unasked."""
 STARTS = 2
-"""Widths that are tried unasked where that is all that is tried."""
+"""Widths that are tried unasked in networks of many groups."""
 FEW = 192
 """Samples that are enough to tell two starts apart, of which three quarters are fitted."""
 POWERS = (0.7, 1.25)
@@ -65,15 +65,16 @@ def trials_of(
     """Return what to try on; None for nothing.
 
     macs: of one sample. layers: the columns of each. most: trials that are asked for; None: where samples are enough, as many as are cheap where a pass
-    is short and every group can be moved both ways, else the first ones alone. augment: adds moved copies to samples.
+    is short and every group can be moved both ways, the first ones alone where groups are many, whose sensitivities cost more. augment: adds moved
+    copies to samples.
     """
     whole = augment(data)
     cheap = macs * whole.samples <= CHEAP
     if most is None:
         price = walk_seconds(layers, macs * whole.samples, whole.chunk_count)
         payable = int((PASSES * macs * whole.samples / RATE + SECONDS) / max(price, SECONDS / TRIALS))
-        moves = min(TRIALS, payable) if cheap and 2 * groups <= TRIALS else 0
-        most = 0 if data.samples < ENOUGH else max(STARTS, moves)
+        moves = min(TRIALS, payable) if cheap else 0
+        most = 0 if data.samples < ENOUGH else moves if 2 * groups <= TRIALS else STARTS
     if most == STARTS:
         data = data.take(min(data.samples, FEW))
     fitted, judged = data.take(data.samples * 3 // 4), data.rest(data.samples * 3 // 4)
