@@ -1,7 +1,7 @@
 """What is known before any layer is pruned: the traced model, its costs, the data and who judges."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from onnx_subprune.graph.formats import Model, identity
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.tracing.branches import dispensable
 from onnx_subprune.pruning.budgets.rounding import Rounding
-from onnx_subprune.pruning.budgets.trials import Trials, trials_of
+from onnx_subprune.pruning.budgets.trials import Trials, streams_of, trials_of
 from onnx_subprune.pruning.eligibility import restricted
 from onnx_subprune.pruning.opening import opened
 from onnx_subprune.pruning.rare import rare
@@ -97,7 +97,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         executor=settings.executor,
     )
     task, bases = turned(task, settings.rules) if settings.free_bases else (task, frozenset[str]())
-    tried_on = partial(trials_of, layers=_columns(task), most=resources.trials, augment=with_copies)
+    tried_on = partial(_tried_on, task, most=resources.trials, augment=with_copies)
     rounding = settings.rounding_for(task.network, task.graph)
     rooms = rounding.rooms(task.graph, min_width=settings.least, dispensable=dispensable(task.network, task.graph))
     job = Job(
@@ -129,9 +129,20 @@ def _judged(network: Network, on: Judging, settings: Settings) -> Judged | None:
     return Judged(judge, judge(network.given))
 
 
-def _columns(task: Task) -> list[int]:
-    """The columns of every layer."""
-    return [rows_and_columns(task.network, task.graph, item, task.data.samples)[1] for item in task.graph.contractions]
+def _tried_on(
+    task: Task,
+    data: Calibration,
+    macs: float,
+    groups: int,
+    *,
+    most: int | None,
+    augment: Callable[[Calibration], Calibration],
+) -> Trials | None:
+    """What widths are tried on; see `trials_of`."""
+    graph = task.graph
+    columns = [rows_and_columns(task.network, graph, item, task.data.samples)[1] for item in graph.contractions]
+    streams = bool(streams_of(graph))
+    return trials_of(data, macs, groups, streams=streams, layers=columns, most=most, augment=augment)
 
 
 def inlined_note(network: Network) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from onnx_subprune.calibration.survey import LOCAL
 from onnx_subprune.errors import BudgetError
 from onnx_subprune.evaluation.divergence import displacement
 from onnx_subprune.evaluation.parts import apart, parts_of
+from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.pruning.budgets.ladder import Ladder, candidate
@@ -58,13 +59,15 @@ def trials_of(
     macs: float,
     groups: int,
     *,
+    streams: bool = False,
     layers: Sequence[int],
     most: int | None,
     augment: Callable[[Calibration], Calibration],
 ) -> Trials | None:
     """Return what to try on; None for nothing.
 
-    macs: of one sample. layers: the columns of each. most: trials that are asked for; None: where samples are enough, as many as are cheap where a pass
+    macs: of one sample. streams: there are some (see `streams_of`). layers: the columns of each. most: trials that are asked for; None: where samples
+    are enough, as many as are cheap where a pass
     is short and every group can be moved both ways, the first ones alone where groups are many, whose sensitivities cost more. augment: adds moved
     copies to samples.
     """
@@ -74,7 +77,8 @@ def trials_of(
         price = walk_seconds(layers, macs * whole.samples, whole.chunk_count)
         payable = int((PASSES * macs * whole.samples / RATE + SECONDS) / max(price, SECONDS / TRIALS))
         moves = min(TRIALS, payable) if cheap else 0
-        most = 0 if data.samples < ENOUGH else moves if 2 * groups <= TRIALS else STARTS
+        few = 2 * groups <= TRIALS and not (streams and moves < STARTS)
+        most = 0 if data.samples < ENOUGH else moves if few else STARTS
     if most == STARTS:
         data = data.take(min(data.samples, FEW))
     fitted, judged = data.take(data.samples * 3 // 4), data.rest(data.samples * 3 // 4)
@@ -94,8 +98,7 @@ def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Ma
     aware = ladder.allocator if isinstance(ladder.allocator, BlockAware) else None
     inner = ladder.allocator if aware is None else aware.inner
     assert isinstance(inner, MarginalCost), "moves begin at widths of least marginal cost"
-    streams = {group.name for group in task.graph.groups if task.graph.normalized(group) and len(group.consumers) > 1}
-    starts = starts_of(ladder, inner, fraction, streams)[: trials.most]
+    starts = starts_of(ladder, inner, fraction, streams_of(task.graph))[: trials.most]
     if len(starts) == 1 and trials.most <= STARTS:
         return starts[0]
     return local_moves(
@@ -115,10 +118,15 @@ def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Ma
     )
 
 
+def streams_of(graph: ChannelGraph) -> frozenset[str]:
+    """Return the groups that several layers read behind normalisations."""
+    return frozenset(group.name for group in graph.groups if graph.normalized(group) and len(group.consumers) > 1)
+
+
 def starts_of(ladder: Ladder, inner: MarginalCost, fraction: float, streams: Collection[str]) -> list[dict[str, int]]:
     """Return the widths of the ladder, and those of other powers where the user has not chosen one; without those that are the same.
 
-    streams: groups that many layers read behind normalisations. What these lose adds up along the model, so that they stay whole in the second.
+    streams: see `streams_of`. What these lose adds up along the model, so that they stay whole in the second.
     """
     starts = [ladder.widths(fraction)]
     whole = [room.at_least(room.width) if room.name in streams else room for room in ladder.rooms]
