@@ -32,12 +32,18 @@ def report_html(report: Reported) -> str:
         "report.html.jinja",
         report=report,
         summary=summary(report),
-        costs=costs,
+        costs={name: (change, _left(report, change)) for name, change in costs.items()},
         latency=None if report.latency is None else latency_words(report.latency, report.latency_ratios),
         groups=[(group, _sparkline(group)) for group in report.groups],
         consumers=list(consumers),
         pinned=[(node, reason, width) for (node, reason), width in pinned.items()],
     )
+
+
+def _left(report: Reported, change: Change) -> float:
+    """The share of a cost that is left; of the latency the median of the ratios, as everywhere."""
+    ratios = report.latency_ratios
+    return ratios[1] if change is report.latency and ratios is not None else change.ratio
 
 
 def summary(report: Reported) -> str:
