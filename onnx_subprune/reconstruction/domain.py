@@ -27,6 +27,8 @@ AVERAGES = frozenset(
     ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMax", "ReduceMean", "ReduceSum")
 )
 """What is behind these is as positive as what they take, in normalisations that are spelled out."""
+SIZES = frozenset(("Shape", "Size"))
+"""What is behind these does not hang on weights: exporters take the root of the size of a head."""
 NORMS = frozenset(("ReduceL1", "ReduceL2", "ReduceSumSquare"))
 """What is behind these is positive whatever they take."""
 POSITIVE = frozenset(("Abs", "Exp", "Sigmoid", "Softplus"))
@@ -130,7 +132,7 @@ def partial_behind(network: Network, contraction: Contraction, contractions: lis
         for index, slot in network.readers.get(pending.pop(), ()):
             node = network.nodes[index]
             op = key_of(node)
-            if index in seen or index in walls or slot < 0 or op in NORMS:
+            if index in seen or index in walls or slot < 0 or op in NORMS or op in SIZES:
                 continue
             if op in AVERAGES and (node.input[0] in network.spelled.weighed or _never_negative(network, node.input[0])):
                 continue  # the variance of a normalisation is none, too

@@ -162,6 +162,7 @@ BEHIND = {
     "odd powers": (lambda net, x: net("ReduceMean", net("Pow", x, net.constant(np.float32(3))), axes=[1]), ["Log"]),
     "a root": (lambda net, x: net("Abs", net("Pow", x, net.constant(np.float32(0.5)))), ["Pow", "Log"]),
     "a norm": (lambda net, x: net("ReduceL2", x, axes=[1]), []),
+    "its size": (lambda net, x: net("Cast", net("Shape", x), to=1), []),
 }
 
 
