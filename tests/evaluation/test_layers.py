@@ -14,7 +14,7 @@ from onnx_subprune.runtime.session import Runnable
 from tests.networks.net import Net
 
 
-def network(width=32):
+def network(width=128):
     """Convolutions with what is fused into them, one of which takes most of the time, and a dense layer."""
     net = Net()
     x = net.relu(net.bn(net.conv(net.input(["n", 3, 24, 24]), 32, 3, name="stem")))
