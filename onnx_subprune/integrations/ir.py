@@ -1,6 +1,5 @@
 """A pass for `onnx_ir`: pruning among the other passes over a model in memory. Needs the package onnx-ir."""
 
-from collections.abc import Callable
 from typing import Any
 
 import onnx_ir
@@ -26,7 +25,7 @@ class PrunePass(onnx_ir.passes.FunctionalPass):
 
     """
 
-    def __init__(self, data: Source | Callable[[], Source], budget: BudgetLike = 0.5, **options: Any) -> None:
+    def __init__(self, data: Source, budget: BudgetLike = 0.5, **options: Any) -> None:
         self.data, self.budget, self.options = data, budget, options
         self.report: Report | None = None
 

@@ -73,14 +73,13 @@ class Subprune(Pass):
         settings: Any = config
         if settings.budget_of not in self.BUDGETS:
             raise OptionError(f"budget_of {settings.budget_of!r}: one of {', '.join(self.BUDGETS)}")
-        result = prune(
-            model.model_path,
-            self._data(model, settings),
-            budget=self.BUDGETS[settings.budget_of](settings.budget),
-            exclude=tuple(settings.exclude),
-            resources=Resources(samples=settings.samples),
+        given = {
+            "exclude": tuple(settings.exclude),
+            "resources": Resources(samples=settings.samples),
             **settings.options,
-        )
+        }
+        budget = self.BUDGETS[settings.budget_of](settings.budget)
+        result = prune(model.model_path, self._data(model, settings), budget=budget, **given)
         path = resolve_onnx_path(output_model_path, Path(model.model_path).name)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         result.save(path, force=True)

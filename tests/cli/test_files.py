@@ -308,7 +308,7 @@ def test_an_interrupted_command_says_what_it_left_behind(here, number, when, say
     [
         (IndexError("odd"), 3, "internal error: IndexError at prune.py:"),
         (MemoryError(), 2, "out of memory; nothing was written"),
-        (OSError(28, "No space left on device", "/tmp/y"), 2, "/tmp/y: No space left on device; nothing was written"),
+        (OSError(28, "No space left on device", "full/y"), 2, "full/y: No space left on device; nothing was written"),
         (RecursionError("deep"), 3, "internal error: RecursionError"),
         (KeyboardInterrupt(), 130, "interrupted; nothing was written"),
     ],

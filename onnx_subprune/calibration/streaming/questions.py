@@ -5,6 +5,7 @@ The moments of the input alone (`Inputs`), or against a target: a tensor of the 
 input (`Greatest`), the curvature that a producer has for its reader (`Probed`). Those of gates are in `gates`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,7 +20,7 @@ from onnx_subprune.calibration.streaming.target import Adjoint, Aim
 from onnx_subprune.calibration.streaming.view import Terms, View
 
 
-class Question:
+class Question(ABC):
     """What is asked of a contraction, chunk by chunk.
 
     step: some chunks will do, as for a step that a producer takes; probe: fewer still. residuals: those of a reader come beside. sums: adds the
@@ -44,9 +45,9 @@ class Question:
         """Return which tensors it needs of the pruned model, for a contraction that reads `source`."""
         return [source]
 
+    @abstractmethod
     def terms(self, view: View) -> Terms:
         """Return what one chunk has to say; may be called from several threads."""
-        raise NotImplementedError
 
 
 class Inputs(Question):

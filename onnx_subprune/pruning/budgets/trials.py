@@ -67,9 +67,8 @@ def trials_of(
     """Return what to try on; None for nothing.
 
     macs: of one sample. streams: there are some (see `streams_of`). layers: the columns of each. most: trials that are asked for; None: where samples
-    are enough, as many as are cheap where a pass
-    is short and every group can be moved both ways, the first ones alone where groups are many, whose sensitivities cost more. augment: adds moved
-    copies to samples.
+    are enough, as many as are cheap where a pass is short and every group can be moved both ways; the first ones alone, on `FEW` samples, where groups
+    are many, whose sensitivities cost more. augment: adds moved copies to samples.
     """
     whole = augment(data)
     cheap = macs * whole.samples <= CHEAP
@@ -79,8 +78,7 @@ def trials_of(
         moves = min(TRIALS, payable) if cheap else 0
         few = 2 * groups <= TRIALS and not (streams and moves < STARTS)
         most = 0 if data.samples < ENOUGH else moves if few else STARTS
-    if most == STARTS:
-        data = data.take(min(data.samples, FEW))
+        data = data if few else data.take(min(data.samples, FEW))
     fitted, judged = data.take(data.samples * 3 // 4), data.rest(data.samples * 3 // 4)
     if most < 2 or judged is None or fitted.samples < data.samples // 2:
         return None

@@ -20,7 +20,8 @@ DAMPING = 1e-7
 LONG, WIDE = 16, 4096
 """Columns of a channel from which on, and columns in all beyond which, directions take their place."""
 COLUMNS = 2048
-"""About so many of them in all: with 8 of 32 a channel, what was chosen explained as much to four digits; errors on the way are too large by then."""
+"""About so many of them in all: with 8 of 32 a channel, what was chosen explained as much to four digits on drawn
+problems; errors on the way are too large by then."""
 
 
 def is_wide(gram: Gram, columns: int, block: int) -> bool:
@@ -48,11 +49,12 @@ def compressed(gram: Float64, cross: Float64, prior: Weights, block: int) -> tup
 
 def _foremost(gram: Float64, cross: Float64, prior: Weights, scale: Float64, kept: int) -> Float64:
     """A basis (b, kept) of the directions of one channel, in scaled coordinates; they are orthonormal in its gram."""
-    root = np.linalg.cholesky(gram + DAMPING * np.eye(len(gram)))
-    inverse = np.linalg.inv(root)
+    values, vectors = np.linalg.eigh(gram)  # rounding may have left it indefinite
+    roots = np.sqrt(np.maximum(values, 0.0) + DAMPING)[:, None]
+    root, inverse = roots * vectors.T, vectors.T / roots
     weights = np.divide(prior, scale, out=np.zeros(prior.shape), where=scale > 0.0)
-    parts = [side / norm for side in (inverse @ cross, root.T @ weights) if (norm := float(np.linalg.norm(side))) > 0.0]
+    parts = [side / norm for side in (inverse @ cross, root @ weights) if (norm := float(np.linalg.norm(side))) > 0.0]
     if not parts:
-        return inverse.T[:, :kept]
+        return np.asarray(inverse.T[:, :kept])
     together = np.hstack(parts)
     return np.asarray(inverse.T @ np.linalg.eigh(together @ together.T)[1][:, ::-1][:, :kept])

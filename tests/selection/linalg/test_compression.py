@@ -43,3 +43,15 @@ def test_in_all_directions_nothing_is_left_out(problem, monkeypatch):
     for one, other in zip(whole, brief, strict=True):
         assert one.support == other.support
         assert one.error == pytest.approx(other.error, rel=1e-4)
+
+
+def test_rounding_that_leaves_a_gram_indefinite_is_no_obstacle():
+    rng = np.random.default_rng(0)
+    rows = np.repeat(rng.standard_normal((50, 4)), 16, axis=1).astype(np.float32)
+    gram = (rows.T @ rows).astype(np.float64)
+    gram -= 1e-4 * np.eye(len(gram))
+    cross = gram @ rng.standard_normal((64, 3))
+    smaller, turned, kept = compression.compressed(gram, cross, cross, 16)
+    assert kept == 16
+    assert np.isfinite(smaller).all()
+    assert np.isfinite(turned).all()
