@@ -37,4 +37,4 @@ def _array(where: str, value: object) -> Array:
     try:
         return np.asarray(np.load(io.BytesIO(base64.b64decode(text, validate=True)), allow_pickle=False))
     except (binascii.Error, ValueError, OSError, EOFError, MemoryError, TypeError, SyntaxError) as error:
-        raise DataError(f"{where}: no base64 text of an .npy file: {' '.join(str(error).split())[:160]}") from error
+        raise DataError(f"{where}: no base64 text of an .npy file of numbers") from error
