@@ -114,13 +114,16 @@ def _command(name: str) -> list[str]:
     said = (inspect.getdoc(command.default_command) or "").split("Parameters\n---")[0].strip()
     example = re.findall(r"onnx-subprune .*", command.help_epilogue or "")
     groups: dict[str, list[tuple[str, str]]] = {}
-    arguments = command.assemble_argument_collection()
+    arguments = command.assemble_argument_collection(parse_docstring=True)
     for argument in sorted(arguments, key=lambda item: _order(item.parameter.group[0])):
-        if argument.parameter.group[0].name == "Parameters":
-            continue
-        names = ", ".join(f"`{option}`" for option in argument.names)
+        positional = argument.field_info.kind is not inspect.Parameter.KEYWORD_ONLY
+        names = (
+            f"`{argument.name.lstrip('-').upper()}`"
+            if positional
+            else ", ".join(f"`{option}`" for option in argument.names)
+        )
         groups.setdefault(argument.parameter.group[0].name, []).append((names, _help(argument)))
-    tables = [_table((title, ""), rows) for title, rows in groups.items()]
+    tables = [_table((title.replace("Parameters", "Arguments"), ""), rows) for title, rows in groups.items()]
     return [
         f"## {name}",
         said,
@@ -130,12 +133,15 @@ def _command(name: str) -> list[str]:
 
 
 def _order(group: Any) -> int:
-    return group.sort_key if isinstance(group.sort_key, int) else 99
+    return group.sort_key if isinstance(group.sort_key, int) else 0
 
 
 def _help(argument: Any) -> str:
     said = " ".join((argument.parameter.help or "").split())
     default = argument.field_info.default
+    choices = argument.get_choices(force=True) or ()
+    if len(choices) > 1:
+        said = f"{said} One of {', '.join(f'`{item}`' for item in choices)}."
     return f"{said} Default: {default}." if isinstance(default, (int, str)) and not isinstance(default, bool) else said
 
 

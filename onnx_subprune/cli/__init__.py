@@ -33,7 +33,11 @@ def run(tokens: Sequence[str]) -> int:
             app(tokens, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
-        return _fail(f"{' '.join(str(error).split())} See `onnx-subprune {' '.join(tokens[:1])} --help`.", 2)
+        said = " ".join(str(error).split())
+        return _fail(
+            f"{said}{'' if said.endswith(('.', '?')) else '.'} See `{' '.join(['onnx-subprune', *_named(tokens), '--help'])}`.",
+            2,
+        )
     except VerificationError as error:
         return _fail(str(error), 1)
     except SubpruneError as error:
@@ -55,6 +59,11 @@ def run(tokens: Sequence[str]) -> int:
 def _note(message: Warning | str, category: type[Warning], *_: object) -> None:
     kind = "note" if category is DataNote else "warning"
     print(f"{kind}: {printable(' '.join(str(message).split()))}", file=sys.stderr)
+
+
+def _named(tokens: Sequence[str]) -> list[str]:
+    """The command that was meant, if there is such a one."""
+    return [name for name in tokens[:1] if name in {module.__name__.rsplit(".", 1)[-1] for module in COMMANDS}]
 
 
 def _left(error: BaseException) -> str:

@@ -1,11 +1,13 @@
 """`onnx-subprune apply`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from onnx_subprune.cli import options
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, save
-from onnx_subprune.cli.options import constants_of, read_by, resources_of
+from onnx_subprune.cli.groups import STDOUT
+from onnx_subprune.cli.options import constants_of, read_by, resources_of, streamed
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.cli.terminal import tell
 from onnx_subprune.pruning.apply import apply_recipe
@@ -22,7 +24,10 @@ def apply_command(  # noqa: PLR0913 - one argument an option
     *,
     data: options.DataOption | None = None,
     samples: options.FirstOption = None,
+    mask: options.MaskOption = None,
     constants: options.SetOption = None,
+    carry: options.CarryOption = None,
+    batch_size: options.BatchSizeOption = 32,
     threads: options.ThreadsOption = None,
     json_file: options.JsonOption = None,
     html_file: options.ReportOption = None,
@@ -50,10 +55,10 @@ def apply_command(  # noqa: PLR0913 - one argument an option
             result = apply_recipe(
                 model,
                 recipe,
-                data,
-                resources=resources_of(samples, 32, threads, None),
+                None if data is None else streamed(model, data, carry, constants),
+                resources=replace(resources_of(samples, batch_size, threads, None), mask=mask),
                 progress=watch,
                 constants=constants_of(constants),
             )
         save(result, output, force=force, json=json_file, html=html_file)
-    tell(result.report, quiet=quiet, wide=wide)
+    tell(result.report, quiet=quiet or json_file == STDOUT, wide=wide)

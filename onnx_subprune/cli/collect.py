@@ -7,11 +7,14 @@ from cyclopts import Parameter
 
 from onnx_subprune.cli import options
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.files import guarded, moments_text, written
+from onnx_subprune.cli.files import guarded, moments_dict, moments_line, written
+from onnx_subprune.cli.groups import DATA, RESOURCES, STDOUT
 from onnx_subprune.cli.options import StatisticsOutput, constants_of, read_by, resources_of, streamed
 from onnx_subprune.cli.progress import Bar
+from onnx_subprune.cli.terminal import show
 from onnx_subprune.errors import OptionError
 from onnx_subprune.pruning.collect import collect
+from onnx_subprune.runtime.files import json_text
 
 
 @app.command(
@@ -26,24 +29,28 @@ def collect_command(  # noqa: PLR0913 - one argument an option
     shard: Annotated[
         str,
         Parameter(
-            help="I/N: take the I-th of N equal runs of the samples, I from 1 to N (or from 0: 0/N is N/N). Every shard is given the same DATA."
+            group=DATA,
+            help="I/N: take the I-th of N equal runs of the samples, I from 1 to N (or from 0: 0/N is N/N). Every shard is given the same DATA.",
         ),
     ] = "1/1",
-    samples: Annotated[int | None, Parameter(help="Use the first N samples of DATA, the same for all shards.")] = None,
-    batch_size: Annotated[int, Parameter(help="Run at most N samples at once. The result does not depend on it.")] = 32,
-    threads: Annotated[int | None, Parameter(help="Threads of onnxruntime (all cores).")] = None,
+    samples: Annotated[
+        int | None, Parameter(group=DATA, help="Use the first N samples of DATA, the same for all shards.")
+    ] = None,
+    batch_size: options.BatchSizeOption = 32,
+    threads: Annotated[int | None, Parameter(group=RESOURCES, help="Threads of onnxruntime (all cores).")] = None,
     memory: Annotated[
         str | None,
         Parameter(
+            group=RESOURCES,
             help="For activations and sums, for example 4G (a quarter of the machine). Where the sums of all layers do not fit, the data are "
-            "gone through several times; give all shards the same."
+            "gone through several times; give all shards the same.",
         ),
     ] = None,
     constants: options.SetOption = None,
     carry: options.CarryOption = None,
     json_file: options.JsonOption = None,
-    force: Annotated[bool, Parameter(negative="", help="Overwrite FILE.")] = False,
-    quiet: Annotated[bool, Parameter(negative="", help="Print nothing but errors.")] = False,
+    force: options.ForceOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:
     """Collect the moments of MODEL on one shard of the data, to prune from later, elsewhere.
 
@@ -72,8 +79,10 @@ def collect_command(  # noqa: PLR0913 - one argument an option
             force=force,
             constants=constants_of(constants),
         )
-        with written({json_file: lambda: moments_text(output)}):
+        about = moments_dict(output)
+        with written({json_file: lambda: json_text(about)}):
             pass
+    show(moments_line(about), quiet=quiet or json_file == STDOUT)
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -7,11 +7,12 @@ from cyclopts import Parameter
 
 from onnx_subprune.cli import options
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.files import guarded, json_text, parts_text, written
-from onnx_subprune.cli.groups import DATA, RESOURCES
+from onnx_subprune.cli.files import guarded, parts_text, written
+from onnx_subprune.cli.groups import DATA, RESOURCES, STDOUT
 from onnx_subprune.cli.options import constants_of, read_by, streamed
 from onnx_subprune.cli.terminal import show
 from onnx_subprune.pruning.compare import compare as compare_models
+from onnx_subprune.runtime.files import json_text
 
 
 @app.command(
@@ -58,5 +59,4 @@ def compare_command(  # noqa: PLR0913 - one argument an option
         }
         with written(texts):
             pass
-    if not quiet:
-        show(*found.parts(), wide=wide)
+    show(*found.parts(), quiet=quiet or json_file == STDOUT, wide=wide)

@@ -1,23 +1,25 @@
 """What a command reads and writes: checked together before any work; JSON and HTML files beside the terminal's tables."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.calibration.data.paths import source_files
 from onnx_subprune.calibration.files.file import StatisticsFile
+from onnx_subprune.cli.groups import STDOUT
 from onnx_subprune.evaluation.report import Part, Report
 from onnx_subprune.evaluation.report.extra import need_extra
 from onnx_subprune.evaluation.report.map import Block
+from onnx_subprune.evaluation.report.table import number
 from onnx_subprune.graph.save import INLINE, side_path
 from onnx_subprune.graph.tensors import model_files
 from onnx_subprune.pruning.recipe import Recipe
 from onnx_subprune.pruning.result import Pruned
-from onnx_subprune.runtime.files import check_apart, free_path, replacing
+from onnx_subprune.runtime.files import check_apart, free_path, json_text, replacing
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def guarded(
     reads = [file for model in models for file in model_files(model)]
     heavy = len(reads) > len(models) or any(_size(path) > INLINE for path in models)
     reads += [file for source in sources for file in source_files(source)]
-    named = {name: path for name, path in outputs.items() if path is not None}
+    named = {name: path for name, path in outputs.items() if path not in (None, STDOUT)}
     output = named.get("OUTPUT")
     beside = {"OUTPUT.data": side_path(output)} if output is not None and output.name else {}
     check_apart({**named, **beside}, reads)
@@ -73,12 +75,19 @@ def _state(path: Path) -> tuple[int, int, int] | None:
 
 @contextmanager
 def written(texts: Mapping[Path | None, Callable[[], str]]) -> Iterator[None]:
-    """Make the texts, run what the context holds, and put the files in place if that ends well; else none of them appears."""
+    """Make the texts, run what the context holds, and put the files in place if that ends well; else none of them appears.
+
+    What goes to `STDOUT` is printed then.
+    """
+    shown: list[str] = []
     with ExitStack() as stack:
         for path, text in texts.items():
-            if path is not None:
+            if path == STDOUT:
+                shown.append(text())
+            elif path is not None:
                 stack.enter_context(replacing(path)).write_text(text(), encoding="utf-8")
         yield
+    sys.stdout.write("".join(shown))
 
 
 def save(result: Pruned, output: Path, *, force: bool, **files: Path | None) -> None:
@@ -93,16 +102,11 @@ def save(result: Pruned, output: Path, *, force: bool, **files: Path | None) -> 
         result.save(output, force=force)
 
 
-def json_text(value: object) -> str:
-    """Return what --json writes."""
-    return json.dumps(value, indent=1) + "\n"
-
-
-def moments_text(path: Path) -> str:
-    """Return what a file of moments says about itself, as JSON."""
+def moments_dict(path: Path) -> dict[str, Any]:
+    """Return what a file of moments says about itself, as plain values."""
     with StatisticsFile(path) as file:
         header = file.header
-    found = {
+    return {
         "file": str(path),
         "bytes": path.stat().st_size,
         "model": header.model,
@@ -113,7 +117,13 @@ def moments_text(path: Path) -> str:
         "passes": len(header.settings.passes),
         "shapes": asdict(header.settings.shapes),
     }
-    return json_text(found)
+
+
+def moments_line(found: Mapping[str, Any]) -> str:
+    """Return the same in a line, from `moments_dict`."""
+    part = "all" if found["shard"] is None else "shard {} of {} of".format(*found["shard"])
+    layers, size = len(found["layers"]), number(found["bytes"])
+    return f"{found['file']}: moments of {part} {found['samples']} samples at {layers} layers, {size} bytes"
 
 
 def report_text(report: Report) -> str:

@@ -7,7 +7,8 @@ from onnx_subprune.calibration.data.constants import Constant, constant_values
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.cli import options
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.files import guarded, json_text, parts_text, written
+from onnx_subprune.cli.files import guarded, parts_text, written
+from onnx_subprune.cli.groups import STDOUT
 from onnx_subprune.cli.options import constants_of, read_by, streamed
 from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.report import inspection_table
@@ -19,10 +20,11 @@ from onnx_subprune.graph.costs.layers import layers
 from onnx_subprune.graph.network import Network, load, ports
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.opening import opened
+from onnx_subprune.runtime.files import json_text
 
 
 @app.command(name="inspect", help_epilogue="Example: onnx-subprune inspect model.onnx --data calibration.npz")
-def inspect_command(
+def inspect_command(  # noqa: PLR0913 - one argument an option
     model: Path,
     *,
     data: options.DataOption | None = None,
@@ -31,6 +33,7 @@ def inspect_command(
     json_file: options.JsonOption = None,
     html_file: options.ReportOption = None,
     force: options.ForceOption = False,
+    quiet: options.QuietOption = False,
     wide: options.WideOption = False,
 ) -> None:
     """Show what can be pruned in MODEL, and why the rest stays; with --data, at its sizes, and how many rows there are to fit a column.
@@ -59,7 +62,7 @@ def inspect_command(
         }
         with written(texts):
             pass
-    show(*parts, wide=wide)
+    show(*parts, quiet=quiet or json_file == STDOUT, wide=wide)
 
 
 def _traced(network: Network, data: Source | None, values: Mapping[str, Constant]) -> tuple[ChannelGraph, int]:

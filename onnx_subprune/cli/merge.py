@@ -1,14 +1,14 @@
 """`onnx-subprune merge`."""
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from onnx_subprune.calibration.files import merge
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.files import guarded, moments_text, written
-from onnx_subprune.cli.options import JsonOption, StatisticsOutput
+from onnx_subprune.cli.files import guarded, moments_dict, moments_line, written
+from onnx_subprune.cli.groups import STDOUT
+from onnx_subprune.cli.options import ForceOption, JsonOption, QuietOption, StatisticsOutput
+from onnx_subprune.cli.terminal import show
+from onnx_subprune.runtime.files import json_text
 
 
 @app.command(name="merge", help_epilogue="Example: onnx-subprune merge 1.npz 2.npz 3.npz 4.npz -o all.npz")
@@ -16,7 +16,8 @@ def merge_command(
     *files: Path,
     output: StatisticsOutput,
     json_file: JsonOption = None,
-    force: Annotated[bool, Parameter(negative="", help="Overwrite the merged FILE.")] = False,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Merge the moments of all shards into one file for `prune --statistics`.
 
@@ -30,5 +31,7 @@ def merge_command(
     """
     with guarded({"--output": output, "--json": json_file}, models=(), sources=map(str, files), force=force):
         merge(files, output, force=force)
-        with written({json_file: lambda: moments_text(output)}):
+        about = moments_dict(output)
+        with written({json_file: lambda: json_text(about)}):
             pass
+    show(moments_line(about), quiet=quiet or json_file == STDOUT)

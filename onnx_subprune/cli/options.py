@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from onnx_subprune.calibration.data.carried import carried, carries_named
 from onnx_subprune.calibration.data.constants import Constant, constants_named
 from onnx_subprune.calibration.data.sources import Source
-from onnx_subprune.cli.groups import DATA, OUTPUT, QUALITY, RESOURCES, share
+from onnx_subprune.cli.groups import DATA, OUTPUT, QUALITY, RESOURCES, count_or_share, json_path
 from onnx_subprune.errors import OptionError
 from onnx_subprune.pruning.resources import Resources
 
@@ -43,7 +43,14 @@ CarryOption = Annotated[
     ),
 ]
 JsonOption = Annotated[
-    Path | None, Parameter(name="--json", group=OUTPUT, help="Write the result to this JSON file too.")
+    Path | None,
+    Parameter(
+        name="--json",
+        group=OUTPUT,
+        converter=json_path,
+        allow_leading_hyphen=True,
+        help="Write the result to this JSON file too; - for stdout, in place of the tables.",
+    ),
 ]
 StatisticsOutput = Annotated[
     Path,
@@ -97,10 +104,13 @@ HoldoutOption = Annotated[
     Parameter(
         name="--holdout",
         group=DATA,
-        converter=share,
+        converter=count_or_share,
         help="Hold N samples, or a fraction of them, out of all fitting and choosing, and judge the result on these (the samples that --samples "
         "leaves, or else an eighth: at least 16 where there are 64, at most 512). With 0 it is judged on what it was fitted to.",
     ),
+]
+BatchSizeOption = Annotated[
+    int, Parameter(group=RESOURCES, help="Run at most N samples at once. The result does not depend on it.")
 ]
 FirstOption = Annotated[int | None, Parameter(name="--samples", group=DATA, help="Use the first N samples.")]
 ThreadsOption = Annotated[

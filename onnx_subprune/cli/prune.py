@@ -10,6 +10,7 @@ from onnx_subprune.cli.application import app
 from onnx_subprune.cli.budget import budget_of, metric_of, timed
 from onnx_subprune.cli.executor import executor_of
 from onnx_subprune.cli.files import guarded, save
+from onnx_subprune.cli.groups import STDOUT
 from onnx_subprune.cli.options import constants_of, read_by, resources_of, streamed
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.cli.prune_options import layerwise_only
@@ -61,7 +62,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     min_width: prune_options.MinWidthOption = None,
     samples: prune_options.SamplesOption = None,
     holdout: options.HoldoutOption = None,
-    batch_size: prune_options.BatchSizeOption = 32,
+    batch_size: options.BatchSizeOption = 32,
     seed: prune_options.SeedOption = 0,
     threads: options.ThreadsOption = None,
     memory: prune_options.MemoryOption = None,
@@ -141,7 +142,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
             else:
                 raise OptionError("no data: give --data, or --statistics collected from it")
         save(result, output, force=force, json=json_file, html=html_file, recipe=recipe_file)
-    tell(result.report, quiet=quiet, wide=wide)
+    tell(result.report, quiet=quiet or json_file == STDOUT, wide=wide)
 
 
 class _Settings(TypedDict):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from onnx_subprune.cli.groups import BUDGET, DATA, GATES, QUALITY, RESOURCES, SPEED, WHERE, share
+from onnx_subprune.cli.groups import BUDGET, DATA, GATES, QUALITY, RESOURCES, SPEED, WHERE, multiple, share, times
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.evaluation.metric import Metric
@@ -35,7 +35,7 @@ MacsOption = Annotated[
     Parameter(
         group=BUDGET,
         converter=share,
-        help="Keep at most this fraction of the multiply-accumulates (0.5 if no budget is given).",
+        help="Keep at most this fraction of the multiply-accumulates: 0.5 or 50%, which it is if no budget is given.",
     ),
 ]
 ParamsOption = Annotated[
@@ -53,7 +53,11 @@ LatencyOption = Annotated[
 ]
 SpeedupOption = Annotated[
     float | None,
-    Parameter(group=BUDGET, help="Be so many times as fast as the original, measured here: 2 is --latency 0.5."),
+    Parameter(
+        group=BUDGET,
+        converter=times,
+        help="Be so many times as fast as the original, measured here: 2 is --latency 0.5.",
+    ),
 ]
 TableOption = Annotated[
     str | None,
@@ -75,7 +79,7 @@ MaxDropOption = Annotated[
     Parameter(
         group=BUDGET,
         converter=share,
-        help="Make the smallest model whose metric drops by at most this: 0.01 is one point of accuracy.",
+        help="Make the smallest model whose metric drops by at most this: 0.01 or 1% is one point of accuracy.",
     ),
 ]
 LabelsOption = Annotated[
@@ -125,6 +129,7 @@ RoundToOption = Annotated[
     int | Literal["auto"],
     Parameter(
         group=SPEED,
+        converter=multiple,
         help="Make every new width a multiple of N, for kernels that work on N channels at once; 1 for any width. The default, auto, takes "
         "what --target likes for each group of channels, and any width with --params. Groups of at most N channels, which have no smaller "
         "multiple, get N/2, N/4 ...; --min-width N forbids that. Whole residual branches may go as well, unless --min-width is given. "
@@ -156,9 +161,6 @@ MinWidthOption = Annotated[
 ]
 SamplesOption = Annotated[
     int | None, Parameter(group=DATA, help="Use the first N samples; fidelity is then measured on the others.")
-]
-BatchSizeOption = Annotated[
-    int, Parameter(group=RESOURCES, help="Run at most N samples at once. The result does not depend on it.")
 ]
 SeedOption = Annotated[int, Parameter(group=QUALITY, help="For the selectors that draw at random.")]
 MemoryOption = Annotated[

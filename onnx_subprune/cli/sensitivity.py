@@ -5,12 +5,14 @@ from pathlib import Path
 
 from onnx_subprune.cli import options
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.files import guarded, json_text, sensitivities_text, written
+from onnx_subprune.cli.files import guarded, sensitivities_text, written
+from onnx_subprune.cli.groups import STDOUT
 from onnx_subprune.cli.options import constants_of, read_by, resources_of, streamed
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.report.table import sensitivity_table
 from onnx_subprune.pruning.prune import sensitivity
+from onnx_subprune.runtime.files import json_text
 
 
 @app.command(
@@ -51,5 +53,4 @@ def sensitivity_command(  # noqa: PLR0913 - one argument an option
         texts = {json_file: lambda: json_text(errors), html_file: lambda: sensitivities_text(found, str(model))}
         with written(texts):
             pass
-    if not quiet:
-        show(*sensitivity_table(found), wide=wide)
+    show(*sensitivity_table(found), quiet=quiet or json_file == STDOUT, wide=wide)

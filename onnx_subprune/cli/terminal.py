@@ -7,8 +7,10 @@ from onnx_subprune.evaluation.report import Report, report_table
 from onnx_subprune.evaluation.report.sheet import Part, text_of
 
 
-def show(*parts: Part, wide: bool = False) -> None:
-    """Print tables and lines to stdout: in the width of a terminal, unless `wide`; a pipe or a file gets them whole."""
+def show(*parts: Part, quiet: bool = False, wide: bool = False) -> None:
+    """Print tables and lines to stdout, unless `quiet`: in the width of a terminal, unless `wide`; a pipe or a file gets them whole."""
+    if quiet:
+        return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() and not wide else None
     print(printable(text_of(parts, width)))
 
@@ -17,8 +19,7 @@ def tell(report: Report, *, quiet: bool, wide: bool) -> None:
     """Print the warnings of a run to stderr and, unless `quiet`, its tables to stdout."""
     for warning in report.warnings:
         print("warning:", printable(" ".join(warning.split())), file=sys.stderr)
-    if not quiet:
-        show(*report_table(report), wide=wide)
+    show(*report_table(report), quiet=quiet, wide=wide)
 
 
 def printable(text: str) -> str:

@@ -41,7 +41,9 @@ class Gates:
 
     def __post_init__(self) -> None:
         if self.min_agreement is not None and not 0.0 <= self.min_agreement <= 1.0:
-            raise OptionError(f"--min-agreement {self.min_agreement}: a share of the samples, from 0 to 1")
+            raise OptionError(
+                f"--min-agreement {self.min_agreement}: a share of the samples, from 0 to 1, or from 0% to 100%"
+            )
         if self.max_error is not None and not self.max_error >= 0.0:
             raise OptionError(f"--max-error {self.max_error}: a relative error, at least 0")
 

@@ -23,7 +23,7 @@ from onnx_subprune.graph.formats import Model, model_bytes
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.pruning.opening import opened
 from onnx_subprune.pruning.written import counted
-from onnx_subprune.runtime.files import replacing
+from onnx_subprune.runtime.files import json_text, replacing
 from onnx_subprune.runtime.session import Runnable
 
 
@@ -58,6 +58,11 @@ class Comparison:
 
         with replacing(Path(path)) as new:
             new.write_text(parts_html("original and pruned", self.parts()), encoding="utf-8")
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write the comparison to `path`."""
+        with replacing(Path(path)) as new:
+            new.write_text(json_text(self.to_dict()), encoding="utf-8")
 
     def to_dict(self) -> dict[str, object]:
         """Return the comparison as plain values."""

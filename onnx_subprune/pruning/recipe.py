@@ -9,7 +9,7 @@ from pathlib import Path
 from onnx_subprune._version import __version__
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluation.report.model import Report
-from onnx_subprune.runtime.files import replacing
+from onnx_subprune.runtime.files import json_text, replacing
 
 SCHEMA = 1
 
@@ -78,7 +78,7 @@ class Recipe:
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the recipe to `path`."""
         with replacing(Path(path)) as new:
-            new.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+            new.write_text(json_text(self.to_dict()), encoding="utf-8")
 
 
 def _kept(item: Mapping[str, object]) -> Kept:

@@ -4,11 +4,13 @@ Nothing is overwritten unless that is asked for, and then only a regular file, w
 devices, pipes and folders are refused. What a command reads is never written to.
 """
 
+import json
 import os
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 
 from onnx_subprune.errors import OutputError
@@ -112,6 +114,19 @@ def put(new: Path, path: Path) -> None:
             raise OSError("something else than a file has come in its place")
         os.chmod(new, stat.S_IMODE(there.st_mode))
     os.replace(new, path)
+
+
+def json_text(value: object) -> str:
+    """Return plain values as a file of JSON; numbers that are not finite, which JSON does not have, are null."""
+    return json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def reason(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Help, words and tables of the command line."""
 
+import json
 import os
 import pty
 import re
@@ -12,6 +13,8 @@ import pytest
 from onnx_subprune.cli import COMMANDS, run
 from onnx_subprune.cli.application import app, versions
 from onnx_subprune.cli.progress import Bar
+from onnx_subprune.runtime.files import json_text
+from tests.conftest import ROOT
 from tests.small import fill
 
 NAMES = [module.__name__.rsplit(".", 1)[-1] for module in COMMANDS]
@@ -76,16 +79,57 @@ def test_sensitivity_ends_with_options_that_prune_takes(folder, capsys):
     assert run([*tokens, *options, "--quiet"]) == 0
 
 
-@pytest.mark.parametrize("command", ["compare", "sensitivity"])
-def test_quiet_is_quiet(folder, capsys, command):
-    models = {"compare": ["model.onnx", "model.onnx"], "sensitivity": ["model.onnx"]}[command]
-    assert run([command, *models, "--data", "calibration.npz", "--quiet", "--json", "found.json"]) == 0
-    assert capsys.readouterr() == ("", "")
-    assert (folder / "found.json").stat().st_size
+DATA = ["--data", "calibration.npz"]
+WORDS = {
+    "prune": ["model.onnx", "small.onnx", *DATA, "--channels", "50%", "--recipe", "recipe.json"],
+    "apply": ["model.onnx", "recipe.json", "again.onnx"],
+    "inspect": ["model.onnx"],
+    "sensitivity": ["model.onnx", *DATA, "--samples", "32"],
+    "compare": ["model.onnx", "model.onnx", *DATA],
+    "collect": ["model.onnx", *DATA, "-o", "1.npz"],
+    "merge": ["1.npz", "-o", "all.npz"],
+    "profile": ["model.onnx", "-o", "table.json"],
+}
+"""Every command, so that each finds what it needs of those before it."""
+
+
+def test_every_command_shows_something_is_quiet_if_told_and_gives_its_json_alone(folder, capsys):
+    """With `--json -` it is all that stdout gets, and the same as in a file."""
+    assert set(WORDS) == set(NAMES)
+    for name, words in WORDS.items():
+        assert run([name, *words]) == 0, name
+        assert capsys.readouterr().out, name
+        assert run([name, *words, "--force", "--quiet", "--json", f"{name}.json"]) == 0, name
+        assert capsys.readouterr() == ("", ""), name
+        assert run([name, *words, "--force", "--json", "-"]) == 0, name
+        shown = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+        assert shown.keys() == json.loads((folder / f"{name}.json").read_text()).keys(), name
+    assert not (folder / "-").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_stands_in_a_group_of_the_help_and_in_the_documentation(name):
+    arguments = app[name].assemble_argument_collection(parse_docstring=True)
+    options = [item for item in arguments if item.field_info.kind is item.field_info.KEYWORD_ONLY]
+    assert not [item.name for item in options if item.parameter.group[0].name in ("Parameters", "Arguments")]
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8").split(f"\n## {name}\n")[1].split("\n## ")[0]
+    assert not [item.name for item in options if f"`{item.name}`" not in page]
+    assert all(item.parameter.help for item in arguments)
+    data = {"--set", "--carry"} if any(item.name == "--data" for item in options) else set()
+    assert {"--json", "--quiet", "--force", *data} <= {item.name for item in options}
+
+
+def test_numbers_that_are_not_finite_are_null_in_json():
+    assert json.loads(json_text({"a": [1.5, float("inf")], "b": (float("nan"),)})) == {"a": [1.5, None], "b": [None]}
 
 
 @pytest.mark.parametrize(
-    ("words", "same"), [(["--channels", "50%"], ["--channels", "0.5"]), (["--holdout", "25%"], ["--holdout", "0.25"])]
+    ("words", "same"),
+    [
+        (["--channels", "50%"], ["--channels", "0.5"]),
+        (["--holdout", "25%"], ["--holdout", "0.25"]),
+        (["--channels", "0.5", "--max-error", "90%"], ["--channels", "0.5", "--max-error", "0.9"]),
+    ],
 )
 def test_percentages_are_fractions(folder, words, same):
     written = []
@@ -100,13 +144,19 @@ def test_percentages_are_fractions(folder, words, same):
     ("tokens", "says"),
     [
         (["prune", "m", "o", "--macs", "half"], "write it like 0.5 or 50%"),
+        (["prune", "m", "o", "--holdout", "100%"], "a share below 100%"),
+        (["prune", "m", "o", "--speedup", "150%"], "like 1.5 or 2"),
+        (["prune", "m", "o", "--round-to", "atuo"], "like 16, or auto"),
+        (["prune", "m", "o", "--json", "--report"], "--json - for stdout"),
+        (["compare", "model.onnx", "model.onnx", "--data", "test.npz", "--labels", "l.npy"], "labels are y.npy"),
         (["prune", "m", "o", "--mac", "0.5"], "Did you mean --macs?"),
         (["prun", "m", "o"], 'Did you mean "prune"?'),
+        (["prun", "m", "o"], "See `onnx-subprune --help`."),
         (["prune", "m", "o", "--selector", "refind"], 'Did you mean "refined"?'),
         (["prune", "model.onnx", "o", "--data", "calibration.npz", "--exclude", "conv_2"], "did you mean 'conv2'?"),
     ],
 )
-def test_a_misspelt_word_gets_a_suggestion(folder, capsys, tokens, says):
+def test_a_word_that_is_misspelt_or_makes_no_sense_is_one_line_that_says_what_is_meant(folder, capsys, tokens, says):
     assert run(tokens) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1

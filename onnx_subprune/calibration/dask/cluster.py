@@ -41,6 +41,8 @@ ATTEMPTS = 10
 """Times that commands are sent before a worker is given up that is alive."""
 PATIENCE = 60.0
 """Seconds to wait for a worker when there is none."""
+REACHED = 10.0
+"""Seconds in which a scheduler answers."""
 
 
 class Cluster:
@@ -109,9 +111,11 @@ class Cluster:
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[Cluster]:
     """Connect to the scheduler at `address`; ClusterError if it cannot be reached."""
+    client = Client.__new__(Client)
     try:
-        client = Client(address, timeout=10, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
+        client.__init__(address, timeout=REACHED, set_as_default=False)
+    except Exception as error:  # those of the protocols have no common base
+        client.status = "closed"  # or it waits for the scheduler once more as it is deleted
         raise ClusterError(
             f"no scheduler at {address}: start one with `dask scheduler` and give its address"
         ) from error

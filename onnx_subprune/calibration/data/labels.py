@@ -22,6 +22,8 @@ def read_labels(labels: str | os.PathLike[str] | ArrayLike) -> NDArray[np.int64]
     path, key = (named[1], named[2]) if named and not Path(source).exists() else (source, "")
     if Path(path).suffix not in (".npz", ".npy"):
         raise DataError(f"{source}: labels are y.npy or x.npz:KEY")
+    if not Path(path).exists():
+        raise DataError(f"{path}: no such file; labels are y.npy or x.npz:KEY")
     loaded = load(Path(path))
     if isinstance(loaded, Mapping):
         if key not in loaded:

@@ -1,6 +1,5 @@
 """The report of a pruning run, as it is printed and written."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from onnx_subprune.evaluation.report.extra import need_extra
 from onnx_subprune.evaluation.report.sheet import html_of, text_of
 from onnx_subprune.evaluation.report.table import report_table
 from onnx_subprune.evaluation.report.values import Reported
-from onnx_subprune.runtime.files import replacing
+from onnx_subprune.runtime.files import json_text, replacing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +25,7 @@ class Report(Reported):
     def to_json(self, path: str | Path) -> None:
         """Write the report to `path`."""
         with replacing(Path(path)) as new:
-            new.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+            new.write_text(json_text(self.to_dict()), encoding="utf-8")
 
     def to_html(self, path: str | Path) -> None:
         """Write the report to `path` as one self-contained page; OptionError where the extra `report` is not installed."""

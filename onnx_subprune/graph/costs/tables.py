@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from onnx import ModelProto
 
@@ -11,7 +12,7 @@ from onnx_subprune.errors import ModelError, OptionError
 from onnx_subprune.runtime.profiler.model import Model
 from onnx_subprune.runtime.profiler.table import VERSION, table_of
 
-Table = Mapping[str, object]
+Table = Mapping[str, Any]
 WHOLE = 1 << 30
 """Bytes of a serialized model up to which it is profiled: it is held twice for that."""
 
