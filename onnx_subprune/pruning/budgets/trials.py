@@ -34,7 +34,7 @@ POWERS = (0.7, 1.25)
 """How evenly the loss is spread (`MarginalCost`) at the widths that are tried first: networks differ in what suits them."""
 CHEAP = 5 * 10**9
 """Multiply-accumulates of a pass over all samples up to which that is done."""
-PASSES, SECONDS = 60, 3.0
+PASSES, SECONDS = 60, 1.0
 """What trials may take that nobody asked for: passes over all samples, and seconds beside them, both of `RATE`."""
 RATE = 2e10
 """Multiply-accumulates a second. It is counted, not measured: equal settings give equal models."""
