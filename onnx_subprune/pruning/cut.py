@@ -87,7 +87,7 @@ def measure(job: Job, samples: Samples, smaller: Cut) -> Measured:
     return Measured(latency=found, layers=layers, fidelity=faithful, metric=scores)
 
 
-DOUBTED = 1.0
+DOUBTED = 0.5
 """Seconds that a model is timed for again that seems to be no faster."""
 JUDGED, JUDGED_BYTES = 256, 1 << 24
 """Samples of the calibration data that fidelity is measured on where none are held out: what was fitted says little about others anyway."""

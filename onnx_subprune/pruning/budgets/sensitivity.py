@@ -36,7 +36,7 @@ from onnx_subprune.selection import Choice
 
 SAMPLES, FEWEST = 256, 96
 """Samples of the second pass, and the fewest where there are very many trials."""
-PASSES = 24
+PASSES = 20
 """What the second pass may cost in units of a pass over all samples, as far as samples can be left out."""
 
 
