@@ -65,6 +65,9 @@ def _opened(source: Source, inputs: Sequence[Port], reading: Reading) -> tuple[s
     given = read(source, ports, reading.extent)
     for place, arrays in given.parts[:1]:
         validate_names(place if given.runs else given.where, arrays, ports)
+    given, scalars = _without_scalars(given, ports)
+    shared = {**shared, **scalars}
+    ports = [port for port in ports if port.name not in scalars]
     whole = _calibration(given, ports, reading, shared)
     used = whole.samples if reading.samples is None else min(reading.samples, whole.samples)
     if used < (whole.fixed or 1):
@@ -73,6 +76,18 @@ def _opened(source: Source, inputs: Sequence[Port], reading: Reading) -> tuple[s
             "or export the model with a batch of any size"
         )
     return given.where, whole, used
+
+
+def _without_scalars(given: Given, ports: Sequence[Port]) -> tuple[Given, dict[str, Array]]:
+    """The data without the single numbers in a file that inputs without any axis are given, which hold for all samples, and these."""
+    if given.runs or len(given.parts) != 1:
+        return given, {}
+    place, arrays = given.parts[0]
+    alone = [port for port in ports if not port.shape and not arrays[port.name].ndim]
+    if not alone or len(alone) == len(ports):
+        return given, {}
+    found = {port.name: converted(place, arrays[port.name], port) for port in alone}
+    return replace(given, parts=[(place, {name: array for name, array in arrays.items() if name not in found})]), found
 
 
 def _calibration(given: Given, ports: Sequence[Port], reading: Reading, shared: Mapping[str, Array]) -> Calibration:

@@ -333,6 +333,21 @@ def test_bad_data_are_one_line_that_says_what_is_wrong(source, ports, says):
     refused(source, ports, *says)
 
 
+def test_a_single_number_for_an_input_without_axes_holds_for_all_samples(tmp_path):
+    rate = Port("rate", (), INT)
+    np.savez(tmp_path / "both.npz", x=X, rate=np.int64(3))
+    for source in ({"x": X, "rate": 3}, tmp_path / "both.npz"):
+        data, _ = open_data(source, (*ONE, rate))
+        feeds = data.feeds(4)
+        assert set(data.arrays) == {"x"}
+        assert feeds["x"].shape == (4, 3)
+        assert (feeds["rate"].dtype, feeds["rate"].shape, int(feeds["rate"])) == (np.int64, (), 3)
+
+
+def test_single_numbers_alone_are_no_samples():
+    refused({"rate": np.int64(3)}, (Port("rate", (), INT),), "'rate'", "no axis of samples")
+
+
 @pytest.mark.parametrize("source", [None, 3, b"bytes"], ids=str)
 def test_data_of_another_type_are_a_type_error(source):
     with pytest.raises(ArgumentTypeError, match=type(source).__name__):
