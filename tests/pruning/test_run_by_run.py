@@ -77,5 +77,8 @@ def test_inputs_with_one_value_for_all_samples():
 
 
 def test_without_them_the_error_says_what_to_do():
+    feeds = runs(1, 4)[0]
     with pytest.raises(DataError, match=r"'rate'.*--set rate=VALUE.*run by run"):
-        prune(model(), {**runs(1, 4)[0]}, resources=CHEAP)
+        prune(model(), {**feeds, "rate": np.full(4, feeds["rate"])}, resources=CHEAP)
+    with pytest.raises(DataError, match=r"'state'.*--set state=FILE.npy.*run by run"):
+        prune(model(), feeds, resources=CHEAP)
