@@ -3,7 +3,8 @@
 import doctest
 import importlib
 import inspect
-from dataclasses import replace
+import json
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -164,8 +165,12 @@ WRONG = {
     "resources": (("model.onnx", X), {"resources": 64}, "Resources("),
     "progress": (("model.onnx", X), {"progress": True}, "a function"),
     "constants": (("model.onnx", X), {"constants": [1]}, "dictionary"),
-    "min_width": (("model.onnx", X), {"min_width": 0.5}, "number of channels"),
-    "round_to": (("model.onnx", X), {"round_to": 2.5}, "number of channels"),
+    "rules' values": (("model.onnx", X), {"rules": {"Conv": 3}}, "Rule(...)"),
+    "min_width": (("model.onnx", X), {"min_width": 0.5}, "a whole number or None"),
+    "round_to": (("model.onnx", X), {"round_to": 2.5}, "a whole number or 'auto'"),
+    "a truth value": (("model.onnx", X), {"round_to": True}, "a whole number or 'auto'"),
+    "executor": (("model.onnx", X), {"executor": "tcp://host:8786"}, "Executor(...)"),
+    "target": (("model.onnx", X), {"target": 64}, "a text or None"),
 }
 
 
@@ -177,6 +182,75 @@ def test_an_argument_of_another_type_is_one_type_error_that_says_what_is_taken(n
     assert isinstance(told.value, ArgumentTypeError)
     assert says in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def collected():
+    face.collect("model.onnx", X, "moments.npz", force=True, resources=CHEAP)
+    return "moments.npz"
+
+
+PUBLIC = [name for name in face.__all__ if inspect.isfunction(getattr(face, name))]
+CALLS = {
+    face.prune: lambda: ("model.onnx", X),
+    face.sensitivity: lambda: ("model.onnx", X),
+    face.compare: lambda: ("model.onnx", "model.onnx", X),
+    face.collect: lambda: ("model.onnx", X, "new.npz"),
+    face.merge: lambda: ([collected()], "all.npz"),
+    face.prune_collected: lambda: ("model.onnx", collected()),
+    face.apply_recipe: lambda: ("model.onnx", "recipe.json", X),
+    face.carried: lambda: ("model.onnx", X, {}),
+    face.trace: lambda: ("model.onnx",),
+}
+STRANGE = (object(), {1: 2}, 3 + 4j, range)
+"""Of no type that anything takes; a dictionary and a class, which are data, in place of numbers and names."""
+
+
+@pytest.mark.parametrize("function", CALLS, ids=lambda function: function.__name__)
+def test_every_argument_of_every_function_says_what_types_it_takes(function, result):
+    """One law for all functions: whatever is given, it is one line and a TypeError, and nothing has been done."""
+    assert {item.__name__ for item in CALLS} == set(PUBLIC)
+    face.Recipe.of(result.report).to_json("recipe.json")
+    places = CALLS[function]()
+    names = list(inspect.signature(function).parameters)
+    for place, name in enumerate(names):
+        for strange in STRANGE if name not in ("data", "shards", "constants", "carry") else STRANGE[::2]:
+            given = [*places[:place], strange, *places[place + 1 :]] if place < len(places) else places
+            with pytest.raises(ArgumentTypeError, match=r"^[^\n]* (of type|the class) [^\n]*: give ") as told:
+                function(*given, **({name: strange} if place >= len(places) else {}))
+            assert str(told.value).startswith(("model", "pruned") if name in ("original", "pruned") else name), name
+
+
+def values():
+    """The exported values that have arguments, with arguments that they take."""
+    needed = {"fraction": 0.5, "drop": 0.5, "metric": face.Accuracy([0]), "labels": [0], "function": len, "tie": len}
+    for name in face.__all__:
+        kind = getattr(face, name)
+        if is_dataclass(kind) and name not in ("Comparison", "Pruned", "Recipe", "Report", "Scope") and fields(kind):
+            yield kind, {item.name: needed[item.name] for item in fields(kind) if item.default is MISSING}
+
+
+@pytest.mark.parametrize(("kind", "needed"), [*values()], ids=lambda item: getattr(item, "__name__", ""))
+def test_every_field_of_every_value_says_what_types_it_takes(kind, needed):
+    kind(**needed)
+    for item in fields(kind):
+        for strange in STRANGE:
+            with pytest.raises(ArgumentTypeError, match=f"{item.name} is .*: give "):
+                kind(**{**needed, item.name: strange})
+
+
+@pytest.mark.parametrize("words", [{"samples": 0}, {"batch_size": 0}, {"threads": -1}, {"memory": 0}, {"trials": -1}])
+def test_resources_that_make_no_sense_are_refused(words):
+    with pytest.raises(OptionError, match="at least"):
+        Resources(**words)
+
+
+def test_files_are_written_to_paths_alone(result):
+    compared = compare("model.onnx", result.model, "test.npz")
+    for write in (result.save, result.report.to_json, compared.to_json, face.Recipe.of(result.report).to_json):
+        with pytest.raises(ArgumentTypeError, match="path is of type int: give a path"):
+            write(3)
+    compared.to_json("compared.json")
+    assert set(json.loads(Path("compared.json").read_text())) == set(compared.to_dict())
 
 
 @pytest.mark.parametrize(
@@ -200,7 +274,6 @@ def test_results_show_themselves_as_text_and_in_a_notebook(result):
     assert "<script>" not in evil._repr_html_()
 
 
-PUBLIC = [name for name in face.__all__ if inspect.isfunction(getattr(face, name))]
 EXAMPLES = {name: getattr(face, name) for name in PUBLIC}
 
 

@@ -1,7 +1,9 @@
 """What the user asks for."""
 
+import os
 from dataclasses import dataclass
 
+from onnx_subprune._typed import typed_fields
 from onnx_subprune.errors import BudgetError
 
 
@@ -12,6 +14,7 @@ def _check(name: str, fraction: float) -> None:
         )
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True)
 class Macs:
     """Keep at most this fraction of the multiply-accumulates."""
@@ -22,6 +25,7 @@ class Macs:
         _check("macs", self.fraction)
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True)
 class Params:
     """Keep at most this fraction of the parameters."""
@@ -32,6 +36,7 @@ class Params:
         _check("params", self.fraction)
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True)
 class Channels:
     """Keep this fraction of every group, without allocation."""
@@ -42,6 +47,7 @@ class Channels:
         _check("channels", self.fraction)
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True)
 class Latency:
     """Keep at most this fraction of the latency, measured here.
@@ -51,7 +57,7 @@ class Latency:
     """
 
     fraction: float
-    table: str | None = None
+    table: str | os.PathLike[str] | None = None
     measure: str | None = None
 
     def __post_init__(self) -> None:

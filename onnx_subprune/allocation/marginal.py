@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Float64
 from onnx_subprune.allocation.descent import State
 from onnx_subprune.allocation.exchange import exchange, widen
@@ -19,6 +20,7 @@ from onnx_subprune.allocation.multilinear import Multilinear
 from onnx_subprune.allocation.widths import Curve, Room, smallest
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True)
 class MarginalCost:
     """Narrow greedily from the full widths, widen while anything fits, then exchange width between groups.

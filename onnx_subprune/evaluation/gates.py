@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
 
+from onnx_subprune._typed import typed_fields
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluation.fidelity import Fidelity, OutputFidelity
 
@@ -27,6 +28,7 @@ SAME = 0.9
 """Where choices agree by chance for more than this share of the samples, they say nothing."""
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gates:
     """What a result must be, so that it is returned or written at all.

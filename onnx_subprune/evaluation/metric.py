@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto
 
+from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Array, Int64
-from onnx_subprune.calibration.data.labels import read_labels
+from onnx_subprune.calibration.data.labels import given_labels, read_labels
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.data.script import load_function, message_of, script_named
 from onnx_subprune.errors import DataError, OptionError
@@ -41,12 +42,16 @@ class Accuracy:
 
     labels: str | os.PathLike[str] | ArrayLike
 
+    def __post_init__(self) -> None:
+        given_labels(self.labels)
+
     def __repr__(self) -> str:
         if isinstance(self.labels, (str, os.PathLike)):
             return f"Accuracy({os.fspath(self.labels)!r})"
         return f"Accuracy({len(np.asarray(self.labels))} labels)"
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True, eq=False)
 class Validation:
     """A function of the path of an .onnx file that returns a score; higher is better. `name` is for the report."""

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from threadpoolctl import threadpool_limits
 
+from onnx_subprune._typed import typed
 from onnx_subprune.allocation import Channels, Uniform
 from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.samples import Calibration
@@ -25,7 +26,6 @@ from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.save import side_file_wanted
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
-from onnx_subprune.pruning.arguments import function_of, value_of
 from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.cut import cut, measure
 from onnx_subprune.pruning.judgement import reviewed
@@ -44,6 +44,7 @@ from onnx_subprune.runtime.session import environment
 from onnx_subprune.selection import Choice, Refined, WeightNorm
 
 
+@typed("recipe", "rules", "resources", "progress", "constants")
 def apply_recipe(
     model: Model,
     recipe: Recipe | str | os.PathLike[str],
@@ -105,8 +106,8 @@ def apply_recipe(
             refit=Refit(),
             gates=Gates(),
             rules=rules,
-            resources=replace(value_of("resources", resources, Resources, "Resources(...)"), trials=0),
-            progress=function_of("progress", progress),
+            resources=replace(resources, trials=0),
+            progress=progress,
             constants=constants,
         ),
     )

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
+from onnx_subprune._typed import shown
 from onnx_subprune.allocation import Allocator, Macs, MarginalCost, Threshold, Uniform
 from onnx_subprune.errors import ArgumentTypeError, OptionError
 from onnx_subprune.pruning.budgets.budget import Budget
@@ -75,8 +76,12 @@ def refit_of(value: RefitLike) -> Refit | None:
 def patterns_of(option: str, value: Patterns) -> tuple[str, ...]:
     """Return patterns; a text alone is one of them."""
     found = (value,) if isinstance(value, str) else value
-    if not isinstance(found, Collection) or not all(isinstance(item, str) for item in found):
-        raise ArgumentTypeError(f"{option} is {_shown(value)}: give a name or a list of names, globs, or 'op:Conv'")
+    if (
+        not isinstance(found, Collection)
+        or isinstance(found, (Mapping, bytes))
+        or not all(isinstance(item, str) for item in found)
+    ):
+        raise ArgumentTypeError(f"{option} is {shown(value)}: give a name or a list of names, globs, or 'op:Conv'")
     return tuple(found)
 
 
@@ -85,22 +90,15 @@ def value_of(option: str, value: T, kinds: type | tuple[type, ...], takes: str) 
     return _kind(option, value, kinds if isinstance(kinds, tuple) else (kinds,), takes)
 
 
-def function_of(option: str, value: T) -> T:
-    """Return `value`; ArgumentTypeError where it cannot be called."""
-    if not callable(value):
-        raise ArgumentTypeError(f"{option} is {_shown(value)}: give a function")
-    return value
-
-
 def _kind(option: str, value: T, kinds: tuple[type, ...], takes: str) -> T:
     if not isinstance(value, kinds):
-        raise ArgumentTypeError(f"{option} is {_shown(value)}: give {takes}")
+        raise ArgumentTypeError(f"{option} is {shown(value)}: give {takes}")
     return value
 
 
 def _able(option: str, value: T, methods: Sequence[str], takes: str) -> T:
     if isinstance(value, type) or not any(callable(getattr(value, name, None)) for name in methods):
-        raise ArgumentTypeError(f"{option} is {_shown(value)}: give {takes}")
+        raise ArgumentTypeError(f"{option} is {shown(value)}: give {takes}")
     return value
 
 
@@ -114,7 +112,3 @@ def _known(option: str, name: str, names: Collection[str]) -> str:
 
 def _names(names: Collection[str], example: str) -> str:
     return f"one of {', '.join(map(repr, names))}, or a value such as {example}"
-
-
-def _shown(value: object) -> str:
-    return f"the class {value.__name__}, not a value" if isinstance(value, type) else f"of type {type(value).__name__}"

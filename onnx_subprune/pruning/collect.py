@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+from onnx_subprune._typed import typed
 from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.paths import source_files
 from onnx_subprune.calibration.data.reading import open_shard
@@ -23,6 +24,7 @@ from onnx_subprune.runtime.files import check_apart
 from onnx_subprune.runtime.progress import Watch, silent
 
 
+@typed("path", "shard", "resources", "progress", "force", "constants")
 def collect(
     model: Model,
     data: Source,

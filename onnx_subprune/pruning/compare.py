@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from numpy.typing import ArrayLike
 
+from onnx_subprune._typed import typed
 from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.labels import read_labels
 from onnx_subprune.calibration.data.sources import Source
@@ -51,6 +52,7 @@ class Comparison:
         """Return the comparison as tables."""
         return comparison_table(self), *fidelity_table(self.fidelity)
 
+    @typed("path")
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write the comparison to `path` as one self-contained page; OptionError where the extra `report` is not installed."""
         need_extra()
@@ -59,6 +61,7 @@ class Comparison:
         with replacing(Path(path)) as new:
             new.write_text(parts_html("original and pruned", self.parts()), encoding="utf-8")
 
+    @typed("path")
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the comparison to `path`."""
         with replacing(Path(path)) as new:
@@ -74,6 +77,7 @@ class Comparison:
         }
 
 
+@typed("threads", "constants")
 def compare(
     original: Model,
     pruned: Model,

@@ -7,6 +7,7 @@ from types import MappingProxyType, NoneType
 
 from threadpoolctl import threadpool_limits
 
+from onnx_subprune._typed import typed
 from onnx_subprune.allocation import Macs, MarginalCost
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.calibration.data.constants import Constant
@@ -28,7 +29,6 @@ from onnx_subprune.pruning.arguments import (
     allocator_of,
     budget_of,
     formulation_of,
-    function_of,
     patterns_of,
     refit_of,
     selector_of,
@@ -52,6 +52,7 @@ from onnx_subprune.runtime.progress import Watch, silent
 from onnx_subprune.selection import Refined
 
 
+@typed("round_to", "target", "min_width", "progress", "executor")
 def prune(  # noqa: PLR0913 - the interface's signature
     model: Model,
     data: Source,
@@ -146,9 +147,9 @@ def prune(  # noqa: PLR0913 - the interface's signature
         allocator=allocator_of(allocator),
         exclude=patterns_of("exclude", exclude),
         only=patterns_of("only", only),
-        round_to=value_of("round_to", round_to, (int, str), "a number of channels, or 'auto'"),
-        target=value_of("target", target, (str, NoneType), "the name of a machine, or None for this one"),
-        min_width=value_of("min_width", min_width, (int, NoneType), "a number of channels"),
+        round_to=round_to,
+        target=target,
+        min_width=min_width,
         refit=refit_of(refit),
         metric=value_of(
             "metric", metric, (Accuracy, Validation, NoneType), "Accuracy('y.npy') or Validation(function)"
@@ -156,7 +157,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
         gates=value_of("gates", gates, Gates, "Gates(...)"),
         rules=value_of("rules", rules, Mapping, "a dictionary such as {**RULES, 'my.domain.Op': Rule(...)}"),
         resources=value_of("resources", resources, Resources, "Resources(samples=256, ...)"),
-        progress=function_of("progress", progress),
+        progress=progress,
         constants=value_of("constants", constants, Mapping, "a dictionary of values by input name"),
         executor=executor,
     )
@@ -189,6 +190,7 @@ def meet(job: Job) -> Allocated:
     return allocated(job.task, job.rooms, settings.budget, settings.allocator, means)
 
 
+@typed("rules", "resources", "progress", "constants")
 def sensitivity(
     model: Model,
     data: Source,
@@ -235,11 +237,9 @@ def sensitivity(
         min_width=1,
         refit=Refit(),
         rules=rules,
-        resources=replace(
-            value_of("resources", resources, Resources, "Resources(samples=256, ...)"), holdout=0, trials=0
-        ),
-        progress=function_of("progress", progress),
-        constants=value_of("constants", constants, Mapping, "a dictionary of values by input name"),
+        resources=replace(resources, holdout=0, trials=0),
+        progress=progress,
+        constants=constants,
     )
     job, _ = prepare(model, data, settings)
     with threadpool_limits(1):

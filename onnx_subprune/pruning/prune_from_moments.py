@@ -8,6 +8,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
+from onnx_subprune._typed import typed
 from onnx_subprune.allocation import Channels, Macs, MarginalCost, Params, Room, block_aware
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.calibration.data.samples import Calibration
@@ -30,11 +31,9 @@ from onnx_subprune.pruning.arguments import (
     SelectorLike,
     allocator_of,
     budget_of,
-    function_of,
     patterns_of,
     refit_of,
     selector_of,
-    value_of,
 )
 from onnx_subprune.pruning.budgets.halved_trials import TRIED, Widths, trial_widths, tried_out, without_loss
 from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder, filled_up
@@ -59,6 +58,7 @@ NOTES = (
 )
 
 
+@typed("statistics", "round_to", "target", "min_width", "rules", "resources", "progress")
 def prune_collected(  # noqa: PLR0913 - the interface's signature
     model: Model,
     statistics: str | os.PathLike[str],
@@ -119,8 +119,8 @@ def prune_collected(  # noqa: PLR0913 - the interface's signature
         min_width=min_width,
         refit=refit_of(refit),
         rules=rules,
-        resources=value_of("resources", resources, Resources, "Resources(threads=1, ...)"),
-        progress=function_of("progress", progress),
+        resources=resources,
+        progress=progress,
     )
     _runs_nothing(settings)
     with StatisticsFile(Path(statistics)) as file, threadpool_limits(1):

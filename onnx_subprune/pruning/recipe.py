@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnx_subprune._typed import typed
 from onnx_subprune._version import __version__
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluation.report.model import Report
@@ -35,6 +36,7 @@ class Recipe:
     version: str = __version__
 
     @classmethod
+    @typed("report")
     def of(cls, report: Report) -> "Recipe":
         """Return the recipe of a run."""
         narrower = [group for group in report.groups if group.width[1] < group.width[0]]
@@ -46,6 +48,7 @@ class Recipe:
         )
 
     @classmethod
+    @typed("path")
     def read(cls, path: str | os.PathLike[str]) -> "Recipe":
         """Return the recipe in a file; OptionError if there is none."""
         try:
@@ -75,6 +78,7 @@ class Recipe:
             ],
         }
 
+    @typed("path")
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the recipe to `path`."""
         with replacing(Path(path)) as new:

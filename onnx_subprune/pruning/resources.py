@@ -3,11 +3,14 @@
 import os
 from dataclasses import dataclass
 
+from onnx_subprune._typed import typed_fields
 from onnx_subprune.calibration.data.holdout import Holdout
 from onnx_subprune.calibration.streaming.settings import Running
+from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.observation import Observation
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """How much of the data and of the machine may be used.
@@ -20,7 +23,7 @@ class Resources:
     (None: enough for 128 rows a column). shifts: add copies of all images, moved by a pixel (None: where most weights lie in layers with few
     rows a column, and a pass stays short; see `augmentation`). trials: widths to try on a quarter of the samples after fitting on the others
     (None: up to 24 where a pass is short, two where groups are many; see `budgets.trials`). mask: the input (samples, positions) whose zeros hide
-    positions (None: the one that hides them from the attention, if there is one; see `masks`).
+    positions (None: the one that hides them from the attention, if there is one; see `masks`). Raises OptionError for numbers that make no sense.
     """
 
     samples: int | None = None
@@ -32,6 +35,13 @@ class Resources:
     shifts: bool | None = None
     trials: int | None = None
     mask: str | None = None
+
+    def __post_init__(self) -> None:
+        least = {"samples": 1, "batch_size": 1, "threads": 1, "memory": 1, "positions": 1, "trials": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise OptionError(f"{name} {value}: at least {bound}")
 
 
 def running_of(resources: Resources, seen: Observation) -> Running:

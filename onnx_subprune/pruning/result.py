@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from onnx_subprune._typed import typed
 from onnx_subprune.evaluation.report.model import Report
 from onnx_subprune.graph.save import Settled, save_model, side_path
 from onnx_subprune.graph.tensors import model_files
@@ -30,6 +31,7 @@ class Pruned:
         """Return the report for a notebook."""
         return self.report._repr_html_()
 
+    @typed("path", "force")
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the model to `path` (and `path`.data for large weights), whole or not at all.
 

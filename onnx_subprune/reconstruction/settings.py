@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Array
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.selection import Choice
@@ -40,6 +41,7 @@ class Layerwise(Formulation):
     follows: ClassVar[bool] = False
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refit:
     """How layers are refitted.

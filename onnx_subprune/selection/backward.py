@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Float64, Int64
 from onnx_subprune.selection.linalg.elimination import Elimination
 from onnx_subprune.selection.linalg.lapack import cholesky, inverted
@@ -17,6 +18,7 @@ CHUNK = 512
 """Rows that are mirrored at once."""
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True)
 class Backward:
     """Remove the channel that costs least until few enough are left; better than forward when most stay.

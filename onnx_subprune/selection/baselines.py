@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Float64, Int64
 from onnx_subprune.selection.linalg.elimination import Elimination
 from onnx_subprune.selection.problem import Problem
@@ -22,6 +23,7 @@ def _squares(problem: Problem) -> Float64:
     return problem.gram.diagonal()[problem.columns]
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True)
 class Random:
     """Channels drawn without looking; nested over sizes."""
@@ -35,6 +37,7 @@ class Random:
         return ranked(problems, np.random.default_rng(self.seed).random(problems[0].width), sizes, cells)
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True)
 class WeightNorm:
     """Norm of the weights that read a channel: order 1 or 2."""
@@ -93,6 +96,7 @@ class InterpolativeDecomposition:
         return ranked(problems, scores, sizes, cells)
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True)
 class LayerSampling:
     """Importance sampling by empirical sensitivities (Liebenwein et al., ICLR 2020).

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Int64
 from onnx_subprune.selection.linalg.compression import compressed, is_wide
 from onnx_subprune.selection.linalg.elimination import Elimination
@@ -13,6 +14,7 @@ from onnx_subprune.selection.problem import Problem
 from onnx_subprune.selection.selector import Choice, level, pick, presence_of
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True)
 class Forward:
     """Add the channel with the largest gain until there are enough; one sweep gives the whole nested path.

@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Float64, Int64
 from onnx_subprune.selection.selector import level, pick
 
@@ -37,6 +38,7 @@ class ProbingSelector(Protocol):
         """Return a score a channel, (w,): of each cell the highest stay. At most `size` channels will be asked for."""
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True)
 class Taylor:
     """Importance from the second difference L(g_i = 1 - d) / d^2 (after Molchanov et al., CVPR 2019): w runs a group.
@@ -52,6 +54,7 @@ class Taylor:
         return probe(1.0 - self.step * np.eye(len(cells))) / self.step**2
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True)
 class LayerGreedyFS:
     """From no channels at all, add the one that lowers the loss most, and again (Ye et al., ICML 2020).
@@ -78,6 +81,7 @@ class LayerGreedyFS:
         return scores
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True)
 class Shapley:
     """Mean increase of the loss as channels go one after the other, over random orders (Ancona et al., CVPR 2020).

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Float64, Int64
 from onnx_subprune.selection.backward import Backward
 from onnx_subprune.selection.forward import Forward
@@ -20,6 +21,7 @@ ROUNDED = 1e-12
 """Errors that differ by less, as a share of the energy, are equal: what is chosen by rounding may be anything."""
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True)
 class Refined:
     """Never worse than `Forward` on the objective.

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from onnx_subprune._typed import typed
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.constants import Constant, constant_values
 from onnx_subprune.calibration.data.ports import converted, fitted, validate_names
@@ -26,6 +27,7 @@ def carries_named(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
+@typed("carry", "constants")
 def carried(
     model: Model, data: Source, carry: Mapping[str, str], constants: Mapping[str, Constant] | None = None
 ) -> list[dict[str, Array]]:

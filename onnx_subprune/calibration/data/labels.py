@@ -2,21 +2,22 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from onnx_subprune._typed import shown
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.sources import listed, load
-from onnx_subprune.errors import DataError
+from onnx_subprune.errors import ArgumentTypeError, DataError
 
 
 def read_labels(labels: str | os.PathLike[str] | ArrayLike) -> NDArray[np.int64]:
     """Return labels, those in `y.npy` or `x.npz:key`, or as they are, (samples,) int64; DataError if they are not one integer a sample."""
     if not isinstance(labels, (str, os.PathLike)):
-        return _labels("labels", np.asarray(labels))
+        return _labels("labels", np.asarray(given_labels(labels)))
     source = os.fspath(labels)
     named = re.fullmatch(r"(.+\.npz):(.+)", source)
     path, key = (named[1], named[2]) if named and not Path(source).exists() else (source, "")
@@ -30,6 +31,17 @@ def read_labels(labels: str | os.PathLike[str] | ArrayLike) -> NDArray[np.int64]
             raise DataError(f"{source}: the file has {listed(loaded)}; name one as {path}:KEY")
         loaded = loaded[key]
     return _labels(source, loaded)
+
+
+def given_labels(labels: str | os.PathLike[str] | ArrayLike) -> str | os.PathLike[str] | ArrayLike:
+    """Return `labels`; ArgumentTypeError if they cannot be labels."""
+    if not (isinstance(labels, (str, os.PathLike, Sequence)) or hasattr(labels, "__array__")) or isinstance(
+        labels, type | bytes
+    ):
+        raise ArgumentTypeError(
+            f"labels is {shown(labels)}: give 'y.npy', 'x.npz:KEY', or one integer a sample, an array or a list"
+        )
+    return labels
 
 
 def _labels(where: str, labels: Array) -> NDArray[np.int64]:

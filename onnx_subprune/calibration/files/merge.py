@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
 
+from onnx_subprune._typed import typed
 from onnx_subprune.calibration.files.file import StatisticsFile, writing
 from onnx_subprune.calibration.files.header import Header, Settings, named
 from onnx_subprune.calibration.files.sums import Sums
@@ -13,6 +14,7 @@ from onnx_subprune.errors import DataError
 from onnx_subprune.runtime.files import check_apart, free_path
 
 
+@typed("shards", "output", "force")
 def merge(shards: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], *, force: bool = False) -> Header:
     """Write the moments of all `shards`, in any order, to `output`: the file is the one that a single shard would have given.
 

@@ -1,8 +1,10 @@
 """The report of a pruning run, as it is printed and written."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnx_subprune._typed import typed
 from onnx_subprune.evaluation.report.extra import need_extra
 from onnx_subprune.evaluation.report.sheet import html_of, text_of
 from onnx_subprune.evaluation.report.table import report_table
@@ -22,12 +24,14 @@ class Report(Reported):
         """Return the same for a notebook."""
         return html_of(report_table(self))
 
-    def to_json(self, path: str | Path) -> None:
+    @typed("path")
+    def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the report to `path`."""
         with replacing(Path(path)) as new:
             new.write_text(json_text(self.to_dict()), encoding="utf-8")
 
-    def to_html(self, path: str | Path) -> None:
+    @typed("path")
+    def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write the report to `path` as one self-contained page; OptionError where the extra `report` is not installed."""
         need_extra()
         from onnx_subprune.evaluation.report.html import report_html  # noqa: PLC0415 - an extra

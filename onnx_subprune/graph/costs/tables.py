@@ -1,6 +1,7 @@
 """Tables of what layers take: made here, or read from a file."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def made_here(
         raise ModelError(f"the model cannot be profiled: {error}") from error
 
 
-def read_table(path: str) -> Table:
+def read_table(path: str | os.PathLike[str]) -> Table:
     """Return the table in a file; OptionError if there is none."""
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import NodeProto
 
-from onnx_subprune._typing import Int64
+from onnx_subprune._typed import typed_fields
+from onnx_subprune._typing import Array, Int64, Mask
 from onnx_subprune.graph.channels import Axis, Contraction, Product, Use
 from onnx_subprune.graph.network import Network, attribute
 from onnx_subprune.graph.observation import Observation
@@ -63,7 +63,7 @@ class Site:
         """True if input `slot` depends on no input of the model."""
         return self.has(slot) and self.node.input[slot] in self.network.constants
 
-    def value(self, slot: int) -> NDArray[np.generic] | None:
+    def value(self, slot: int) -> Array | None:
         """Return input `slot` if it is constant, or a small integer tensor (its value in the first run)."""
         if not self.has(slot):
             return None
@@ -72,7 +72,7 @@ class Site:
             return self.network.array(name)
         return self.observation.values.get(name)
 
-    def varies(self, slot: int) -> NDArray[np.bool_]:
+    def varies(self, slot: int) -> Mask:
         """Mask of the elements of input `slot` that differ from run to run."""
         if self.constant(slot):
             return np.zeros(self.network.array(self.node.input[slot]).shape, bool)
@@ -212,7 +212,7 @@ class Patch:
     """
 
     attributes: Mapping[str, int | float | list[int] | None] = field(default_factory=dict)
-    constants: Mapping[int, tuple[NDArray[np.generic], NDArray[np.bool_] | None]] = field(default_factory=dict)
+    constants: Mapping[int, tuple[Array, Mask | None]] = field(default_factory=dict)
     gather: tuple[str, int, Int64] | None = None
     emptied: tuple[int, ...] = ()
 
@@ -237,12 +237,12 @@ class Resizing(Site):
         return self.out_shape(which)[index] if kept is None else len(kept)
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True)
 class Rule:
     """What is known of an operator.
 
-    tie: says which coordinates coincide. resize: how the node changes when they go, for operators that spell sizes out.
-    spelled: input slots that hold sizes or positions, which `resize` rewrites.
+    tie: says which coordinates coincide. resize: how a node that spells sizes out changes when they go; spelled: its input slots that hold these.
     """
 
     tie: Callable[[Scope], None]

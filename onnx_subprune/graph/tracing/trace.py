@@ -8,6 +8,7 @@ ones let it follow the largest that is left, until what they follow is not pinne
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from onnx_subprune._typed import typed
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Pinned
 from onnx_subprune.graph.feeds import Example, Feeds
 from onnx_subprune.graph.formats import Model
@@ -25,6 +26,7 @@ ATTEMPTS = 4
 """So many times another axis is tried where one that was followed turned out to be pinned."""
 
 
+@typed("rules", "example", "rows", "constants")
 def trace(
     model: Model | Network,
     *,

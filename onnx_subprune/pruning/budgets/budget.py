@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_subprune._typed import typed_fields
 from onnx_subprune.allocation import Channels, Latency, Macs, MarginalCost, Params
 from onnx_subprune.errors import BudgetError
 from onnx_subprune.evaluation.metric import Accuracy, Metric
 
 
+@typed_fields
 @dataclass(frozen=True, slots=True)
 class MaxDrop:
     """The smallest model whose metric is at most `drop` below that of the original; 0.01 is one point of accuracy."""
