@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
 
 from tests.networks.net import Net
 
@@ -37,3 +38,63 @@ def fill(folder: Path) -> None:
     for name, count in (("calibration", 64), ("test", 32)):
         np.savez(folder / f"{name}.npz", input=rng.standard_normal((count, 3, 8, 8)).astype(np.float32))
     np.save(folder / "labels.npy", rng.integers(0, 5, 32))
+
+
+def fill_more(folder: Path) -> None:
+    """Write the models and data of the cookbook: a reader of lines, an encoder of texts, a streaming model."""
+    rng = np.random.default_rng(1)
+    onnx.save(line_reader(), folder / "ocr.onnx")
+    widths = {"lines_of_16": 16, "lines_of_24": 24, "lines_of_32": 32}
+    np.savez(folder / "lines.npz", **{name: _normal(rng, 24, 1, 8, width) for name, width in widths.items()})
+    onnx.save(encoder(), folder / "encoder.onnx")
+    for name, count in (("texts", 96), ("other_texts", 32)):
+        mask = (np.arange(12) < rng.integers(3, 13, (count, 1))).astype(np.int64)
+        np.savez(folder / f"{name}.npz", input_ids=rng.integers(0, 50, (count, 12)), attention_mask=mask)
+    onnx.save(stream(), folder / "stream.onnx")
+    np.savez(folder / "windows.npz", window=_normal(rng, 128, 8))
+
+
+def line_reader() -> ModelProto:
+    """Convolutions over lines of 8 pixels' height and any width, an LSTM over their columns, scores of eleven letters."""
+    net = Net()
+    x = net.relu(net.conv(net.input(["n", 1, 8, "w"], "image"), 16, 3, name="conv1"))
+    x = net.relu(net.conv(_wide(net, x, 16), 24, 3, name="conv2"))
+    x = net("ReduceMean", x, axes=[2], keepdims=0)
+    x = net("Transpose", x, perm=[2, 0, 1])
+    weights = (net.weight(1, 48, 24), net.weight(1, 48, 12), net.weight(1, 96))
+    x = net("Squeeze", net.add("LSTM", x, *weights, outputs=3, hidden_size=12)[0], net.constant([1]))
+    net.linear(x, 12, 11)
+    net.nodes[-1].output[0] = "letters"
+    net.output("letters", 3)
+    return net.model()
+
+
+def encoder() -> ModelProto:
+    """Embeddings of fifty words, a hidden layer, and the mean over the words that the mask shows."""
+    net = Net()
+    ids, mask = (net.input(["n", "t"], name, TensorProto.INT64) for name in ("input_ids", "attention_mask"))
+    x = net.linear(net.relu(net.linear(net("Gather", net.weight(50, 16), ids), 16, 48)), 48, 16)
+    shown = net("Unsqueeze", net("Cast", mask, to=TensorProto.FLOAT), net.constant([2]))
+    total = net("ReduceSum", net("Mul", x, shown), net.constant([1]), keepdims=0)
+    net.nodes.append(
+        helper.make_node("Div", [total, net("ReduceSum", shown, net.constant([1]), keepdims=0)], ["embedding"])
+    )
+    net.output("embedding", 2)
+    return net.model()
+
+
+def stream() -> ModelProto:
+    """A window and a state in, scores and the next state out."""
+    net = Net()
+    both = net("Concat", net.input([1, 8], "window"), net.input([1, 6], "state_in"), axis=1)
+    x = net.relu(net.dense(both, 14, 32))
+    net.nodes.append(helper.make_node("Tanh", [net.dense(x, 32, 6)], ["state_out"]))
+    net.dense(x, 32, 3)
+    net.nodes[-1].output[0] = "scores"
+    net.output("scores", 2)
+    net.output("state_out", 2)
+    return net.model()
+
+
+def _normal(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
+    return rng.standard_normal(shape).astype(np.float32)

@@ -6,13 +6,15 @@ A block behind `<!-- syntax only: reason -->` needs what is not here, and is par
 import ast
 import re
 import shlex
+import tomllib
 
 import pytest
 
+from onnx_subprune._version import __version__
 from onnx_subprune.cli import app, run
 from onnx_subprune.graph.rules import RULES
 from tests.conftest import ROOT
-from tests.small import fill
+from tests.small import fill, fill_more
 from tools.reference import PAGES
 
 PAGE = re.compile(r"(<!-- syntax only: [^>]+ -->\s+)?^```(\w+)\n(.*?)^```", re.M | re.S)
@@ -36,6 +38,7 @@ def commands(code):
 @pytest.mark.parametrize("path", [p for p in DOCUMENTS if p.name not in GENERATED], ids=lambda path: path.name)
 def test_every_block_runs(path, tmp_path, monkeypatch):
     fill(tmp_path)
+    fill_more(tmp_path)
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
     for kind, code, runs in blocks(path):
@@ -81,3 +84,16 @@ def test_the_readme_is_short():
 def test_every_page_is_in_the_navigation():
     listed = set(re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M))
     assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+def test_the_release_says_the_same_everywhere():
+    """Versions, the newest entry of the changelog, the interpreters, and what a package index shows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    cited = dict(re.findall(r"^(\w+): (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M))
+    newest = re.findall(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)[0]
+    assert cited["version"] == newest == __version__
+    assert cited["license"] == project["license"]
+    assert project["urls"]
+    for version in ("3.11", "3.12", "3.13"):
+        assert f"Programming Language :: Python :: {version}" in project["classifiers"]
+    assert f"pip install {project['name']}" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from onnx_subprune import Resources, sensitivity
 from onnx_subprune.selection import Problem, Random, WeightNorm, selectors
@@ -86,6 +88,88 @@ def selection() -> Figure:
     return _plain(figure)
 
 
+def moments() -> Figure:
+    """Draw how samples become a Gram and cross moments, whose sizes do not depend on how many there are."""
+    figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+    axes = _canvas(figure, 12, 4.4)
+    for number in range(3):
+        y = 2.9 - 1.25 * number
+        _box(axes, (0.3, y), (1.6, 1.0), f"X, chunk {number + 1}")
+        _box(axes, (2.1, y), (0.9, 1.0), "Y", pale=False)
+        axes.annotate("", (5.2, 2.2), (3.1, y + 0.5), arrowprops={"arrowstyle": "->", "color": INK})
+    axes.text(4.3, 3.55, "sums over rows", color=INK, fontsize=9)
+    _box(axes, (5.4, 1.4), (1.6, 1.6), "G = X'X")
+    _box(axes, (7.2, 1.4), (0.9, 1.6), "C = X'Y", pale=False)
+    axes.annotate("", (9.2, 2.2), (8.2, 2.2), arrowprops={"arrowstyle": "->", "color": INK})
+    axes.text(9.35, 2.45, "which channels", color=ACCENT, fontsize=9)
+    axes.text(9.35, 1.85, "which weights", color=ACCENT, fontsize=9)
+    axes.text(5.4, 0.75, "channels x channels, channels x outputs:", color=INK, fontsize=9)
+    axes.text(5.4, 0.3, "however many rows there are", color=INK, fontsize=9)
+    return figure
+
+
+def refit() -> Figure:
+    """Draw what a layer of correlated channels loses, with its weights sliced and with them refitted, on rows that nothing was fitted to."""
+    rng = np.random.default_rng(0)
+    channels, rows = 64, 4000
+    mixing = rng.standard_normal((20, channels))
+    x, new = (rng.standard_normal((rows, 20)) @ mixing + 0.4 * rng.standard_normal((rows, channels)) for _ in range(2))
+    weights = rng.standard_normal((channels, 10)) * rng.gamma(1.0, 1.0, channels)[:, None]
+    gram, cross, target = x.T @ x, x.T @ x @ weights, new @ weights
+    problem = Problem(
+        gram=gram,
+        cross=cross,
+        energy=float(np.sum((x @ weights) ** 2)),
+        columns=np.arange(channels)[:, None],
+        prior=weights,
+    )
+    sizes = list(range(4, channels + 1, 4))
+    path = selectors(0)["refined"].path([problem], sizes, np.zeros(channels, np.int64))  # type: ignore[union-attr]
+    errors: dict[str, list[float]] = {"sliced: the old weights": [], "refitted: least squares": []}
+    for choice in path:
+        kept = np.asarray(choice.support)
+        fitted = np.linalg.solve(gram[np.ix_(kept, kept)], cross[kept])
+        for name, used in zip(errors, (weights[kept], fitted), strict=True):
+            errors[name].append(float(np.sum((new[:, kept] @ used - target) ** 2) / np.sum(target**2)))
+    figure = Figure(figsize=(6.0, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    for name, values in errors.items():
+        axes.plot(sizes, values, marker="o", markersize=3, label=name)
+    axes.set_xlabel("channels kept, of 64")
+    axes.set_ylabel("relative squared error")
+    axes.legend(frameon=False)
+    return _plain(figure)
+
+
+def attention() -> Figure:
+    """Draw two heads: what Q and K sum over goes in both, what V makes goes with the rows of the output projection."""
+    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    axes = _canvas(figure, 12, 4.8)
+    gone = {"Q": ((2, 5), (1, 3)), "K": ((2, 5), (1, 3)), "V": ((0, 3), (4, 5)), "output": ((0, 3), (4, 5))}
+    for row, (name, heads) in enumerate(gone.items()):
+        y = 3.75 - 0.95 * row
+        axes.text(
+            0.2,
+            y + 0.25,
+            {"output": "rows of the\noutput projection"}.get(name, name),
+            color=INK,
+            fontsize=9,
+            va="center",
+        )
+        for head, places in enumerate(heads):
+            for place in range(6):
+                x = 2.7 + 2.9 * head + 0.44 * place
+                _box(axes, (x, y), (0.38, 0.5), "", pale=place not in places, line=INK if place in places else ACCENT)
+    axes.text(2.7, 4.45, "head 1", color=INK, fontsize=9)
+    axes.text(5.6, 4.45, "head 2", color=INK, fontsize=9)
+    axes.text(8.6, 3.55, "the same numbers of Q and K,", color=ACCENT, fontsize=9)
+    axes.text(8.6, 3.15, "equally many in each head", color=ACCENT, fontsize=9)
+    axes.text(8.6, 1.55, "the same of V and of what", color=ACCENT, fontsize=9)
+    axes.text(8.6, 1.15, "reads it", color=ACCENT, fontsize=9)
+    axes.text(2.7, 0.3, "blue stays, white goes", color=INK, fontsize=9)
+    return figure
+
+
 def curves() -> Figure:
     """Draw what the output of LeNet loses when one group alone gets narrower."""
     data = np.load(ROOT / "models" / "fashion_calibration.npz")["input"][:128]
@@ -137,6 +221,27 @@ def compared() -> Figure:
     return _plain(figure)
 
 
+def _canvas(figure: Figure, width: float, height: float) -> Axes:
+    axes = figure.add_subplot()
+    axes.set_xlim(0, width)
+    axes.set_ylim(0, height)
+    axes.axis("off")
+    return axes
+
+
+def _box(
+    axes: Axes,
+    place: tuple[float, float],
+    size: tuple[float, float],
+    text: str,
+    *,
+    pale: bool = True,
+    line: str = ACCENT,
+) -> None:
+    axes.add_patch(Rectangle(place, *size, facecolor=PALE if pale else "white", edgecolor=line, linewidth=0.8))
+    axes.text(place[0] + size[0] / 2, place[1] + size[1] / 2, text, color=INK, fontsize=9, ha="center", va="center")
+
+
 def _plain(figure: Figure) -> Figure:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
@@ -147,7 +252,7 @@ def _plain(figure: Figure) -> Figure:
 def main() -> None:
     """Draw all."""
     PICTURES.mkdir(exist_ok=True)
-    for made in (coordinates, selection, curves, compared):
+    for made in (coordinates, moments, selection, refit, curves, attention, compared):
         with mpl.rc_context({"svg.hashsalt": "onnx_subprune"}):
             made().savefig(PICTURES / f"{made.__name__}.svg", facecolor="white", metadata={"Date": None})
 

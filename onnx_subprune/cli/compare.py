@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from onnx_subprune.cli import options
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.files import guarded, parts_text, written
+from onnx_subprune.cli.files import guarded, written
 from onnx_subprune.cli.groups import DATA, RESOURCES, STDOUT
 from onnx_subprune.cli.options import constants_of, read_by, streamed
 from onnx_subprune.cli.terminal import show
@@ -55,7 +55,7 @@ def compare_command(  # noqa: PLR0913 - one argument an option
         title = f"{pruned} beside {original}"
         texts = {
             json_file: lambda: json_text(found.to_dict()),
-            html_file: lambda: parts_text(title, found.parts()),
+            html_file: lambda: found.page(title),
         }
         with written(texts):
             pass

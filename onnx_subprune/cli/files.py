@@ -137,7 +137,7 @@ def parts_text(title: str, parts: Sequence[Part], drawn: Sequence[Block] = ()) -
     """Return tables and sentences as HTML, with the map of a network."""
     from onnx_subprune.evaluation.report.html import parts_html  # noqa: PLC0415 - an extra
 
-    return parts_html(title, parts, drawn)
+    return parts_html(title, parts, drawn=drawn)
 
 
 def sensitivities_text(found: Sequence[GroupSensitivity], model: str) -> str:

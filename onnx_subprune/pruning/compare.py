@@ -14,11 +14,14 @@ from onnx_subprune.calibration.data.labels import read_labels
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.evaluation.fidelity import Fidelity, fidelity
-from onnx_subprune.evaluation.latency import measured_latency
+from onnx_subprune.evaluation.gates import Gates, complaints, ruined
+from onnx_subprune.evaluation.latency import measured_latency, raced_feeds
+from onnx_subprune.evaluation.layers import LayerTime, layer_times
 from onnx_subprune.evaluation.parts import parts_of
 from onnx_subprune.evaluation.report.extra import need_extra
 from onnx_subprune.evaluation.report.sheet import Part, html_of, text_of
-from onnx_subprune.evaluation.report.table import comparison_table, fidelity_table
+from onnx_subprune.evaluation.report.summary import summary
+from onnx_subprune.evaluation.report.table import comparison_table, fidelity_table, layers_table
 from onnx_subprune.evaluation.report.values import Change, fidelity_dict
 from onnx_subprune.graph.formats import Model, model_bytes
 from onnx_subprune.graph.network import Network, load
@@ -39,6 +42,8 @@ class Comparison:
     latency: Change
     latency_ratios: tuple[float, float, float]
     """Quartiles of the pruned model's time in units of the original's, over rounds that ran both."""
+    layers: tuple[LayerTime, ...] = ()
+    """Milliseconds of the original's layers, in both."""
 
     def __str__(self) -> str:
         """Return the tables that the command prints."""
@@ -50,16 +55,27 @@ class Comparison:
 
     def parts(self) -> tuple[Part, ...]:
         """Return the comparison as tables."""
-        return comparison_table(self), *fidelity_table(self.fidelity)
+        layers = (layers_table(self.layers),) if self.layers else ()
+        return comparison_table(self), *layers, *fidelity_table(self.fidelity)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is worth a warning: an output that is no better than a constant, or far from the original."""
+        bad = ruined(self.fidelity)
+        return (bad,) if bad is not None else tuple(complaints(self.fidelity, Gates()))
+
+    def page(self, title: str) -> str:
+        """Return the comparison as a page; needs the extra `report`."""
+        from onnx_subprune.evaluation.report.html import parts_html  # noqa: PLC0415 - an extra
+
+        return parts_html(title, (summary(self), *self.parts()), warnings=self.warnings)
 
     @typed("path")
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write the comparison to `path` as one self-contained page; OptionError where the extra `report` is not installed."""
         need_extra()
-        from onnx_subprune.evaluation.report.html import parts_html  # noqa: PLC0415 - an extra
-
         with replacing(Path(path)) as new:
-            new.write_text(parts_html("original and pruned", self.parts()), encoding="utf-8")
+            new.write_text(self.page("original and pruned"), encoding="utf-8")
 
     @typed("path")
     def to_json(self, path: str | os.PathLike[str]) -> None:
@@ -74,6 +90,7 @@ class Comparison:
             "cost": {name: asdict(change) for name, change in named.items()},
             "latency_ratios": list(self.latency_ratios),
             "fidelity": fidelity_dict(self.fidelity),
+            "layers": [asdict(layer) for layer in self.layers],
         }
 
 
@@ -135,6 +152,7 @@ def compare(
         size=Change(model_bytes(first.given), model_bytes(second.given)),
         latency=Change(found.before, found.after),
         latency_ratios=found.ratios,
+        layers=layer_times(first, given.graph, two, raced_feeds(samples), threads),
     )
 
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import onnx
 import pytest
 
-from onnx_subprune import Channels, Macs, Resources, prune, sensitivity
+from onnx_subprune import Channels, Macs, Resources, compare, prune, sensitivity
 from onnx_subprune.cli import run
 from onnx_subprune.evaluation.report import report_table, text_of
 from onnx_subprune.evaluation.report.html import report_html, sensitivity_html
@@ -17,6 +18,7 @@ from onnx_subprune.evaluation.report.table import latency_words
 from onnx_subprune.evaluation.report.values import Change
 from onnx_subprune.selection import Choice, Problem, conditioning
 from tests.conftest import MODELS
+from tests.small import fill
 
 LENET = MODELS / "lenet_fashion.onnx"
 VOID = {"meta", "img", "br"}
@@ -150,6 +152,34 @@ def test_a_page_begins_with_warnings_and_with_what_is_left(report):
     assert text.index("Warning: it is poor.") < text.index(share) < text.index("Fidelity")
     assert "on 32 held-out samples logits has a relative error of" in text.lower()
     assert all(layer.name in text for layer in report.layers)
+
+
+def test_a_comparison_begins_with_warnings_and_a_summary_and_has_the_times_of_layers(tmp_path):
+    fill(tmp_path)
+    model = onnx.load(tmp_path / "model.onnx")
+    good = compare(model, model, tmp_path / "test.npz")
+    last = next(item for item in model.graph.initializer if item.name == model.graph.node[-1].input[1])
+    last.CopyFrom(onnx.numpy_helper.from_array(-3 * onnx.numpy_helper.to_array(last), last.name))
+    bad = compare(tmp_path / "model.onnx", model, tmp_path / "test.npz")
+    bad.to_html(tmp_path / "bad.html")
+    text = " ".join(Page((tmp_path / "bad.html").read_text(encoding="utf-8")).text.split())
+    assert not good.warnings
+    assert text.index("Warning: output 'logits' ") < text.index("100 % of the parameters and") < text.index("cost")
+    assert {"conv1", "conv2", "classifier"} <= {layer.name for layer in bad.layers}
+    assert "milliseconds by layer" in text
+    assert len(bad.to_dict()["layers"]) == len(bad.layers)
+
+
+def test_a_notebook_gets_the_tables_and_a_curve_of_each_group_if_the_extra_is_there(report, monkeypatch):
+    curves = [group for group in report.groups if group.curve is not None]
+    page = Page(report._repr_html_())
+    assert len(page.links) == len(curves) > 0
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in page.links)
+    assert not page.open
+    assert all(f"{group.width[0]} → {group.width[1]}" in page.text for group in report.groups)
+    monkeypatch.setattr("onnx_subprune.evaluation.report.notebook.missing_packages", lambda: ["matplotlib"])
+    assert Page(report._repr_html_()).text == page.text
+    assert not Page(report._repr_html_()).links
 
 
 def test_a_missing_extra_is_one_line_before_any_work(tmp_path):

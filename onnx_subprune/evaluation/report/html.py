@@ -11,10 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from onnx_subprune._version import __version__
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.evaluation.report.map import Block
-from onnx_subprune.evaluation.report.plots import curve, sparkline
+from onnx_subprune.evaluation.report.plots import curve, picture
 from onnx_subprune.evaluation.report.sheet import Part
+from onnx_subprune.evaluation.report.summary import summary
 from onnx_subprune.evaluation.report.table import latency_words, number
-from onnx_subprune.evaluation.report.values import Change, GroupReport, Reported
+from onnx_subprune.evaluation.report.values import Change, Reported
 
 
 def report_html(report: Reported) -> str:
@@ -34,7 +35,7 @@ def report_html(report: Reported) -> str:
         summary=summary(report),
         costs={name: (change, _left(report, change)) for name, change in costs.items()},
         latency=None if report.latency is None else latency_words(report.latency, report.latency_ratios),
-        groups=[(group, _sparkline(group)) for group in report.groups],
+        groups=[(group, picture(group)) for group in report.groups],
         consumers=list(consumers),
         pinned=[(node, reason, width) for (node, reason), width in pinned.items()],
     )
@@ -46,24 +47,9 @@ def _left(report: Reported, change: Change) -> float:
     return ratios[1] if change is report.latency and ratios is not None else change.ratio
 
 
-def summary(report: Reported) -> str:
-    """Return in two sentences what is left, and how close it is."""
-    left = {"parameters": report.params, "multiply-accumulates": report.macs}
-    shares = " and ".join(f"{100 * change.ratio:.0f} % of the {name}" for name, change in left.items())
-    text = f"{shares} are left."
-    if report.fidelity is None:
-        return f"{text} How close the outputs are was not measured: there were no data."
-    close = []
-    for name, item in report.fidelity.outputs.items():
-        error = "" if item.relative_error is None else f"a relative error of {item.relative_error:.3f}"
-        agreement = "" if item.agreement is None else f"an agreement of {100 * item.agreement:.1f} %"
-        close.append(f"{name} has {' and '.join(filter(None, [error, agreement])) or 'nothing to compare'}")
-    return f"{text} On {report.fidelity.where} {'; '.join(close)}."
-
-
-def parts_html(title: str, parts: Sequence[Part], drawn: Sequence[Block] = ()) -> str:
-    """Return tables and sentences as a page, behind the first sentence the map of a network, if there is one."""
-    return _page("parts.html.jinja", title=title, parts=parts, blocks=drawn)
+def parts_html(title: str, parts: Sequence[Part], *, drawn: Sequence[Block] = (), warnings: Sequence[str] = ()) -> str:
+    """Return tables and sentences as a page, warnings before them, and behind the first sentence the map of a network, if there is one."""
+    return _page("parts.html.jinja", title=title, parts=parts, blocks=drawn, warnings=warnings)
 
 
 def sensitivity_html(found: Sequence[GroupSensitivity], model: str) -> str:
@@ -76,12 +62,6 @@ def sensitivity_html(found: Sequence[GroupSensitivity], model: str) -> str:
         for item in sorted(found, key=lambda item: -max(item.output.errors))
     ]
     return _page("sensitivity.html.jinja", curves=curves, model=model)
-
-
-def _sparkline(group: GroupReport) -> str | None:
-    if group.curve is None:
-        return None
-    return sparkline(group.curve[0], group.curve[1], group.width[0], group.width[1])
 
 
 def _page(template: str, **values: object) -> str:

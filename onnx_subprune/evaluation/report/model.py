@@ -6,7 +6,8 @@ from pathlib import Path
 
 from onnx_subprune._typed import typed
 from onnx_subprune.evaluation.report.extra import need_extra
-from onnx_subprune.evaluation.report.sheet import html_of, text_of
+from onnx_subprune.evaluation.report.notebook import notebook_html
+from onnx_subprune.evaluation.report.sheet import text_of
 from onnx_subprune.evaluation.report.table import report_table
 from onnx_subprune.evaluation.report.values import Reported
 from onnx_subprune.runtime.files import json_text, replacing
@@ -21,8 +22,8 @@ class Report(Reported):
         return text_of(report_table(self))
 
     def _repr_html_(self) -> str:
-        """Return the same for a notebook."""
-        return html_of(report_table(self))
+        """Return the same for a notebook, with the curves of the groups."""
+        return notebook_html(self)
 
     @typed("path")
     def to_json(self, path: str | os.PathLike[str]) -> None:

@@ -11,6 +11,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from onnx_subprune.evaluation.report.values import GroupReport
+
 INK, ACCENT, FAINT = "#334155", "#2563eb", "#cbd5e1"
 
 
@@ -24,6 +26,13 @@ def sparkline(widths: Sequence[int], errors: Sequence[float], full: int, chosen:
     axes.set_xticks([])
     axes.set_yticks([])
     return _uri(figure)
+
+
+def picture(group: GroupReport) -> str | None:
+    """Return what the outputs lose when a group alone gets narrower; None where that was not measured."""
+    if group.curve is None:
+        return None
+    return sparkline(group.curve[0], group.curve[1], group.width[0], group.width[1])
 
 
 def curve(widths: Sequence[int], errors: Sequence[float], full: int, limits: tuple[float, float]) -> str:

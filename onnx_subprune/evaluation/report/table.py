@@ -80,7 +80,7 @@ def report_table(report: Reported) -> tuple[Part, ...]:
     """Return what a run shows at its end: costs before and after, fidelity, what stayed."""
     parts: list[Part] = [_costs(f"{report.model['path']} pruned", ("before", "after"), report), *_hint(report)]
     if report.layers:
-        parts.append(_layers_table(report.layers))
+        parts.append(layers_table(report.layers))
     if report.fidelity is not None:
         parts += fidelity_table(report.fidelity)
     if report.metric is not None and (report.fidelity is None or report.fidelity.accuracy is None):
@@ -91,7 +91,7 @@ def report_table(report: Reported) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _layers_table(layers: Sequence[LayerTime]) -> Sheet:
+def layers_table(layers: Sequence[LayerTime]) -> Sheet:
     """The layers that took most, and the rest."""
     ordered = sorted(layers, key=lambda layer: -layer.before)
     rest = ordered[SHOWN:]
@@ -110,9 +110,9 @@ def _hint(report: Reported) -> list[str]:
         report.latency is None
         or report.settings.get("round_to") != "1"
         or report.latency.ratio < report.macs.ratio + SLOW
+        or all(after % 8 == 0 for before, after in (group.width for group in report.groups) if after < before)
+        or any("in smaller blocks than" in note for note in report.notes)  # blocks were tried
     ):
-        return []
-    if all(after % 8 == 0 for before, after in (group.width for group in report.groups) if after < before):
         return []
     return [
         "hint: onnxruntime runs layers slower whose widths are not whole blocks of channels: leave --round-to at its default, auto, or try 8 or 16"
