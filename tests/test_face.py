@@ -270,6 +270,9 @@ def test_results_show_themselves_as_text_and_in_a_notebook(result):
         assert "multiply-accumulates" in str(shown)
         assert "logits" in str(shown)
         assert shown._repr_html_().startswith("<table>")
+    poor = replace(result.report, warnings=("it is poor",))
+    assert str(poor).startswith("warning: it is poor\n")
+    assert poor._repr_html_().startswith("<p>warning: it is poor</p>")
     evil = replace(result.report, notes=("<script>",))
     assert "<script>" not in evil._repr_html_()
 

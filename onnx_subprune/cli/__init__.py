@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, UnusedCliTokensError
 
 from onnx_subprune._version import __version__
 from onnx_subprune.cli import apply, collect, compare, inspect, merge, profile, prune, sensitivity
@@ -33,7 +33,7 @@ def run(tokens: Sequence[str]) -> int:
             app(tokens, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
-        said = " ".join(str(error).split())
+        said = _said(error)
         return _fail(
             f"{said}{'' if said.endswith(('.', '?')) else '.'} See `{' '.join(['onnx-subprune', *_named(tokens), '--help'])}`.",
             2,
@@ -59,6 +59,13 @@ def run(tokens: Sequence[str]) -> int:
 def _note(message: Warning | str, category: type[Warning], *_: object) -> None:
     kind = "note" if category is DataNote else "warning"
     print(f"{kind}: {printable(' '.join(str(message).split()))}", file=sys.stderr)
+
+
+def _said(error: CycloptsError) -> str:
+    """What is wrong with the words, in a line."""
+    if isinstance(error, UnusedCliTokensError):
+        return f"Too many arguments: {' '.join(error.unused_tokens or ())}."
+    return " ".join(str(error).split())
 
 
 def _named(tokens: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, written
 from onnx_subprune.cli.groups import DATA, RESOURCES, STDOUT
 from onnx_subprune.cli.options import constants_of, read_by, streamed
-from onnx_subprune.cli.terminal import show
+from onnx_subprune.cli.terminal import show, warn
 from onnx_subprune.pruning.compare import compare as compare_models
 from onnx_subprune.runtime.files import json_text
 
@@ -59,4 +59,5 @@ def compare_command(  # noqa: PLR0913 - one argument an option
         }
         with written(texts):
             pass
+    warn(found.warnings)
     show(*found.parts(), quiet=quiet or json_file == STDOUT, wide=wide)

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Iterable
 
 from onnx_subprune.evaluation.report import Report, report_table
 from onnx_subprune.evaluation.report.sheet import Part, text_of
@@ -15,10 +16,15 @@ def show(*parts: Part, quiet: bool = False, wide: bool = False) -> None:
     print(printable(text_of(parts, width)))
 
 
+def warn(warnings: Iterable[str]) -> None:
+    """Print warnings to stderr, a line each."""
+    for warning in warnings:
+        print("warning:", printable(" ".join(warning.split())), file=sys.stderr)
+
+
 def tell(report: Report, *, quiet: bool, wide: bool) -> None:
     """Print the warnings of a run to stderr and, unless `quiet`, its tables to stdout."""
-    for warning in report.warnings:
-        print("warning:", printable(" ".join(warning.split())), file=sys.stderr)
+    warn(report.warnings)
     show(*report_table(report), quiet=quiet, wide=wide)
 
 

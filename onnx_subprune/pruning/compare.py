@@ -46,12 +46,15 @@ class Comparison:
     """Milliseconds of the original's layers, in both."""
 
     def __str__(self) -> str:
-        """Return the tables that the command prints."""
-        return text_of(self.parts())
+        """Return the tables that the command prints, behind warnings."""
+        return text_of(self._told())
 
     def _repr_html_(self) -> str:
         """Return the same for a notebook."""
-        return html_of(self.parts())
+        return html_of(self._told())
+
+    def _told(self) -> tuple[Part, ...]:
+        return (*(f"warning: {warning}" for warning in self.warnings), *self.parts())
 
     def parts(self) -> tuple[Part, ...]:
         """Return the comparison as tables."""

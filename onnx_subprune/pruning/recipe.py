@@ -61,7 +61,7 @@ class Recipe:
             parts = {name: dict(found[name]) for name in ("model", "data", "settings")}
             return cls(groups=groups, **parts, version=str(found["version"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            said = " ".join(str(error).split())[:160]
+            said = " ".join(str(getattr(error, "strerror", None) or error).split())[:160].lower()
             raise OptionError(f"{os.fspath(path)}: no recipe: {said}; `prune --recipe FILE` writes one") from error
 
     def to_dict(self) -> dict[str, object]:

@@ -151,6 +151,8 @@ def test_percentages_are_fractions(folder, words, same):
         (["compare", "model.onnx", "model.onnx", "--data", "test.npz", "--labels", "l.npy"], "labels are y.npy"),
         (["prune", "m", "o", "--mac", "0.5"], "Did you mean --macs?"),
         (["prun", "m", "o"], 'Did you mean "prune"?'),
+        (["inspect", "model.onnx", "other.onnx"], "Too many arguments: other.onnx. See"),
+        (["apply", "model.onnx", "none.json", "o.onnx"], "none.json: no recipe: no such file"),
         (["prun", "m", "o"], "See `onnx-subprune --help`."),
         (["prune", "m", "o", "--selector", "refind"], 'Did you mean "refined"?'),
         (["prune", "model.onnx", "o", "--data", "calibration.npz", "--exclude", "conv_2"], "did you mean 'conv2'?"),

@@ -164,6 +164,7 @@ def test_a_comparison_begins_with_warnings_and_a_summary_and_has_the_times_of_la
     bad.to_html(tmp_path / "bad.html")
     text = " ".join(Page((tmp_path / "bad.html").read_text(encoding="utf-8")).text.split())
     assert not good.warnings
+    assert str(bad).startswith("warning: output 'logits' ")
     assert text.index("Warning: output 'logits' ") < text.index("100 % of the parameters and") < text.index("cost")
     assert {"conv1", "conv2", "classifier"} <= {layer.name for layer in bad.layers}
     assert "milliseconds by layer" in text

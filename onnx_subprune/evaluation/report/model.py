@@ -6,7 +6,7 @@ from pathlib import Path
 
 from onnx_subprune._typed import typed
 from onnx_subprune.evaluation.report.extra import need_extra
-from onnx_subprune.evaluation.report.notebook import notebook_html
+from onnx_subprune.evaluation.report.notebook import notebook_html, warned
 from onnx_subprune.evaluation.report.sheet import text_of
 from onnx_subprune.evaluation.report.table import report_table
 from onnx_subprune.evaluation.report.values import Reported
@@ -18,8 +18,8 @@ class Report(Reported):
     """All that a run tells."""
 
     def __str__(self) -> str:
-        """Return the tables that the command prints, with full names."""
-        return text_of(report_table(self))
+        """Return the warnings and tables that the command prints, with full names."""
+        return text_of((*warned(self), *report_table(self)))
 
     def _repr_html_(self) -> str:
         """Return the same for a notebook, with the curves of the groups."""

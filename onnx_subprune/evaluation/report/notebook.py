@@ -12,7 +12,12 @@ BAR = "display:inline-block;height:8px;border-radius:4px"
 
 def notebook_html(report: Reported) -> str:
     """Return tables and pictures; styles are inline, and there are no scripts."""
-    return html_of(report_table(report)) + _groups(report)
+    return html_of((*warned(report), *report_table(report))) + _groups(report)
+
+
+def warned(report: Reported) -> list[str]:
+    """Return the warnings of a run as lines; the command line prints them on stderr."""
+    return [f"warning: {warning}" for warning in report.warnings]
 
 
 def _groups(report: Reported) -> str:
