@@ -73,6 +73,8 @@ def test_generated_pages_are_up_to_date(name):
 def test_every_operator_with_a_rule_is_on_its_page():
     page = PAGES["operators.md"]()
     assert not [op for op in RULES if f"`{op}`" not in page]
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert not [row for row in rows if "" in [cell.strip() for cell in row.split("|")[1:-1]] or "its ..." in row]
 
 
 def test_the_readme_is_short():

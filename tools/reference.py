@@ -51,7 +51,7 @@ def _operator(module: ModuleType, op: str) -> tuple[str, str, str]:
     said = inspect.getdoc(rule.tie) or ""
     if said == "See the module.":
         said = (inspect.getdoc(module) or "").split("\n\n")[0]
-    return f"`{op}`", " ".join(said.split()), "; ".join(found)
+    return f"`{op}`", " ".join(said.split()), "; ".join(found) or "nowhere for its own sake"
 
 
 def _gathered(rows: Iterable[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
@@ -78,7 +78,9 @@ def _reasons(module: ModuleType, rule: Callable[..., None]) -> list[str]:
         seen.add(name)
         for call in (node for node in ast.walk(trees[name]) if isinstance(node, ast.Call)):
             called = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
-            if called in ("UnknownError", "pin") and call.args:
+            if called == "_refuse":  # what it is about is its last argument
+                found[f"its {_said(call.args[-1])} are left alone"] = None
+            elif called in ("UnknownError", "pin") and call.args:
                 found.update(dict.fromkeys(filter(None, [_said(call.args[-1])])))
             elif isinstance(call.func, ast.Name):
                 pending.append(called)
