@@ -12,6 +12,16 @@ SubpruneError            everything this package raises on purpose; the message 
     └── FidelityError    the result is too far from the original
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def meant(name: str, names: Iterable[str]) -> str:
+    """Return the question whether another name was meant, that of `names` which is like this one, whatever the case; nothing without."""
+    plain = {item.lower(): item for item in sorted(names, reverse=True)}
+    near = get_close_matches(name.lower(), plain, 1)
+    return f"; did you mean {plain[near[0]]!r}?" if near else ""
+
 
 class SubpruneError(Exception):
     """Base of all errors of this package; the text is one line: what happened, where, what to try."""

@@ -1,12 +1,11 @@
 """What the verbs take, as values: names and numbers in place of what they stand for, and one clear error for anything of another type."""
 
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from onnx_subprune._typed import shown
 from onnx_subprune.allocation import Allocator, Macs, MarginalCost, Threshold, Uniform
-from onnx_subprune.errors import ArgumentTypeError, OptionError
+from onnx_subprune.errors import ArgumentTypeError, OptionError, meant
 from onnx_subprune.pruning.budgets.budget import Budget
 from onnx_subprune.reconstruction.settings import Asymmetric, Formulation, Layerwise, Refit, Sequential
 from onnx_subprune.selection import ProbingSelector, Selector, selectors
@@ -104,9 +103,8 @@ def _able(option: str, value: T, methods: Sequence[str], takes: str) -> T:
 
 def _known(option: str, name: str, names: Collection[str]) -> str:
     if name not in names:
-        near = get_close_matches(name, names, 1)
-        meant = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(map(repr, names))}"
-        raise OptionError(f"{option} {name!r} is not known: {meant}")
+        like = meant(name, names) or f": it is one of {', '.join(map(repr, names))}"
+        raise OptionError(f"{option} {name!r} is not known{like}")
     return name
 
 

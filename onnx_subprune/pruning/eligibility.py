@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from onnx_subprune.calibration.moments.limits import COLUMNS, _columns, oversized
-from onnx_subprune.errors import OptionError
+from onnx_subprune.errors import OptionError, meant
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction, Pinned
 from onnx_subprune.graph.network import Network, check_computes
 
@@ -34,9 +33,10 @@ def restricted(
     for option, patterns in (("--only", only), ("--exclude", exclude)):
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in everything):
-                near = get_close_matches(pattern, sorted(everything), 1)
-                meant = f"did you mean {near[0]!r}? `inspect`" if near else "`inspect`"
-                raise OptionError(f"{option} {pattern!r} matches no group, node or weight; {meant} lists them")
+                like = meant(pattern, everything)
+                raise OptionError(
+                    f"{option} {pattern!r} matches no group, node or weight{like or ';'} `inspect` lists them"
+                )
 
     def hit(group: ChannelGroup, patterns: Iterable[str]) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in patterns for name in names[group.name])

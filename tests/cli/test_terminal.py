@@ -152,6 +152,8 @@ def test_percentages_are_fractions(folder, words, same):
         (["prune", "m", "o", "--mac", "0.5"], "Did you mean --macs?"),
         (["prun", "m", "o"], 'Did you mean "prune"?'),
         (["inspect", "model.onnx", "other.onnx"], "Too many arguments: other.onnx. See"),
+        (["prune", "model.onnx", "o", "--data", "calibration.npz", "--only", "op:CONV"], "did you mean 'op:Conv'?"),
+        (["prune", "model.onnx", "o", "--data", "script.py:dta"], "did you mean 'data'?"),
         (["apply", "model.onnx", "none.json", "o.onnx"], "none.json: no recipe: no such file"),
         (["prun", "m", "o"], "See `onnx-subprune --help`."),
         (["prune", "m", "o", "--selector", "refind"], 'Did you mean "refined"?'),
@@ -159,6 +161,7 @@ def test_percentages_are_fractions(folder, words, same):
     ],
 )
 def test_a_word_that_is_misspelt_or_makes_no_sense_is_one_line_that_says_what_is_meant(folder, capsys, tokens, says):
+    (folder / "script.py").write_text("def data():\n    pass\n")
     assert run(tokens) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1

@@ -5,8 +5,9 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
-from onnx_subprune.errors import DataError
+from onnx_subprune.errors import DataError, meant
 
 
 def script_named(source: str) -> tuple[Path, str] | None:
@@ -31,8 +32,14 @@ def load_function(path: Path, name: str) -> Callable[..., object]:
         sys.modules.pop(module_name, None)  # what the script loaded does not outlive it
     function = getattr(module, name, None)
     if not callable(function):
-        raise DataError(f"{path}: has no function {name!r}; name one as {path.name}:FUNCTION")
+        raise DataError(
+            f"{path}: has no function {name!r}{meant(name, _functions(module))}; name one as {path.name}:FUNCTION"
+        )
     return function  # type: ignore[no-any-return]  # whatever the script has under that name
+
+
+def _functions(module: ModuleType) -> list[str]:
+    return [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
 
 
 def message_of(error: BaseException) -> str:

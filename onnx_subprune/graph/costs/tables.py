@@ -10,6 +10,7 @@ from onnx import ModelProto
 
 from onnx_subprune._typing import Array
 from onnx_subprune.errors import ModelError, OptionError
+from onnx_subprune.runtime.files import reason
 from onnx_subprune.runtime.profiler.model import Model
 from onnx_subprune.runtime.profiler.table import VERSION, table_of
 
@@ -36,7 +37,7 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise OptionError(f"{path}: no table of `onnx-subprune profile`: {error}") from error
+        raise OptionError(f"{path}: no table of `onnx-subprune profile`: {reason(error).lower()}") from error
     if not isinstance(found, dict) or found.get("version") != VERSION:
         raise OptionError(f"{path}: no table of `onnx-subprune profile`, or one of another version")
     return found
