@@ -1,5 +1,6 @@
 """One tiny model with data, in a folder: what examples in docstrings, in the README and in the documentation run on."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
+from onnx_subprune import Channels, Gates, Recipe, Resources, collect, prune
 from tests.networks.net import Net
 
 
@@ -52,6 +54,16 @@ def fill_more(folder: Path) -> None:
         np.savez(folder / f"{name}.npz", input_ids=rng.integers(0, 50, (count, 12)), attention_mask=mask)
     onnx.save(stream(), folder / "stream.onnx")
     np.savez(folder / "windows.npz", window=_normal(rng, 128, 8))
+
+
+def fill_before_commands(folder: Path) -> None:
+    """Write what the examples of the commands take from one another."""
+    shutil.copy(folder / "model.onnx", folder / "finetuned.onnx")
+    data, resources = folder / "calibration.npz", Resources(threads=1)
+    found = prune(folder / "model.onnx", data, budget=Channels(0.5), gates=Gates(accept_any=True), resources=resources)
+    Recipe.of(found.report).to_json(folder / "recipe.json")
+    for number in (2, 3, 4):  # the first is that of the example
+        collect(folder / "model.onnx", data, folder / f"{number}.npz", shard=(number, 4), resources=resources)
 
 
 def line_reader() -> ModelProto:

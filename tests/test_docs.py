@@ -14,7 +14,7 @@ from onnx_subprune._version import __version__
 from onnx_subprune.cli import app, run
 from onnx_subprune.graph.rules import RULES
 from tests.conftest import ROOT
-from tests.small import fill, fill_more
+from tests.small import fill, fill_before_commands, fill_more
 from tools.reference import PAGES
 
 PAGE = re.compile(r"(<!-- syntax only: [^>]+ -->\s+)?^```(\w+)\n(.*?)^```", re.M | re.S)
@@ -38,7 +38,7 @@ def commands(code):
 @pytest.mark.parametrize("path", [p for p in DOCUMENTS if p.name not in GENERATED], ids=lambda path: path.name)
 def test_every_block_runs(path, tmp_path, monkeypatch):
     fill(tmp_path)
-    fill_more(tmp_path)
+    (fill_before_commands if path.name == "commands.md" else fill_more)(tmp_path)
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
     for kind, code, runs in blocks(path):
