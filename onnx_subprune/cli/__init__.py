@@ -12,7 +12,7 @@ from cyclopts import CycloptsError, UnusedCliTokensError
 
 from onnx_subprune._version import __version__
 from onnx_subprune.cli import apply, collect, compare, inspect, merge, profile, prune, sensitivity
-from onnx_subprune.cli.application import app
+from onnx_subprune.cli.application import app, versions
 from onnx_subprune.cli.terminal import printable
 from onnx_subprune.errors import DataNote, SubpruneError, VerificationError
 from onnx_subprune.runtime.interrupts import end_like_ctrl_c
@@ -30,7 +30,10 @@ def run(tokens: Sequence[str]) -> int:
         with warnings.catch_warnings(record="--quiet" in tokens):
             warnings.filterwarnings("once", category=DataNote)
             warnings.showwarning = _note  # type: ignore[assignment]  # the other arguments are of no use here
-            app(tokens, exit_on_error=False, print_error=False)
+            if list(tokens) == ["--version"]:
+                print(versions())  # in one line, however narrow the terminal
+            else:
+                app(tokens, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
         said = _said(error)

@@ -196,7 +196,9 @@ def test_the_help_of_prune_is_divided_and_globs_stay_as_they_are(capsys):
     assert "test_data_set_*" in text
 
 
-def test_the_version_comes_with_those_that_matter():
+def test_the_version_comes_with_those_that_matter_in_one_line(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"{versions()}\n"
     assert re.match(
         r"\d+\.\d+\.\d+ \(Python 3\.\d+\.\d+, numpy [\d.]+, scipy [\d.]+, onnx [\d.]+, onnxruntime [\d.]+", versions()
     )
