@@ -52,6 +52,9 @@ def fill_more(folder: Path) -> None:
     for name, count in (("texts", 96), ("other_texts", 32)):
         mask = (np.arange(12) < rng.integers(3, 13, (count, 1))).astype(np.int64)
         np.savez(folder / f"{name}.npz", input_ids=rng.integers(0, 50, (count, 12)), attention_mask=mask)
+    onnx.save(detector(), folder / "detector.onnx")
+    for name, count in (("photographs", 64), ("other_photographs", 32)):
+        np.savez(folder / f"{name}.npz", images=_normal(rng, count, 3, 16, 16))
     onnx.save(stream(), folder / "stream.onnx")
     np.savez(folder / "windows.npz", window=_normal(rng, 128, 8))
 
@@ -92,6 +95,18 @@ def encoder() -> ModelProto:
         helper.make_node("Div", [total, net("ReduceSum", shown, net.constant([1]), keepdims=0)], ["embedding"])
     )
     net.output("embedding", 2)
+    return net.model()
+
+
+def detector() -> ModelProto:
+    """Two convolutions and a head that gives four sides and two scores, between 0 and 1, at each of 64 places."""
+    net = Net()
+    x = net.relu(net.conv(net.input(["n", 3, 16, 16], "images"), 16, 3, stride=2, name="conv1"))
+    x = net.relu(net.conv(_wide(net, x, 16), 24, 3, name="conv2"))
+    x = net.relu(net.conv(_wide(net, x, 24), 16, 1, name="head1"))
+    x = net("Sigmoid", net.conv(_wide(net, x, 16), 6, 1, name="head2"))
+    net.nodes.append(helper.make_node("Reshape", [x, net.constant([0, 6, 64])], ["boxes"]))
+    net.output("boxes", 3)
     return net.model()
 
 
