@@ -15,8 +15,8 @@ from onnx_subprune.graph.outputs import Seams
 from onnx_subprune.runtime.session import Runnable
 from onnx_subprune.runtime.threads import alongside, cores_of, threads_each
 
-COUNTED = "fiub"
-"""Kinds of the element types that are compared."""
+COUNTED = "fiubO"
+"""Kinds of the element types that are compared; objects are strings, or what is no tensor."""
 SAMPLES = 4
 """So few samples tell how much an output varies."""
 VARIES, HALF_VARIES = 1e-4, 2e-3
@@ -34,7 +34,7 @@ class OutputFidelity:
     relative_error: ||y' - y||_F / ||y||_F. cosine: of y and y'. standardized_error: ||y' - y||_F over what the best constant makes, the mean of y over
     the samples: at 1 the output is no better than one; None where y does not vary. correlation: of y and y' about their means over the samples.
     agreement: share of samples with equal arg-max, None where the rank is not 2; chance: what it would be if y and y' were independent.
-    Of integers and truth values there are only agreement, the share of equal elements, and chance. There is nothing of an output whose shape depends
+    Of integers, truth values and strings there are only agreement, the share of equal elements, and chance. There is nothing of an output whose shape depends
     on values, where the models make different ones.
     """
 
@@ -48,7 +48,7 @@ class OutputFidelity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fidelity:
-    """Of all outputs that are numbers; accuracy of both models where labels were given.
+    """Of all outputs; accuracy of both models where labels were given.
 
     held_out: True if the pruned model was not fitted to the samples, nor chosen by them; None where that is not known.
     """
@@ -98,7 +98,7 @@ class _Equal:
 
 
 class _Integers(_Equal):
-    """Of an output of integers or truth values."""
+    """Of an output of integers, truth values or strings."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,13 +200,10 @@ def fidelity(
     """
     each = threads_each(threads, data.chunk_count)
     first, second = original.session(threads=each), pruned.session(threads=each)
-    kinds = {port.name: port.dtype.kind for port in first.outputs if port.dtype.kind in COUNTED}
-    names = list(kinds)
-    sums: dict[str, _Floats | _Integers] = {
-        name: _Floats() if kind == "f" else _Integers() for name, kind in kinds.items()
-    }
+    names = [port.name for port in first.outputs if port.dtype.kind in COUNTED]
+    sums: dict[str, _Floats | _Integers] = {}
     parts: Parts | None = None
-    scores = [name for name in names if kinds[name] == "f"]
+    scores = [port.name for port in first.outputs if port.dtype.kind == "f"]
     right, start = [0, 0], 0
 
     def run(chunk: Mapping[str, Array]) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
@@ -217,7 +214,7 @@ def fidelity(
         others = parts.of(theirs, whole=True)
         for name, value in parts.of(ours, whole=True).items():
             if name in others:
-                sums.setdefault(name, _Floats()).add(value, others[name])
+                sums.setdefault(name, _Floats() if value.dtype.kind == "f" else _Integers()).add(value, others[name])
         if labels is not None and scores:
             part = labels[start : start + len(ours[scores[0]])]
             right[0] += int(np.sum(ours[scores[0]].argmax(axis=1) == part))

@@ -85,6 +85,8 @@ def missed(fidelity: Fidelity, gates: Gates) -> str | None:
     """Return which gate of the user's the result misses; None if it passes."""
     if gates.min_agreement is not None and all(item.agreement is None for item in fidelity.outputs.values()):
         return "no output is a vector of scores or of integers, so that --min-agreement bounds nothing"
+    if gates.max_error is not None and all(item.relative_error is None for item in fidelity.outputs.values()):
+        return "no output is of floating-point numbers, so that --max-error bounds nothing"
     for name, item in fidelity.outputs.items():
         if gates.min_agreement is not None and item.agreement is not None and item.agreement < gates.min_agreement:
             return f"output {name!r} agrees with the original for {item.agreement:.1%} of the samples, --min-agreement is {gates.min_agreement:.1%}"

@@ -89,14 +89,15 @@ class Session:
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Return the outputs (all of them by default) by name.
 
-        float8 arrives as its bytes in uint8. Raises DataError if `feeds` do not fit the declared inputs, ModelError if the run
-        fails, or if an output is bfloat16 or has 4 bits, which onnxruntime cannot hand to NumPy.
+        float8 arrives as its bytes in uint8, a sequence as its elements on a new first axis (see `_array`). Raises DataError if `feeds` do not fit the
+        declared inputs, ModelError if the run fails, or if an output is bfloat16 or has 4 bits, which onnxruntime cannot hand to NumPy.
         """
         names = list(outputs) if outputs is not None else [port.name for port in self.outputs]
         if not names:  # onnxruntime takes none for all
             return {}
         with _running():
-            return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+            found = self._session.run(names, dict(feeds))
+        return {name: _array(value) for name, value in zip(names, found, strict=True)}
 
     def end_profiling(self) -> Path:
         """Return the file with the time of every node; only for a session with `profile`."""
@@ -117,6 +118,23 @@ class Session:
             for name, array in outputs.items():
                 binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
             self._session.run_with_iobinding(binding)
+
+
+def _array(value: object) -> Array:
+    """What an output holds, as one array: elements of a sequence on a first axis, or behind one another where their shapes differ; maps as rows of values.
+
+    An optional without a value is empty.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, Mapping):
+        return np.array([value[key] for key in sorted(value)])
+    if isinstance(value, list):
+        items = [_array(item) for item in value]
+        if len({item.shape for item in items}) == 1:
+            return np.stack(items)
+        return np.concatenate([item.ravel() for item in items]) if items else np.zeros(0, np.float32)
+    return np.zeros(0, np.float32) if value is None else np.asarray(value)
 
 
 @contextlib.contextmanager
@@ -149,7 +167,7 @@ def dtype_of(kind: str) -> np.dtype[np.generic]:
     name = kind.removeprefix("tensor(").removesuffix(")")
     try:
         return np.dtype(_KINDS.get(name, name))
-    except TypeError:  # strings, sequences, optionals
+    except (TypeError, ValueError):  # strings, sequences, optionals
         return np.dtype(object)
 
 

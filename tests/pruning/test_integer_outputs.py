@@ -1,9 +1,12 @@
-"""Models whose outputs are integers or truth values: widths follow from the scores that these are made from."""
+"""Models whose outputs are integers, truth values, strings or no tensors at all: widths follow from the scores that these are made from."""
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
-from onnx_subprune.allocation import Macs
+from onnx_subprune.allocation import Channels, Macs
+from onnx_subprune.evaluation.gates import Gates, missed
 from onnx_subprune.evaluation.metric import Accuracy
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.prune import prune, sensitivity
@@ -66,3 +69,42 @@ def test_classes_are_held_against_labels():
     labels[:8] = (labels[:8] + 1) % 5
     report = prune(model, X, budget=Macs(0.9), round_to=1, metric=Accuracy(labels), resources=CHEAP).report
     assert report.metric.before == 0.75
+
+
+def _strings(net, scores):
+    net.domains["ai.onnx.ml"] = 2
+    keys = {"keys_int64s": [0, 1, 2, 3], "values_strings": list("abcd")}
+    classes = net("ArgMax", scores, axis=1, keepdims=0)
+    net.output(net("LabelEncoder", classes, domain="ai.onnx.ml", **keys), kind=onnx.TensorProto.STRING)
+
+
+def _maps(net, scores):
+    """As scikit-learn's classifiers are exported."""
+    net.domains["ai.onnx.ml"] = 1
+    made = net("ZipMap", net("Softmax", scores, axis=1), domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2, 3])
+    kind = onnx.TypeProto()
+    kind.sequence_type.elem_type.map_type.key_type = INT64
+    kind.sequence_type.elem_type.map_type.value_type.tensor_type.elem_type = FLOAT
+    net.outputs.append(helper.make_value_info(made, kind))
+
+
+def _sequence(net, scores, axis=0):
+    made = net("SplitToSequence", scores, axis=axis)
+    net.outputs.append(helper.make_tensor_sequence_value_info(made, FLOAT, None))
+
+
+def _optional(net, scores):
+    kind = helper.make_optional_type_proto(helper.make_tensor_type_proto(FLOAT, None))
+    net.outputs.append(helper.make_value_info(net("Optional", scores), kind))
+
+
+@pytest.mark.parametrize("end", [_strings, _maps, _sequence, lambda *made: _sequence(*made, axis=1), _optional])
+def test_outputs_that_are_no_arrays_of_numbers_are_compared_too(end):
+    net = Net(18, seed=2)
+    end(net, net.dense(net.relu(net.dense(net("Flatten", net.input(["n", 3, 6, 6])), 108, 16)), 16, 4))
+    report = prune(net.model(), X, budget=Channels(0.9), resources=CHEAP).report
+    (found,) = report.fidelity.outputs.values()
+    assert (found.agreement if found.relative_error is None else 1.0 - found.relative_error) > 0.5
+    told = missed(report.fidelity, Gates(max_error=1e-6))
+    assert told is not None
+    assert ("bounds nothing" if found.relative_error is None else "relative error") in told

@@ -114,5 +114,7 @@ def converted(where: str, array: Array, port: Port) -> Array:
             )
             warnings.warn(DataNote(note), stacklevel=2)
             return other
-    advice = f": convert it with .astype(numpy.{port.dtype})" if port.dtype != np.dtype(object) else ""
+    if port.dtype == np.dtype(object):
+        raise DataError(f"input {port.name!r} is not a numeric tensor: such models cannot be pruned")
+    advice = f": convert it with .astype(numpy.{port.dtype})"
     raise DataError(f"{where}: input {port.name!r} is {array.dtype}, the model wants {port.dtype}{advice}")

@@ -116,6 +116,8 @@ def _joinable(given: Given, ports: Sequence[Port], reading: Reading, shared: Map
     for place, arrays in given.parts[:2]:
         if any(not array.ndim for array in arrays.values()) or not count(place, arrays):
             return True  # an error that is raised later
+    if any(array.shape[1:] != feeds[0][name].shape[1:] for name, array in feeds[-1].items()):
+        return True  # and so is this
     return separate(reading.model, feeds[0], feeds[1] if len(feeds) > 1 else None, shared)
 
 
