@@ -105,10 +105,10 @@ def test_the_printed_error_is_that_on_other_samples_and_without_a_holdout_it_is_
     [
         {"budget": Macs(0.5)},
         {"budget": Macs(0.5), "resources": Resources(trials=3)},
-        {"budget": MaxDrop(0.3, None)},
+        {"budget": MaxDrop(0.3, Accuracy(np.zeros(1, np.int64)))},
         {"budget": Macs(0.5), "allocator": Threshold(), "metric": True},
         {"budget": Channels(0.5), "resources": Resources(holdout=0.3)},
-        {"budget": MaxDrop(0.3, None), "resources": Resources(samples=48)},
+        {"budget": MaxDrop(0.3, Accuracy(np.zeros(1, np.int64))), "resources": Resources(samples=48)},
     ],
     ids=["sensitivity", "trials", "drop", "threshold", "a share", "drop on the rest"],
 )
