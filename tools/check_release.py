@@ -113,14 +113,29 @@ def used(command: Path, place: Path) -> str:
     model, data, small = models / "lenet_fashion.onnx", models / "fashion_calibration.npz", place / "small.onnx"
     run(command, "inspect", model)
     run(command, "prune", model, small, "--data", data, "--samples", "64", "--macs", "0.5", "--quiet")
-    run(command, "compare", model, small, "--data", data)
-    return run(command, "--version").split("\n")[0].strip() + ": inspect, prune, compare"
+    run(command, "compare", model, small, "--data", data, "--json", "-")
+    for words, meant in (
+        (("prun",), "prune"),
+        (("prune", "--mac", "1"), "--macs"),
+        (("prune", "--selector", "refind"), "refined"),
+    ):
+        said = started(command, *words)
+        if said.returncode != 2 or not re.search(f'Did you mean "?{meant}"?\\?', said.stderr):
+            raise subprocess.CalledProcessError(said.returncode, words, stderr=f"{words}: {said.stderr}")
+    return run(command, "--version").split("\n")[0].strip() + ": inspect, prune, compare, suggestions"
 
 
 def run(*words: object) -> str:
     """Return what a command prints; CalledProcessError where it fails."""
+    done = started(*words)
+    done.check_returncode()
+    return done.stdout
+
+
+def started(*words: object) -> subprocess.CompletedProcess[str]:
+    """Return what became of a command in an environment without ours."""
     clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    return subprocess.run([*map(str, words)], check=True, capture_output=True, text=True, env=clean).stdout
+    return subprocess.run([*map(str, words)], check=False, capture_output=True, text=True, env=clean)
 
 
 if __name__ == "__main__":
