@@ -101,7 +101,8 @@ def commands() -> str:
         "# Commands",
         "Exit status: 0 done; 1 the result failed its verification, is no better than a constant, or misses a gate (nothing is written); 2 bad usage, model "
         "or data; 3 an internal error, with a line to report; 130 interrupted. Tables go to stdout, progress, notes and warnings to stderr. Nothing is "
-        "overwritten without `--force`, and what a command reads never. Fractions may be percentages: `--macs 50%`.",
+        "overwritten without `--force`, and what a command reads never. Fractions may be percentages: `--macs 50%`. Every command has `--json FILE`, and with "
+        "`--json -` stdout gets JSON alone, for a pipe.",
         "`onnx-subprune --version` names the versions that matter, `onnx-subprune --install-completion` installs completion for your shell.",
         "This page is written by `tools/reference.py` from the commands themselves.",
     ]

@@ -7,7 +7,7 @@ from onnx_subprune.cli import options
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, save
 from onnx_subprune.cli.groups import STDOUT
-from onnx_subprune.cli.options import constants_of, read_by, resources_of, streamed
+from onnx_subprune.cli.options import constants_of, read_by, resources_of, streamed_if_any
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.cli.terminal import tell
 from onnx_subprune.pruning.apply import apply_recipe
@@ -55,7 +55,7 @@ def apply_command(  # noqa: PLR0913 - one argument an option
             result = apply_recipe(
                 model,
                 recipe,
-                None if data is None else streamed(model, data, carry, constants),
+                streamed_if_any(model, data, carry, constants, samples=samples, mask=mask),
                 resources=replace(resources_of(samples, batch_size, threads, None), mask=mask),
                 progress=watch,
                 constants=constants_of(constants),

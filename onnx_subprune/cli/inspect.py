@@ -9,7 +9,7 @@ from onnx_subprune.cli import options
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, parts_text, written
 from onnx_subprune.cli.groups import STDOUT
-from onnx_subprune.cli.options import constants_of, read_by, streamed
+from onnx_subprune.cli.options import constants_of, read_by, streamed_if_any
 from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.report import inspection_table
 from onnx_subprune.evaluation.report.inspection import inspection_dict, made_up_note, rows_a_column
@@ -47,9 +47,7 @@ def inspect_command(  # noqa: PLR0913 - one argument an option
     outputs = {"--json": json_file, "--report": html_file}
     with guarded(outputs, models=[model], sources=[data, *read_by(constants)], force=force):
         network = load(model)
-        graph, samples = _traced(
-            network, None if data is None else streamed(model, data, carry, constants), constants_of(constants)
-        )
+        graph, samples = _traced(network, streamed_if_any(model, data, carry, constants), constants_of(constants))
         price = costs(network, graph)
         rows = rows_a_column(network, graph, samples) if samples else {}
         note = made_up_note(graph)

@@ -140,6 +140,18 @@ def streamed(model: Path, data: str, carry: list[str] | None, constants: list[st
     return carried(model, data, carries_named(carry), constants_of(constants)) if carry else data
 
 
+def streamed_if_any(
+    model: Path, data: str | None, carry: list[str] | None, constants: list[str] | None, **others: object
+) -> Source | None:
+    """Return the same where there are data; OptionError for options that say something of data where there are none. others: by name."""
+    if data is not None:
+        return streamed(model, data, carry, constants)
+    alone = [name for name, value in {"carry": carry, **others}.items() if value is not None]
+    if alone:
+        raise OptionError(f"--{alone[0]} goes with --data")
+    return None
+
+
 def read_by(texts: list[str] | None) -> list[str]:
     """Return the files that --set reads."""
     return [text.partition("=")[2] for text in texts or () if text.endswith(".npy")]

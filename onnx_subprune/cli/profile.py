@@ -14,7 +14,7 @@ from onnx_subprune.cli import options
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, written
 from onnx_subprune.cli.groups import OUTPUT, RESOURCES, STDOUT
-from onnx_subprune.cli.options import constants_of, read_by, streamed
+from onnx_subprune.cli.options import constants_of, read_by, streamed_if_any
 from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.latency import raced_feeds
 from onnx_subprune.graph.costs.tables import made_here
@@ -51,7 +51,7 @@ def profile_command(  # noqa: PLR0913 - one argument an option
     outputs, sources = {"--output": output, "--json": json_file}, [data, *read_by(constants)]
     with guarded(outputs, models=[model], sources=sources, force=force):
         network = load(model)
-        feeds = _feeds(network, data and streamed(model, data, carry, constants), constants_of(constants))
+        feeds = _feeds(network, streamed_if_any(model, data, carry, constants), constants_of(constants))
         found = made_here(network.given, network.folder, feeds, threads=threads, block=convolution_block())
         about = _about(output, found)
         with written({output: lambda: json.dumps(found, indent=1), json_file: lambda: json_text(about)}):
