@@ -116,8 +116,8 @@ def used(command: Path, place: Path) -> str:
     run(command, "compare", model, small, "--data", data, "--json", "-")
     for words, meant in (
         (("prun",), "prune"),
-        (("prune", "--mac", "1"), "--macs"),
-        (("prune", "--selector", "refind"), "refined"),
+        (("prune", "m", "o", "--mac", "1"), "--macs"),
+        (("prune", "m", "o", "--selector", "refind"), "refined"),
     ):
         said = started(command, *words)
         if said.returncode != 2 or not re.search(f'Did you mean "?{meant}"?\\?', said.stderr):
