@@ -31,6 +31,10 @@ class ModelError(SubpruneError):
     """The model cannot be read, is not valid, or is of a kind that is refused."""
 
 
+class NotFiniteError(ModelError):
+    """What a layer reads or puts out on the data holds infinity, or no number."""
+
+
 class DataError(SubpruneError):
     """The calibration data cannot be read or do not fit the model."""
 

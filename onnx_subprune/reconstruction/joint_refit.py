@@ -19,6 +19,7 @@ from onnx_subprune.calibration.streaming.executor import Lockstep
 from onnx_subprune.calibration.streaming.questions import Probed, SentBack, Short
 from onnx_subprune.calibration.streaming.request import Request, Sampling
 from onnx_subprune.calibration.streaming.target import Aim
+from onnx_subprune.errors import NotFiniteError
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, Kernel, Kind
 from onnx_subprune.graph.network import Network
@@ -139,13 +140,28 @@ class Joint:
     def step(self, refit: Callable[[], Trial]) -> tuple[float, Trial | None]:
         """Move the producer and refit the reader; return the share of the residual's energy that this took away, and what `refit` returned.
 
-        0 and None if it would have made nothing better: then both stay as they were.
+        0 and None if it would have made nothing better, or what lies between them left its domain: then both stay as they were.
         """
-        found, energies = self._gradients()
-        whole, first = sum(energies), energies[0]
-        if found is None or first <= 0.0:
+        try:
+            found, energies = self._gradients()
+        except NotFiniteError:  # a slope at the edge of a domain
+            return 0.0, None
+        if found is None or energies[0] <= 0.0:
             return 0.0, None
         before = {use: self._pruned.weights[use] for use in self._uses if use in self._pruned.weights}
+        try:
+            fall, trial = self._moved(found, energies, refit)
+        except NotFiniteError:
+            fall, trial = 0.0, None
+        if trial is None:
+            self._settle({**before, **self._producer.values})
+        return fall, trial
+
+    def _moved(
+        self, found: tuple[Moments, Float64, Float64], energies: Sequence[float], refit: Callable[[], Trial]
+    ) -> tuple[float, Trial | None]:
+        """Move the producer and refit the reader; 0 and None if that made nothing better."""
+        whole, first = sum(energies), energies[0]
         step = direction(*found, self._source.alive, free_bias=self._producer.biased, threads=self._pruned.threads)
         self._pruned.put(self._producer.moved(step, 1.0).values)
         far = reach(whole, step.slope / self._source.share, whole * self._left() / first)
@@ -157,7 +173,6 @@ class Joint:
             if fall > 0.0:
                 self._producer = moved
                 return fall, trial
-        self._settle({**before, **self._producer.values})
         return 0.0, None
 
     def _settle(self, values: Mapping[Use, Array]) -> None:

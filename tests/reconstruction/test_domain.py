@@ -174,3 +174,19 @@ def test_averages_are_as_positive_as_what_they_take(name):
     network = load(net.model())
     contractions = list(trace(network).contractions)
     assert [*partial_behind(network, contractions[0], contractions).values()] == expected
+
+
+def test_a_refit_with_the_producer_that_would_leave_the_domain_is_taken_back():
+    net = Net(seed=3)
+    squares = net.relu(net.conv(net.input(["n", 3, 8, 8]), 16, 3))
+    power = net("Mul", squares, squares)
+    net.width[power] = 16
+    bank = net.conv(power, 24, w=net.weight(24, 16, 1, 1, positive=True), bias=False)
+    root = net("Pow", bank, net.constant(np.float32(0.3)))
+    net.width[root] = 24
+    net.head(net.relu(net.conv(root, 12)))
+    model, random = net.model(), np.random.default_rng(0)
+    for _ in range(2):
+        x = random.standard_normal((36, 3, 8, 8)).astype(np.float32)
+        small = prune(model, x, budget=Channels(0.4), resources=ONE, gates=ANY).model
+        assert all(np.isfinite(value).all() for value in Session(small).run({"x": x}).values())

@@ -4,16 +4,17 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune import Channels, Params, prune
+from onnx_subprune import Channels, Params, Resources, prune
 from onnx_subprune.calibration.survey import LOCAL
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.reconstruction.settings import Asymmetric, Layerwise, Sequential
 from onnx_subprune.runtime.session import Session
-from tests.networks.net import Net
+from tests.networks.net import INT64, Net
 from tests.networks.sharing import BUILDERS, STEPS, network, read_in_a_body, samples
 
 COUNT = 32
+FAST = Resources(threads=1, trials=0)
 
 
 def outputs(model, feeds):
@@ -138,3 +139,18 @@ def test_a_constant_turned_by_a_transpose_is_cut_where_it_lies():
     result = prune(model, samples(model, COUNT), budget=Channels(0.5), round_to=1)
     assert [tuple(t.dims) for t in result.model.graph.initializer] == [(8, 6)]
     assert [node.op_type for node in load(result.model).nodes].count("Transpose") == 1
+
+
+@pytest.mark.parametrize("turned", [True, False], ids=["MatMul", "Gemm"])
+def test_a_table_that_is_the_head_too_is_written_once_where_its_channels_stay(turned):
+    net = Net(seed=4)
+    table = net.weight(40, 12)
+    stream = net("Gather", table, net.input(["n", 5], kind=INT64))
+    made = net.linear(net.relu(net.linear(stream, 12, 32)), 32, 12)
+    whole = net("ReduceMean", net("Add", made, stream), axes=[1], keepdims=0)
+    head = net("MatMul", whole, net("Transpose", table, perm=[1, 0])) if turned else net("Gemm", whole, table, transB=1)
+    net.output(head, 2)
+    model, ids = net.model(), np.random.default_rng(0).integers(0, 40, (48, 5))
+    narrow = [group.name for group in trace(load(model)).groups if group.width == 12]
+    found = prune(model, ids, budget=Params(0.8), exclude=narrow, round_to=1, resources=FAST)
+    assert found.report.params.after == numbers(found.model) <= 0.8 * numbers(model)

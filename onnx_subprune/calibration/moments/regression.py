@@ -6,7 +6,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from onnx_subprune._typing import Array, Float64, Int64
-from onnx_subprune.errors import ModelError
+from onnx_subprune.errors import NotFiniteError
 from onnx_subprune.graph.contractions.contraction import Kernel
 from onnx_subprune.selection import Problem, Validation
 from onnx_subprune.selection.linalg.ridge import Factored, Weights
@@ -123,9 +123,9 @@ def presence_in(squares: Float64, weights: Weights) -> Float64:
 
 
 def check_finite(node: str, *arrays: Array) -> None:
-    """Raise ModelError if there is an infinity or a NaN in sums over what `node` reads or should put out: nothing fits those."""
+    """Raise NotFiniteError if there is an infinity or a NaN in sums over what `node` reads or should put out: nothing fits those."""
     if not all(np.isfinite(array).all() for array in arrays):
-        raise ModelError(
+        raise NotFiniteError(
             f"{node}: what it reads or puts out on the calibration data is infinite, not a number, or too large to be squared in float32: "
             "check that the data are prepared as the model expects, and the model's weights"
         )

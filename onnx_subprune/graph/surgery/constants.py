@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Use
 from onnx_subprune.graph.network import Network
@@ -100,7 +102,12 @@ class Constants:
     def _changes(self, use: Use) -> bool:
         name, network = self._name(use), self._network
         rank = len(network.initializers[name].dims) if name in network.initializers else network.array(name).ndim
-        return use in self._weights or any(Axis(name, axis, use) in self._kept for axis in range(rank))
+        if any(Axis(name, axis, use) in self._kept for axis in range(rank)):
+            return True
+        if use not in self._weights:
+            return False
+        value, original = self._weights[use], network.array(name)
+        return value.shape != original.shape or not np.array_equal(value.astype(original.dtype, copy=False), original)
 
     def _value(self, use: Use) -> Array:
         name = self._name(use)
