@@ -123,7 +123,9 @@ def _fits(value: object, kind: Any) -> bool:
         return callable(value) and not isinstance(value, type)
     if getattr(origin, "_is_protocol", False) and origin.__module__.startswith("onnx_subprune"):
         return not isinstance(value, type) and all(hasattr(value, name) for name in _members(origin))
-    if not isinstance(value, origin) or (isinstance(value, (str, bytes)) and origin not in (str, bytes)):
+    if not isinstance(value, (tuple, list) if origin is tuple else origin) or (
+        isinstance(value, (str, bytes)) and origin not in (str, bytes)
+    ):
         return False
     parts = get_args(kind)
     if origin is tuple and Ellipsis not in parts:

@@ -238,6 +238,12 @@ def test_every_field_of_every_value_says_what_types_it_takes(kind, needed):
                 kind(**{**needed, item.name: strange})
 
 
+def test_numbers_of_numpy_and_lists_for_tuples_are_taken():
+    assert Resources(samples=np.int32(3), holdout=np.float32(0.5), shifts=np.True_).samples == 3
+    face.collect("model.onnx", X, "half.npz", shard=[1, 2], resources=CHEAP, force=np.bool_(True))
+    assert face.Rule(len, spelled=[1]).spelled == [1]
+
+
 @pytest.mark.parametrize("words", [{"samples": 0}, {"batch_size": 0}, {"threads": -1}, {"memory": 0}, {"trials": -1}])
 def test_resources_that_make_no_sense_are_refused(words):
     with pytest.raises(OptionError, match="at least"):
