@@ -16,11 +16,11 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-def meant(name: str, names: Iterable[str]) -> str:
-    """Return the question whether another name was meant, that of `names` which is like this one, whatever the case; nothing without."""
+def meant(name: str, names: Iterable[str], otherwise: str = ";") -> str:
+    """Return the question whether another name was meant, that of `names` which is like this one, whatever the case; `otherwise` if none is."""
     plain = {item.lower(): item for item in sorted(names, reverse=True)}
     near = get_close_matches(name.lower(), plain, 1)
-    return f"; did you mean {plain[near[0]]!r}?" if near else ""
+    return f"; did you mean {plain[near[0]]!r}?" if near else otherwise
 
 
 class SubpruneError(Exception):

@@ -103,7 +103,7 @@ def _able(option: str, value: T, methods: Sequence[str], takes: str) -> T:
 
 def _known(option: str, name: str, names: Collection[str]) -> str:
     if name not in names:
-        like = meant(name, names) or f": it is one of {', '.join(map(repr, names))}"
+        like = meant(name, names, f": it is one of {', '.join(map(repr, names))}")
         raise OptionError(f"{option} {name!r} is not known{like}")
     return name
 

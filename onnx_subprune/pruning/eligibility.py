@@ -34,9 +34,7 @@ def restricted(
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in everything):
                 like = meant(pattern, everything)
-                raise OptionError(
-                    f"{option} {pattern!r} matches no group, node or weight{like or ';'} `inspect` lists them"
-                )
+                raise OptionError(f"{option} {pattern!r} matches no group, node or weight{like} `inspect` lists them")
 
     def hit(group: ChannelGroup, patterns: Iterable[str]) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in patterns for name in names[group.name])

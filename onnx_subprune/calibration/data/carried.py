@@ -10,7 +10,7 @@ from onnx_subprune.calibration.data.constants import Constant, constant_values
 from onnx_subprune.calibration.data.ports import converted, fitted, validate_names
 from onnx_subprune.calibration.data.runs import count, joined
 from onnx_subprune.calibration.data.sources import Source, listed, read
-from onnx_subprune.errors import DataError, OptionError
+from onnx_subprune.errors import DataError, OptionError, meant
 from onnx_subprune.graph.formats import Model
 from onnx_subprune.graph.network import load, ports
 from onnx_subprune.runtime.session import Port, Runnable
@@ -93,7 +93,9 @@ def _check(carry: Mapping[str, str], inputs: Sequence[Port], outputs: Sequence[P
         names = {port.name for port in known}
         unknown = sorted(set(given) - names)
         if unknown:
-            raise OptionError(f"--carry: the model has no {kind} {unknown[0]!r}; its {kind}s are {listed(names)}")
+            raise OptionError(
+                f"--carry: the model has no {kind} {unknown[0]!r}{meant(unknown[0], names)} its {kind}s are {listed(names)}"
+            )
 
 
 def _runs(data: Source, inputs: Sequence[Port]) -> Iterator[tuple[str, dict[str, Array]]]:

@@ -9,7 +9,7 @@ import numpy as np
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.ports import converted, fitted
 from onnx_subprune.calibration.data.sources import listed, load
-from onnx_subprune.errors import DataError, OptionError
+from onnx_subprune.errors import DataError, OptionError, meant
 from onnx_subprune.runtime.session import Port
 
 Constant = Array | float | Sequence[float]
@@ -20,7 +20,9 @@ def constant_values(constants: Mapping[str, Constant], inputs: Sequence[Port]) -
     ports = {port.name: port for port in inputs}
     unknown = sorted(set(constants) - set(ports))
     if unknown:
-        raise OptionError(f"--set {unknown[0]}: the model has no such input; its inputs are {listed(ports)}")
+        raise OptionError(
+            f"--set {unknown[0]}: the model has no such input{meant(unknown[0], ports)} its inputs are {listed(ports)}"
+        )
     return {name: _value(name, np.asarray(value), ports[name]) for name, value in constants.items()}
 
 

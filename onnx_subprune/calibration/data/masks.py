@@ -11,7 +11,7 @@ import numpy as np
 from onnx_subprune._typing import Array, Mask
 from onnx_subprune.calibration.data.mapped import in_memory
 from onnx_subprune.calibration.data.samples import Calibration
-from onnx_subprune.errors import DataError
+from onnx_subprune.errors import DataError, meant
 from onnx_subprune.graph.contractions.contraction import Kernel, Kind
 from onnx_subprune.graph.network import Network
 
@@ -54,7 +54,9 @@ def mask_of(network: Network, data: Calibration, given: str | None) -> str | Non
     """
     if given is not None:
         if given not in data.arrays or data.arrays[given].ndim != 2:
-            raise DataError(f"--mask {given}: not an input of (samples, positions); inputs: {', '.join(data.arrays)}")
+            raise DataError(
+                f"--mask {given}: not an input of (samples, positions){meant(given, data.arrays)} inputs: {', '.join(data.arrays)}"
+            )
         return given
     found = [value.name for value in network.inputs if value.name in data.arrays]
     return next((name for name in found if _zeros_and_ones(data.arrays[name]) and _hides(network, name)), None)

@@ -33,7 +33,7 @@ def load_function(path: Path, name: str) -> Callable[..., object]:
     function = getattr(module, name, None)
     if not callable(function):
         raise DataError(
-            f"{path}: has no function {name!r}{meant(name, _functions(module))}; name one as {path.name}:FUNCTION"
+            f"{path}: has no function {name!r}{meant(name, _functions(module))} name one as {path.name}:FUNCTION"
         )
     return function  # type: ignore[no-any-return]  # whatever the script has under that name
 
