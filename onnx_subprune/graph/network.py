@@ -40,9 +40,8 @@ QUANTIZED = (
 )
 STANDARD = ("", "ai.onnx")
 """Names of the domain of the standard operators."""
-RANDOM = frozenset(
-    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
-)
+NO_CONSTANTS = ("Bernoulli", "Multinomial", "Optional", "Random", "Sequence")
+"""What the names of operators begin with that draw their output, or make no tensor, also where they read no input of the model."""
 
 
 def attribute(node: NodeProto, name: str, default: object = None) -> object:
@@ -118,7 +117,7 @@ class Network:
         """Names of all tensors that depend on no input of the model."""
         known = set(self.initializers)  # sparse ones are not read, let alone sliced: what they meet is pinned
         for node, reads in zip(self.nodes, self.reads, strict=True):
-            if key_of(node) not in RANDOM and known.issuperset(reads):
+            if not key_of(node).startswith(NO_CONSTANTS) and known.issuperset(reads):
                 known.update(name for name in node.output if name)
         return frozenset(known)
 

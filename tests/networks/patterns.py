@@ -1418,8 +1418,8 @@ def taken_apart(n: Net, x: str, form: str) -> list[str]:
     return [n.squeeze(part, 0) for part in parts]
 
 
-def packed_attention(form: str, heads: int, *, computed: bool = False) -> None:
-    """One layer for Q, K and V, whole heads of which go. computed: sizes and the scale come from Shape."""
+def packed_attention(form: str, heads: int, *, computed: bool = False, merged: bool = False) -> None:
+    """One layer for Q, K and V, whole heads of which go. computed: sizes and the scale come from Shape. merged: K is turned with the heads in the batch."""
 
     def build(n: Net) -> None:
         width, dim = 4 * heads, 4
@@ -1431,17 +1431,23 @@ def packed_attention(form: str, heads: int, *, computed: bool = False) -> None:
         y = n("Reshape", y, split) if computed else n.reshape(y, 0, 5, 3, heads, dim)
         q, k, v = taken_apart(n, n("Transpose", y, perm=[2, 0, 3, 1, 4]), form)
         root = n("Sqrt", n("Cast", n.dim(q, 3), to=FLOAT)) if computed else n.constant(np.array(2.0, np.float32))
-        scores = n("Div", n("MatMul", q, n("Transpose", k, perm=[0, 1, 3, 2])), root)
+        if merged:
+            sizes = n.concat(n.dim(k, 0), n.dim(k, 1), n.constant(np.array([dim, 5])), axis=0)
+            k = n("Reshape", n("Transpose", n.reshape(k, -1, 5, dim), perm=[0, 2, 1]), sizes)
+        else:
+            k = n("Transpose", k, perm=[0, 1, 3, 2])
+        scores = n("Div", n("MatMul", q, k), root)
         y = n("Transpose", n("MatMul", n("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
         y = n("Reshape", y, join) if computed else n.reshape(y, 0, 5, width)
         n.output(n("Add", x, n.linear(y, width, width)), 3)
 
-    name = f"packed-attention-{form}-{heads}{'-computed' if computed else ''}".lower()
+    name = f"packed-attention-{form}-{heads}{'-computed' if computed else ''}{'-merged' if merged else ''}".lower()
     PATTERNS.append(Pattern(name, build, (heads,), (), (17,), None, np.float32))
 
 
 for _form, _heads, _computed in (("Slice", 2, False), ("Split", 3, True), ("Gather", 3, False), ("Slice", 4, True)):
     packed_attention(_form, _heads, computed=_computed)
+packed_attention("Slice", 2, merged=True)
 
 
 def turned(n: Net, x: str, dim: int) -> str:
@@ -1463,15 +1469,20 @@ def separate_attention(heads: int, dim: int, form: str = "") -> None:
         else:
             parts = [n.linear(x, 8, width, bias=bias) for bias in (True, False, True)]
         apart = [n("Transpose", n.reshape(part, 0, -1, heads, dim), perm=[0, 2, 1, 3]) for part in parts]
+        if form == "merged":  # the heads are in the batch
+            apart = [n.reshape(part, -1, 5, dim) for part in apart]
         if form == "turned":  # positions are rotations of pairs of numbers, which go together
             apart[:2] = [turned(n, part, dim) for part in apart[:2]]
         if form == "normed":
             apart[:2] = [n("LayerNormalization", part, n.weight(dim, positive=True)) for part in apart[:2]]
         if form == "per-number":
             apart[0] = n("Mul", apart[0], n.weight(dim, positive=True))
-        scores = n("MatMul", apart[0], n("Transpose", apart[1], perm=[0, 1, 3, 2]))
+        perm = [0, 2, 1] if form == "merged" else [0, 1, 3, 2]
+        scores = n("MatMul", apart[0], n("Transpose", apart[1], perm=perm))
         scores = n("Softmax", n("Div", scores, n.constant(np.array(2.0, np.float32))), axis=-1)
-        y = n.reshape(n("Transpose", n("MatMul", scores, apart[2]), perm=[0, 2, 1, 3]), 0, -1, width)
+        y = n("MatMul", scores, apart[2])
+        y = n.reshape(y, -1, heads, 5, dim) if form == "merged" else y
+        y = n.reshape(n("Transpose", y, perm=[0, 2, 1, 3]), 0, -1, width)
         n.output(n.linear(y, width, 3), 3)
 
     pinned = ("a normalisation takes its statistics of it",) if form == "normed" else ()
@@ -1479,5 +1490,20 @@ def separate_attention(heads: int, dim: int, form: str = "") -> None:
     PATTERNS.append(Pattern(f"separate-attention-{form or heads}", build, widths, pinned, (17,), None, np.float32))
 
 
-for _heads, _dim, _form in ((2, 6, ""), (3, 4, "split"), (2, 8, "per-number"), (2, 6, "turned"), (2, 4, "normed")):
+for _heads, _dim, _form in (
+    (2, 6, ""),
+    (3, 4, "split"),
+    (2, 8, "per-number"),
+    (2, 6, "turned"),
+    (2, 4, "normed"),
+    (2, 4, "merged"),
+):
     separate_attention(_heads, _dim, _form)
+
+
+@pattern(6, pinned=["its size enters a computation at sequenceinsert"])
+def sizes_in_a_sequence(n: Net) -> None:
+    """An empty sequence reads nothing, and is no constant tensor all the same."""
+    y = n("Relu", n.linear(n("Relu", n.linear(n.input(("N", 8)), 8, 6)), 6, 5))
+    held = n("SequenceInsert", n("SequenceEmpty", dtype=INT64), n("Shape", y))
+    n.output(n.linear(n("Reshape", y, n("ConcatFromSequence", held, axis=0)), 5, 3), 2)

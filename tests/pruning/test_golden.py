@@ -37,7 +37,9 @@ def pruned(name: str, formulation: str) -> dict[str, object]:
         formulation=FORMULATIONS[formulation],
         resources=Resources(threads=1, holdout=0),
     )
-    whole, small = (next(iter(Session(each, threads=1).run({"input": data[SAMPLES:]}).values())) for each in (path, found.model))
+    whole, small = (
+        next(iter(Session(each, threads=1).run({"input": data[SAMPLES:]}).values())) for each in (path, found.model)
+    )
     supports = {group.name: list(group.kept) for group in found.report.groups}
     return {"error": float(np.linalg.norm(small - whole) / np.linalg.norm(whole)), "supports": supports}
 

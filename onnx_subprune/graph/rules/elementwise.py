@@ -106,7 +106,9 @@ def broadcasting(scope: Scope) -> None:
     broadcast(scope, [slot for slot in range(len(scope.node.input)) if scope.has(slot)])
 
 
+POINTWISE = (*UNARY, "Cast", "CastLike", "Clip", "Dropout")
+POSITIONWISE = frozenset((*POINTWISE, *BROADCASTING))
 RULES = {
-    **dict.fromkeys((*UNARY, "Cast", "CastLike", "Clip", "Dropout"), Rule(pointwise)),
+    **dict.fromkeys(POINTWISE, Rule(pointwise)),
     **dict.fromkeys(BROADCASTING, Rule(broadcasting)),
 }

@@ -3,63 +3,23 @@
 A flat index is a number in mixed radix and an axis some of its digits. An axis of the input and one of the output tie
 where the digits of one are among the digits of the other: dropping a position of the finer axis is dropping a run of positions of the coarser. An axis
 that is split over (or merged from) several can follow only one of them: the largest that nothing pins, or else that only a product of activations does.
+What varies from run to run follows as well, as the batch does that is merged with the heads; see `KEEPING`.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_subprune._typing import Int64
 from onnx_subprune.graph.channels import Axis
 from onnx_subprune.graph.network import key_of
+from onnx_subprune.graph.rules.digits import Digits, digits_of, segments
 from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule, Scope, Site, UnknownError
 
-
-@dataclass(frozen=True, slots=True)
-class _Digits:
-    """An axis of the input or output: `size` positions, `stride` apart in its segment."""
-
-    out: bool
-    index: int
-    size: int
-    stride: int
-
-    @property
-    def end(self) -> int:
-        return self.size * self.stride
-
-    def within(self, other: "_Digits") -> bool:
-        """True if these digits are among those of `other`."""
-        fits = other.stride <= self.stride and self.end <= other.end
-        return fits and self.stride % other.stride == 0 and other.end % self.end == 0
-
-
-def segments(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Cut both shapes into the shortest runs of axes with equal products; axes of size 1 are left out."""
-    left = [axis for axis, size in enumerate(before) if size != 1]
-    right = [axis for axis, size in enumerate(after) if size != 1]
-    found: list[tuple[list[int], list[int]]] = []
-    while left and right:
-        ins, outs = [left.pop(0)], [right.pop(0)]
-        a, b = before[ins[0]], after[outs[0]]
-        while a != b:
-            if a < b:
-                ins.append(left.pop(0))
-                a *= before[ins[-1]]
-            else:
-                outs.append(right.pop(0))
-                b *= after[outs[-1]]
-        found.append((ins, outs))
-    return found
-
-
-def _digits(axes: Sequence[int], shape: Sequence[int], *, out: bool) -> list[_Digits]:
-    stride, found = 1, []
-    for axis in reversed(axes):
-        found.append(_Digits(out, axis, shape[axis], stride))
-        stride *= shape[axis]
-    return found[::-1]
+KEEPING = frozenset(("Flatten", "MatMul", "Reshape", "Shape", "Size", "Softmax", "Squeeze", "Transpose", "Unsqueeze"))
+"""Operators, beside those by element, around which an axis of varying size may lose positions: none has numbers that hang on how many there are."""
 
 
 def regroup(scope: Scope) -> None:
@@ -71,21 +31,39 @@ def regroup(scope: Scope) -> None:
         (False, axis) for axis, size in enumerate(after) if size == 1
     ]
     for is_input, axis in ones:
-        _ids(scope, _Digits(not is_input, axis, 1, 1))
+        _ids(scope, Digits(not is_input, axis, 1, 1, (1, 1)))
     cuts, other = segments(before, after), scope.other_shapes()
     if other is not None and segments(*other) != cuts:
         raise UnknownError("which axes it regroups depends on their sizes")
+    second = (before, after) if other is None else other
+    varies = [scope.varying_in(0, axis) for axis in range(len(before))]
+    differs = [scope.varying_out(axis) for axis in range(len(after))]
     for ins, outs in cuts:
-        if len(ins) == len(outs) == 1:
+        left = digits_of(ins, before, second[0], varies, out=False)
+        right = digits_of(outs, after, second[1], differs, out=True)
+        right = [axis for axis in right if not axis.varying or _follows(scope, axis.index)]
+        if len(ins) == len(outs) == len(right) == 1:
             scope.tie(scope.input(0, ins[0]), scope.output(outs[0]))
-        elif not any(scope.varying_in(0, axis) for axis in ins) and not any(scope.varying_out(axis) for axis in outs):
-            _tie_segment(scope, _digits(ins, before, out=False), _digits(outs, after, out=True))
+        else:
+            _tie_segment(scope, left, right)
 
 
-def _tie_segment(scope: Scope, ins: list[_Digits], outs: list[_Digits]) -> None:
+def _follows(site: Site, axis: int) -> bool:
+    """False if the size of an axis of the output, which varies, would be computed as before where positions of that axis are gone."""
+    if key_of(site.node) != "Reshape":
+        return True
+    value = site.value(1)
+    if value is None:
+        return False
+    flags = np.broadcast_to(site.varies(1), value.shape)
+    return not flags[axis] or _copied(site, value, flags) is not None
+
+
+def _tie_segment(scope: Scope, ins: list[Digits], outs: list[Digits]) -> None:
     if scope.exploring:
-        for axis in (*ins, *outs):
-            _ids(scope, axis)
+        for axis, others in [(axis, outs) for axis in ins] + [(axis, ins) for axis in outs]:
+            if any(axis.within(other) or other.within(axis) for other in others):
+                _ids(scope, axis)
         return
     for coarse, others in [(axis, outs) for axis in ins] + [(axis, ins) for axis in outs]:
         inside = [axis for axis in others if axis.within(coarse)]
@@ -102,11 +80,11 @@ def _tie_segment(scope: Scope, ins: list[_Digits], outs: list[_Digits]) -> None:
             scope.tie(_ids(scope, fine)[run], _ids(scope, coarse))
 
 
-def _axis(scope: Scope, digits: _Digits) -> Axis:
+def _axis(scope: Scope, digits: Digits) -> Axis:
     return scope.out_axis(digits.index) if digits.out else scope.in_axis(0, digits.index)
 
 
-def _ids(scope: Scope, digits: _Digits) -> Int64:
+def _ids(scope: Scope, digits: Digits) -> Int64:
     return scope.output(digits.index) if digits.out else scope.input(0, digits.index)
 
 
@@ -208,21 +186,26 @@ def _inferred(site: Resizing, patch: Patch) -> Patch:
     0 takes over the size of the input on the same axis, if both runs say that it is the same; one other size follows from the rest.
     """
     target, mask = patch.constants.get(1, (np.zeros(0, np.int64), None))
-    other = site.other_shapes()
-    if mask is None or not np.any(mask) or other is None:
+    if mask is None or not np.any(mask):
         return patch
-    flags = np.broadcast_to(mask, target.shape)
-    if site.integer("allowzero", 0) and np.any((target == 0) & ~flags):
-        return patch
-    computed = np.flatnonzero(flags)
-    shapes = [(site.shape(0), site.out_shape()), other]
-    same = [axis for axis in computed.tolist() if all(old[axis : axis + 1] == (new[axis],) for old, new in shapes)]
-    left = [axis for axis in computed.tolist() if axis not in same]
-    if len(left) > 1 or (left and np.any(target == -1)):
+    found = _copied(site, target, np.broadcast_to(mask, target.shape))
+    if found is None:
         return patch
     spelled = np.array(target)
-    spelled[same], spelled[left] = 0, -1
+    spelled[found[0]], spelled[found[1]] = 0, -1
     return Patch(attributes={**patch.attributes, "allowzero": None}, constants={**patch.constants, 1: (spelled, None)})
+
+
+def _copied(site: Site, target: NDArray[np.generic], flags: NDArray[np.bool_]) -> tuple[list[int], list[int]] | None:
+    """Which computed sizes of a target the input has on the same axis, and the one that follows from the rest; None where that is not enough."""
+    other = site.other_shapes()
+    if other is None or (site.integer("allowzero", 0) and np.any((target == 0) & ~flags)):
+        return None
+    shapes = [(site.shape(0), site.out_shape()), other]
+    computed = np.flatnonzero(flags).tolist()
+    same = [axis for axis in computed if all(old[axis : axis + 1] == (new[axis],) for old, new in shapes)]
+    left = [axis for axis in computed if axis not in same]
+    return None if len(left) > 1 or (left and np.any(target == -1)) else (same, left)
 
 
 def spelled_sizes(site: Resizing, slot: int) -> Patch:

@@ -11,9 +11,13 @@ from onnx_subprune.graph.network import Network, key_of
 from onnx_subprune.graph.observation import Observation
 from onnx_subprune.graph.order import captured
 from onnx_subprune.graph.rules.coordinates import Classes, Labels
+from onnx_subprune.graph.rules.elementwise import POSITIONWISE
+from onnx_subprune.graph.rules.reshape import KEEPING
 from onnx_subprune.graph.rules.vocabulary import Findings, Rule, Scope, UnknownError
 from onnx_subprune.graph.tracing.reasons import mixing, unknown
 from onnx_subprune.graph.tracing.shared import tie_shared
+
+VARYING = "its size varies from run to run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +100,15 @@ def _apply(scope: Scope, rule: Rule | None) -> None:
             reason = f"it feeds or leaves {scope.label} ({key_of(node)}): {why}"
     if any(name and not _mentioned(scope, which) for which, name in enumerate(node.output[1:], 1)):
         scope.mentioned.clear()  # the rule speaks of the first output only, and this node has more
+    keeps = key_of(node) in KEEPING or key_of(node) in POSITIONWISE
     for slot, name in enumerate(node.input):
         if name:
             _pin_rest(scope, True, slot, reason)
+            _pin_varying(scope, name, keeps)
     for which, name in enumerate(node.output):
         if name:
             _pin_rest(scope, False, which, reason)
+            _pin_varying(scope, name, keeps)
 
 
 def _mentioned(scope: Scope, which: int) -> bool:
@@ -118,3 +125,9 @@ def _pin_rest(scope: Scope, is_input: bool, place: int, reason: str) -> None:
         if (is_input, place, index) not in scope.mentioned:
             ids = scope.input(place, index) if is_input else scope.output(index, place)
             scope.pin(ids, reason)
+
+
+def _pin_varying(scope: Scope, name: str, keeps: bool) -> None:
+    """Axes whose size varies from run to run stay where a rule could write down what hangs on the size of one run."""
+    for index in () if keeps else scope.observation.varying_axes.get(name, ()):
+        scope.pin(scope.labels.axis(Axis(name, index), scope.shape_of(name)[index]), VARYING)

@@ -1,0 +1,65 @@
+"""A flat index is a number in mixed radix, and an axis of a tensor some of its digits: what a Reshape regroups."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Digits:
+    """An axis of the input or output: `size` positions, `stride` apart in its segment.
+
+    other: the same two in the second run. varying: True if the size differs from run to run.
+    """
+
+    out: bool
+    index: int
+    size: int
+    stride: int
+    other: tuple[int, int]
+    varying: bool = False
+
+    @property
+    def steady(self) -> bool:
+        """True if these digits are the same in each run."""
+        return not self.varying and self.other == (self.size, self.stride)
+
+    def within(self, other: "Digits") -> bool:
+        """True if these digits are among those of `other`, in each run; those may become more from run to run, in front."""
+        runs = ((self.size, self.stride), (other.size, other.stride)), (self.other, other.other)
+        return self.steady and other.stride == other.other[1] and all(_within(*run) for run in runs)
+
+
+def _within(inner: tuple[int, int], outer: tuple[int, int]) -> bool:
+    (size, stride), (most, start) = inner, outer
+    end, last = size * stride, most * start
+    return start <= stride and end <= last and stride % start == 0 and last % end == 0
+
+
+def segments(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Cut both shapes into the shortest runs of axes with equal products; axes of size 1 are left out."""
+    left = [axis for axis, size in enumerate(before) if size != 1]
+    right = [axis for axis, size in enumerate(after) if size != 1]
+    found: list[tuple[list[int], list[int]]] = []
+    while left and right:
+        ins, outs = [left.pop(0)], [right.pop(0)]
+        a, b = before[ins[0]], after[outs[0]]
+        while a != b:
+            if a < b:
+                ins.append(left.pop(0))
+                a *= before[ins[-1]]
+            else:
+                outs.append(right.pop(0))
+                b *= after[outs[-1]]
+        found.append((ins, outs))
+    return found
+
+
+def digits_of(
+    axes: Sequence[int], shape: Sequence[int], other: Sequence[int], varying: Sequence[bool], *, out: bool
+) -> list[Digits]:
+    """Return the digits of these axes of a tensor, which is of `shape` in one run and of `other` in the second."""
+    found, stride, second = list[Digits](), 1, 1
+    for axis in reversed(axes):
+        found.append(Digits(out, axis, shape[axis], stride, (other[axis], second), varying[axis]))
+        stride, second = stride * shape[axis], second * other[axis]
+    return found[::-1]
