@@ -1,5 +1,6 @@
 """Options that several commands share, and what their words mean."""
 
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -169,7 +170,6 @@ def resources_of(
     for name, value in (
         ("--samples", samples),
         ("--batch-size", batch_size),
-        ("--threads", threads),
         ("--positions", positions),
     ):
         if value is not None and value < 1:
@@ -196,6 +196,6 @@ def bytes_of(text: str | None) -> int | None:
         size = float(body[:-1]) * units[body[-1]] if body[-1:] in units else float(body)
     except ValueError as error:
         raise OptionError(f"--memory {text!r} is not a size: write it like 500M or 4G") from error
-    if size <= 0:
-        raise OptionError(f"--memory {text!r}: must be more than nothing")
+    if not 0 < size < inf:
+        raise OptionError(f"--memory {text!r}: must be more than nothing, and a number")
     return int(size)

@@ -21,6 +21,7 @@ from onnx_subprune.graph.costs.tables import made_here
 from onnx_subprune.graph.network import Network, load, ports
 from onnx_subprune.graph.observation import observe
 from onnx_subprune.pruning.opening import opened
+from onnx_subprune.pruning.resources import check_threads
 from onnx_subprune.runtime.blocks import convolution_block
 from onnx_subprune.runtime.files import json_text
 
@@ -48,6 +49,7 @@ def profile_command(  # noqa: PLR0913 - one argument an option
         The ONNX model.
 
     """
+    check_threads(threads)
     outputs, sources = {"--output": output, "--json": json_file}, [data, *read_by(constants)]
     with guarded(outputs, models=[model], sources=sources, force=force):
         network = load(model)

@@ -26,6 +26,7 @@ from onnx_subprune.evaluation.report.values import Change, fidelity_dict
 from onnx_subprune.graph.formats import Model, model_bytes
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.pruning.opening import opened
+from onnx_subprune.pruning.resources import check_threads
 from onnx_subprune.pruning.written import counted
 from onnx_subprune.runtime.files import json_text, replacing
 from onnx_subprune.runtime.session import Runnable
@@ -137,6 +138,7 @@ def compare(
     (1.0, 0.0)
 
     """
+    check_threads(threads)
     first, second = load(original), load(pruned)
     _same_ports(first, second)
     given = opened(first, data, constants=constants, rows=False)

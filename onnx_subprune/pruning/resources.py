@@ -9,6 +9,9 @@ from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.observation import Observation
 
+MOST = 1024
+"""Threads: thousands of them are more than a process gets, or start for minutes."""
+
 
 @typed_fields
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +40,18 @@ class Resources:
     mask: str | None = None
 
     def __post_init__(self) -> None:
-        least = {"samples": 1, "batch_size": 1, "threads": 1, "memory": 1, "positions": 1, "trials": 0}
+        least = {"samples": 1, "batch_size": 1, "memory": 1, "positions": 1, "trials": 0}
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise OptionError(f"{name} {value}: at least {bound}")
+        check_threads(self.threads)
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise OptionError for numbers of threads that no machine runs."""
+    if threads is not None and not 1 <= threads <= MOST:
+        raise OptionError(f"--threads {threads}: at least 1, at most {MOST}")
 
 
 def running_of(resources: Resources, seen: Observation) -> Running:

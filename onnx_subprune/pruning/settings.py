@@ -21,6 +21,9 @@ from onnx_subprune.reconstruction.settings import Formulation, Refit
 from onnx_subprune.runtime.progress import Watch
 from onnx_subprune.selection import Backward, Forward, ProbingSelector, Refined, Selector
 
+WIDEST = 1 << 31
+"""No group is wider."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Settings:
@@ -43,6 +46,11 @@ class Settings:
     gates: Gates = field(default_factory=Gates)
     executor: Executor = LOCAL
     constants: Mapping[str, Constant] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in {"--round-to": self.round_to, "--min-width": self.min_width}.items():
+            if isinstance(value, int) and value > WIDEST:
+                raise OptionError(f"{name} {value}: no group has so many channels")
 
     @property
     def least(self) -> int:

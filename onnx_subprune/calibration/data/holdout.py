@@ -4,6 +4,8 @@ Fits look better on what they were fitted to, the more so the fewer samples ther
 runs of the data, so that they are spread over it, whatever its order; the draw depends on the numbers alone.
 """
 
+from math import inf
+
 import numpy as np
 
 from onnx_subprune._typing import Int64
@@ -23,7 +25,7 @@ def count_of(samples: int, holdout: Holdout = None) -> int:
     """Return how many of `samples` are held out; OptionError if none would be left, or `holdout` is neither a number nor a fraction."""
     if holdout is None:
         return 0 if samples < NONE else min(MOST, max(samples // SHARE, min(LEAST, samples // SCARCE)))
-    if holdout < 0 or (holdout >= 1 and holdout != int(holdout)):
+    if not 0 <= holdout < inf or (holdout >= 1 and holdout != int(holdout)):
         raise OptionError(f"--holdout {holdout}: give a number of samples, a fraction below 1, or 0 for none")
     count = int(holdout) if holdout >= 1 else max(1, round(samples * holdout)) if holdout > 0 else 0
     if count >= samples:

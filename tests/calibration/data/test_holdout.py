@@ -25,7 +25,7 @@ def test_the_user_says_how_many_or_which_share():
     assert [count_of(100, value) for value in (0, 0.0, 1, 30, 30.0, 0.25, 0.001, 99)] == [0, 0, 1, 30, 30, 25, 1, 99]
 
 
-@pytest.mark.parametrize("value", [-1, 100, 1000, 1.5, -0.1, 0.999])
+@pytest.mark.parametrize("value", [-1, 100, 1000, 1.5, -0.1, 0.999, float("nan"), float("inf")])
 def test_what_leaves_nothing_or_is_no_number_is_refused(value):
     with pytest.raises(OptionError, match="--holdout"):
         count_of(100, value)
