@@ -1450,6 +1450,17 @@ for _form, _heads, _computed in (("Slice", 2, False), ("Split", 3, True), ("Gath
 packed_attention("Slice", 2, merged=True)
 
 
+@pattern(3)
+def packed_attention_with_the_heads_in_the_batch(n: Net) -> None:
+    """As torch.nn.MultiheadAttention has it: positions, then the batch, whose axis takes the heads over from the layer's; whole heads go."""
+    x = n("Transpose", n.input(("N", 5, 12)), perm=[1, 0, 2])
+    y = n("Transpose", n.reshape(n.linear(x, 12, 36), 0, 0, 3, 12), perm=[2, 0, 1, 3])
+    q, k, v = (n("Transpose", n.reshape(part, 5, -1, 4), perm=[1, 0, 2]) for part in taken_apart(n, y, "Gather"))
+    scores = n("Softmax", n("MatMul", q, n("Transpose", k, perm=[0, 2, 1])), axis=-1)
+    y = n("Transpose", n("MatMul", scores, v), perm=[1, 0, 2])
+    n.output(n.linear(n.reshape(y, 5, -1, 12), 12, 3), 3)
+
+
 def turned(n: Net, x: str, dim: int) -> str:
     """x * cosines + (x with its halves exchanged, one negated) * sines."""
     half = dim // 2

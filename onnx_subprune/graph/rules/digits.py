@@ -28,6 +28,20 @@ class Digits:
         runs = ((self.size, self.stride), (other.size, other.stride)), (self.other, other.other)
         return self.steady and other.stride == other.other[1] and all(_within(*run) for run in runs)
 
+    def shared(self, other: "Digits") -> "Digits | None":
+        """The digits that these share with `other`, of varying size (the heads, where the batch takes them over); None if there are none."""
+        end = self.size * self.stride
+        if not (self.steady and other.varying and other.stride == other.other[1] and self.stride < other.stride < end):
+            return None
+        if (
+            end % other.stride
+            or other.stride % self.stride
+            or any(size * other.stride % end for size in (other.size, other.other[0]))
+        ):
+            return None
+        size = end // other.stride
+        return Digits(other.out, other.index, size, other.stride, (size, other.stride))
+
 
 def _within(inner: tuple[int, int], outer: tuple[int, int]) -> bool:
     (size, stride), (most, start) = inner, outer

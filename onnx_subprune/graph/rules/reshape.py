@@ -60,13 +60,15 @@ def _follows(site: Site, axis: int) -> bool:
 
 
 def _tie_segment(scope: Scope, ins: list[Digits], outs: list[Digits]) -> None:
+    pairs = [(axis, outs) for axis in ins] + [(axis, ins) for axis in outs]
     if scope.exploring:
-        for axis, others in [(axis, outs) for axis in ins] + [(axis, ins) for axis in outs]:
-            if any(axis.within(other) or other.within(axis) for other in others):
+        for axis, others in pairs:
+            if any(_related(axis, other) for other in others):
                 _ids(scope, axis)
         return
-    for coarse, others in [(axis, outs) for axis in ins] + [(axis, ins) for axis in outs]:
+    for coarse, others in pairs:
         inside = [axis for axis in others if axis.within(coarse)]
+        inside += [part for part in map(coarse.shared, others) if part is not None]
         finer = [axis for axis in inside if scope.free(_axis(scope, axis))]
         other = [axis for axis in inside if axis not in finer and scope.attainable(_axis(scope, axis))]
         finer, other = (finer, other) if finer else (other, [])
@@ -76,8 +78,14 @@ def _tie_segment(scope: Scope, ins: list[Digits], outs: list[Digits]) -> None:
                 scope.choose(_axis(scope, fine))
             elif other:
                 scope.prefer(_axis(scope, fine))
-            run = np.arange(coarse.size) * coarse.stride // fine.stride % fine.size
-            scope.tie(_ids(scope, fine)[run], _ids(scope, coarse))
+            run, ids = np.arange(coarse.size) * coarse.stride // fine.stride % fine.size, _ids(scope, fine)
+            scope.tie(ids[run], _ids(scope, coarse))
+            scope.tie(ids, ids[np.arange(len(ids)) % fine.size])
+
+
+def _related(a: Digits, b: Digits) -> bool:
+    """True if one of two axes can follow the other."""
+    return a.within(b) or b.within(a) or a.shared(b) is not None or b.shared(a) is not None
 
 
 def _axis(scope: Scope, digits: Digits) -> Axis:

@@ -8,6 +8,8 @@ ones let it follow the largest that is left, until what they follow is not pinne
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import numpy as np
+
 from onnx_subprune._typed import typed
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Pinned
 from onnx_subprune.graph.feeds import Example, Feeds
@@ -99,7 +101,7 @@ def _labelled(network: Network, observation: Observation, rules: Mapping[str, Ru
             pin_loose(found.findings.contractions, found, reasons)
             failed = {axis for axis in found.findings.choices if not found.free(axis)}
             followed = (*found.findings.choices, *found.findings.preferred)
-            failed |= {axis for axis in followed if _idle(found, axis, reasons)}
+            failed |= {axis for axis in followed if _idle(found, axis, reasons) or _one(found, axis)}
             if not failed:
                 break
             hopeless |= failed
@@ -118,6 +120,12 @@ def _labelled(network: Network, observation: Observation, rules: Mapping[str, Ru
 def _idle(found: Labelling, axis: Axis, reasons: Sequence[str | None]) -> bool:
     """True if no position of an axis can go, also for want of a layer that reads or makes it."""
     return axis in found.starts and all(reasons[index] is not None for index in found.classes.label[found.ids(axis)])
+
+
+def _one(found: Labelling, axis: Axis) -> bool:
+    """True if all positions of an axis coincide: what follows it follows something else as well."""
+    ids = found.ids(axis)
+    return len(ids) > 1 and len(np.unique(found.classes.label[ids])) == 1
 
 
 def _pinned(contractions: Sequence[Contraction], found: Labelling, reasons: Sequence[str | None]) -> tuple[Pinned, ...]:
