@@ -36,6 +36,8 @@ def check(model: ModelProto, folder: Path | None) -> None:
         check_tensor(tensor, folder)
     for value in model.graph.input:
         kind = value.type.tensor_type
+        if value.type.WhichOneof("value") is None:
+            raise ModelError(f"input {value.name!r} has no type: the model is broken; export it again")
         if value.type.HasField("tensor_type") and kind.elem_type not in TensorProto.DataType.values()[1:]:
             raise ModelError(f"input {value.name!r} has the element type {kind.elem_type}, which ONNX does not know")
     _check_functions(model)

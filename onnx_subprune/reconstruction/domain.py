@@ -20,6 +20,7 @@ from onnx_subprune.graph.network import Network, key_of
 from onnx_subprune.reconstruction.fit import Fit
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.progress import State
+from onnx_subprune.selection.linalg.ridge import Weights
 
 PARTIAL = frozenset(("Acos", "Acosh", "Asin", "Atanh", "Log", "Pow", "Reciprocal", "Sqrt"))
 """Operators that give no finite number for some inputs; a Div does by what it divides by."""
@@ -33,6 +34,10 @@ NORMS = frozenset(("ReduceL1", "ReduceL2", "ReduceSumSquare"))
 """What is behind these is positive whatever they take."""
 POSITIVE = frozenset(("Abs", "Exp", "Sigmoid", "Softplus"))
 """Operators that put out nothing below zero, beside squares."""
+
+
+MARGIN = 1.0
+"""Weights that are farther from the old ones by this share of the step have to stay within the domain, too: other data come closer to its edge."""
 
 
 class DomainError(ModelError):
@@ -55,16 +60,40 @@ class Domain:
         self._before = self._constants() if self._ends else {}
         self._original = dict(self._before) if self._alone else {}
 
-    def left(self) -> str | None:
-        """Return the operator that puts out something else than finite numbers now, if there is one."""
-        if not self._alone:
-            return self._now()
+    def left(self, found: Fit | None = None) -> str | None:
+        """Return the operator that puts out something else than finite numbers now, if there is one.
+
+        found: what the layer has been given; then a longer step from its old weights has to be finite, too (`MARGIN`).
+        """
+        if not self._ends:
+            return None
         for use, value in self._original.items():  # the model that layers are fitted in stays the original
             self._state.models.override(use, self._state.now(use, value))
-        found = self._now()
+        left = self._now()
+        if left is None and found is not None and found.refitted:
+            left = self._beyond(found)
         for use, value in self._original.items():
             self._state.models.override(use, value)
-        return found
+        return left
+
+    def _beyond(self, found: Fit) -> str | None:
+        """The same of weights that are farther from the old ones than `found`."""
+        state, layer = self._state, self._layer
+        old = {**self._before, **layer.constants(replace(found, weights=self._sliced(), bias=None), state.task.network)}
+        uses = [layer.contraction.weight, *([layer.bias.use] if layer.bias is not None else [])]
+        now = {use: value for use in uses if (value := state.now(use, np.zeros(0))).size}
+        for use, value in now.items():
+            step = value - old[use] if old[use].shape == value.shape else value
+            state.models.override(use, (value + MARGIN * step).astype(value.dtype))
+        left = self._now()
+        for use, value in now.items():
+            state.models.override(use, value)
+        return left
+
+    def _sliced(self) -> Weights:
+        """The old weights, without those of columns that are dropped."""
+        prior = self._layer.prior
+        return np.where(self._state.alive(self._layer).reshape(prior.shape[:2])[:, :, None], prior, 0.0)
 
     def _now(self) -> str | None:
         return next((op for tensor, op in self._ends.items() if not self._finite(tensor)), None)
@@ -90,9 +119,10 @@ class Domain:
         found: of other weights, with which `left` is none. groups: those that get narrower.
         """
         self.back()
-        layer, alive, error = self._layer, self._state.alive(self._layer), found.plain_error
-        weights = np.where(alive.reshape(layer.prior.shape[:2])[:, :, None], layer.prior, 0.0)
-        kept = replace(found, weights=weights, bias=None, refitted=False, fitted_error=error, heldout_error=error)
+        layer, error = self._layer, found.plain_error
+        kept = replace(
+            found, weights=self._sliced(), bias=None, refitted=False, fitted_error=error, heldout_error=error
+        )
         self._state.take(layer, kept)
         if self.left() is not None:
             raise self._too_narrow(left, groups)

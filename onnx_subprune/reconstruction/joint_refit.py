@@ -123,12 +123,18 @@ class Source:
 
 
 class Joint:
-    """One reader, which falls short of `aim`, and its producer, to be refitted together. uses: the reader's weight and its bias."""
+    """One reader, which falls short of `aim`, and its producer, to be refitted together. uses: the reader's weight and its bias.
 
-    def __init__(self, pruned: Pruned, chain: Chain, source: Source, aim: Aim, uses: Collection[Use]) -> None:
+    margin: weights of the producer that are farther from those at first by this share of the way must give finite numbers, too.
+    """
+
+    def __init__(  # noqa: PLR0913 - the margin by keyword
+        self, pruned: Pruned, chain: Chain, source: Source, aim: Aim, uses: Collection[Use], *, margin: float = 0.0
+    ) -> None:
         self._pruned, self._models, self._chain = pruned, pruned.models, chain
         self._aim, self._source, self._producer = aim, source, source.producer
         self._gram, self._uses = source.gram, uses
+        self._first, self._margin = source.producer.values, margin
 
     def _left(self) -> float:
         """Return what the reader puts out wrong, on the first half: enough to see whether it falls."""
@@ -171,9 +177,17 @@ class Joint:
             trial = refit()
             fall = 1.0 - self._left() / first
             if fall > 0.0:
+                self._try_farther(moved.values)
                 self._producer = moved
                 return fall, trial
         return 0.0, None
+
+    def _try_farther(self, values: Mapping[Use, Array]) -> None:
+        """Raise NotFiniteError where a domain is left a little farther on."""
+        if self._margin:
+            self._settle({use: value + self._margin * (value - self._first[use]) for use, value in values.items()})
+            self._left()
+            self._settle(values)
 
     def _settle(self, values: Mapping[Use, Array]) -> None:
         self._pruned.put(values)

@@ -157,10 +157,10 @@ class Walk:
         """Refine `found`, which the pruned model has; return it, and the operator behind it that other weights than the old ones take out of its domain."""
         if found.exact:
             return found, None
-        settled, left = found, domain.left()
+        settled, left = found, domain.left(found)
         if left is None:
             settled = Refitting(self._state, layer, aim).settled(found, known)
-            left = domain.left() if settled is not found else None
+            left = domain.left(settled) if settled is not found else None
         if left is not None:
             return domain.kept(found, left, self._groups), left
         return replace(found, refitted=found.refitted or settled.refitted), None

@@ -1,6 +1,7 @@
 """What follows the first fit of a layer: targets renewed by the activation behind it, and refits together with the producer of its input."""
 
 from onnx_subprune.calibration.streaming.target import Aim
+from onnx_subprune.reconstruction.domain import MARGIN, partial_behind
 from onnx_subprune.reconstruction.fit import Fit, Known, fit_again
 from onnx_subprune.reconstruction.joint_refit import WORTH, Joint, Pruned
 from onnx_subprune.reconstruction.layer import Layer
@@ -59,7 +60,8 @@ class Refitting:
             held=(request.input,),
             threads=task.running.cores,
         )
-        joint, best = Joint(pruned, chain, source, aim, reader.uses), (found, known)
+        margin = MARGIN if partial_behind(task.network, chain.producer, state.order) else 0.0
+        joint, best = Joint(pruned, chain, source, aim, reader.uses, margin=margin), (found, known)
 
         def refit() -> tuple[Fit, Known]:
             other = Known(threads=task.running.cores)  # of other inputs; but the ridge stays
