@@ -18,7 +18,7 @@ from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.channels import ChannelGroup, Contraction, Use
 from onnx_subprune.graph.network import Network, key_of
 from onnx_subprune.reconstruction.fit import Fit
-from onnx_subprune.reconstruction.layer import Layer
+from onnx_subprune.reconstruction.layer import Layer, farther
 from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.selection.linalg.ridge import Weights
 
@@ -59,6 +59,7 @@ class Domain:
         self._ends = {tensor: op for tensor, op in ends.items() if self._finite(tensor)}  # others never were numbers
         self._before = self._constants() if self._ends else {}
         self._original = dict(self._before) if self._alone else {}
+        self._rests = bool(self._ends) and self._at_rest() is None
 
     def left(self, found: Fit | None = None) -> str | None:
         """Return the operator that puts out something else than finite numbers now, if there is one.
@@ -71,23 +72,36 @@ class Domain:
             self._state.models.override(use, self._state.now(use, value))
         left = self._now()
         if left is None and found is not None and found.refitted:
-            left = self._beyond(found)
+            left = self._beyond(found) or (self._at_rest() if self._rests else None)
         for use, value in self._original.items():
             self._state.models.override(use, value)
         return left
 
     def _beyond(self, found: Fit) -> str | None:
         """The same of weights that are farther from the old ones than `found`."""
-        state, layer = self._state, self._layer
-        old = {**self._before, **layer.constants(replace(found, weights=self._sliced(), bias=None), state.task.network)}
+        layer, network = self._layer, self._state.task.network
+        old = {**self._before, **layer.constants(replace(found, weights=self._sliced(), bias=None), network)}
+        return self._with({use: farther(value, old[use], MARGIN) for use, value in self._own().items()})
+
+    def _at_rest(self) -> str | None:
+        """The same where the layer reads nothing but zeros, as of silence: what it puts out then is its bias."""
+        weight = self._layer.contraction.weight
+        return self._with({weight: np.zeros_like(self._own()[weight])})
+
+    def _own(self) -> dict[Use, Array]:
+        """The layer's weight and bias, as far as it has them."""
+        layer = self._layer
         uses = [layer.contraction.weight, *([layer.bias.use] if layer.bias is not None else [])]
-        now = {use: value for use in uses if (value := state.now(use, np.zeros(0))).size}
-        for use, value in now.items():
-            step = value - old[use] if old[use].shape == value.shape else value
-            state.models.override(use, (value + MARGIN * step).astype(value.dtype))
+        return {use: value for use in uses if (value := self._state.now(use, np.zeros(0))).size}
+
+    def _with(self, values: Mapping[Use, Array]) -> str | None:
+        """The operator that puts out something else than finite numbers with these constants of the layer."""
+        now = {use: value for use, value in self._own().items() if use in values}
+        for use, value in values.items():
+            self._state.models.override(use, value)
         left = self._now()
         for use, value in now.items():
-            state.models.override(use, value)
+            self._state.models.override(use, value)
         return left
 
     def _sliced(self) -> Weights:

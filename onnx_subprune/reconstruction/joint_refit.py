@@ -16,14 +16,14 @@ from onnx_subprune._typing import Array, Float64, Int64, Mask
 from onnx_subprune.calibration.moments.moments import Moments
 from onnx_subprune.calibration.moments.regression import Sums
 from onnx_subprune.calibration.streaming.executor import Lockstep
-from onnx_subprune.calibration.streaming.questions import Probed, SentBack, Short
+from onnx_subprune.calibration.streaming.questions import Greatest, Probed, SentBack, Short
 from onnx_subprune.calibration.streaming.request import Request, Sampling
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.errors import NotFiniteError
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, Kernel, Kind
 from onnx_subprune.graph.network import Network
-from onnx_subprune.reconstruction.layer import Layer
+from onnx_subprune.reconstruction.layer import Layer, farther
 from onnx_subprune.reconstruction.producers.adjoint import adjoint
 from onnx_subprune.reconstruction.producers.chains import Chain
 from onnx_subprune.reconstruction.producers.gauss_newton import Step, direction, reach
@@ -57,6 +57,11 @@ class Producer:
     def __init__(self, layer: Layer, weight: Array, shift: Array | None) -> None:
         self._layer, self._weight, self._shift = layer, weight, shift
         self._matrix: Weights = layer.kernel.to_matrix(weight)
+
+    @property
+    def weight(self) -> Use:
+        """Its weight."""
+        return self._layer.contraction.weight
 
     @property
     def biased(self) -> bool:
@@ -128,13 +133,14 @@ class Joint:
     margin: weights of the producer that are farther from those at first by this share of the way must give finite numbers, too.
     """
 
-    def __init__(  # noqa: PLR0913 - the margin by keyword
+    def __init__(
         self, pruned: Pruned, chain: Chain, source: Source, aim: Aim, uses: Collection[Use], *, margin: float = 0.0
     ) -> None:
         self._pruned, self._models, self._chain = pruned, pruned.models, chain
         self._aim, self._source, self._producer = aim, source, source.producer
         self._gram, self._uses = source.gram, uses
         self._first, self._margin = source.producer.values, margin
+        self._rests: bool | None = None
 
     def _left(self) -> float:
         """Return what the reader puts out wrong, on the first half: enough to see whether it falls."""
@@ -176,18 +182,31 @@ class Joint:
             self._settle(moved.values)
             trial = refit()
             fall = 1.0 - self._left() / first
-            if fall > 0.0:
-                self._try_farther(moved.values)
+            if fall > 0.0 and self._holds(moved.values):
                 self._producer = moved
                 return fall, trial
         return 0.0, None
 
-    def _try_farther(self, values: Mapping[Use, Array]) -> None:
-        """Raise NotFiniteError where a domain is left a little farther on."""
-        if self._margin:
-            self._settle({use: value + self._margin * (value - self._first[use]) for use, value in values.items()})
-            self._left()
-            self._settle(values)
+    def _holds(self, values: Mapping[Use, Array]) -> bool:
+        """False where a domain is left by these, by others a little farther on, or where the producer reads nothing but zeros."""
+        if not self._margin:
+            return True
+        if self._rests is None:
+            self._rests = self._defined(self._at_rest(self._first))
+        beyond = {use: farther(value, self._first[use], self._margin) for use, value in values.items()}
+        rests = not self._rests or self._defined(self._at_rest(values))
+        return rests and self._defined(beyond) and self._defined(values)  # which settles them, at last
+
+    def _defined(self, values: Mapping[Use, Array]) -> bool:
+        """True if what the reader reads is finite with these; what it puts out may hide that, behind a Relu."""
+        self._settle(values)
+        given, (read,) = self._source.request, self._pruned.held
+        request = Request(weight=given.weight, kernel=given.kernel, input=read, question=Greatest())
+        with np.errstate(over="ignore", invalid="ignore"):
+            return bool(np.isfinite(self._models.collect(request).whole().energy).all())
+
+    def _at_rest(self, values: Mapping[Use, Array]) -> Mapping[Use, Array]:
+        return {**values, self._producer.weight: np.zeros_like(values[self._producer.weight])}
 
     def _settle(self, values: Mapping[Use, Array]) -> None:
         self._pruned.put(values)

@@ -83,3 +83,10 @@ def layer_of(network: Network, graph: ChannelGraph, contraction: Contraction, ch
     bias = bias_of(network, contraction, kernel, channels)
     addend = addend_of(network, contraction, kernel, bias)
     return Layer(contraction=contraction, kernel=kernel, weights=weights, outputs=outputs, bias=bias, addend=addend)
+
+
+def farther(value: Array, old: Array, share: float) -> Array:
+    """Return `value`, moved on by `share` of the step from `old`, which is zero where it has another shape."""
+    now = value.astype(np.float64)
+    step = now - old.astype(np.float64) if old.shape == value.shape else now
+    return np.asarray(now + share * step).astype(value.dtype)
