@@ -7,6 +7,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from cyclopts import CycloptsError, UnusedCliTokensError
 
@@ -96,8 +97,14 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
+
+
 def main() -> None:
     """Entry point of the command."""
+    sys.stdout = sys.stdout or _nowhere()  # closed by whoever started it
+    sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # an encoding that lacks a character of a name is no reason to fail
             stream.reconfigure(errors="backslashreplace")

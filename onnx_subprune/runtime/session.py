@@ -24,6 +24,10 @@ LARGE = 2**30
 """Models with more bytes of weights are run without a second, packed copy of them, which is faster for small ones."""
 
 
+NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
+"""What onnxruntime says where there is too little memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     """An input or output of a model; a dimension is a number, a name, or None where it is not known."""
@@ -152,7 +156,9 @@ def _running() -> Iterator[None]:
 
 def _line(error: Exception) -> str:
     text = " ".join(re.sub(r"\[ONNXRuntimeError\] : \d+ : |/onnxruntime_src/\S*/", "", str(error)).split())
-    return text if len(text) <= 300 else text[:299] + "…"
+    text = text if len(text) <= 300 else text[:299] + "…"
+    scarce = any(words in text for words in NO_MEMORY)
+    return f"too little memory; use a smaller --batch-size, or smaller samples ({text})" if scarce else text
 
 
 _KINDS = {"float": "float32", "double": "float64", "float8e4m3fn": "float8_e4m3fn", "float8e5m2": "float8_e5m2"}

@@ -10,7 +10,7 @@ import sys
 import onnx
 import pytest
 
-from onnx_subprune.cli import COMMANDS, run
+from onnx_subprune.cli import COMMANDS, main, run
 from onnx_subprune.cli.application import app, versions
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.runtime.files import json_text
@@ -230,3 +230,17 @@ def test_long_runs_in_a_pipe_say_which_stages_are_done(capsys, monkeypatch):
 
 def test_completion_can_be_installed():
     assert "onnx-subprune" in app.generate_completion(shell="bash")
+
+
+def test_closed_streams_are_no_reason_to_fail(folder, monkeypatch):
+    for name in ("share_one_heap", "end_like_ctrl_c"):
+        monkeypatch.setattr(f"onnx_subprune.cli.{name}", lambda: None)
+    for model, status in (("model.onnx", 0), ("nothing.onnx", 2)):
+        monkeypatch.setattr(sys, "argv", ["onnx-subprune", "inspect", model])
+        monkeypatch.setattr(sys, "stdout", None)
+        monkeypatch.setattr(sys, "stderr", None)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == status
+        sys.stdout.close()
+        sys.stderr.close()

@@ -175,6 +175,15 @@ def test_a_node_that_fails_is_a_model_error_that_names_it():
         Session(mismatched()).run({"x": np.ones((2, 5), np.float32)})
 
 
+def test_too_little_memory_is_said_with_what_to_do():
+    model = small()
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1 << 46]), "size"))
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["size"], ["huge"]))
+    model.graph.output.append(helper.make_tensor_value_info("huge", TensorProto.FLOAT, None))
+    with pytest.raises(ModelError, match="too little memory"):
+        Session(model, optimize=False).run({"x": X})
+
+
 def test_an_unknown_output_is_a_model_error():
     with pytest.raises(ModelError, match="nope"):
         Session(small()).run({"x": X}, ["nope"])
