@@ -64,11 +64,11 @@ def _sides(network: Network, group: ChannelGroup) -> tuple[Slice, Slice]:
 
 
 def _side(network: Network, group: ChannelGroup, axis: Axis) -> Slice:
-    """The last tensor on the way to an input of the product that has all heads on one axis, else that input."""
+    """The last tensor on the way to an input of the product that has all heads of that side on one axis, else that input."""
     parts = {part.axis.tensor: part for part in group.slices if part.axis.use is None}
     nodes, _ = network.ancestors([axis.tensor], ())
-    most = max(part.positions.shape[1] for part in parts.values())
     made = [name for index in reversed(nodes) for name in network.nodes[index].output if name in parts]
+    most = max((parts[name].positions.shape[1] for name in made), default=0)
     found = next((name for name in made if parts[name].positions.shape[1] == most), axis.tensor)
     return parts[found]
 
@@ -84,7 +84,17 @@ def _strength(network: Network, group: ChannelGroup, stream: Stream, visible: Vi
             rows, _ = visible_rows(value, part.axis.index, visible, number, centred=centre)
             energies[place] += (rows**2).reshape(-1, part.size).sum(axis=0)
     left, right = (energy[part.positions] for energy, part in zip(energies, sides, strict=True))
-    return np.asarray(left * right)
+    parts = {part.axis: part.positions.shape[1] for part in group.slices if part.axis.use is None}
+    return _multiplied(left, right, parts.get(group.product.right, 1))
+
+
+def _multiplied(left: Float64, right: Float64, each: int) -> Float64:
+    """(w, r): left times right, of whose heads, of `each` parts, one serves several of the left where they are fewer; (w, 1) where that is not how it is."""
+    times, rest = divmod(left.shape[1], right.shape[1])
+    if rest or right.shape[1] % each:
+        return np.asarray(left.sum(axis=1, keepdims=True) * right.sum(axis=1, keepdims=True))
+    heads = right.reshape(len(right), -1, each)
+    return np.asarray(left * heads.repeat(times, axis=1).reshape(left.shape))
 
 
 def visible_rows(value: Array, axis: int, visible: Visible, chunk: int, *, centred: bool) -> tuple[Float64, Float64]:
