@@ -65,10 +65,15 @@ def shape_of(port: Port) -> str:
 def validate_names(where: str, arrays: Mapping[str, Array], inputs: Sequence[Port]) -> None:
     """Raise DataError unless there is an array for each input and for nothing else."""
     wanted, given = {port.name for port in inputs}, set(arrays)
-    if wanted != given:
-        raise DataError(
-            f"{where}: has arrays for {listed(given)}, but the model's inputs are {listed(wanted)}: rename them"
-        )
+    if wanted == given:
+        return
+    advice = "rename them"
+    if given < wanted:
+        missing = sorted(wanted - given)
+        advice = f"add {listed(missing)}, or give one value for all samples (--set {missing[0]}=VALUE or FILE.npy)"
+    elif wanted < given:
+        advice = f"leave {listed(given - wanted)} out"
+    raise DataError(f"{where}: has arrays for {listed(given)}, but the model's inputs are {listed(wanted)}: {advice}")
 
 
 def fitted(where: str, array: Array, port: Port, *, first: str) -> Array:

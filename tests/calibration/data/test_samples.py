@@ -271,9 +271,13 @@ nan[7, 1] = np.nan
 inf = X.copy()
 inf[0, 0] = -np.inf
 BAD = {
-    "missing name": ({"x": X}, TWO, ["has arrays for 'x'", "the model's inputs are 'ids', 'x'"]),
+    "missing name": (
+        {"x": X},
+        TWO,
+        ["has arrays for 'x'", "the model's inputs are 'ids', 'x'", "add 'ids'", "--set ids="],
+    ),
     "unknown name": ({"y": X}, ONE, ["'y'", "'x'", "rename"]),
-    "one too many": (BOTH, ONE, ["'ids', 'x'"]),
+    "one too many": (BOTH, ONE, ["'ids', 'x'", "leave 'ids' out"]),
     "one array for two inputs": (X, TWO, ["one array", "'ids', 'x'", ".npz"]),
     "float64": (X.astype(np.float64) / 3, ONE, ["input 'x' is float64", "float32", ".astype(numpy.float32)"]),
     "large integers": (np.full((4, 3), 2**24 + 1), ONE, ["int64", "float32", ".astype(numpy.float32)"]),
