@@ -28,6 +28,8 @@ def reviewed(job: Job, samples: Samples, done: Reconstruction, measured: Measure
     assert measured.fidelity is not None, "there are data"
     scarce = scarcity(job, done.refits, seconds, samples.spare)
     warnings = warnings_of(job.settings, measured.fidelity, scarce)
+    if samples.used.uniform:
+        warnings = (*warnings, "all samples of the data are the same, so that this says nothing about others")
     return replace(job, notes=(*job.notes, *filter(None, [scarce])), warnings=warnings)
 
 

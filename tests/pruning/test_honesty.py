@@ -215,6 +215,13 @@ def test_what_few_samples_say_of_others_is_said(model):
     assert any("too few to hold some out" in warning for warning in found.warnings)
 
 
+def test_data_that_are_the_same_everywhere_are_warned_of(model):
+    ones = np.ones_like(X[:32])
+    for data, told in ((ones, True), (np.concatenate([ones[:16], X[:16]]), False)):
+        found = prune(model, data, budget=Channels(0.9), resources=Resources(holdout=8), gates=Gates(accept_any=True))
+        assert any("all samples of the data are the same" in warning for warning in found.report.warnings) == told
+
+
 def test_a_sample_that_alone_shows_a_channel_alive_is_fitted_to_not_held_out():
     net = Net(17, seed=6)
     x = net.input(("N", 8))

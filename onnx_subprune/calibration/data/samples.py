@@ -48,6 +48,14 @@ class Calibration:
         return sample_bytes(self.arrays)
 
     @property
+    def uniform(self) -> bool:
+        """True if there are several samples, and all are the same."""
+        places = ((name, place) for place in range(1, self.samples) for name in self.arrays)
+        return self.samples > 1 and all(
+            np.array_equal(self.between(name, 0, 1), self.between(name, place, place + 1)) for name, place in places
+        )
+
+    @property
     def chunk_count(self) -> int:
         """Number of chunks; the last one may be smaller."""
         return -(-self.samples // self.chunk)
