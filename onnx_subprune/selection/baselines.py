@@ -10,7 +10,7 @@ from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Float64, Int64
 from onnx_subprune.selection.linalg.elimination import Elimination
 from onnx_subprune.selection.problem import Problem
-from onnx_subprune.selection.selector import Choice, pick, ranked
+from onnx_subprune.selection.selector import Choice, at_least, pick, ranked
 
 
 def _summed(problems: Sequence[Problem], scores: Sequence[Float64]) -> Float64:
@@ -29,6 +29,9 @@ class Random:
     """Channels drawn without looking; nested over sizes."""
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(0, seed=self.seed)
 
     def path(
         self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64, threads: int = 1
@@ -105,6 +108,9 @@ class LayerSampling:
     """
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(0, seed=self.seed)
 
     def path(
         self, problems: Sequence[Problem], sizes: Sequence[int], cells: Int64, threads: int = 1

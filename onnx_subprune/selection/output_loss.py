@@ -16,7 +16,7 @@ import numpy as np
 
 from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Float64, Int64
-from onnx_subprune.selection.selector import level, pick
+from onnx_subprune.selection.selector import at_least, level, pick
 
 
 class Probe(Protocol):
@@ -49,6 +49,9 @@ class Taylor:
     step: float = 0.1
     samples: int = 64
 
+    def __post_init__(self) -> None:
+        at_least(1, samples=self.samples)
+
     def scores(self, probe: Probe, cells: Int64, size: int) -> Float64:
         """See `ProbingSelector`."""
         return probe(1.0 - self.step * np.eye(len(cells))) / self.step**2
@@ -64,6 +67,9 @@ class LayerGreedyFS:
     """
 
     samples: int = 64
+
+    def __post_init__(self) -> None:
+        at_least(1, samples=self.samples)
 
     def scores(self, probe: Probe, cells: Int64, size: int) -> Float64:
         """See `ProbingSelector`."""
@@ -92,6 +98,10 @@ class Shapley:
     seed: int = 0
     permutations: int = 5
     samples: int = 64
+
+    def __post_init__(self) -> None:
+        at_least(0, seed=self.seed)
+        at_least(1, permutations=self.permutations, samples=self.samples)
 
     def scores(self, probe: Probe, cells: Int64, size: int) -> Float64:
         """See `ProbingSelector`."""

@@ -5,7 +5,19 @@ import itertools
 import numpy as np
 import pytest
 
-from onnx_subprune.selection import Backward, Forward, Problem, Random, Refined, selectors
+from onnx_subprune.errors import OptionError
+from onnx_subprune.selection import (
+    Backward,
+    Forward,
+    LayerGreedyFS,
+    LayerSampling,
+    Problem,
+    Random,
+    Refined,
+    Shapley,
+    Taylor,
+    selectors,
+)
 from onnx_subprune.selection.linalg import elimination
 from tests.selection.layer import path
 
@@ -172,3 +184,19 @@ def test_keeping_everything_leaves_the_error_of_the_full_regression():
     assert problem.plain_error(range(5)) == pytest.approx(
         float(((outputs - inputs @ problem.prior) ** 2).sum()) / problem.energy, abs=1e-9
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "told"),
+    [
+        (Random, {"seed": -1}, "seed -1: at least 0"),
+        (LayerSampling, {"seed": -1}, "seed -1"),
+        (Shapley, {"seed": -1}, "seed -1"),
+        (Shapley, {"permutations": 0}, "permutations 0: at least 1"),
+        (Taylor, {"samples": 0}, "samples 0"),
+        (LayerGreedyFS, {"samples": -2}, "samples -2"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(kind, settings, told):
+    with pytest.raises(OptionError, match=told):
+        kind(**settings)
