@@ -43,7 +43,7 @@ def read_model(model: Model) -> tuple[ModelProto, Path | None]:
         return _from_ir(model)
     path = Path(model)
     if not path.is_file():
-        raise ModelError(f"{path}: no such file")
+        raise ModelError(f"{path}: is a folder; name the file in it" if path.is_dir() else f"{path}: no such file")
     try:
         proto = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError, OSError) as error:

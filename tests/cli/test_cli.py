@@ -148,6 +148,7 @@ def quantized(tmp):
         (without_side_file, "side file"),
         (quantized, "prune the float model first"),
         (lambda tmp: tmp / "missing.onnx", "no such file"),
+        (lambda tmp: tmp, "is a folder"),
     ],
 )
 def test_a_bad_model_is_one_line_and_exit_2(tmp_path, data, capsys, make, says):
