@@ -3,8 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from onnx_subprune._typed import typed_fields
-from onnx_subprune.errors import BudgetError
+from onnx_subprune.errors import BudgetError, typed_fields
 
 
 def _check(name: str, fraction: float) -> None:

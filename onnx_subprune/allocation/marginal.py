@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Float64
 from onnx_subprune.allocation.descent import State
 from onnx_subprune.allocation.exchange import exchange, widen
 from onnx_subprune.allocation.multilinear import Multilinear
 from onnx_subprune.allocation.widths import Curve, Room, smallest
+from onnx_subprune.errors import typed_fields
 
 
 @typed_fields

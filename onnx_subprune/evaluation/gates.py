@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
 
-from onnx_subprune._typed import typed_fields
-from onnx_subprune.errors import OptionError
+from onnx_subprune.errors import OptionError, typed_fields
 from onnx_subprune.evaluation.fidelity import Fidelity, OutputFidelity
 
 ERROR, AGREEMENT = 0.3, 0.9

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto
 
-from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.data.labels import given_labels, read_labels
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.data.script import load_function, message_of, script_named
-from onnx_subprune.errors import DataError, OptionError
+from onnx_subprune.errors import DataError, OptionError, typed_fields
 from onnx_subprune.graph.save import save_model, side_file_wanted
 from onnx_subprune.runtime.session import Runnable
 

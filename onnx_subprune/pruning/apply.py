@@ -8,12 +8,11 @@ from types import MappingProxyType
 
 from threadpoolctl import threadpool_limits
 
-from onnx_subprune._typed import typed
 from onnx_subprune.allocation import Channels, Uniform
 from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.data.sources import Source
-from onnx_subprune.errors import OptionError
+from onnx_subprune.errors import OptionError, typed
 from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.evaluation.report.model import Report
 from onnx_subprune.evaluation.report.values import Change

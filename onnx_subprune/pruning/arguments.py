@@ -3,9 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
-from onnx_subprune._typed import shown
 from onnx_subprune.allocation import Allocator, Macs, MarginalCost, Threshold, Uniform
-from onnx_subprune.errors import ArgumentTypeError, OptionError, meant
+from onnx_subprune.errors import ArgumentTypeError, OptionError, meant, shown
 from onnx_subprune.pruning.budgets.budget import Budget
 from onnx_subprune.reconstruction.settings import Asymmetric, Formulation, Layerwise, Refit, Sequential
 from onnx_subprune.selection import ProbingSelector, Selector, selectors

@@ -6,14 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from onnx_subprune._typed import typed
 from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.paths import source_files
 from onnx_subprune.calibration.data.reading import open_shard
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.calibration.files import collect as collect_shard
 from onnx_subprune.calibration.files.collect import Means, Part
-from onnx_subprune.errors import OptionError
+from onnx_subprune.errors import OptionError, typed
 from onnx_subprune.graph.formats import Model
 from onnx_subprune.graph.network import check_computes, load, ports
 from onnx_subprune.graph.tensors import model_files

@@ -8,11 +8,10 @@ from types import MappingProxyType
 
 from numpy.typing import ArrayLike
 
-from onnx_subprune._typed import typed
 from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.labels import read_labels
 from onnx_subprune.calibration.data.sources import Source
-from onnx_subprune.errors import DataError, ModelError
+from onnx_subprune.errors import DataError, ModelError, typed
 from onnx_subprune.evaluation.fidelity import Fidelity, fidelity
 from onnx_subprune.evaluation.gates import Gates, complaints, ruined
 from onnx_subprune.evaluation.latency import measured_latency, raced_feeds

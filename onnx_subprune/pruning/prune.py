@@ -7,13 +7,13 @@ from types import MappingProxyType, NoneType
 
 from threadpoolctl import threadpool_limits
 
-from onnx_subprune._typed import typed
 from onnx_subprune.allocation import Macs, MarginalCost
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.calibration.streaming.executor import Executor
 from onnx_subprune.calibration.survey import LOCAL
+from onnx_subprune.errors import typed
 from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.evaluation.metric import Accuracy, Metric, Validation
 from onnx_subprune.graph.formats import Model

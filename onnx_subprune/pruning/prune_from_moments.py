@@ -8,13 +8,12 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from onnx_subprune._typed import typed
 from onnx_subprune.allocation import Channels, Macs, MarginalCost, Params, Room, block_aware
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.files import Recorded, StatisticsFile
 from onnx_subprune.calibration.streaming.settings import Running
-from onnx_subprune.errors import OptionError
+from onnx_subprune.errors import OptionError, typed
 from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.feeds import example_of
 from onnx_subprune.graph.formats import Model, identity

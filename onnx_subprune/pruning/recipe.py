@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx_subprune._typed import typed
 from onnx_subprune._version import __version__
-from onnx_subprune.errors import OptionError
+from onnx_subprune.errors import OptionError, typed
 from onnx_subprune.evaluation.report.model import Report
 from onnx_subprune.runtime.files import json_text, replacing
 

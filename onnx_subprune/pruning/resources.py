@@ -3,10 +3,9 @@
 import os
 from dataclasses import dataclass
 
-from onnx_subprune._typed import typed_fields
 from onnx_subprune.calibration.data.holdout import Holdout
 from onnx_subprune.calibration.streaming.settings import Running
-from onnx_subprune.errors import OptionError
+from onnx_subprune.errors import OptionError, typed_fields
 from onnx_subprune.graph.observation import Observation
 
 MOST = 1024

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from onnx_subprune._typed import typed
+from onnx_subprune.errors import typed
 from onnx_subprune.evaluation.report.model import Report
 from onnx_subprune.graph.save import Settled, save_model, side_path
 from onnx_subprune.graph.tensors import model_files

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Array
+from onnx_subprune.errors import OptionError, typed_fields
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.selection import Choice
 
@@ -48,13 +48,19 @@ class Refit:
 
     residual: aim at the sum that the output runs into. everywhere: refit every contraction behind a change, not only those that lost
     inputs. rounds: how often the target is renewed with what the activation behind cannot tell apart. joint: how many steps a layer takes at most
-    together with the only reader of its output; three times as many where it is dense.
+    together with the only reader of its output; three times as many where it is dense. Raises OptionError for numbers below 0.
     """
 
     residual: bool = True
     everywhere: bool = True
     rounds: int = 1
     joint: int = 4
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for numbers that make no sense."""
+        for name, value in (("rounds", self.rounds), ("joint", self.joint)):
+            if value < 0:
+                raise OptionError(f"Refit: {name} is {value}: give 0 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Float64, Int64
+from onnx_subprune.errors import typed_fields
 from onnx_subprune.selection.linalg.elimination import Elimination
 from onnx_subprune.selection.linalg.lapack import cholesky, inverted
 from onnx_subprune.selection.linalg.lowrank import Gram, LowRank

@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Float64, Int64
+from onnx_subprune.errors import typed_fields
 from onnx_subprune.selection.linalg.elimination import Elimination
 from onnx_subprune.selection.problem import Problem
 from onnx_subprune.selection.selector import Choice, at_least, pick, ranked

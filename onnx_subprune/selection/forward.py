@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Int64
+from onnx_subprune.errors import typed_fields
 from onnx_subprune.selection.linalg.compression import compressed, is_wide
 from onnx_subprune.selection.linalg.elimination import Elimination
 from onnx_subprune.selection.linalg.lowrank import LowRank

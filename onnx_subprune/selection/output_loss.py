@@ -14,8 +14,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Float64, Int64
+from onnx_subprune.errors import typed_fields
 from onnx_subprune.selection.selector import at_least, level, pick
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Float64, Int64
+from onnx_subprune.errors import typed_fields
 from onnx_subprune.selection.backward import Backward
 from onnx_subprune.selection.forward import Forward
 from onnx_subprune.selection.linalg.compression import is_wide

@@ -4,13 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from onnx_subprune._typed import typed
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.constants import Constant, constant_values
 from onnx_subprune.calibration.data.ports import converted, fitted, validate_names
 from onnx_subprune.calibration.data.runs import count, joined
 from onnx_subprune.calibration.data.sources import Source, listed, read
-from onnx_subprune.errors import DataError, OptionError, meant
+from onnx_subprune.errors import DataError, OptionError, meant, typed
 from onnx_subprune.graph.formats import Model
 from onnx_subprune.graph.network import load, ports
 from onnx_subprune.runtime.session import Port, Runnable

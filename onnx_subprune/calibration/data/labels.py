@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from onnx_subprune._typed import shown
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.sources import listed, load
-from onnx_subprune.errors import ArgumentTypeError, DataError
+from onnx_subprune.errors import ArgumentTypeError, DataError, shown
 
 
 def read_labels(labels: str | os.PathLike[str] | ArrayLike) -> NDArray[np.int64]:

@@ -6,11 +6,10 @@ from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
 
-from onnx_subprune._typed import typed
 from onnx_subprune.calibration.files.file import StatisticsFile, writing
 from onnx_subprune.calibration.files.header import Header, Settings, named
 from onnx_subprune.calibration.files.sums import Sums
-from onnx_subprune.errors import DataError
+from onnx_subprune.errors import DataError, typed
 from onnx_subprune.runtime.files import check_apart, free_path
 
 

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx_subprune._typed import typed
+from onnx_subprune.errors import typed
 from onnx_subprune.evaluation.report.extra import need_extra
 from onnx_subprune.evaluation.report.notebook import notebook_html, warned
 from onnx_subprune.evaluation.report.sheet import text_of

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import NodeProto
 
-from onnx_subprune._typed import typed_fields
 from onnx_subprune._typing import Array, Int64, Mask
+from onnx_subprune.errors import typed_fields
 from onnx_subprune.graph.channels import Axis, Contraction, Product, Use
 from onnx_subprune.graph.network import Network, attribute
 from onnx_subprune.graph.observation import Observation

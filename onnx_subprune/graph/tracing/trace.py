@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from onnx_subprune._typed import typed
+from onnx_subprune.errors import typed
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Pinned
 from onnx_subprune.graph.feeds import Example, Feeds
 from onnx_subprune.graph.formats import Model

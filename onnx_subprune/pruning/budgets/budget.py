@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune._typed import typed_fields
 from onnx_subprune.allocation import Channels, Latency, Macs, MarginalCost, Params
-from onnx_subprune.errors import BudgetError
+from onnx_subprune.errors import BudgetError, typed_fields
 from onnx_subprune.evaluation.metric import Accuracy, Metric
 
 
