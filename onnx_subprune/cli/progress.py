@@ -8,7 +8,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from onnx_subprune.runtime.progress import Watch
 
-LONG = 10.0
+LONG = 3.0
 """Seconds from which on a run that nobody watches says what it has done."""
 
 
