@@ -131,7 +131,7 @@ def _spelled(key: Key) -> str:
 
 
 def check_graph(graph: GraphProto) -> None:
-    """Raise ModelError if a tensor of `graph` (functions inlined) has two producers, or depends on itself."""
+    """Raise ModelError if a tensor of `graph` (functions inlined) has two producers, or depends on itself, or a node puts out nothing."""
     producers: dict[str, str] = {}
     for what, values in (("an input of the model", graph.input), ("an initializer", graph.initializer)):
         seen = set[str]()
@@ -143,6 +143,8 @@ def check_graph(graph: GraphProto) -> None:
     for sparse in graph.sparse_initializer:
         producers[sparse.values.name] = "an initializer"
     for number, node in enumerate(graph.node):
+        if not node.output:
+            raise ModelError(f"{_called(node, number)} has no output: the model is not valid")
         for name in node.output:
             if name and name in producers:
                 raise ModelError(

@@ -164,6 +164,7 @@ SPOILED = {
     "input of a million samples": (huge_input(2**20, 40), "input 'x' is declared as"),
     "input of no type": (input_of_no_type, "input 'x' has the element type 99"),
     "input without a type": (lambda model: model.graph.input[0].type.Clear(), "input 'x' has no type"),
+    "node without an output": (lambda model: model.graph.node[-1].ClearField("output"), "has no output"),
     "function that calls itself": (calls({"F": ["F"]}, "F"), "a function calls itself: local.F"),
     "functions that call each other": (calls({"F": ["G"], "G": ["F"]}, "F"), "a function calls itself"),
     "too many inputs of a function": (calls({"F": ["Relu"]}, "F", "ddd"), "with 3 inputs, but it has 1"),
