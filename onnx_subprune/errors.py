@@ -79,6 +79,13 @@ class FidelityError(VerificationError):
     """The result is no better than a constant, or misses a gate of the user's; nothing was written."""
 
 
+def at_least(least: int, **settings: int | None) -> None:
+    """Raise OptionError for settings that are smaller; None is no number."""
+    for name, value in settings.items():
+        if value is not None and value < least:
+            raise OptionError(f"{name} {value}: at least {least}")
+
+
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 WORDS: Mapping[object, str] = {

@@ -250,6 +250,12 @@ def test_resources_that_make_no_sense_are_refused(words):
         Resources(**words)
 
 
+@pytest.mark.parametrize("words", [{"joint": -1}, {"rounds": -1}])
+def test_refits_of_fewer_than_no_steps_are_refused(words):
+    with pytest.raises(OptionError, match="at least 0"):
+        face.Refit(**words)
+
+
 def test_files_are_written_to_paths_alone(result):
     compared = compare("model.onnx", result.model, "test.npz")
     for write in (result.save, result.report.to_json, compared.to_json, face.Recipe.of(result.report).to_json):

@@ -1,6 +1,7 @@
 """Draw the pictures of the documentation: `python tools/pictures.py` writes docs/pictures/*.svg."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -76,12 +77,20 @@ def selection() -> Figure:
         "norm of the weights": WeightNorm(),
         "random": Random(0),
     }
-    figure = Figure(figsize=(6.0, 3.2), layout="constrained")
-    axes = figure.add_subplot()
     sizes = list(range(4, channels + 1, 4))
+    errors: dict[str, list[float]] = {}
     for name, selector in shown.items():
         path = selector.path([problem], sizes, np.zeros(channels, np.int64))  # type: ignore[union-attr]
-        axes.plot(sizes, [problem.error(choice.support) for choice in path], marker="o", markersize=3, label=name)
+        errors[name] = [problem.error(choice.support) for choice in path]
+    return _lost(sizes, errors)
+
+
+def _lost(sizes: Sequence[int], errors: Mapping[str, Sequence[float]]) -> Figure:
+    """Curves of the errors over the channels kept."""
+    figure = Figure(figsize=(6.0, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    for name, values in errors.items():
+        axes.plot(sizes, values, marker="o", markersize=3, label=name)
     axes.set_xlabel("channels kept, of 64")
     axes.set_ylabel("relative squared error")
     axes.legend(frameon=False)
@@ -131,14 +140,7 @@ def refit() -> Figure:
         fitted = np.linalg.solve(gram[np.ix_(kept, kept)], cross[kept])
         for name, used in zip(errors, (weights[kept], fitted), strict=True):
             errors[name].append(float(np.sum((new[:, kept] @ used - target) ** 2) / np.sum(target**2)))
-    figure = Figure(figsize=(6.0, 3.2), layout="constrained")
-    axes = figure.add_subplot()
-    for name, values in errors.items():
-        axes.plot(sizes, values, marker="o", markersize=3, label=name)
-    axes.set_xlabel("channels kept, of 64")
-    axes.set_ylabel("relative squared error")
-    axes.legend(frameon=False)
-    return _plain(figure)
+    return _lost(sizes, errors)
 
 
 def attention() -> Figure:

@@ -104,8 +104,7 @@ def _fits(node: NodeProto, constants: Stored) -> bool:
     axis = next((item.i for item in node.attribute if item.name == "axis"), -1)
     more = [name for which, name in enumerate(node.output) if name and which and not (_skips(node) and which == 3)]
     known = bool(scale) and None not in given and len(set(given)) == 1 and not constants.half
-    made = bool(node.output) and bool(node.output[0])
-    return known and made and axis in (-1, constants.rank(node.input[0]) - 1) and not more
+    return known and axis in (-1, constants.rank(node.input[0]) - 1) and not more and bool(node.output[0])
 
 
 @dataclass(slots=True, eq=False)

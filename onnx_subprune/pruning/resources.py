@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from onnx_subprune.calibration.data.holdout import Holdout
 from onnx_subprune.calibration.streaming.settings import Running
-from onnx_subprune.errors import OptionError, typed_fields
+from onnx_subprune.errors import OptionError, at_least, typed_fields
 from onnx_subprune.graph.observation import Observation
 
 MOST = 1024
@@ -39,11 +39,8 @@ class Resources:
     mask: str | None = None
 
     def __post_init__(self) -> None:
-        least = {"samples": 1, "batch_size": 1, "memory": 1, "positions": 1, "trials": 0}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise OptionError(f"{name} {value}: at least {bound}")
+        at_least(1, samples=self.samples, batch_size=self.batch_size, memory=self.memory, positions=self.positions)
+        at_least(0, trials=self.trials)
         check_threads(self.threads)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from onnx_subprune._typing import Array
-from onnx_subprune.errors import OptionError, typed_fields
+from onnx_subprune.errors import at_least, typed_fields
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.selection import Choice
 
@@ -57,10 +57,7 @@ class Refit:
     joint: int = 4
 
     def __post_init__(self) -> None:
-        """Raise OptionError for numbers that make no sense."""
-        for name, value in (("rounds", self.rounds), ("joint", self.joint)):
-            if value < 0:
-                raise OptionError(f"Refit: {name} is {value}: give 0 or more")
+        at_least(0, rounds=self.rounds, joint=self.joint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

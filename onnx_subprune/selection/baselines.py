@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 
 from onnx_subprune._typing import Float64, Int64
-from onnx_subprune.errors import typed_fields
+from onnx_subprune.errors import at_least, typed_fields
 from onnx_subprune.selection.linalg.elimination import Elimination
 from onnx_subprune.selection.problem import Problem
-from onnx_subprune.selection.selector import Choice, at_least, pick, ranked
+from onnx_subprune.selection.selector import Choice, pick, ranked
 
 
 def _summed(problems: Sequence[Problem], scores: Sequence[Float64]) -> Float64:

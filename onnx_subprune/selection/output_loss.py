@@ -15,8 +15,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from onnx_subprune._typing import Float64, Int64
-from onnx_subprune.errors import typed_fields
-from onnx_subprune.selection.selector import at_least, level, pick
+from onnx_subprune.errors import at_least, typed_fields
+from onnx_subprune.selection.selector import level, pick
 
 
 class Probe(Protocol):

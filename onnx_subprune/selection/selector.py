@@ -8,16 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune._typing import Float64, Int64
-from onnx_subprune.errors import OptionError
 from onnx_subprune.selection.linalg.elimination import NOTHING
 from onnx_subprune.selection.problem import Problem, Support
-
-
-def at_least(least: int, **settings: int) -> None:
-    """Raise OptionError for settings that are smaller."""
-    for name, value in settings.items():
-        if value < least:
-            raise OptionError(f"{name} {value}: at least {least}")
 
 
 @dataclass(frozen=True, slots=True)
