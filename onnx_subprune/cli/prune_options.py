@@ -193,13 +193,16 @@ MinAgreementOption = Annotated[
     Parameter(
         group=GATES,
         converter=share,
-        help="Write nothing, and exit with 1, if an output agrees with the original's for a smaller share of the samples.",
+        help="Write nothing, and exit with 1, if an output agrees with the original's for a smaller share of the samples. Gates judge the share as "
+        "it is printed, not the spread beside it: leave room for that where few samples are held out.",
     ),
 ]
 MaxErrorOption = Annotated[
     float | None,
     Parameter(
-        group=GATES, converter=share, help="Write nothing, and exit with 1, if an output has a larger relative error."
+        group=GATES,
+        converter=share,
+        help="Write nothing, and exit with 1, if an output has a larger relative error (as it is printed, not the spread beside it).",
     ),
 ]
 

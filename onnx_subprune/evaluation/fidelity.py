@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from onnx_subprune._typing import Array, Float64
 from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.evaluation.measures import NOTHING, Fidelity, OutputFidelity
 from onnx_subprune.evaluation.parts import Parts, apart
+from onnx_subprune.evaluation.spread import agreement_spread, by_sample, error_spread
 from onnx_subprune.graph.outputs import Seams
 from onnx_subprune.runtime.session import Runnable
 from onnx_subprune.runtime.threads import alongside, cores_of, threads_each
@@ -27,57 +29,19 @@ VALUES = 4096
 """Most different integers that are counted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputFidelity:
-    """How close an output y' of the pruned model is to y of the original.
-
-    relative_error: ||y' - y||_F / ||y||_F. cosine: of y and y'. standardized_error: ||y' - y||_F over what the best constant makes, the mean of y over
-    the samples: at 1 the output is no better than one; None where y does not vary. correlation: of y and y' about their means over the samples.
-    agreement: share of samples with equal arg-max, None where the rank is not 2; chance: what it would be if y and y' were independent.
-    Of integers, truth values and strings there are only agreement, the share of equal elements, and chance. There is nothing of an output whose shape depends
-    on values, where the models make different ones.
-    """
-
-    relative_error: float | None
-    cosine: float | None
-    agreement: float | None
-    chance: float | None = None
-    standardized_error: float | None = None
-    correlation: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fidelity:
-    """Of all outputs; accuracy of both models where labels were given.
-
-    held_out: True if the pruned model was not fitted to the samples, nor chosen by them; None where that is not known.
-    """
-
-    samples: int
-    outputs: Mapping[str, OutputFidelity]
-    accuracy: tuple[float, float] | None = None
-    held_out: bool | None = None
-
-    @property
-    def where(self) -> str:
-        """The samples, in words."""
-        if self.held_out is None:
-            return f"{self.samples} samples"
-        return f"{self.samples} held-out samples" if self.held_out else f"{self.samples} fitted samples"
-
-
-NOTHING = OutputFidelity(relative_error=None, cosine=None, agreement=None)
-
-
 class _Equal:
     """Equal choices of two models, and how often each choice was made."""
 
     def __init__(self) -> None:
         self.equal = self.rows = 0
+        self.shares = list[Float64]()
         self.counts: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
 
-    def add(self, original: Array, pruned: Array) -> None:
-        self.equal += int(np.sum(original == pruned))
+    def add(self, original: Array, pruned: Array, samples: int) -> None:
+        same = original == pruned
+        self.equal += int(np.sum(same))
+        if same.size:
+            self.shares.append(by_sample(same, samples).mean(axis=1))
         self.rows += original.size
         for counter, values in zip(self.counts, (original, pruned), strict=True):
             if len(counter) <= VALUES:
@@ -96,6 +60,10 @@ class _Equal:
             return None
         return sum(count * theirs[value] for value, count in ours.items()) / self.rows**2
 
+    @property
+    def spread(self) -> float | None:
+        return agreement_spread(np.concatenate(self.shares)) if self.shares else None
+
 
 class _Integers(_Equal):
     """Of an output of integers, truth values or strings."""
@@ -104,41 +72,42 @@ class _Integers(_Equal):
         super().__init__()
         self.comparable = True
 
-    def add(self, original: Array, pruned: Array) -> None:
+    def add(self, original: Array, pruned: Array, samples: int) -> None:
         self.comparable = self.comparable and original.shape == pruned.shape
         if self.comparable:
-            super().add(original, pruned)
+            super().add(original, pruned, samples)
 
     def result(self) -> OutputFidelity:
         if not self.comparable:
             return NOTHING
-        return OutputFidelity(relative_error=None, cosine=None, agreement=self.agreement, chance=self.chance)
+        return replace(NOTHING, agreement=self.agreement, chance=self.chance, agreement_spread=self.spread)
 
 
 class _Floats:
     """Of a floating-point output. Sums about the mean of the first chunk, so that little cancels."""
 
     def __init__(self) -> None:
-        self.lost = self.energy = self.pruned = self.product = 0.0
+        self.pruned = self.product = 0.0
+        self.lost, self.energy = list[Float64](), list[Float64]()
         self.ranked, self.choices, self.comparable = True, _Equal(), True
         self.samples, self.least = 0, VARIES
         self.start: Float64 | None = None
         self.sums: tuple[Float64, Float64] | None = None
         self.squares = np.zeros(3)
 
-    def add(self, original: Array, pruned: Array) -> None:
+    def add(self, original: Array, pruned: Array, samples: int) -> None:
         self.comparable = self.comparable and original.shape == pruned.shape
         if not self.comparable:
             return
         self.least = VARIES if original.dtype.itemsize > 2 else HALF_VARIES
         a, b = original.astype(np.float64), pruned.astype(np.float64)
-        self.lost += float(np.sum((a - b) ** 2))
-        self.energy += float(np.sum(a * a))
+        self.lost.append(np.sum(by_sample((a - b) ** 2, samples), axis=1))
+        self.energy.append(np.sum(by_sample(a * a, samples), axis=1))
         self.pruned += float(np.sum(b * b))
         self.product += float(np.sum(a * b))
         self.ranked = self.ranked and a.ndim == 2 and a.shape[1] > 1
         if self.ranked:
-            self.choices.add(a.argmax(axis=1), b.argmax(axis=1))
+            self.choices.add(a.argmax(axis=1), b.argmax(axis=1), samples)
         self._add_centered(a, b)
 
     def _add_centered(self, a: Float64, b: Float64) -> None:
@@ -162,19 +131,23 @@ class _Floats:
     def result(self) -> OutputFidelity:
         if not self.comparable:
             return NOTHING
-        norm = float(np.sqrt(self.energy * self.pruned))
-        spread, correlation = self._spread()
-        varies = spread is not None and spread > self.least**2 * self.energy
+        each, energies = np.concatenate(self.lost), np.concatenate(self.energy)
+        lost, energy = float(each.sum()), float(energies.sum())
+        norm = float(np.sqrt(energy * self.pruned))
+        about_mean, correlation = self._about_mean()
+        varies = about_mean is not None and about_mean > self.least**2 * energy
         return OutputFidelity(
-            relative_error=float(np.sqrt(self.lost / self.energy)) if self.energy > 0 else float(self.lost > 0),
-            cosine=self.product / norm if norm > 0 else float(self.lost == 0),
+            relative_error=float(np.sqrt(lost / energy)) if energy > 0 else float(lost > 0),
+            cosine=self.product / norm if norm > 0 else float(lost == 0),
             agreement=self.choices.agreement if self.ranked else None,
             chance=self.choices.chance if self.ranked else None,
-            standardized_error=float(np.sqrt(self.lost / spread)) if varies and spread is not None else None,
+            standardized_error=float(np.sqrt(lost / about_mean)) if varies and about_mean is not None else None,
             correlation=correlation if varies else None,
+            relative_error_spread=error_spread(each, energies),
+            agreement_spread=self.choices.spread if self.ranked else None,
         )
 
-    def _spread(self) -> tuple[float | None, float | None]:
+    def _about_mean(self) -> tuple[float | None, float | None]:
         """The squared distance of the output from its mean, and the correlation; None where samples are too few."""
         if self.samples < SAMPLES or self.sums is None:
             return None, None
@@ -209,12 +182,14 @@ def fidelity(
     def run(chunk: Mapping[str, Array]) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
         return first.run(chunk, names), second.run(chunk, names)
 
-    for ours, theirs in alongside(run, ((chunk,) for chunk in data.chunks()), cores_of(threads)):
+    for place, (ours, theirs) in enumerate(alongside(run, ((chunk,) for chunk in data.chunks()), cores_of(threads))):
+        samples = min(data.chunk, data.samples - place * data.chunk)
         parts = apart(places, [ours]) if parts is None else parts
         others = parts.of(theirs, whole=True)
         for name, value in parts.of(ours, whole=True).items():
             if name in others:
-                sums.setdefault(name, _Floats() if value.dtype.kind == "f" else _Integers()).add(value, others[name])
+                kept = sums.setdefault(name, _Floats() if value.dtype.kind == "f" else _Integers())
+                kept.add(value, others[name], samples)
         if labels is not None and scores:
             part = labels[start : start + len(ours[scores[0]])]
             right[0] += int(np.sum(ours[scores[0]].argmax(axis=1) == part))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from onnx_subprune.errors import OptionError, typed_fields
-from onnx_subprune.evaluation.fidelity import Fidelity, OutputFidelity
+from onnx_subprune.evaluation.measures import Fidelity, OutputFidelity
 
 ERROR, AGREEMENT = 0.3, 0.9
 """A relative error above this, or an agreement below, is worth a warning."""
@@ -91,7 +91,7 @@ def missed(fidelity: Fidelity, gates: Gates) -> str | None:
             return f"output {name!r} agrees with the original for {item.agreement:.1%} of the samples, --min-agreement is {gates.min_agreement:.1%}"
         error = item.relative_error
         if gates.max_error is not None and error is not None and not error <= gates.max_error:
-            return f"output {name!r} has a relative error of {error:.3g}, --max-error is {gates.max_error:.3g}"
+            return f"output {name!r} has a relative error of {_error(item)}, --max-error is {gates.max_error:.3g}"
     return None
 
 
@@ -101,7 +101,7 @@ def complaints(fidelity: Fidelity, gates: Gates) -> Iterator[str]:
         error, agreement = item.relative_error, item.agreement
         bad = []
         if gates.max_error is None and error is not None and not error <= ERROR:
-            bad.append(f"has a relative error of {error:.3g}")
+            bad.append(f"has a relative error of {_error(item)}")
         elif gates.max_error is None and agreement is None and (item.standardized_error or 0.0) >= 1.0:
             bad.append(f"is {item.standardized_error:.3g} times as far from the original's as the best constant")
         if gates.min_agreement is None and agreement is not None and agreement < AGREEMENT:
@@ -110,3 +110,8 @@ def complaints(fidelity: Fidelity, gates: Gates) -> Iterator[str]:
             yield f"output {name!r} {' and '.join(bad)}"
         elif error is None and agreement is None:
             yield f"output {name!r} has another shape than the original's for some samples, so that its fidelity is not known: judge it with --validate"
+
+
+def _error(item: OutputFidelity) -> str:
+    spread = item.relative_error_spread
+    return f"{item.relative_error:.3g}" + ("" if spread is None else f" +- {spread:.2g}")

@@ -12,10 +12,11 @@ from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.labels import read_labels
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.errors import DataError, ModelError, typed
-from onnx_subprune.evaluation.fidelity import Fidelity, fidelity
+from onnx_subprune.evaluation.fidelity import fidelity
 from onnx_subprune.evaluation.gates import Gates, complaints, ruined
 from onnx_subprune.evaluation.latency import measured_latency, raced_feeds
 from onnx_subprune.evaluation.layers import LayerTime, layer_times
+from onnx_subprune.evaluation.measures import Fidelity
 from onnx_subprune.evaluation.parts import parts_of
 from onnx_subprune.evaluation.report.extra import need_extra
 from onnx_subprune.evaluation.report.sheet import Part, html_of, text_of

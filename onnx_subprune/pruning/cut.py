@@ -7,9 +7,10 @@ from onnx import ModelProto
 
 from onnx_subprune.allocation import Params
 from onnx_subprune.calibration.data.samples import Calibration
-from onnx_subprune.evaluation.fidelity import Fidelity, fidelity
+from onnx_subprune.evaluation.fidelity import fidelity
 from onnx_subprune.evaluation.latency import measured_latency, raced_feeds
 from onnx_subprune.evaluation.layers import LayerTime, layer_times
+from onnx_subprune.evaluation.measures import Fidelity
 from onnx_subprune.evaluation.metric import Accuracy
 from onnx_subprune.evaluation.parts import parts_of
 from onnx_subprune.evaluation.report.values import Change
@@ -80,7 +81,7 @@ def measure(job: Job, samples: Samples, smaller: Cut) -> Measured:
     scores = Change(job.judge.base, job.judge.judge(smaller.model)) if job.judge is not None else None
     judged = samples.judged.data if samples.held_out else judged_of(samples.used)
     places = parts_of(job.network, job.task.graph.observation, job.network.outputs)
-    faithful = replace(fidelity(before, after, judged, threads=threads, places=places), held_out=samples.held_out)
+    faithful = fidelity(before, after, judged, threads=threads, places=places).on(held_out=samples.held_out)
     if scores is not None and isinstance(job.settings.judged_by, Accuracy):
         faithful = replace(faithful, accuracy=(scores.before, scores.after))
     layers = layer_times(job.original, job.task.graph, after, raced_feeds(samples.used), threads)

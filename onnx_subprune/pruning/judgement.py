@@ -6,8 +6,8 @@ from math import sqrt
 
 from onnx_subprune.calibration.shifts import SCARCE, rows_and_columns
 from onnx_subprune.errors import FidelityError
-from onnx_subprune.evaluation.fidelity import Fidelity
 from onnx_subprune.evaluation.gates import complaints, missed, ruined
+from onnx_subprune.evaluation.measures import Fidelity
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.pruning.budgets.budget import MaxDrop
 from onnx_subprune.pruning.cut import Measured

@@ -41,7 +41,8 @@ def test_prune_writes_a_smaller_model_a_table_and_a_report(tmp_path, data, capsy
     assert run(["prune", str(LENET), str(out), "--data", str(data), "--macs", "0.5", "--json", str(report)]) == 0
     onnx.checker.check_model(out, full_check=True)
     assert out.stat().st_size < LENET.stat().st_size
-    assert "multiply-accumulates" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "multiply-accumulates" in printed
     found = json.loads(report.read_text())
     assert found["schema"] == 1
     assert found["cost"]["macs"]["after"] <= 0.5 * found["cost"]["macs"]["before"]
@@ -58,7 +59,10 @@ def test_prune_writes_a_smaller_model_a_table_and_a_report(tmp_path, data, capsy
         "seconds",
     }
     measures = {"relative_error", "cosine", "agreement", "correlation", "standardized_error", "chance"}
-    assert measures == set(found["fidelity"]["outputs"]["logits"])
+    measures |= {"relative_error_spread", "agreement_spread"}
+    item = found["fidelity"]["outputs"]["logits"]
+    assert measures == set(item)
+    assert f"{item['relative_error']:.4f} +- {item['relative_error_spread']:.4f}" in printed
     assert all(len(group["kept"]) == group["width"]["after"] for group in found["groups"])
 
 

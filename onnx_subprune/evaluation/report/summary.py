@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from onnx_subprune.evaluation.fidelity import Fidelity
+from onnx_subprune.evaluation.measures import Fidelity
 from onnx_subprune.evaluation.report.values import Change
 
 
@@ -31,7 +31,7 @@ def summary(found: Summed) -> str:
         return f"{text} How close the outputs are was not measured: there were no data."
     close = []
     for name, item in found.fidelity.outputs.items():
-        error = "" if item.relative_error is None else f"a relative error of {item.relative_error:.3f}"
-        agreement = "" if item.agreement is None else f"an agreement of {100 * item.agreement:.1f} %"
+        error = "" if item.relative_error is None else f"a relative error of {item.error_words}"
+        agreement = "" if item.agreement is None else f"an agreement of {item.agreement_words}"
         close.append(f"{name} has {' and '.join(filter(None, [error, agreement])) or 'nothing to compare'}")
     return f"{text} On {found.fidelity.where} {'; '.join(close)}."

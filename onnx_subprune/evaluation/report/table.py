@@ -6,8 +6,8 @@ from types import MappingProxyType
 from typing import Protocol
 
 from onnx_subprune.allocation.widths import GroupSensitivity
-from onnx_subprune.evaluation.fidelity import Fidelity
 from onnx_subprune.evaluation.layers import LayerTime
+from onnx_subprune.evaluation.measures import Fidelity
 from onnx_subprune.evaluation.report.sheet import Column, Part, Sheet
 from onnx_subprune.evaluation.report.values import Change, Reported
 from onnx_subprune.graph.attention import attention_lines
@@ -124,11 +124,8 @@ def fidelity_table(fidelity: Fidelity) -> tuple[Part, ...]:
     heads = ("relative error", "cosine", "correlation", "agreement")
     rows = []
     for name, item in fidelity.outputs.items():
-        agreement = "" if item.agreement is None else f"{100 * item.agreement:.1f} %"
-        measures = (
-            "" if value is None else f"{value:.4f}" for value in (item.relative_error, item.cosine, item.correlation)
-        )
-        rows.append((name, *measures, agreement))
+        measures = ("" if value is None else f"{value:.4f}" for value in (item.cosine, item.correlation))
+        rows.append((name, item.error_words, *measures, item.agreement_words))
     columns = (Column("output"), *(Column(head, "number") for head in heads))
     table = Sheet(f"fidelity on {fidelity.where}", columns, tuple(rows))
     if fidelity.accuracy is None:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from onnx_subprune._version import __version__
-from onnx_subprune.evaluation.fidelity import Fidelity
 from onnx_subprune.evaluation.layers import LayerTime
+from onnx_subprune.evaluation.measures import Fidelity
 from onnx_subprune.graph.channels import Pinned
 from onnx_subprune.reconstruction.settings import Refitted
 
