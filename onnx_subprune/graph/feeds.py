@@ -233,7 +233,12 @@ def _batches(value: ValueInfoProto) -> list[str]:
     """The names of open dimensions that are called what batches are called."""
     dims = range(len(value.type.tensor_type.shape.dim))
     names = [_name(value, axis) for axis in dims if _open(value, axis)]
-    return [name for name in names if name.lower() in BATCHES or name.lower().startswith("batch")]
+    return [name for name in names if counts_samples(name)]
+
+
+def counts_samples(name: str) -> bool:
+    """True if a dimension of this name counts samples, as far as names tell."""
+    return name.lower() in BATCHES or name.lower().startswith("batch")
 
 
 def _numbered(network: Network, *, batched: bool) -> Mapping[str, int]:

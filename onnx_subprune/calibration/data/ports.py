@@ -9,6 +9,7 @@ from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.mapped import in_memory
 from onnx_subprune.calibration.data.sources import listed
 from onnx_subprune.errors import DataError, DataNote
+from onnx_subprune.graph.feeds import counts_samples
 from onnx_subprune.runtime.session import Port
 
 LOOKED_AT = 32
@@ -43,18 +44,30 @@ def unstacked(inputs: Sequence[Port]) -> str | None:
         elsewhere = port.shape[0] not in batches and batches.intersection(port.shape[1:])
         layered = isinstance(port.shape[0], str) and (batches - {port.shape[0]}).intersection(port.shape[1:])
         if elsewhere or layered or (mixed and port.name in sizes):
-            return (
-                f"the first axis of the model's input {port.name!r} {shape_of(port)} does not count samples, as those of others do: "
-                f"{_instead(port.name)}"
+            return first_axis(
+                port, "as those of others do", f"give it one value for all samples (--set {port.name}=FILE.npy), or "
             )
+    for port in inputs:
+        behind = next((size for size in port.shape[1:] if isinstance(size, str) and counts_samples(size)), None)
+        if (
+            behind is not None
+            and port.shape[0] != 1
+            and not (isinstance(port.shape[0], str) and counts_samples(port.shape[0]))
+        ):
+            return first_axis(port, f"but {behind!r} does, by its name")
     return None
 
 
+def first_axis(port: Port, why: str, before: str = "") -> str:
+    """Return that the first axis of an input does not count samples, why, and what to do. before: what else can be done."""
+    return f"the first axis of the model's input {port.name!r} {shape_of(port)} does not count samples, {why}: {before}{RUN_BY_RUN}"
+
+
+RUN_BY_RUN = "feed the model run by run, as it is called (a script that yields dictionaries, a folder of test_data_set_*, a CalibrationDataReader)"
+
+
 def _instead(name: str, value: str = "FILE.npy") -> str:
-    return (
-        f"give it one value for all samples (--set {name}={value}), or feed the model run by run, as it is called (a script that yields "
-        "dictionaries, a folder of test_data_set_*, a CalibrationDataReader)"
-    )
+    return f"give it one value for all samples (--set {name}={value}), or {RUN_BY_RUN}"
 
 
 def shape_of(port: Port) -> str:

@@ -1,18 +1,29 @@
 """Data of any kind read as samples that fit a model, all of them or a shard."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.archive import Extent
 from onnx_subprune.calibration.data.constants import constant_values
-from onnx_subprune.calibration.data.ports import converted, finite, fitted, fixed_batch, unstacked, validate_names
+from onnx_subprune.calibration.data.ports import (
+    RUN_BY_RUN,
+    converted,
+    finite,
+    first_axis,
+    fitted,
+    fixed_batch,
+    shape_of,
+    unstacked,
+    validate_names,
+)
 from onnx_subprune.calibration.data.runs import count, joined, stacked
 from onnx_subprune.calibration.data.samples import Calibration, chunk_size, sample_bytes
-from onnx_subprune.calibration.data.separate import separate
+from onnx_subprune.calibration.data.separate import independent, separate
 from onnx_subprune.calibration.data.sources import Given, Source, read
-from onnx_subprune.errors import DataError
-from onnx_subprune.graph.feeds import Example
+from onnx_subprune.errors import DataError, DataNote
+from onnx_subprune.graph.feeds import Example, counts_samples
 from onnx_subprune.runtime.session import Port, Runnable
 
 LEAST, JUDGES = 16, 512
@@ -49,13 +60,14 @@ def open_data(
     its first axes count samples.
     """
     reading = reading if samples is None else replace(reading, samples=samples)
-    where, whole, used = _opened(source, inputs, reading)
-    whole = _validated(where, whole, inputs)
+    given, whole, used = _opened(source, inputs, reading)
+    whole = _validated(given.where, whole, inputs)
+    _check_samples(given, whole, inputs, reading)
     return whole.take(used), whole.rest(used)
 
 
-def _opened(source: Source, inputs: Sequence[Port], reading: Reading) -> tuple[str, Calibration, int]:
-    """Name of the source for messages, all its samples, and how many of them to use."""
+def _opened(source: Source, inputs: Sequence[Port], reading: Reading) -> tuple[Given, Calibration, int]:
+    """What the source has, all its samples, and how many of them to use."""
     if reading.samples is not None and reading.samples < 1:
         raise DataError(f"at least one sample is needed, not {reading.samples}")
     shared = constant_values(reading.constants, inputs)
@@ -75,7 +87,7 @@ def _opened(source: Source, inputs: Sequence[Port], reading: Reading) -> tuple[s
             f"{given.where}: {used} samples, but the model takes batches of exactly {whole.fixed}: give at least {whole.fixed}, "
             "or export the model with a batch of any size"
         )
-    return given.where, whole, used
+    return given, whole, used
 
 
 def _without_scalars(given: Given, ports: Sequence[Port]) -> tuple[Given, dict[str, Array]]:
@@ -108,7 +120,8 @@ def _calibration(given: Given, ports: Sequence[Port], reading: Reading, shared: 
 
 def _joinable(given: Given, ports: Sequence[Port], reading: Reading, shared: Mapping[str, Array]) -> bool:
     """True unless the model says that the first axes of what a run is fed do not count samples."""
-    if reading.model is None or fixed_batch(ports) is not None:
+    fixed = fixed_batch(ports)
+    if reading.model is None or fixed == 1:
         return True
     feeds = [
         {port.name: converted(place, arrays[port.name], port) for port in ports} for place, arrays in given.parts[:2]
@@ -118,6 +131,8 @@ def _joinable(given: Given, ports: Sequence[Port], reading: Reading, shared: Map
             return True  # an error that is raised later
     if any(array.shape[1:] != feeds[0][name].shape[1:] for name, array in feeds[-1].items()):
         return True  # and so is this
+    if fixed is not None:
+        return independent(reading.model, feeds[0], 0, shared) is not False
     return separate(reading.model, feeds[0], feeds[1] if len(feeds) > 1 else None, shared)
 
 
@@ -159,10 +174,11 @@ def open_shard(
 ) -> Shard:
     """Return shard `index` (from 0) of `count` of the calibration data; only the shard's own samples are looked at."""
     reading = reading if samples is None else replace(reading, samples=samples)
-    where, whole, used = _opened(source, inputs, reading)
-    first = _validated(where, whole.take(min(used, whole.fixed or 2)), inputs)
+    given, whole, used = _opened(source, inputs, reading)
+    first = _validated(given.where, whole.take(min(used, whole.fixed or 2)), inputs)
+    _check_samples(given, first, inputs, reading)
     shard = shard_of(whole.take(used), index, count)
-    return replace(shard, data=_validated(where, shard.data, inputs), example=first.example())
+    return replace(shard, data=_validated(given.where, shard.data, inputs), example=first.example())
 
 
 def _validated(where: str, data: Calibration, inputs: Sequence[Port]) -> Calibration:
@@ -176,3 +192,31 @@ def _validated(where: str, data: Calibration, inputs: Sequence[Port]) -> Calibra
         fitted(where, one_run, ports[name], first="" if data.runs else "samples")
         finite(where, arrays[name], ports[name], one)
     return replace(data, arrays=arrays)
+
+
+def _check_samples(given: Given, data: Calibration, inputs: Sequence[Port], reading: Reading) -> None:
+    """DataError where the first axis counts something else than samples, as the model shows; a note where that may be so."""
+    if given.runs or reading.model is None or data.fixed == 1:
+        return
+    where, ports = given.where, [port for port in inputs if port.name in data.arrays]
+    if all(isinstance(port.shape[0], str) and counts_samples(port.shape[0]) for port in ports):
+        return
+    feeds = {port.name: data.between(port.name, 0, data.fixed or min(LOOKED_AT, data.samples)) for port in ports}
+    if independent(reading.model, feeds, 0, data.shared) is not False:
+        return
+    for axis in range(1, min(array.ndim for array in feeds.values())):
+        if independent(reading.model, feeds, axis, data.shared):
+            raise DataError(f"{where}: {first_axis(ports[0], f'axis {axis} does')}")
+    if data.fixed is not None:
+        raise DataError(
+            f"{where}: {first_axis(ports[0], 'for what comes out for one place on it depends on the others')}"
+        )
+    note = (
+        f"{where}: what the model makes of a sample depends on the others beside it; if the first axis of {ports[0].name!r} "
+        f"{shape_of(ports[0])} counts something else, {RUN_BY_RUN}"
+    )
+    warnings.warn(DataNote(note), stacklevel=2)
+
+
+LOOKED_AT = 4
+"""Samples of the run that shows whether they are some."""

@@ -3,7 +3,7 @@
 Time on the first axis looks like samples on it; a recurrence tells them apart.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -39,9 +39,54 @@ def separate(model: Runnable, first: Feeds, second: Feeds | None, constants: Fee
 def _equal(one: Array, other: Array, whole: Array) -> bool:
     if not whole.ndim or (len(one) + len(other), *one.shape[1:]) != whole.shape or one.shape[1:] != other.shape[1:]:
         return False
-    apart = np.concatenate([one, other])
-    if whole.dtype.kind != "f":
-        return bool(np.mean(apart == whole) > 1 - TOLERANCE) if whole.size else True
+    return _alike(whole, np.concatenate([one, other]))
+
+
+def independent(model: Runnable, feeds: Feeds, axis: int, constants: Feeds) -> bool | None:
+    """Does each place on `axis` of all inputs have outputs of its own, which the others do not change? None where that does not show.
+
+    feeds: of a run, without those of `constants`.
+    """
+    sizes = {array.shape[axis] for array in feeds.values() if array.ndim > axis}
+    if len(sizes) != 1 or any(array.ndim <= axis for array in feeds.values()) or (count := sizes.pop()) < 2:
+        return None
+    places, half = np.arange(count), count // 2
+    others = (
+        np.where(places < half, places, places % half),
+        np.where(places < half, half + places % (count - half), places),
+    )
+    kept = (slice(0, half), slice(half, count))
+    session = model.session(threads=1)
+    try:
+        before = session.run({**feeds, **constants})
+        runs = [
+            session.run({name: np.take(a, order, axis) for name, a in feeds.items()} | dict(constants))
+            for order in others
+        ]
+    except SubpruneError:
+        return None
+    same = [name for name in before if all(run[name].shape == before[name].shape for run in runs)]
+    if not same:
+        return None
+    return all(_keeps(before[name], [run[name] for run in runs], count, kept) for name in same)
+
+
+def _keeps(before: Array, runs: Sequence[Array], count: int, kept: Sequence[slice]) -> bool:
+    """True if on some axis of an output the parts `kept` are in the runs what they were before; an axis may have several of each place."""
+    for axis, size in enumerate(before.shape):
+        if not size or size % count:
+            continue
+        ahead, behind = before.shape[:axis], before.shape[axis + 1 :]
+        for split, at in (((count, size // count), axis), ((size // count, count), axis + 1)):
+            one, *others = (np.moveaxis(array.reshape(*ahead, *split, *behind), at, 0) for array in (before, *runs))
+            if all(_alike(one[part], other[part]) for other, part in zip(others, kept, strict=True)):
+                return True
+    return False
+
+
+def _alike(one: Array, other: Array) -> bool:
+    if one.dtype.kind != "f":
+        return not one.size or bool(np.mean(one == other) > 1 - TOLERANCE)
     with np.errstate(invalid="ignore"):
-        limit = TOLERANCE * np.max(np.abs(whole), initial=0.0)
-    return bool(np.allclose(apart, whole, rtol=0, atol=limit, equal_nan=True))
+        limit = TOLERANCE * np.max(np.abs(one), initial=0.0)
+    return bool(np.allclose(one, other, rtol=0, atol=limit, equal_nan=True))

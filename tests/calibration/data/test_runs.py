@@ -101,6 +101,63 @@ def test_runs_are_joined_where_the_model_treats_what_is_in_them_one_by_one(model
     assert data.samples == (feeds if apart else 6 * feeds)
 
 
+def by_time(*shape):
+    """A recurrence over the first axis of x."""
+    net = Net(seed=1)
+    x = net.input(list(shape))
+    y, *_ = net.add("LSTM", x, net.weight(1, 8, 6), net.weight(1, 8, 2), outputs=3, hidden_size=2)
+    net.output(net("Squeeze", y, net.constant(np.array([1]))))
+    return net.model()
+
+
+def pooled(*shape):
+    """An image without an axis of samples."""
+    net = Net(seed=1)
+    x = net("Unsqueeze", net.input(list(shape)), net.constant(np.array([0])))
+    net.output(net("ReduceMean", net("Conv", x, net.weight(4, 3, 3, 3)), axes=[0, 2, 3], keepdims=0))
+    return net.model()
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "sizes", "told"),
+    [
+        (by_time, (10, "n", 6), (10, 16, 6), "'n' does, by its name"),
+        (by_time, ("T", "batch", 6), (10, 16, 6), "'batch' does, by its name"),
+        (by_time, (10, "s0", 6), (10, 16, 6), "axis 1 does"),
+        (by_time, (10, 16, 6), (10, 16, 6), "axis 1 does"),
+        (by_time, ("s0", "s1", 6), (10, 16, 6), "axis 1 does"),
+        (pooled, (3, 8, 8), (3, 8, 8), "depends on the others"),
+    ],
+)
+def test_another_axis_is_not_taken_for_samples(model, shape, sizes, told):
+    made, port = model(*shape), Port("x", shape, FLOAT)
+    array = RANDOM.random(sizes, FLOAT)
+    with pytest.raises(DataError, match=f"does not count samples.*{told}.*run by run"):
+        open_data(array, [port], reading=Reading(model=Runnable(made)))
+    data, _ = open_data([{"x": array}] * 3, [port], reading=Reading(model=Runnable(made)))
+    assert data.samples == 3
+    assert data.runs
+
+
+@pytest.mark.parametrize("shape", [("s0", 6), (8, 6), ("s0", "s1", 6), ("N", 6), (8, 4, 6)])
+def test_samples_are_samples_whatever_they_are_called(shape):
+    net = Net(seed=1)
+    net.output(net("Softmax", net("MatMul", net.input(list(shape)), net.weight(6, 3)), axis=-1))
+    array = RANDOM.random((8, 4, 6) if len(shape) == 3 else (8, 6), FLOAT)
+    data, _ = open_data(array, [Port("x", shape, FLOAT)], reading=Reading(model=Runnable(net.model())))
+    assert (data.samples, data.runs) == (8, False)
+
+
+def test_samples_that_depend_on_each_other_are_noted():
+    net = Net(seed=1)
+    x = net("MatMul", net.input(["s0", 6]), net.weight(6, 3))
+    net.output(net("Sub", x, net("ReduceMean", x, axes=[0])))
+    with pytest.warns(DataNote, match="depends on the others beside it"):
+        open_data(
+            RANDOM.random((8, 6), FLOAT), [Port("x", ("s0", 6), FLOAT)], reading=Reading(model=Runnable(net.model()))
+        )
+
+
 @pytest.mark.parametrize(
     "array",
     [X.astype(np.float64), np.abs(X).astype(np.uint8), X.astype(">f4"), X.astype(np.int64), X > 0],
