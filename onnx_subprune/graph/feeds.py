@@ -15,11 +15,10 @@ from onnx import TensorProto, ValueInfoProto
 
 from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.network import Network
+from onnx_subprune.runtime.session import counts_samples
 
 FREE_SIZES = (64, 32, 224, 16, 128, 8, 256, 4, 1)
 """Tried in this order for dimensions that the model leaves open, other than the batch."""
-BATCHES = frozenset({"b", "n", "bs"})
-"""What exporters call the dimension of the batch, beside names that begin with it."""
 MOST = 64
 """Sizes of the data grow by at most this much in the first attempts: images of many pixels would take long."""
 
@@ -234,11 +233,6 @@ def _batches(value: ValueInfoProto) -> list[str]:
     dims = range(len(value.type.tensor_type.shape.dim))
     names = [_name(value, axis) for axis in dims if _open(value, axis)]
     return [name for name in names if counts_samples(name)]
-
-
-def counts_samples(name: str) -> bool:
-    """True if a dimension of this name counts samples, as far as names tell."""
-    return name.lower() in BATCHES or name.lower().startswith("batch")
 
 
 def _numbered(network: Network, *, batched: bool) -> Mapping[str, int]:

@@ -26,6 +26,13 @@ LARGE = 2**30
 
 NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 """What onnxruntime says where there is too little memory."""
+BATCHES = frozenset({"b", "n", "bs"})
+"""What exporters call the dimension of the batch, beside names that begin with it."""
+
+
+def counts_samples(name: str) -> bool:
+    """True if a dimension of this name counts samples, as far as names tell."""
+    return name.lower() in BATCHES or name.lower().startswith("batch")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.mapped import in_memory
 from onnx_subprune.calibration.data.sources import listed
 from onnx_subprune.errors import DataError, DataNote
-from onnx_subprune.graph.feeds import counts_samples
-from onnx_subprune.runtime.session import Port
+from onnx_subprune.runtime.session import Port, counts_samples
 
 LOOKED_AT = 32
 """Samples that are looked at at a time."""

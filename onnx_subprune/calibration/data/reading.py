@@ -23,8 +23,8 @@ from onnx_subprune.calibration.data.samples import Calibration, chunk_size, samp
 from onnx_subprune.calibration.data.separate import independent, separate
 from onnx_subprune.calibration.data.sources import Given, Source, read
 from onnx_subprune.errors import DataError, DataNote
-from onnx_subprune.graph.feeds import Example, counts_samples
-from onnx_subprune.runtime.session import Port, Runnable
+from onnx_subprune.graph.feeds import Example
+from onnx_subprune.runtime.session import Port, Runnable, counts_samples
 
 LEAST, JUDGES = 16, 512
 """Where only the first samples are wanted, at most so many others are read to judge by; where they must be unpacked, an eighth, at least 16."""
