@@ -1,9 +1,9 @@
-"""Train the models of ``models/`` and export them with their data to ONNX and NumPy files: four on Fashion-MNIST, one on spoken words.
+"""Train the models of ``models/`` and export them with their data to ONNX and NumPy files.
 
 The pruning itself needs neither PyTorch nor labels; this tool is only run to make the example models again::
 
-    apt-get install dataset-fashion-mnist espeak-ng
-    pip install torch==2.13.0 onnx onnxruntime numpy
+    apt-get install dataset-fashion-mnist espeak-ng bible-kjv
+    pip install torch==2.13.0 onnx onnxruntime onnxscript numpy scikit-image pillow
     python tools/train_models.py
 
 Each model is trained from the same seed, so training one of them alone (``--only``) gives the same weights as training
@@ -11,7 +11,6 @@ all. PyTorch promises equal results only for one version, one kind of processor 
 """
 
 import argparse
-import gzip
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import torch
@@ -28,168 +26,60 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tools import spoken_words
+from tools.measures import Numbers
 from tools.recurrent_models import RowReader, WordSpotter
+from tools.sample_tasks import FASHION, PICTURES, SPOKEN, TASKS, TEXT, Samples, Split, Task
+from tools.text_models import CONTEXT, Decoder
+from tools.vision_models import (
+    CLASSES,
+    SIDE,
+    SuperResolution,
+    VisionTransformer,
+    build_lenet,
+    build_lenet_300_100,
+    build_mobile,
+    build_resnet,
+)
 
-Images = npt.NDArray[np.uint8]
-Inputs = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
-
-MEAN, STD = np.float32(0.2860), np.float32(0.3530)
-CLASSES = 10
-SIDE = 28
 OPSET = 17
-CALIBRATION_IMAGES = 512
-TEST_IMAGES = 2000
-TRAINED_RECORDINGS, TESTED_RECORDINGS = 8000, 2000
-
-
-@dataclass(frozen=True)
-class Split:
-    """The images and labels of one half of the data set."""
-
-    images: Images
-    labels: Labels
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is told apart: how it is read (training, test), how the models take it, and how much of it is kept."""
-
-    name: str
-    read: Callable[[Path], tuple[Split, Split]]
-    preprocess: Callable[[Images], npt.NDArray[np.generic]]
-    mirrored: bool
-    sides: tuple[int, int]
+DYNAMO_OPSET = 18
+INPUT = "input"
+AXES = {1: "tokens", 2: "height", 3: "width"}
+"""Names of axes that may have any length."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one model is built and trained: ``shift`` is the largest random translation in pixels; ``adaptive`` is AdamW in place of SGD."""
+    """How one model is built and trained: ``shift`` is the largest random translation in pixels; ``adaptive`` is AdamW in place of SGD.
+
+    ``dynamo`` is which of PyTorch's two exporters writes the file.
+    """
 
     build: Callable[[], nn.Module]
     task: Task
     epochs: int
     learning_rate: float
-    shift: int
+    shift: int = 0
     batch: int = 128
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
     adaptive: bool = False
+    dynamo: bool = False
 
 
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a strided 1x1 convolution where the shape changes."""
-
-    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
-        """Make the layers; the shortcut is empty where the shape stays."""
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels_out)
-        self.relu1 = nn.ReLU()
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels_out)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or channels_in != channels_out:
-            self.shortcut.append(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False))
-            self.shortcut.append(nn.BatchNorm2d(channels_out))
-        self.relu2 = nn.ReLU()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the block's output."""
-        y = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
-        out: torch.Tensor = self.relu2(y + self.shortcut(x))
-        return out
-
-
-def build_lenet() -> nn.Module:
-    """Return a LeNet-5 with ReLU and max pooling."""
-    return nn.Sequential(
-        nn.Conv2d(1, 6, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(400, 120),
-        nn.ReLU(),
-        nn.Linear(120, 84),
-        nn.ReLU(),
-        nn.Linear(84, CLASSES),
-    )
-
-
-def build_lenet_300_100() -> nn.Module:
-    """Return the dense LeNet-300-100."""
-    return nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(SIDE * SIDE, 300),
-        nn.ReLU(),
-        nn.Linear(300, 100),
-        nn.ReLU(),
-        nn.Linear(100, CLASSES),
-    )
-
-
-def build_resnet() -> nn.Module:
-    """Return a residual network with 14 weighted layers and widths 16, 32 and 64."""
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1, bias=False),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        ResidualBlock(16, 16, 1),
-        ResidualBlock(16, 16, 1),
-        ResidualBlock(16, 32, 2),
-        ResidualBlock(32, 32, 1),
-        ResidualBlock(32, 64, 2),
-        ResidualBlock(64, 64, 1),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(64, CLASSES),
-    )
-
-
-def load_split(folder: Path, prefix: str) -> Split:
-    """Read one split from the data set's gzipped IDX files (headers of 16 and 8 bytes)."""
-    images = gzip.decompress((folder / f"{prefix}-images-idx3-ubyte.gz").read_bytes())
-    labels = gzip.decompress((folder / f"{prefix}-labels-idx1-ubyte.gz").read_bytes())
-    return Split(
-        np.frombuffer(images, np.uint8, offset=16).reshape(-1, SIDE, SIDE),
-        np.frombuffer(labels, np.uint8, offset=8).astype(np.int64),
-    )
-
-
-def preprocess(images: Images) -> Inputs:
-    """Return the images as the models take them: (x / 255 - 0.2860) / 0.3530 of shape (N, 1, 28, 28)."""
-    return ((images.astype(np.float32) / np.float32(255) - MEAN) / STD)[:, None]
-
-
-def read_fashion(folder: Path) -> tuple[Split, Split]:
-    """Read the images of clothes."""
-    return load_split(folder, "train"), load_split(folder, "t10k")
-
-
-def read_words(_: Path) -> tuple[Split, Split]:
-    """Let espeak-ng speak, by voices of the training and by others."""
-    recordings = (
-        spoken_words.record(spoken_words.TRAINED, TRAINED_RECORDINGS, 0),
-        spoken_words.record(spoken_words.TESTED, TESTED_RECORDINGS, 1),
-    )
-    trained, tested = (Split(found.spectrograms, found.labels) for found in recordings)
-    return trained, tested
-
-
-def as_stored(images: Images) -> Images:
-    """Return spectrograms as the model takes them, but for their type: 0 to 255, of shape (N, 1, frames, bands)."""
-    return images[:, None]
-
-
-FASHION = Task("fashion", read_fashion, preprocess, mirrored=True, sides=(SIDE, SIDE))
-SPOKEN = Task("words", read_words, as_stored, mirrored=False, sides=(spoken_words.FRAMES, spoken_words.BANDS))
 RECIPES = {
     "lenet_fashion": Recipe(build_lenet, FASHION, epochs=15, learning_rate=0.05, shift=1),
     "lenet_300_100_fashion": Recipe(build_lenet_300_100, FASHION, epochs=15, learning_rate=0.1, shift=1),
     "resnet_fashion": Recipe(build_resnet, FASHION, epochs=12, learning_rate=0.2, shift=2, label_smoothing=0.05),
+    "mobile_fashion": Recipe(
+        build_mobile,
+        FASHION,
+        epochs=12,
+        learning_rate=0.1,
+        shift=1,
+        weight_decay=2e-4,
+        label_smoothing=0.05,
+    ),
     "gru_fashion": Recipe(
         lambda: RowReader(SIDE, CLASSES),
         FASHION,
@@ -209,19 +99,36 @@ RECIPES = {
         weight_decay=0.01,
         adaptive=True,
     ),
+    "vit_fashion": Recipe(
+        VisionTransformer,
+        FASHION,
+        epochs=10,
+        learning_rate=2e-3,
+        shift=1,
+        weight_decay=0.05,
+        label_smoothing=0.05,
+        adaptive=True,
+    ),
+    "gpt_text": Recipe(
+        Decoder, TEXT, epochs=1, learning_rate=2e-3, batch=8, weight_decay=0.1, adaptive=True, dynamo=True
+    ),
+    "superres": Recipe(
+        SuperResolution, PICTURES, epochs=5, learning_rate=1e-3, batch=16, weight_decay=0.0, adaptive=True
+    ),
 }
 
 
-def augment(images: Images, shift: int, mirrored: bool, rng: np.random.Generator) -> Images:
-    """Move each image by up to ``shift`` pixels both ways; ``mirrored`` ones are mirrored with a chance of one half."""
-    n, height, width = images.shape
-    padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift)))
-    rows = rng.integers(0, 2 * shift + 1, (n, 1)) + np.arange(height)
-    columns = rng.integers(0, 2 * shift + 1, (n, 1)) + np.arange(width)
-    if mirrored:
-        columns = np.where(rng.random((n, 1)) < 0.5, columns[:, ::-1], columns)
-    moved: Images = padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return moved
+def tensor_of(task: Task, samples: Samples) -> torch.Tensor:
+    """Return samples as the model takes them."""
+    x = torch.from_numpy(np.ascontiguousarray(task.preprocess(samples)))
+    if not task.integers:
+        x = x.float()
+    return x.to(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def example_of(task: Task, count: int) -> torch.Tensor:
+    """Return `count` inputs of nothing."""
+    return torch.zeros(count, *task.shape, dtype=torch.int64 if task.integers else torch.float32)
 
 
 def train(recipe: Recipe, data: Split, epochs: int, seed: int) -> nn.Module:
@@ -238,14 +145,13 @@ def train(recipe: Recipe, data: Split, epochs: int, seed: int) -> nn.Module:
     )
     steps = len(data.images) // recipe.batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=epochs * steps)
-    loss_function = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     for epoch in range(epochs):
         start, total = time.perf_counter(), 0.0
         order = rng.permutation(len(data.images))[: steps * recipe.batch]
         for chosen in order.reshape(steps, recipe.batch):
-            images = augment(data.images[chosen], recipe.shift, recipe.task.mirrored, rng)
-            x = torch.from_numpy(recipe.task.preprocess(images).astype(np.float32, copy=False))
-            loss = loss_function(model(x.to(memory_format=torch.channels_last)), torch.from_numpy(data.labels[chosen]))
+            images, labels = recipe.task.vary(data.images[chosen], data.labels[chosen], recipe.shift, rng)
+            outputs = model(tensor_of(recipe.task, images))
+            loss = recipe.task.loss(outputs, torch.from_numpy(np.ascontiguousarray(labels)), recipe.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             if recipe.adaptive:
@@ -265,23 +171,44 @@ def strip_notes(model: onnx.ModelProto) -> None:
         item.ClearField("metadata_props")
 
 
-def export(model: nn.Module, path: Path, sides: tuple[int, int]) -> None:
-    """Write the model as ONNX with its BatchNormalization nodes kept in inference form, and check the file.
+def write_graph(model: nn.Module, path: Path, recipe: Recipe) -> None:
+    """Write the model as ONNX by the exporter of its recipe.
 
-    Constants are folded where there is a recurrent layer alone: the gates of its weights come in another order in ONNX.
+    Of TorchScript's, constants are folded where there is a recurrent layer alone: the gates of its weights come in another order in ONNX.
     """
+    task = recipe.task
+    names = {0: "batch", **{axis: AXES[axis] for axis in task.free}}
+    if recipe.dynamo:
+        sizes = {axis: torch.export.Dim(name, max=CONTEXT if axis else None) for axis, name in names.items()}
+        torch.onnx.export(
+            model,
+            (example_of(task, 2),),
+            path,
+            input_names=[INPUT],
+            output_names=[task.output],
+            dynamic_shapes=(sizes,),
+            opset_version=DYNAMO_OPSET,
+            external_data=False,
+            dynamo=True,
+        )
+        return
     torch.onnx.export(
         model,
-        (torch.zeros(1, 1, *sides),),
+        (example_of(task, 1),),
         path,
-        input_names=["input"],
-        output_names=["logits"],
-        dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
+        input_names=[INPUT],
+        output_names=[task.output],
+        dynamic_axes={INPUT: names, task.output: names},
         opset_version=OPSET,
         training=torch.onnx.TrainingMode.PRESERVE,
         do_constant_folding=any(isinstance(module, nn.RNNBase) for module in model.modules()),
         dynamo=False,
     )
+
+
+def export(model: nn.Module, path: Path, recipe: Recipe) -> None:
+    """Write the model as ONNX with its BatchNormalization nodes kept in inference form, and check the file."""
+    write_graph(model, path, recipe)
     exported = onnx.load(path)
     strip_notes(exported)
     for node in exported.graph.node:
@@ -292,23 +219,24 @@ def export(model: nn.Module, path: Path, sides: tuple[int, int]) -> None:
     onnx.save(exported, path)
 
 
-def correct(path: Path, data: Split, task: Task) -> npt.NDArray[np.bool_]:
-    """Tell for each image whether onnxruntime, running the file, finds its class."""
+def scores(path: Path, data: Split, task: Task) -> Numbers:
+    """Return for each sample how good the output of the file is, run by onnxruntime."""
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    batches = np.array_split(task.preprocess(data.images).astype(np.float32), 10)
-    logits = np.concatenate([np.asarray(session.run(["logits"], {"input": batch})[0]) for batch in batches])
-    hits: npt.NDArray[np.bool_] = logits.argmax(axis=1) == data.labels
-    return hits
+    found = []
+    for chosen in np.array_split(np.arange(len(data.images)), 10):
+        inputs = tensor_of(task, data.images[chosen]).contiguous().numpy()
+        found.append(task.measure.each(np.asarray(session.run([task.output], {INPUT: inputs})[0]), data.labels[chosen]))
+    return np.concatenate(found)
 
 
-def count_macs(model: nn.Module, sides: tuple[int, int]) -> int:
-    """Count the multiplications of one image's convolutions, dense and recurrent layers (of these, those with weights)."""
+def count_macs(model: nn.Module, task: Task) -> int:
+    """Count the multiplications of one input's convolutions, dense and recurrent layers (those with weights alone)."""
     macs = 0
 
     def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         nonlocal macs
         if isinstance(module, nn.Conv2d | nn.Linear):
-            positions = output[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
+            positions = output.numel() // output.shape[1 if isinstance(module, nn.Conv2d) else -1]
             macs += module.weight.numel() * positions
         if isinstance(module, nn.RNNBase):
             matrices = (weight.numel() for weight in module.parameters() if weight.ndim == 2)
@@ -316,7 +244,7 @@ def count_macs(model: nn.Module, sides: tuple[int, int]) -> int:
 
     hooks = [module.register_forward_hook(count) for module in model.modules()]
     with torch.no_grad():
-        model(torch.zeros(1, 1, *sides))
+        model(example_of(task, 1))
     for hook in hooks:
         hook.remove()
     return macs
@@ -324,22 +252,21 @@ def count_macs(model: nn.Module, sides: tuple[int, int]) -> int:
 
 def table_row(model: nn.Module, path: Path, test: Split, task: Task) -> str:
     """Return the model's row of the table in models/README.md, measured on the exported file."""
-    hits = correct(path, test, task)
+    found = scores(path, test, task)
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    whole, kept = (task.measure.shown.format(task.measure.sum_up(part)) for part in (found, found[: task.kept[1]]))
     return (
-        f"| `{path.name}` | {parameters:,} | {count_macs(model, task.sides):,} | {path.stat().st_size:,} "
-        f"| {hits.mean():.2%} | {hits[:TEST_IMAGES].mean():.2%} |"
+        f"| `{path.name}` | {parameters:,} | {count_macs(model, task):,} | {path.stat().st_size:,} | {whole} | {kept} |"
     )
 
 
 def write_data(folder: Path, task: Task, training: Split, test: Split) -> None:
     """Write the unlabelled calibration inputs and the test inputs with their labels."""
-    calibration, tested = (
-        task.preprocess(images) for images in (training.images[:CALIBRATION_IMAGES], test.images[:TEST_IMAGES])
-    )
+    calibrating, testing = task.kept
+    calibration, tested = task.preprocess(training.images[:calibrating]), task.preprocess(test.images[:testing])
     np.savez_compressed(folder / f"{task.name}_calibration.npz", input=calibration)
     np.savez_compressed(folder / f"{task.name}_test.npz", input=tested)
-    np.save(folder / f"{task.name}_test_labels.npy", test.labels[:TEST_IMAGES])
+    np.save(folder / f"{task.name}_test_labels.npy", test.labels[:testing])
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -365,7 +292,7 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     arguments.output.mkdir(parents=True, exist_ok=True)
     rows = []
-    for task in (FASHION, SPOKEN):
+    for task in TASKS:
         named = [name for name in arguments.only if RECIPES[name].task is task]
         if not named:
             continue
@@ -375,9 +302,9 @@ def main() -> None:
             print(name, flush=True)
             model = train(RECIPES[name], training, arguments.epochs or RECIPES[name].epochs, arguments.seed)
             path = arguments.output / f"{name}.onnx"
-            export(model, path, task.sides)
+            export(model, path, RECIPES[name])
             rows.append(table_row(model, path, test, task))
-    print("| file | parameters | MACs | bytes | all test inputs | first 2,000 |", *rows, sep="\n")
+    print("| file | parameters | MACs | bytes | all test inputs | those kept |", *rows, sep="\n")
 
 
 if __name__ == "__main__":
