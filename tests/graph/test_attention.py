@@ -26,6 +26,7 @@ FUSED = {
     "GroupQueryAttention": "attention: 4 heads of 8 (2 of k and v), q/k 8, v 8; heads can go",
     "Attention of three axes": "attention: 4 heads of 8, q/k 8, v 8; heads can go",
     "Attention of four axes": f"attention: 4 heads of 8, q/k 8, v 8; {QKV}",
+    "Attention of four axes, heads repeated": f"attention: 4 heads of 8 (2 of k and v), q/k 8, v 8; {QKV}",
 }
 
 

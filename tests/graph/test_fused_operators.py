@@ -96,11 +96,14 @@ def standard(*, groups: int = HEADS, rotated: bool = False, masked: bool = False
     return ended(n, y, HEADS * DIM)
 
 
-def standard_of_four_axes() -> Net:
+def standard_of_four_axes(groups: int = HEADS) -> Net:
+    """Heads on an axis; fewer ones of K and V are repeated before, as PyTorch exports decoders from opset 23 on."""
     n, x = net(23)
-    parts = [
-        n("Transpose", n.reshape(part, 0, 5, HEADS, DIM), perm=[0, 2, 1, 3]) for part in apart(n, x, *[HEADS * DIM] * 3)
-    ]
+    made = apart(n, x, HEADS * DIM, groups * DIM, groups * DIM)
+    parts = [n("Transpose", n.reshape(part, 0, 5, -1, DIM), perm=[0, 2, 1, 3]) for part in made]
+    if groups < HEADS:
+        repeated = n.concat(n.dim(x, 0), n.constant(np.array([groups, HEADS // groups, 5, DIM])), axis=0)
+        parts[1:] = [n.reshape(n("Expand", n.unsqueeze(part, 2), repeated), 0, HEADS, 5, DIM) for part in parts[1:]]
     y = n.reshape(n("Transpose", n("Attention", *parts), perm=[0, 2, 1, 3]), 0, 5, HEADS * DIM)
     return ended(n, y, HEADS * DIM)
 
@@ -129,6 +132,7 @@ ROWS: dict[str, tuple[Callable[[], Net], tuple[int, ...]]] = {
     "Attention of three axes, causal, grouped": (lambda: standard(groups=2, causal=1), (2,)),
     "Attention of three axes, RotaryEmbedding, mask": (lambda: standard(rotated=True, masked=True), (4,)),
     "Attention of four axes": (standard_of_four_axes, (8, 8)),
+    "Attention of four axes, heads repeated": (lambda: standard_of_four_axes(groups=2), (8, 8)),
     "FusedMatMul": (multiplied, (8, 8)),
     "FusedMatMul, queries turned": (lambda: multiplied(turn=(1, 0)), (8, 8)),
     "FusedMatMul, keys turned": (lambda: multiplied(turn=(0, 1)), (8, 8)),
