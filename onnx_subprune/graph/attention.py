@@ -85,8 +85,8 @@ def _fused(network: Network, graph: ChannelGraph, place: int) -> Attention | Non
     if key_of(node) == "Attention" and len(shapes.get(node.input[0], ())) == 4:
         queries, keys, values = (shapes[name] for name in node.input[:3])
         numbers = queries[-1], values[-1]
-        grouped = keys[1] // _repeats(network, graph.observation, node.input[2])
-        return Attention(label, queries[1], grouped, numbers, _going(graph, label, node.input[2]))
+        own = keys[1] // _repeats(network, graph.observation, node.input[2])
+        return Attention(label, queries[1], own, numbers, _going(graph, label, node.input[2]))
     heads, grouped = (attribute(node, name, 1) for name in COUNTED[key_of(node)])
     assert isinstance(heads, int)
     assert isinstance(grouped, int)
