@@ -19,6 +19,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.formats import Model, line_of, read_model
 from onnx_subprune.graph.order import captured, topological
+from onnx_subprune.graph.quantized import quantizes
 from onnx_subprune.graph.separation import separated
 from onnx_subprune.graph.soundness import check, check_graph, not_finite, self_contained
 from onnx_subprune.graph.spelling import spelled
@@ -29,15 +30,6 @@ from onnx_subprune.runtime.session import Port
 LARGE = 1 << 28
 """Bytes of a model from which on a second one in memory beside it is too much."""
 
-QUANTIZED = (
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "DynamicQuantizeLinear",
-    "QLinear",
-    "ConvInteger",
-    "MatMulInteger",
-    "MatMulNBits",
-)
 STANDARD = ("", "ai.onnx")
 """Names of the domain of the standard operators."""
 NO_CONSTANTS = ("Bernoulli", "Multinomial", "Optional", "Random", "Sequence")
@@ -83,7 +75,8 @@ class Network:
             name: i for i, node in enumerate(self.nodes) for name in node.output if name
         }
         self._values: dict[str, NDArray[np.generic]] = {}
-        _refuse(self)
+        if not self.nodes:
+            raise ModelError("the model has no nodes: there is nothing to prune")
 
     @property
     def opset(self) -> int:
@@ -114,10 +107,10 @@ class Network:
 
     @cached_property
     def constants(self) -> frozenset[str]:
-        """Names of all tensors that depend on no input of the model."""
+        """Names of all tensors that depend on no input of the model; those of quantized numbers are none: what has such weights stays."""
         known = set(self.initializers)  # sparse ones are not read, let alone sliced: what they meet is pinned
         for node, reads in zip(self.nodes, self.reads, strict=True):
-            if not key_of(node).startswith(NO_CONSTANTS) and known.issuperset(reads):
+            if not key_of(node).startswith(NO_CONSTANTS) and not quantizes(node) and known.issuperset(reads):
                 known.update(name for name in node.output if name)
         return frozenset(known)
 
@@ -184,19 +177,8 @@ def _labels(nodes: Sequence[NodeProto]) -> tuple[str, ...]:
     )
 
 
-def _refuse(network: Network) -> None:
-    """Raise for models that must not be pruned."""
-    for label, node in zip(network.labels, network.nodes, strict=True):
-        if node.op_type.startswith(QUANTIZED):
-            raise ModelError(
-                f"{label} ({node.op_type}): the model is quantized; prune the float model first, then quantize it"
-            )
-    if not network.nodes:
-        raise ModelError("the model has no nodes: there is nothing to prune")
-
-
 def load(model: Model | Network) -> Network:
-    """Return `model` as a Network; ModelError if it cannot be read, is not valid, or is quantized, ArgumentTypeError if it is no model at all."""
+    """Return `model` as a Network; ModelError if it cannot be read or is not valid, ArgumentTypeError if it is no model at all."""
     return model if isinstance(model, Network) else _checked(*read_model(model))
 
 

@@ -40,7 +40,13 @@ def with_outputs(model: ModelProto, outputs: Sequence[str], nodes: Sequence[Node
     return Split(bare, model.graph.initializer)
 
 
-_WITHOUT_SHAPE = frozenset(f"tensor({name})" for name in ("int4", "uint4", "int2", "uint2", "float4e2m1"))
+_WITHOUT_SHAPE = frozenset(
+    f"tensor({name})"
+    for name in (
+        *("int4", "uint4", "int2", "uint2", "float4e2m1"),
+        *("float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "float8e8m0"),
+    )
+)
 """Element types that onnxruntime's Shape operator does not take."""
 
 
@@ -83,8 +89,8 @@ def observing(model: ModelProto, names: Sequence[str], folder: Path | None = Non
 class Observer:
     """Runs `model`, optimizations off, and says what every tensor of its main graph looks like.
 
-    Left out: sequences, optionals and 4-bit tensors. The graph itself tells the shapes, so that only small tensors come out and no more
-    activations are alive than in an ordinary run.
+    Left out: sequences, optionals and tensors of 4 or 8 bits that onnxruntime does not compute with. The graph itself tells the shapes, so that only small
+    tensors come out and no more activations are alive than in an ordinary run.
     """
 
     def __init__(self, model: ModelProto, folder: Path | None = None) -> None:

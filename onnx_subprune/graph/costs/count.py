@@ -1,6 +1,7 @@
 """Parameters and multiply-accumulates of a model as it lies there: what a file holds, and what a run of it does.
 
-Parameters are the floating-point numbers of the constants that the file holds and something reads, those in bodies included, each once.
+Parameters are the floating-point numbers of the constants that the file holds and something reads, those in bodies included, each once, and what
+operators on quantized numbers read of integers.
 Multiply-accumulates are those of products with weights or of activations: convolutions, matrix products, recurrent layers (a product with both
 weights in every step and direction), Einsum (all indices run through), fused attention, and bodies as often as they run (an If: its longer branch).
 """
@@ -14,6 +15,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
 from onnx_subprune.graph.network import Network, attribute, key_of
 from onnx_subprune.graph.observation import Observation
 from onnx_subprune.graph.order import captured
+from onnx_subprune.graph.quantized import quantizes
 from onnx_subprune.graph.sharing import readers_of_constants
 
 FLOATING = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
@@ -30,18 +32,19 @@ def parameters(network: Network) -> int:
 
 
 def stored(network: Network) -> dict[str, int]:
-    """Return how many numbers each floating-point constant holds that lies in the file and that something reads, outside of bodies."""
+    """Return how many numbers each floating-point or quantized constant holds that lies in the file and that something reads, outside of bodies."""
     found = {}
+    quantized = {name for node in network.nodes if quantizes(node) for name in node.input}
     for name in readers_of_constants(network):
         if name in network.spelled.added:
             continue
         if name in network.initializers:
             tensor = network.initializers[name]
-            if tensor.data_type in FLOATING:
+            if tensor.data_type in FLOATING or name in quantized:
                 found[name] = prod(tensor.dims)
         elif name in network.producer and key_of(network.nodes[network.producer[name]]) == "Constant":
             value = network.array(name)
-            if value.dtype.kind == "f":
+            if value.dtype.kind == "f" or name in quantized:
                 found[name] = value.size
     return found
 
@@ -154,13 +157,18 @@ def _attention(node: NodeProto, inputs: Sequence[Shape], output: Shape) -> int:
 
 COUNTED: Mapping[str, Callable[[NodeProto, Sequence[Shape], Shape], int]] = {
     **dict.fromkeys(
-        ("Conv", "ConvTranspose", "com.microsoft.FusedConv", "com.microsoft.NhwcFusedConv"),
+        ("Conv", "ConvInteger", "ConvTranspose", "com.microsoft.FusedConv", "com.microsoft.NhwcFusedConv"),
         _convolution,
     ),
     **dict.fromkeys(
         (
             "MatMul",
+            "MatMulInteger",
+            "QLinearMatMul",
             "Gemm",
+            "com.microsoft.DynamicQuantizeMatMul",
+            "com.microsoft.MatMulIntegerToFloat",
+            "com.microsoft.MatMulNBits",
             "com.microsoft.FusedGemm",
             FUSED_MATMUL,
             "com.microsoft.FusedMatMulActivation",
@@ -169,6 +177,7 @@ COUNTED: Mapping[str, Callable[[NodeProto, Sequence[Shape], Shape], int]] = {
         ),
         _product,
     ),
+    "QLinearConv": lambda node, inputs, output: _convolution(node, (inputs[0], inputs[3]), output),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _recurrence),
     "Einsum": _einsum,
     **dict.fromkeys(UNPACKED, _attention),

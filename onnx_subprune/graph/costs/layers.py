@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from onnx import NodeProto
+
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.costs.count import COUNTED, all_shapes, bodies, macs_of, parameters_inside, stored
 from onnx_subprune.graph.network import Network, key_of
+from onnx_subprune.graph.quantized import quantizes
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.sharing import BODY, readers_of_constants
 from onnx_subprune.graph.tracing.reasons import MIXERS
@@ -74,9 +77,18 @@ def layers(network: Network, graph: ChannelGraph) -> Layers:
 
 
 def _multiplies(network: Network, index: int) -> bool:
-    """True if a node multiplies by a constant, which may be that of another one, too."""
+    """True if a node multiplies by a constant, which may be that of another one, too, or quantized."""
     node = network.nodes[index]
-    return key_of(node) in COUNTED and not network.constants.isdisjoint(node.input)
+    return key_of(node) in COUNTED and (not network.constants.isdisjoint(node.input) or _dequantized(network, node))
+
+
+def _dequantized(network: Network, node: NodeProto) -> bool:
+    """True if a weight of a node is dequantized from what depends on no input of the model."""
+    made = [
+        name for name in node.input[1:] if name in network.producer and quantizes(network.nodes[network.producer[name]])
+    ]
+    inputs = {value.name for value in network.inputs}
+    return any(inputs.isdisjoint(network.ancestors([name], ())[1]) for name in made)
 
 
 def _why(network: Network, index: int) -> str:
@@ -89,6 +101,8 @@ def _why(network: Network, index: int) -> str:
         return f"its bodies are not looked into{f': which one runs hangs on the input {deciding}' * bool(deciding)}"
     if any(True for _ in bodies(node)):
         return "its body is not looked into"
+    if quantizes(node) or _dequantized(network, node):
+        return "its weights are quantized: prune the float model first, then quantize it"
     if key not in RULES:
         return f"{key} is an operator without a rule"
     return MIXERS.get(key, "the channels around it stay").removeprefix("which ")

@@ -3,6 +3,7 @@
 from onnx import AttributeProto, NodeProto
 
 from onnx_subprune.graph.network import key_of
+from onnx_subprune.graph.quantized import quantizes
 
 MIXERS = {
     **dict.fromkeys(
@@ -38,4 +39,6 @@ def unknown(label: str, node: NodeProto) -> str:
     """Return the reason for all axes of a node without a rule."""
     if any(item.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for item in node.attribute):
         return f"it enters or leaves the body of {label} ({key_of(node)})"
+    if quantizes(node):
+        return f"it feeds or leaves {label} ({key_of(node)}), where numbers are quantized: prune the float model first, then quantize it"
     return f"it feeds or leaves {label} ({key_of(node)}), an operator without a rule"
