@@ -35,7 +35,8 @@ def operators() -> str:
         "A channel can go where everything that touches it is understood: the layer that makes it, all operators that it passes through, and the layers that "
         "read it. For each operator a *rule* says which channels of its inputs and outputs are the same. An axis that no rule mentions stays as it is, and "
         "`onnx-subprune inspect` shows the reason. Operators that are not in these tables pin the channels around them; the rest of the model is still "
-        "pruned. Quantized layers (`QuantizeLinear`, `QLinear...`, `MatMulNBits` ...) stay, and a model that has no others is refused: prune first, then quantize.",
+        "pruned. Quantized layers (`QuantizeLinear`, `QLinear...`, `MatMulNBits` ...) stay, and a model that has no others is refused: "
+        "prune first, then quantize.",
         "This page is written by `tools/reference.py` from the table of rules.",
     ]
     for title, names in FILES:

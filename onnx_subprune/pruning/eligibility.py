@@ -28,8 +28,11 @@ def restricted(
     products: False where there are moments alone, so that what products of activations sum over stays, and what normalisations take statistics of.
     """
     check_computes(network)
-    names = {group.name: _names_of(group, graph) for group in graph.groups}
-    everything = set().union(*names.values(), *({c.node, c.weight_tensor, f"op:{c.op}"} for c in graph.contractions))
+    names = {
+        group.name: {group.name}.union(*(_names_of(item, network) for item in makers_of(group, graph)))
+        for group in graph.groups
+    }
+    everything = set[str]().union(*names.values(), *(_names_of(item, network) for item in graph.contractions))
     for option, patterns in (("--only", only), ("--exclude", exclude)):
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in everything):
@@ -80,6 +83,8 @@ def makers_of(group: ChannelGroup, graph: ChannelGraph) -> list[Contraction]:
     return [item for item in graph.contractions if item.node in group.producers and item.output in made]
 
 
-def _names_of(group: ChannelGroup, graph: ChannelGraph) -> set[str]:
-    makers = makers_of(group, graph)
-    return {group.name}.union(*({item.node, f"op:{item.op}", item.weight_tensor} for item in makers))
+def _names_of(contraction: Contraction, network: Network) -> set[str]:
+    """What a layer goes by: its node and operator, its weight and bias, and the constants of the file that these are computed from."""
+    uses = (contraction.weight, contraction.bias)
+    tensors = [network.node(use.node).input[use.slot] for use in uses if use is not None]
+    return {contraction.node, f"op:{contraction.op}", *network.ancestors(tensors, ())[1]}

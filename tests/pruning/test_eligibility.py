@@ -1,0 +1,42 @@
+"""What the user's patterns name."""
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_subprune.errors import OptionError
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.eligibility import restricted
+from tests.networks.net import Net
+
+
+def network():
+    """Three layers; the weight of the first reaches it turned and cast, that of the second passed on, and its bias cast."""
+    n = Net()
+    n.weights["W"] = n.rng.standard_normal((8, 6)).astype(np.float16)
+    n.weights["V"] = n.rng.standard_normal((8, 7)).astype(np.float32)
+    n.weights["bias"] = n.rng.standard_normal(7).astype(np.float16)
+    x = n.relu(n("MatMul", n.input(["N", 6]), n("Transpose", n("Cast", "W", to=onnx.TensorProto.FLOAT)), name="first"))
+    x = n("Add", n("MatMul", x, n("Identity", "V"), name="second"), n("Cast", "bias", to=onnx.TensorProto.FLOAT))
+    n.output(n("MatMul", n.relu(x), n.weight(7, 3, name="U")), 2)
+    return load(n.model())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "group"), [("W", "first"), ("V", "second"), ("bias", "second"), ("first", "first"), ("?ias", "second")]
+)
+def test_a_layer_goes_by_the_names_of_its_constants_in_the_file(pattern, group):
+    found = network()
+    graph = trace(found)
+    assert [item.name for item in graph.groups] == ["first", "second"]
+    assert [item.name for item in restricted(graph, found, only=[pattern], exclude=[]).groups] == [group]
+    assert group not in [item.name for item in restricted(graph, found, only=[], exclude=[pattern]).groups]
+
+
+def test_a_weight_whose_outputs_stay_anyway_is_known_and_others_are_not():
+    found = network()
+    graph = trace(found)
+    assert len(restricted(graph, found, only=[], exclude=["U"]).groups) == 2
+    with pytest.raises(OptionError, match="'Q' matches no group, node or weight"):
+        restricted(graph, found, only=[], exclude=["Q"])
