@@ -19,7 +19,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.formats import Model, line_of, read_model
 from onnx_subprune.graph.order import captured, topological
-from onnx_subprune.graph.quantized import quantizes
+from onnx_subprune.graph.quantized import only_quantized, quantizes
 from onnx_subprune.graph.separation import separated
 from onnx_subprune.graph.soundness import check, check_graph, not_finite, self_contained
 from onnx_subprune.graph.spelling import spelled
@@ -77,6 +77,16 @@ class Network:
         self._values: dict[str, NDArray[np.generic]] = {}
         if not self.nodes:
             raise ModelError("the model has no nodes: there is nothing to prune")
+        if any(quantizes(node) for node in self.nodes):
+            self._check_floating()
+
+    def _check_floating(self) -> None:
+        node = only_quantized(self.nodes, self.constants)
+        if node is not None:
+            label = self.labels[self.nodes.index(node)]
+            raise ModelError(
+                f"{label} ({key_of(node)}): the model is quantized; prune the float model first, then quantize it"
+            )
 
     @property
     def opset(self) -> int:
@@ -178,7 +188,7 @@ def _labels(nodes: Sequence[NodeProto]) -> tuple[str, ...]:
 
 
 def load(model: Model | Network) -> Network:
-    """Return `model` as a Network; ModelError if it cannot be read or is not valid, ArgumentTypeError if it is no model at all."""
+    """Return `model` as a Network; ModelError if it cannot be read, is not valid, or has quantized layers alone, ArgumentTypeError if it is no model at all."""
     return model if isinstance(model, Network) else _checked(*read_model(model))
 
 

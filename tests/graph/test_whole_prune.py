@@ -80,6 +80,7 @@ def test_a_pattern_goes_through_the_walk_with_refit(pattern: Pattern):
     assert parameters(Network(small)) < parameters(network)
 
 
+@pytest.mark.filterwarnings("ignore:.*depends on the others beside it")
 @pytest.mark.parametrize("pattern", PRUNED)
 def test_a_pattern_of_which_half_is_dead_comes_out_as_it_was_whatever_the_formulation(pattern: Pattern):
     network, graph = traced(pattern)

@@ -16,6 +16,7 @@ TABLE = [(pattern.name, pattern.model, pattern.opsets[-1]) for pattern in PATTER
 SHARED = [(name, lambda _, name=name: network(BUILDERS[name]), 17) for name in BUILDERS if name != "recurrent"]
 
 
+@pytest.mark.filterwarnings("ignore:.*depends on the others beside it")
 @pytest.mark.parametrize(("model", "opset"), [pytest.param(m, o, id=n) for n, m, o in (*TABLE, *SHARED)])
 def test_a_pattern_is_pruned_from_moments_as_it_is_from_data(model, opset, tmp_path: Path):
     proto = model(opset)

@@ -20,7 +20,7 @@ from onnx_subprune.calibration.data.ports import (
 )
 from onnx_subprune.calibration.data.runs import count, joined, stacked
 from onnx_subprune.calibration.data.samples import Calibration, chunk_size, sample_bytes
-from onnx_subprune.calibration.data.separate import independent, separate
+from onnx_subprune.calibration.data.separate import counted, independent, separate
 from onnx_subprune.calibration.data.sources import Given, Source, read
 from onnx_subprune.errors import DataError, DataNote
 from onnx_subprune.graph.feeds import Example
@@ -207,10 +207,8 @@ def _check_samples(given: Given, data: Calibration, inputs: Sequence[Port], read
     for axis in range(1, min(array.ndim for array in feeds.values())):
         if independent(reading.model, feeds, axis, data.shared):
             raise DataError(f"{where}: {first_axis(ports[0], f'axis {axis} does')}")
-    if data.fixed is not None:
-        raise DataError(
-            f"{where}: {first_axis(ports[0], 'for what comes out for one place on it depends on the others')}"
-        )
+    if data.fixed is not None and not counted(reading.model, feeds, 0, data.shared):
+        raise DataError(f"{where}: {first_axis(ports[0], 'for no output has so many')}")
     note = (
         f"{where}: what the model makes of a sample depends on the others beside it; if the first axis of {ports[0].name!r} "
         f"{shape_of(ports[0])} counts something else, {RUN_BY_RUN}"

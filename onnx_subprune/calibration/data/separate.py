@@ -71,6 +71,13 @@ def independent(model: Runnable, feeds: Feeds, axis: int, constants: Feeds) -> b
     return all(_keeps(before[name], [run[name] for run in runs], count, kept) for name in same)
 
 
+def counted(model: Runnable, feeds: Feeds, axis: int, constants: Feeds) -> bool:
+    """True if some output of a run has as many places as `axis` of the inputs on one of its axes, or so many for each."""
+    count = next(iter(feeds.values())).shape[axis]
+    made = model.session(threads=1).run({**feeds, **constants})
+    return any(size and size % count == 0 for array in made.values() for size in array.shape)
+
+
 def _keeps(before: Array, runs: Sequence[Array], count: int, kept: Sequence[slice]) -> bool:
     """True if on some axis of an output the parts `kept` are in the runs what they were before; an axis may have several of each place."""
     for axis, size in enumerate(before.shape):

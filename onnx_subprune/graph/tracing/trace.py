@@ -10,13 +10,12 @@ from types import MappingProxyType
 
 import numpy as np
 
-from onnx_subprune.errors import ModelError, typed
+from onnx_subprune.errors import typed
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Pinned
 from onnx_subprune.graph.feeds import Example, Feeds
 from onnx_subprune.graph.formats import Model
-from onnx_subprune.graph.network import Network, key_of, load
+from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.observation import Observation, observe
-from onnx_subprune.graph.quantized import quantizes
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.statistics import counted_uses
@@ -78,8 +77,6 @@ def trace(
     reasons = list(found.classes.reasons)
     pin_loose(contractions, found, reasons)
     groups = find_groups(Footprints(found), contractions, reasons, network)
-    if not contractions:
-        _check_floats(network)
     shared, fixed = sharing(network, contractions)
     return ChannelGraph(
         groups=named(groups, network.position),
@@ -90,15 +87,6 @@ def trace(
         fixed=fixed,
         counted=counted_uses(network),
     )
-
-
-def _check_floats(network: Network) -> None:
-    """ModelError if a model without layers in floating point is quantized."""
-    for label, node in zip(network.labels, network.nodes, strict=True):
-        if quantizes(node):
-            raise ModelError(
-                f"{label} ({key_of(node)}): the model is quantized; prune the float model first, then quantize it"
-            )
 
 
 def _labelled(network: Network, observation: Observation, rules: Mapping[str, Rule]) -> Labelling:

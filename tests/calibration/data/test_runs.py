@@ -126,7 +126,7 @@ def pooled(*shape):
         (by_time, (10, "s0", 6), (10, 16, 6), "axis 1 does"),
         (by_time, (10, 16, 6), (10, 16, 6), "axis 1 does"),
         (by_time, ("s0", "s1", 6), (10, 16, 6), "axis 1 does"),
-        (pooled, (3, 8, 8), (3, 8, 8), "depends on the others"),
+        (pooled, (3, 8, 8), (3, 8, 8), "for no output has so many"),
     ],
 )
 def test_another_axis_is_not_taken_for_samples(model, shape, sizes, told):
@@ -148,13 +148,14 @@ def test_samples_are_samples_whatever_they_are_called(shape):
     assert (data.samples, data.runs) == (8, False)
 
 
-def test_samples_that_depend_on_each_other_are_noted():
+@pytest.mark.parametrize("first", ["s0", 8])
+def test_samples_that_depend_on_each_other_are_noted(first):
     net = Net(seed=1)
-    x = net("MatMul", net.input(["s0", 6]), net.weight(6, 3))
+    x = net("MatMul", net.input([first, 6]), net.weight(6, 3))
     net.output(net("Sub", x, net("ReduceMean", x, axes=[0])))
     with pytest.warns(DataNote, match="depends on the others beside it"):
         open_data(
-            RANDOM.random((8, 6), FLOAT), [Port("x", ("s0", 6), FLOAT)], reading=Reading(model=Runnable(net.model()))
+            RANDOM.random((8, 6), FLOAT), [Port("x", (first, 6), FLOAT)], reading=Reading(model=Runnable(net.model()))
         )
 
 
