@@ -51,6 +51,10 @@ class DataNote(UserWarning):
     """Something that is done to the calibration data and changes nothing, such as another element type for the same numbers."""
 
 
+class ProviderNote(UserWarning):
+    """That what was to run on an execution provider runs on the processor, or that results of the provider are not used for a decision."""
+
+
 class BudgetError(SubpruneError):
     """No choice of widths reaches the budget."""
 

@@ -15,12 +15,14 @@ from onnx_subprune._version import __version__
 from onnx_subprune.cli import apply, collect, compare, inspect, merge, profile, prune, sensitivity
 from onnx_subprune.cli.application import app, versions
 from onnx_subprune.cli.terminal import printable
-from onnx_subprune.errors import DataNote, SubpruneError, VerificationError
+from onnx_subprune.errors import DataNote, ProviderNote, SubpruneError, VerificationError
 from onnx_subprune.runtime.interrupts import end_like_ctrl_c
 from onnx_subprune.runtime.memory import share_one_heap
 
 COMMANDS = (prune, apply, inspect, sensitivity, compare, collect, merge, profile)
 """Modules whose import registers a command."""
+NOTES = (DataNote, ProviderNote)
+"""Warnings that are notes."""
 LONGEST = 2000
 """Characters of an error: names in a file can be of any length."""
 
@@ -29,7 +31,8 @@ def run(tokens: Sequence[str]) -> int:
     """Run the command line and return the exit status; errors, of whatever kind, are one line on stderr, and so is each note on the data."""
     try:
         with warnings.catch_warnings(record="--quiet" in tokens):
-            warnings.filterwarnings("once", category=DataNote)
+            for category in NOTES:
+                warnings.filterwarnings("once", category=category)
             warnings.showwarning = _note  # type: ignore[assignment]  # the other arguments are of no use here
             if list(tokens) == ["--version"]:
                 print(versions())  # in one line, however narrow the terminal
@@ -61,7 +64,7 @@ def run(tokens: Sequence[str]) -> int:
 
 
 def _note(message: Warning | str, category: type[Warning], *_: object) -> None:
-    kind = "note" if category is DataNote else "warning"
+    kind = "note" if category in NOTES else "warning"
     print(f"{kind}: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
 

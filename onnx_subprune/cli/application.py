@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from cyclopts import App
 
 from onnx_subprune._version import __version__
+from onnx_subprune.runtime.session import environment
 
 MATTER = ("numpy", "scipy", "onnx", "onnxruntime", "onnx-graphsurgeon")
 """Packages whose versions change what comes out."""
@@ -13,11 +14,11 @@ MATTER = ("numpy", "scipy", "onnx", "onnxruntime", "onnx-graphsurgeon")
 
 def versions() -> str:
     """Return the version of this package, and those of what it stands on."""
-    found = [f"Python {platform.python_version()}"]
+    found, known = [f"Python {platform.python_version()}"], environment()
     for name in MATTER:
         try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:  # as with onnxruntime-gpu in place of onnxruntime
+            found.append(f"{name} {known.get(name) or version(name)}")
+        except PackageNotFoundError:
             continue
     return f"{__version__} ({', '.join(found)})"
 

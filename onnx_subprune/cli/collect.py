@@ -38,6 +38,7 @@ def collect_command(  # noqa: PLR0913 - one argument an option
     ] = None,
     batch_size: options.BatchSizeOption = 32,
     threads: Annotated[int | None, Parameter(group=RESOURCES, help="Threads of onnxruntime (all cores).")] = None,
+    providers: options.ProvidersOption = None,
     memory: Annotated[
         str | None,
         Parameter(
@@ -62,7 +63,7 @@ def collect_command(  # noqa: PLR0913 - one argument an option
         The ONNX model that will be pruned.
 
     """
-    resources = resources_of(samples, batch_size, threads, memory)
+    resources = resources_of(samples, batch_size, threads, memory, providers=providers)
     with (
         guarded(
             {"--output": output, "--json": json_file}, models=[model], sources=[data, *read_by(constants)], force=force

@@ -28,6 +28,7 @@ def compare_command(  # noqa: PLR0913 - one argument an option
         str | None, Parameter(group=DATA, help="y.npy or x.npz:key, one integer a sample: also compare accuracies.")
     ] = None,
     threads: Annotated[int | None, Parameter(group=RESOURCES, help="Threads of onnxruntime (all cores).")] = None,
+    providers: options.ProvidersOption = None,
     constants: options.SetOption = None,
     carry: options.CarryOption = None,
     json_file: options.JsonOption = None,
@@ -50,7 +51,13 @@ def compare_command(  # noqa: PLR0913 - one argument an option
     with guarded({"--json": json_file, "--report": html_file}, models=[original, pruned], sources=sources, force=force):
         given = streamed(original, data, carry, constants)
         found = compare_models(
-            original, pruned, given, labels=labels, threads=threads, constants=constants_of(constants)
+            original,
+            pruned,
+            given,
+            labels=labels,
+            threads=threads,
+            providers=tuple(providers or ()),
+            constants=constants_of(constants),
         )
         title = f"{pruned} beside {original}"
         texts = {

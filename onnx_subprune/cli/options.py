@@ -117,6 +117,16 @@ FirstOption = Annotated[int | None, Parameter(name="--samples", group=DATA, help
 ThreadsOption = Annotated[
     int | None, Parameter(group=RESOURCES, help="Threads of onnxruntime and of the linear algebra (all cores).")
 ]
+ProvidersOption = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--providers",
+        group=RESOURCES,
+        negative="",
+        help="Run the models on this execution provider of onnxruntime where it helps: cuda, tensorrt, openvino, coreml, xnnpack ..., with options as "
+        "openvino:device_type=GPU; repeatable, in order of preference. What decides stays on the processor where the provider rounds otherwise.",
+    ),
+]
 QuietOption = Annotated[
     bool, Parameter(name="--quiet", group=OUTPUT, negative="", help="Print nothing but errors and warnings.")
 ]
@@ -165,6 +175,8 @@ def resources_of(
     memory: str | None,
     positions: int | None = None,
     trials: int | None = None,
+    *,
+    providers: list[str] | None = None,
 ) -> Resources:
     """Return what may be used; OptionError if it makes no sense."""
     for name, value in (
@@ -183,6 +195,7 @@ def resources_of(
         memory=bytes_of(memory),
         positions=positions,
         trials=trials,
+        providers=tuple(providers or ()),
     )
 
 

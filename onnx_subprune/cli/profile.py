@@ -21,9 +21,10 @@ from onnx_subprune.graph.costs.tables import made_here
 from onnx_subprune.graph.network import Network, load, ports
 from onnx_subprune.graph.observation import observe
 from onnx_subprune.pruning.opening import opened
-from onnx_subprune.pruning.resources import check_threads
+from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.runtime.blocks import convolution_block
 from onnx_subprune.runtime.files import json_text
+from onnx_subprune.runtime.session import Runnable
 
 
 @app.command(name="profile", help_epilogue="Example: onnx-subprune profile model.onnx -o table.json")
@@ -35,6 +36,7 @@ def profile_command(  # noqa: PLR0913 - one argument an option
     constants: options.SetOption = None,
     carry: options.CarryOption = None,
     threads: Annotated[int, Parameter(group=RESOURCES, help="Threads of onnxruntime.")] = 1,
+    providers: options.ProvidersOption = None,
     json_file: options.JsonOption = None,
     force: options.ForceOption = False,
     quiet: options.QuietOption = False,
@@ -49,12 +51,14 @@ def profile_command(  # noqa: PLR0913 - one argument an option
         The ONNX model.
 
     """
-    check_threads(threads)
     outputs, sources = {"--output": output, "--json": json_file}, [data, *read_by(constants)]
     with guarded(outputs, models=[model], sources=sources, force=force):
         network = load(model)
         feeds = _feeds(network, streamed_if_any(model, data, carry, constants), constants_of(constants))
-        found = made_here(network.given, network.folder, feeds, threads=threads, block=convolution_block())
+        resources = Resources(threads=threads, providers=tuple(providers or ()))
+        given = Runnable(network.given, network.folder)
+        timed = resources.placement(given, feeds).timed
+        found = made_here(given.on(timed), feeds, threads=threads, block=convolution_block())
         about = _about(output, found)
         with written({output: lambda: json.dumps(found, indent=1), json_file: lambda: json_text(about)}):
             pass

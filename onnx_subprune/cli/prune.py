@@ -65,6 +65,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     batch_size: options.BatchSizeOption = 32,
     seed: prune_options.SeedOption = 0,
     threads: options.ThreadsOption = None,
+    providers: options.ProvidersOption = None,
     memory: prune_options.MemoryOption = None,
     positions: prune_options.PositionsOption = None,
     shifts: options.ShiftsOption = None,
@@ -114,7 +115,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
             target=target,
             min_width=min_width,
             resources=replace(
-                resources_of(samples, batch_size, threads, memory, positions, trials),
+                resources_of(samples, batch_size, threads, memory, positions, trials, providers=providers),
                 shifts=shifts,
                 mask=mask,
                 holdout=holdout,

@@ -238,6 +238,8 @@ def layerwise_only(
         raise OptionError(
             "--holdout: the moments are of all samples that were collected, and there are no others to judge the result on"
         )
+    if resources.providers:
+        raise OptionError("--providers: with --statistics nothing is run on data; give it to `collect`")
     if scheduler is not None:
         raise OptionError("--scheduler runs the models on --data; with --statistics nothing is run")
     if metric is not None:

@@ -25,6 +25,7 @@ def sensitivity_command(  # noqa: PLR0913 - one argument an option
     data: options.DataOption,
     samples: options.FirstOption = None,
     threads: options.ThreadsOption = None,
+    providers: options.ProvidersOption = None,
     shifts: options.ShiftsOption = None,
     mask: options.MaskOption = None,
     constants: options.SetOption = None,
@@ -43,7 +44,7 @@ def sensitivity_command(  # noqa: PLR0913 - one argument an option
         The ONNX model.
 
     """
-    resources = replace(resources_of(samples, 32, threads, None), shifts=shifts, mask=mask)
+    resources = replace(resources_of(samples, 32, threads, None, providers=providers), shifts=shifts, mask=mask)
     outputs, sources = {"--json": json_file, "--report": html_file}, [data, *read_by(constants)]
     with guarded(outputs, models=[model], sources=sources, force=force):
         with Bar(quiet=quiet) as watch:

@@ -29,14 +29,19 @@ class LayerTime:
 def layer_times(
     network: Network, graph: ChannelGraph, smaller: Runnable, feeds: Mapping[str, Array], threads: int | None = None
 ) -> tuple[LayerTime, ...]:
-    """Return the time of every contraction of `graph` in `network` and in `smaller`, its pruned self, and of all that is beside them."""
+    """Return the time of every contraction of `graph` in `network` and in `smaller`, its pruned self, and of all that is beside them.
+
+    None where the providers of `smaller` run the models as one piece.
+    """
     layers = {contraction.node for contraction in graph.contractions}
     sums = [
         _by_layer(network, layers, node_times(model, feeds, threads=threads))
-        for model in (Runnable(network.given, network.folder), smaller)
+        for model in (Runnable(network.given, network.folder, smaller.providers), smaller)
     ]
     names = [label for label in network.labels if label in layers and (label in sums[0] or label in sums[1])]
     rows = [LayerTime(name, sums[0].get(name, 0.0), sums[1].get(name, 0.0)) for name in names]
+    if not rows:
+        return ()
     return (*rows, LayerTime("beside the layers", sums[0].get("", 0.0), sums[1].get("", 0.0)))
 
 

@@ -73,6 +73,16 @@ TARGETS: Mapping[str, Target] = {
 """By name; see above for where each row comes from."""
 
 
+PROVIDED: Mapping[str, str] = {
+    "TensorrtExecutionProvider": "tensorrt-fp16",
+    "CUDAExecutionProvider": "tensorrt-fp16",
+    "QNNExecutionProvider": "qnn",
+    "CoreMLExecutionProvider": "coreml",
+    "WebGpuExecutionProvider": "webgpu",
+}
+"""Targets of execution providers; the others run on the processor, or are not known."""
+
+
 def this_machine() -> Target:
     """Return the target of the processor that this runs on, as the installed onnxruntime uses it."""
     block = convolution_block()

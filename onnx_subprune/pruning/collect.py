@@ -21,6 +21,7 @@ from onnx_subprune.pruning.opening import reading_of
 from onnx_subprune.pruning.resources import Resources, memory_of, running_of
 from onnx_subprune.runtime.files import check_apart
 from onnx_subprune.runtime.progress import Watch, silent
+from onnx_subprune.runtime.session import Runnable
 
 
 @typed("path", "shard", "resources", "progress", "force", "constants")
@@ -81,6 +82,7 @@ def collect(
     graph = trace(network, example=found.example, rows=True)
     if not graph.groups:
         raise OptionError("nothing can be pruned in this model: see the reasons in `inspect`")
-    running = replace(running_of(resources, graph.observation), positions=None)
+    placement = resources.placement(Runnable(network.given, network.folder), found.example.feeds)
+    running = replace(running_of(resources, graph.observation, placement), positions=None)
     means = Means(running=running, memory=memory_of(resources), watch=progress)
     collect_shard(network, graph, found, part, Path(path), means, force=force)

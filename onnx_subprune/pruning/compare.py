@@ -1,7 +1,7 @@
 """Original against pruned: fidelity, size, latency measured here."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -26,7 +26,7 @@ from onnx_subprune.evaluation.report.values import Change, fidelity_dict
 from onnx_subprune.graph.formats import Model, model_bytes
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.pruning.opening import opened
-from onnx_subprune.pruning.resources import check_threads
+from onnx_subprune.pruning.resources import Resources, check_threads
 from onnx_subprune.pruning.written import counted
 from onnx_subprune.runtime.files import json_text, replacing
 from onnx_subprune.runtime.session import Runnable
@@ -98,7 +98,7 @@ class Comparison:
         }
 
 
-@typed("threads", "constants")
+@typed("threads", "constants", "providers")
 def compare(
     original: Model,
     pruned: Model,
@@ -106,6 +106,7 @@ def compare(
     *,
     labels: str | os.PathLike[str] | ArrayLike | None = None,
     threads: int | None = None,
+    providers: str | Sequence[str] = (),
     constants: Mapping[str, Constant] = MappingProxyType({}),
 ) -> Comparison:
     """Compare two models on `data`: fidelity of the outputs, size, latency measured here.
@@ -120,6 +121,8 @@ def compare(
         "y.npy", "x.npz:key" or (samples,) integers: also compare accuracies.
     threads
         Threads of onnxruntime; None for all cores.
+    providers
+        Execution providers of onnxruntime to time the models on, as in `Resources`; all else is of the processor.
 
     Returns
     -------
@@ -149,7 +152,9 @@ def compare(
         raise DataError(f"{named}{len(truth)} labels for {samples.samples} samples")
     one, two = _runnable(first, original), _runnable(second, pruned)
     sizes = counted(first, given.graph), counted(second, given.graph)
-    found = measured_latency(one, two, samples, threads)
+    feeds = raced_feeds(samples)
+    timed = Resources(threads=threads, providers=providers).placement(one, feeds).timed
+    found = measured_latency(one.on(timed), two.on(timed), samples, threads)
     return Comparison(
         fidelity=fidelity(one, two, samples, truth, threads, parts_of(first, given.graph.observation, first.outputs)),
         params=Change(sizes[0].params, sizes[1].params),
@@ -157,7 +162,7 @@ def compare(
         size=Change(model_bytes(first.given), model_bytes(second.given)),
         latency=Change(found.before, found.after),
         latency_ratios=found.ratios,
-        layers=layer_times(first, given.graph, two, raced_feeds(samples), threads),
+        layers=layer_times(first, given.graph, two.on(timed), feeds, threads),
     )
 
 

@@ -71,20 +71,22 @@ def measure(job: Job, samples: Samples, smaller: Cut) -> Measured:
     """Return latency, fidelity and the user's metric, before and after; VerificationError if the latency misses its bound."""
     threads, budget = job.settings.resources.threads, job.settings.budget
     before, after = Runnable(job.original.given, job.original.folder), Runnable(smaller.model, smaller.folder)
+    timed = job.task.running.placement.timed
+    racing = before.on(timed), after.on(timed)
     found = result_timing(
-        budget, before, after, lambda: measured_latency(before, after, samples.used, threads, latency_seconds(budget))
+        budget, before, after, lambda: measured_latency(*racing, samples.used, threads, latency_seconds(budget))
     )
     if found is not None:
         check_latency(budget, found)
     if found is not None and found.ratio >= 1.0 and not isinstance(budget, Params):
-        found = measured_latency(before, after, samples.used, threads, DOUBTED)
+        found = measured_latency(*racing, samples.used, threads, DOUBTED)
     scores = Change(job.judge.base, job.judge.judge(smaller.model)) if job.judge is not None else None
     judged = samples.judged.data if samples.held_out else judged_of(samples.used)
     places = parts_of(job.network, job.task.graph.observation, job.network.outputs)
     faithful = fidelity(before, after, judged, threads=threads, places=places).on(held_out=samples.held_out)
     if scores is not None and isinstance(job.settings.judged_by, Accuracy):
         faithful = replace(faithful, accuracy=(scores.before, scores.after))
-    layers = layer_times(job.original, job.task.graph, after, raced_feeds(samples.used), threads)
+    layers = layer_times(job.original, job.task.graph, racing[1], raced_feeds(samples.used), threads)
     return Measured(latency=found, layers=layers, fidelity=faithful, metric=scores)
 
 

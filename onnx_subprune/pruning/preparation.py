@@ -10,7 +10,10 @@ from onnx_subprune.calibration.data.masks import mask_of
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.calibration.shifts import augmented, rows_and_columns
+from onnx_subprune.calibration.streaming.settings import Running
+from onnx_subprune.evaluation.latency import raced_feeds
 from onnx_subprune.evaluation.metric import Accuracy, Judged, Judging, judge_of
+from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.costs.costs import Costs, costs
 from onnx_subprune.graph.formats import Model, identity
 from onnx_subprune.graph.network import Network, load
@@ -25,6 +28,8 @@ from onnx_subprune.pruning.samples import Samples, samples_of
 from onnx_subprune.pruning.settings import Settings
 from onnx_subprune.pruning.turning import turned
 from onnx_subprune.reconstruction.task import Task
+from onnx_subprune.runtime.placement import ON_PROCESSOR, Placement
+from onnx_subprune.runtime.session import Runnable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,21 +86,10 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
     shifts, used, fitted = samples.shifts, samples.used, samples.fitted
     graph = restricted(whole, network, only=settings.only, exclude=settings.exclude, samples=fitted.samples)
     held_out = samples.judged.data.samples if samples.held_out else 0
+    placement = resources.placement(Runnable(network.given, network.folder), raced_feeds(given))
     mask = mask_of(network, fitted, resources.mask)
-    task = Task(
-        network=network,
-        graph=graph,
-        data=fitted,
-        widths={},
-        formulation=settings.formulation,
-        selector=settings.selector,
-        refit=settings.refit,
-        running=replace(running_of(resources, whole.observation), mask=mask),
-        memory=memory_of(resources),
-        watch=settings.progress,
-        clock=time.perf_counter,
-        executor=settings.executor,
-    )
+    running = replace(running_of(resources, whole.observation, placement), mask=mask)
+    task = _task(settings, network, graph, fitted, running)
     task, bases = turned(task, settings.rules) if settings.free_bases else (task, frozenset[str]())
     tried_on = partial(_tried_on, task, most=resources.trials, augment=with_copies)
     rounding = settings.rounding_for(task.network, task.graph)
@@ -110,7 +104,13 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         rooms=rooms,
         model=identity(model),
         data={"samples": used.samples, "held_out": held_out, "sha256": given.sha256()},
-        described={**settings.to_dict(), "round_to": rounding.name, "shifts": samples.shifts, "mask": mask or ""},
+        described={
+            **settings.to_dict(),
+            "round_to": rounding.name,
+            "shifts": samples.shifts,
+            "mask": mask or "",
+            **_placed(placement),
+        },
         chooser=_judged(network, samples.chosen, settings) if chooses else None,
         judge=_judged(network, samples.judged, settings),
         candidates=samples.candidates,
@@ -119,6 +119,29 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         notes=inlined_note(network),
     )
     return job, samples
+
+
+def _task(settings: Settings, network: Network, graph: ChannelGraph, data: Calibration, running: Running) -> Task:
+    """The walk through `graph`, without widths."""
+    return Task(
+        network=network,
+        graph=graph,
+        data=data,
+        widths={},
+        formulation=settings.formulation,
+        selector=settings.selector,
+        refit=settings.refit,
+        running=running,
+        memory=memory_of(settings.resources),
+        watch=settings.progress,
+        clock=time.perf_counter,
+        executor=settings.executor,
+    )
+
+
+def _placed(placement: Placement) -> Mapping[str, str]:
+    """What the report says of where models ran; nothing where all did on the processor."""
+    return {} if placement == ON_PROCESSOR else {"providers": str(placement)}
 
 
 def _judged(network: Network, on: Judging, settings: Settings) -> Judged | None:

@@ -145,6 +145,8 @@ def _runs_nothing(settings: Settings) -> None:
         raise OptionError(f"{type(selector).__name__} runs the model on data: give --data instead of --statistics")
     if not isinstance(budget, (Macs, Params, Channels)):
         raise OptionError(f"{type(budget).__name__} needs models that run on data: give --data instead of --statistics")
+    if settings.resources.providers:
+        raise OptionError("--providers: with --statistics nothing is run on data; give it to `collect`")
     if settings.resources.trials or settings.resources.shifts:
         raise OptionError("--trials and --shifts run the model on data: give --data instead of --statistics")
 

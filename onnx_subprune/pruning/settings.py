@@ -13,12 +13,14 @@ from onnx_subprune.evaluation.metric import Metric
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.rules.vocabulary import Rule
+from onnx_subprune.graph.targets import PROVIDED
 from onnx_subprune.graph.tracing.branches import dispensable
 from onnx_subprune.pruning.budgets.budget import Budget, MaxDrop, can_be_tried
 from onnx_subprune.pruning.budgets.rounding import Rounding, RoundTo, least_width, reachable, rounding_of
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.reconstruction.settings import Formulation, Refit
 from onnx_subprune.runtime.progress import Watch
+from onnx_subprune.runtime.providers import providers_of
 from onnx_subprune.selection import Backward, Forward, ProbingSelector, Refined, Selector
 
 WIDEST = 1 << 31
@@ -59,7 +61,10 @@ class Settings:
 
     @property
     def _rounding(self) -> Rounding:
-        return rounding_of(self.round_to, self.target, size=isinstance(self.budget, Params))
+        size, target = isinstance(self.budget, Params), self.target
+        if target is None and self.round_to == "auto" and not size:
+            target = next((PROVIDED.get(item.name) for item in providers_of(self.resources.providers)), None)
+        return rounding_of(self.round_to, target, size=size)
 
     def rounding_for(self, network: Network, graph: ChannelGraph) -> Rounding:
         """Return what widths of `graph` are rounded to, so that the budget can be reached; OptionError for a target or multiple that makes no sense."""

@@ -95,9 +95,10 @@ def _warnings(job: Job, measured: Measured) -> tuple[str, ...]:
     latency, budget = measured.latency, job.settings.budget
     if latency is None or isinstance(budget, Params) or latency.ratio < 1.0:
         return ()
+    why = f"; {slower_because(measured.layers)}" if measured.layers else ""
     return (
         f"the result is not faster than the original: {latency.after:.3g} ms against {latency.before:.3g} ms, with "
-        f"{job.rounding.name} as the multiple of its widths; {slower_because(measured.layers)}",
+        f"{job.rounding.name} as the multiple of its widths{why}",
     )
 
 

@@ -3,9 +3,10 @@
 import json
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from onnx_subprune._typing import Array
 from onnx_subprune.runtime.session import Runnable
@@ -23,6 +24,13 @@ class NodeTime:
     milliseconds: float
 
 
+def node_events(events: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield of the events of a profile those of nodes at work, each with the name of its node."""
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(SUFFIX):
+            yield event["name"].removesuffix(SUFFIX), event
+
+
 def node_times(
     model: Runnable, feeds: Mapping[str, Array], *, runs: int = 5, threads: int | None = None
 ) -> tuple[NodeTime, ...]:
@@ -34,11 +42,9 @@ def node_times(
         events = json.loads(session.end_profiling().read_text(encoding="utf-8"))
     found: dict[str, list[float]] = {}
     ops: dict[str, str] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith(SUFFIX):
-            name = event["name"].removesuffix(SUFFIX)
-            ops[name] = event["args"].get("op_name", "")
-            found.setdefault(name, []).append(float(event["dur"]) / 1e3)
+    for name, event in node_events(events):
+        ops[name] = event["args"].get("op_name", "")
+        found.setdefault(name, []).append(float(event["dur"]) / 1e3)
     return tuple(
         NodeTime(name, ops[name], statistics.median(times[len(times) // (runs + 1) :])) for name, times in found.items()
     )

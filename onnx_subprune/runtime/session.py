@@ -1,23 +1,25 @@
-"""The only door to onnxruntime.
+"""The door to onnxruntime.
 
-All sessions run on the CPU. Failures come out as one-line errors of this package.
+Sessions run on the processor where no other execution provider is given. Failures come out as one-line errors of this package.
 """
 
 import contextlib
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
+import scipy
 from onnx import ModelProto, numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from onnx_subprune._typing import Array
 from onnx_subprune.errors import DataError, ModelError
+from onnx_subprune.runtime.providers import Provider, session_on
 from onnx_subprune.runtime.weights import Model, source, weight_bytes
 
 LARGE = 2**30
@@ -50,6 +52,7 @@ class Session:
     model: in memory, a path, or serialized. Large weights are handed over by their address, or mapped from their side file.
     folder: where side files of an in-memory model lie. optimize: False for onnxruntime's graph optimizations off (verification).
     threads: None for as many as there are cores. profile: where to write the time of every node (`runtime.profiling`).
+    providers: what runs it, in order of preference; the processor runs what they leave, see `session_on`.
     Raises ModelError if onnxruntime refuses the model.
     """
 
@@ -61,6 +64,7 @@ class Session:
         threads: int | None = None,
         folder: Path | None = None,
         profile: Path | None = None,
+        providers: Sequence[Provider] = (),
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -90,7 +94,7 @@ class Session:
         ]
         options.add_external_initializers(list(apart), values)
         try:
-            self._session = ort.InferenceSession(text, options, providers=["CPUExecutionProvider"])
+            self._session = session_on(text, options, providers, threads)
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise ModelError(f"onnxruntime cannot load the model: {_line(error)}") from error
         self._session._model_bytes = None  # it would keep them for other providers: as much memory again as the weights
@@ -186,21 +190,33 @@ def dtype_of(kind: str) -> np.dtype[np.generic]:
 
 def environment() -> dict[str, str]:
     """Return the versions that a result depends on."""
-    packages = ("onnx", "onnxruntime", "numpy", "scipy")
+    packages = (onnx, ort, np, scipy)  # whatever package onnxruntime comes from: there are others for other providers
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        **{name: version(name) for name in packages},
+        **{item.__name__: item.__version__ for item in packages},
     }
 
 
 @dataclass(frozen=True, slots=True)
 class Runnable:
-    """A model in memory, with the folder of its side files, or the path of one."""
+    """A model in memory, with the folder of its side files, or the path of one; providers: what runs it, see `Session`."""
 
     model: ModelProto | Path
     folder: Path | None = None
+    providers: tuple[Provider, ...] = ()
 
     def session(self, *, threads: int | None = None, optimize: bool = True, profile: Path | None = None) -> Session:
         """Return a session for it."""
-        return Session(self.model, optimize=optimize, threads=threads, folder=self.folder, profile=profile)
+        return Session(
+            self.model,
+            optimize=optimize,
+            threads=threads,
+            folder=self.folder,
+            profile=profile,
+            providers=self.providers,
+        )
+
+    def on(self, providers: tuple[Provider, ...]) -> "Runnable":
+        """Return the same model on other providers."""
+        return replace(self, providers=providers)

@@ -9,12 +9,19 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from onnx_subprune import Asymmetric, Channels, Layerwise, Macs, Resources, Sequential, prune
 from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.calibration.streaming.settings import Running
+from onnx_subprune.calibration.survey import LOCAL, survey
 from onnx_subprune.cli import run
 from onnx_subprune.errors import ClusterError, DataError
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.runtime.placement import Placement
+from onnx_subprune.runtime.providers import Provider
 from tests.conftest import MODELS
 
 pytest.importorskip("distributed", reason="the extra [distributed] is not installed")
@@ -22,6 +29,7 @@ import dask
 from distributed import Client, LocalCluster
 
 from onnx_subprune.calibration.dask.cluster import Cluster
+from onnx_subprune.calibration.dask.providers import check_providers
 from onnx_subprune.calibration.dask.shipment import Mapped, Shipment
 
 LENET, RESNET = (MODELS / f"{name}_fashion.onnx" for name in ("lenet", "resnet"))
@@ -174,3 +182,23 @@ def test_a_missing_extra_says_what_to_install(tmp_path, few):
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "pip install 'onnx-subprune[distributed]'" in done.stderr
+
+
+def test_a_worker_without_a_provider_is_an_error_and_one_with_it_runs_there(cluster, images):
+    workers = [*cluster.client.nthreads()]
+    other = next(name for name in ort.get_all_providers() if name not in ort.get_available_providers())
+    with pytest.raises(ClusterError, match=r"has no .*every worker needs what --providers names"):
+        check_providers(cluster.client, [Provider(other)], workers)
+    there = [name for name in ort.get_available_providers() if name != "CPUExecutionProvider"]
+    providers = tuple(Provider(name) for name in there)
+    settings = Running(threads=1, placement=Placement(calibrated=providers))
+    network, data = load(LENET), Calibration(arrays={"input": images[:32]}, chunk=16)
+    contractions = [item for item in trace(network).contractions if item.op == "Gemm"]
+    found = [
+        [
+            float(halves.whole.energy.sum())
+            for _, halves in survey(network, contractions, data, settings, 1 << 28, executor)
+        ]
+        for executor in (LOCAL, cluster)
+    ]
+    assert found[1] == pytest.approx(found[0], rel=1e-4)

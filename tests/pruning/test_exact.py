@@ -29,7 +29,7 @@ from onnx_subprune.graph.costs.tables import made_here
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.runtime.observing import observe
-from onnx_subprune.runtime.session import Session
+from onnx_subprune.runtime.session import Runnable, Session
 from tests.conftest import sample_models
 from tests.networks.check import feeds_of
 from tests.networks.dead import apart, doomed, killed
@@ -82,7 +82,7 @@ def close(model, x):
 
 def latency(model, x, living, folder):
     """What the living take of the time, by a table of this machine."""
-    table = json.loads(json.dumps(made_here(model, None, {"x": x[:8]}, threads=1, block=16)))
+    table = json.loads(json.dumps(made_here(Runnable(model), {"x": x[:8]}, threads=1, block=16)))
     (folder / "t.json").write_text(json.dumps(table))
     network = load(model)
     time = milliseconds(network, trace(network), table)

@@ -17,6 +17,7 @@ from onnx_subprune.graph.costs.tables import made_here
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.runtime import profiler
+from onnx_subprune.runtime.session import Runnable
 from tests.networks.net import Net
 
 IMAGES = np.random.default_rng(0).standard_normal((8, 3, 16, 16)).astype(np.float32)
@@ -39,7 +40,7 @@ def network(named=True):
 
 @pytest.fixture(scope="module")
 def table():
-    return json.loads(json.dumps(made_here(network(), None, {"x": IMAGES}, threads=1, block=16)))
+    return json.loads(json.dumps(made_here(Runnable(network()), {"x": IMAGES}, threads=1, block=16)))
 
 
 def test_a_table_has_every_layer_with_its_time_and_predicts_the_whole_at_full_widths(table):
@@ -65,7 +66,7 @@ def test_a_layer_without_channels_takes_no_time(table):
 
 
 def test_nodes_without_names_are_known_by_what_they_make(table):
-    found = made_here(network(named=False), None, {"x": IMAGES}, threads=1, block=16)
+    found = made_here(Runnable(network(named=False)), {"x": IMAGES}, threads=1, block=16)
     assert set(found["layers"]) == {c.node for c in trace(Network(network(named=False))).contractions}
 
 

@@ -21,6 +21,7 @@ from distributed import Client, Future, KilledWorker
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration.dask.messages import Advance, AdvanceOriginal, Behind, Command, Message, Open, Override
+from onnx_subprune.calibration.dask.providers import check_providers
 from onnx_subprune.calibration.dask.shipment import Shipment
 from onnx_subprune.calibration.dask.worker import Shards, added, forget, step
 from onnx_subprune.calibration.data.reading import shard_of
@@ -71,9 +72,10 @@ class Cluster:
             raise ModelError(
                 "the model holds more than 2 GB of weights in memory: save it with its weights in a side file"
             )
+        check_providers(self.client, running.placement.calibrated, homes)
         model = network.proto.SerializeToString()
         beside = b"" if whole is network else whole.proto.SerializeToString()
-        neighbours = max(sum(_host(other) == _host(home) for other in homes) for home in homes)
+        neighbours = max(sum(urlsplit(other).hostname == urlsplit(home).hostname for other in homes) for home in homes)
         opens = []
         for number in range(count):
             shard = shard_of(data, number, count)
@@ -87,6 +89,7 @@ class Cluster:
                     opaque=running.opaque,
                     mask=running.mask,
                     threads=running.threads or 1,
+                    providers=running.placement.calibrated,
                     memory=memory // neighbours,
                     original=None if original is None else beside,
                     left={} if original is None else original.left,
@@ -242,7 +245,3 @@ class _Run:
         with contextlib.suppress(OSError, ValueError, TimeoutError):
             if living:
                 self._cluster.client.run(forget, self._cluster.plugin, self._name, workers=living, on_error="ignore")
-
-
-def _host(address: str) -> str | None:
-    return urlsplit(address).hostname

@@ -10,6 +10,7 @@ from onnx_subprune.calibration.moments.halves import Collected
 from onnx_subprune.calibration.streaming.kept import Cut, Left
 from onnx_subprune.calibration.streaming.request import Request, Share
 from onnx_subprune.graph.channels import Use
+from onnx_subprune.runtime.providers import Provider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,6 +31,7 @@ class Open:
     opaque: frozenset[str]
     mask: str | None
     threads: int
+    providers: tuple[Provider, ...]
     memory: int
     first: int
     total: int

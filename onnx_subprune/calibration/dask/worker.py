@@ -7,6 +7,7 @@ driver sends all commands again: that is how a shard moves to another worker whe
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 
 from distributed import Worker, WorkerPlugin, get_worker
@@ -29,6 +30,8 @@ from onnx_subprune.calibration.streaming.kept import Cut, Original
 from onnx_subprune.calibration.streaming.request import Request, Share
 from onnx_subprune.calibration.streaming.settings import Opener, Running
 from onnx_subprune.graph.network import Network
+from onnx_subprune.runtime.placement import Placement
+from onnx_subprune.runtime.providers import Provider
 from onnx_subprune.runtime.session import Session
 from onnx_subprune.runtime.weights import Model, source
 
@@ -72,17 +75,21 @@ class Shards(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
             state.follow(command)
         return state.collect(message.request)
 
-    def _session(self, model: Model | bytes, threads: int | None, folder: Path | None) -> Session:
+    def _session(
+        self, model: Model | bytes, threads: int | None, folder: Path | None, providers: Sequence[Provider]
+    ) -> Session:
         """An `Opener` that remembers."""
         text, apart = source(model)
         assert isinstance(text, bytes), "models come from memory"
-        digest = hashlib.sha256(text)
+        digest = hashlib.sha256(text + repr(providers).encode())
         for tensor in apart.values():
             digest.update(tensor.SerializeToString())
         key = digest.digest()
         with self._lock:
             if key not in self._sessions:
-                self._sessions[key] = Session(model if apart else text, threads=threads, folder=folder)
+                self._sessions[key] = Session(
+                    model if apart else text, threads=threads, folder=folder, providers=providers
+                )
             self._sessions.move_to_end(key)
             while len(self._sessions) > SESSIONS:
                 self._sessions.popitem(last=False)
@@ -132,6 +139,7 @@ class _State:
                 rows=command.rows,
                 opaque=command.opaque,
                 mask=command.mask,
+                placement=Placement(calibrated=command.providers),
             ),
             command.memory,
             original=original,

@@ -1,10 +1,12 @@
 """How models are run, and how much of large maps and of many samples is looked at."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from onnx_subprune.runtime.placement import ON_PROCESSOR, Placement
+from onnx_subprune.runtime.providers import Provider
 from onnx_subprune.runtime.session import Session
 from onnx_subprune.runtime.threads import cores_of, threads_each
 from onnx_subprune.runtime.weights import Model
@@ -13,13 +15,17 @@ from onnx_subprune.runtime.weights import Model
 class Opener(Protocol):
     """Makes sessions, or has one that is made already."""
 
-    def __call__(self, model: Model | bytes, threads: int | None, folder: Path | None) -> Session:
-        """Return a session for `model`."""
+    def __call__(
+        self, model: Model | bytes, threads: int | None, folder: Path | None, providers: Sequence[Provider]
+    ) -> Session:
+        """Return a session for `model` on these providers."""
 
 
-def new_session(model: Model | bytes, threads: int | None, folder: Path | None) -> Session:
+def new_session(
+    model: Model | bytes, threads: int | None, folder: Path | None, providers: Sequence[Provider]
+) -> Session:
     """Make a session; see `Opener`."""
-    return Session(model, threads=threads, folder=folder)
+    return Session(model, threads=threads, folder=folder, providers=providers)
 
 
 ROWS = 128
@@ -40,7 +46,8 @@ class Running:
     samples. They alone are cut into pieces; see `Observation.rows`.
     opaque: what cannot be held between two runs; see `Observation`.
     positions: at most so many output positions of a sample of a convolution count in its moments (None: enough for `ROWS`
-    rows a column). mask: the input whose zeros hide positions; None: all are seen.
+    rows a column). mask: the input whose zeros hide positions; None: all are seen. placement: on which providers; workers of a cluster go by
+    `placement.calibrated` alone.
     """
 
     batch_size: int = 32
@@ -50,6 +57,7 @@ class Running:
     mask: str | None = None
     rows: Mapping[str, int] = field(default_factory=dict)
     opaque: frozenset[str] = frozenset()
+    placement: Placement = ON_PROCESSOR
 
     def positions_of(self, samples: int, columns: int) -> int:
         """Return how many output positions of each of `samples` count for a convolution with so many columns a group."""
@@ -69,4 +77,9 @@ class Running:
 
     def open(self, model: Model | bytes, side: int, folder: Path | None = None) -> Session:
         """Return a session for `model`, which runs on so many chunks side by side."""
-        return self.session(model, threads_each(self.threads, side), folder)
+        return self.session(model, threads_each(self.threads, side), folder, self.placement.calibrated)
+
+    @property
+    def deciding(self) -> "Running":
+        """How models are run whose outputs decide: not on providers that round otherwise than the processor."""
+        return replace(self, placement=self.placement.deciding)

@@ -12,22 +12,25 @@ from onnx_subprune._typing import Array
 from onnx_subprune.errors import ModelError, OptionError
 from onnx_subprune.runtime.files import reason
 from onnx_subprune.runtime.profiler.model import Model
+from onnx_subprune.runtime.profiler.runs import Runs
 from onnx_subprune.runtime.profiler.table import VERSION, table_of
+from onnx_subprune.runtime.session import Runnable
 
 Table = Mapping[str, Any]
 WHOLE = 1 << 30
 """Bytes of a serialized model up to which it is profiled: it is held twice for that."""
 
 
-def made_here(
-    model: ModelProto, folder: Path | None, feeds: Mapping[str, Array], *, threads: int | None, block: int
-) -> Table:
+def made_here(model: Runnable, feeds: Mapping[str, Array], *, threads: int | None, block: int) -> Table:
     """Return the table of `model` on this machine; ModelError where it cannot be profiled."""
-    if model.ByteSize() > WHOLE:
+    proto = model.model
+    assert isinstance(proto, ModelProto), "models are in memory"
+    if proto.ByteSize() > WHOLE:
         raise ModelError("the model is too large to be profiled")
     try:
-        read = Model(model.SerializeToString(), folder)
-        return table_of(read, feeds, threads=threads or 0, block=block)
+        read = Model(proto.SerializeToString(), model.folder)
+        providers = [(item.name, item.on(threads)) for item in model.providers]
+        return table_of(read, feeds, Runs(threads or 0, model.folder, providers), block=block)
     except Exception as error:  # onnxruntime's exceptions have no common base
         raise ModelError(f"the model cannot be profiled: {error}") from error
 

@@ -98,7 +98,8 @@ def _price(task: Task, table: Mapping[str, object] | None) -> Multilinear:
     if table is None:
         feeds = raced_feeds(task.data)
         try:
-            table = made_here(network.given, network.folder, feeds, threads=task.running.threads, block=block)
+            model = Runnable(network.given, network.folder, task.running.placement.timed)
+            table = made_here(model, feeds, threads=task.running.threads, block=block)
         except ModelError:
             return costs(network, graph, block).work
     return milliseconds(network, graph, table)
@@ -114,10 +115,13 @@ def stopwatch(task: Task, rules: Mapping[str, Rule]) -> Stopwatch:
     """Return what measures widths here."""
     races: list[Race] = []
 
+    def runnable(model: ModelProto) -> Runnable:
+        return Runnable(model, task.network.folder, task.running.placement.timed)
+
     def ratio(widths: Widths, seconds: float) -> float:
         if not races:  # widths that nobody asks for cost no session
-            races.append(Race(Runnable(task.network.given, task.network.folder), task.data, task.running.threads))
-        return races[0](Runnable(model_at(task, rules, widths), task.network.folder), seconds).ratio
+            races.append(Race(runnable(task.network.given), task.data, task.running.threads))
+        return races[0](runnable(model_at(task, rules, widths)), seconds).ratio
 
     return ratio
 

@@ -190,7 +190,7 @@ def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, G
     network = task.network
     few = task.data.about(_samples(task, trials))
     outputs = list(task.graph.observation.judged)
-    stream = Stream(network, few, store, task.running)
+    stream = Stream(network, few, store, task.running.deciding)
     visible = Visible(few, task.running.mask)
     whole = visible.outputs([*stream.read(outputs)])
     parts = apart(parts_of(network, task.graph.observation, outputs), whole)

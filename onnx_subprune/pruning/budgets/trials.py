@@ -149,7 +149,7 @@ def _loss(task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Callable[[Ma
 
     def read(model: Network) -> list[Mapping[str, Array]]:
         with Store(task.memory) as store:
-            found = [*Stream(model, trials.judged, store, task.running).read(outputs)]
+            found = [*Stream(model, trials.judged, store, task.running.deciding).read(outputs)]
         return Visible(trials.judged, task.running.mask).outputs(found)
 
     whole = read(network)

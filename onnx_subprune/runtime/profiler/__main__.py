@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .model import Model
+from .runs import Runs
 from .table import table_of
 
 
@@ -19,12 +20,17 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--batch", type=int, default=1, help="what an open first axis of an input is taken for")
     parser.add_argument("--block", type=int, default=16, help="channels that convolutions compute at once: 8 with AVX2")
     parser.add_argument("--shape", action="append", default=[], metavar="INPUT=SIZES")
+    parser.add_argument("--providers", nargs="+", default=[], metavar="NAME", help="such as CUDAExecutionProvider")
     given = parser.parse_args(words)
     shapes = {
         name: [int(size) for size in sizes.split(",")] for name, sizes in (item.split("=") for item in given.shape)
     }
     model = Model(given.model.read_bytes(), given.model.parent)
-    made = table_of(model, model.feeds(given.batch, shapes), threads=given.threads, block=given.block)
+    runs = Runs(given.threads, given.model.parent, [(name, {}) for name in given.providers])
+    try:
+        made = table_of(model, model.feeds(given.batch, shapes), runs, block=given.block)
+    except ValueError as error:
+        raise SystemExit(f"error: {given.model}: {error}") from error
     given.output.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     return 0
 

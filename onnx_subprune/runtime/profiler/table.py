@@ -8,81 +8,23 @@ model of convolutions or products side by side is timed, one for each pair of in
 import json
 import platform
 import statistics
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from .model import Model, Node
+from .runs import Feeds, Row, Runs
 from .wire import number_of, text_of
 
 VERSION = 1
 """Of the table."""
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-RUNS = 4
-"""Runs that are timed, after one that is not; the shortest counts, for nothing but other work makes a run longer."""
 FACTOR = 1.5
 """How far a layer's time in the model may be from what it takes alone, beside what is usual for the model."""
 INTS = ("kernel_shape", "strides", "dilations", "pads", "output_padding")
-Feeds = Mapping[str, np.ndarray]
-Row = dict[str, Any]
-"""What the table's JSON is made of."""
-
-
-def profiled(text: bytes, feeds: Feeds, *, threads: int, folder: Path | None = None, plain: bool = False) -> list[Row]:
-    """Return the nodes that ran: name, op, the shortest milliseconds, input and output shapes; plain: without optimizations."""
-    with tempfile.TemporaryDirectory() as scratch:
-        session = _session(text, threads, folder, plain=plain, profile=Path(scratch) / "profile")
-        for _ in range(1 if plain else RUNS + 1):
-            session.run(None, dict(feeds))
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    found: dict[str, Row] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            name, args = event["name"][: -len("_kernel_time")], event["args"]
-            shapes: list[list[list[int]]] = [
-                [next(iter(item.values()), []) for item in args.get(f"{side}_type_shape", [])]
-                for side in ("input", "output")
-            ]
-            new = {
-                "name": name,
-                "op": args["op_name"],
-                "ms": event["dur"] / 1e3,
-                "inputs": shapes[0],
-                "outputs": shapes[1],
-            }
-            old = found.setdefault(name, new)
-            old["ms"] = min(old["ms"], event["dur"] / 1e3)
-    return list(found.values())
-
-
-def _session(
-    text: bytes, threads: int, folder: Path | None, *, plain: bool = False, profile: Path | None = None
-) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads, options.inter_op_num_threads = 4, threads, 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if folder is not None:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
-    if plain:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if profile is not None:
-        options.enable_profiling, options.profile_file_prefix = True, str(profile)
-    return ort.InferenceSession(text, options, providers=["CPUExecutionProvider"])
-
-
-def _shortest(text: bytes, feeds: Feeds, threads: int, folder: Path | None) -> float:
-    """Milliseconds of a run without the profile."""
-    session, found = _session(text, threads, folder), list[float]()
-    for _ in range(2 * RUNS):
-        start = time.perf_counter()
-        session.run(None, dict(feeds))
-        found.append((time.perf_counter() - start) * 1e3)
-    return min(found)
+EXPLAINED = 0.5
+"""This share at least of a run's time must be in its profile, and of the layers: kernels that only start elsewhere, or swallow the model, tell nothing."""
 
 
 def _without(spent: float, overhead: float) -> float:
@@ -126,14 +68,14 @@ def _grid(width: int, block: int, unit: int) -> list[int]:
     )
 
 
-def measured(shape: Row, block: int, threads: int, overhead: float) -> Row:
+def measured(shape: Row, block: int, runs: Runs, overhead: float) -> Row:
     """Return the milliseconds of a layer of this shape at each pair of widths: `reads` x `writes`, one row where each channel goes by itself."""
     own = shape.get("groups") == "own"
     unit = int(str(shape.get("groups", 1))) if not own else 1
     reads, writes = (_grid(int(str(shape[side])), block, unit) for side in ("read", "written"))
     pairs = [(0, column) for column in range(len(writes))] if own else list(np.ndindex(len(reads), len(writes)))
     text, feeds = _side_by_side(shape, reads, writes, pairs)
-    events = profiled(text, feeds, threads=threads)
+    events = runs.profiled(text, feeds)
     values = np.zeros((1 if own else len(reads), len(writes)))
     for event in events:
         name = event["name"].removesuffix("_nchwc").removeprefix("fused ")
@@ -206,27 +148,33 @@ def _steadied(times: Mapping[str, float], keys: Mapping[str, str], alone: Mappin
     }
 
 
-def table_of(model: Model, fed: Feeds, *, threads: int = 1, block: int = 16) -> Row:
-    """Return the table of a model: milliseconds of every layer in it, of the rest, and of each distinct shape at a grid of widths."""
+def table_of(model: Model, fed: Feeds, runs: Runs, *, block: int = 16) -> Row:
+    """Return the table of a model: milliseconds of every layer in it, of the rest, and of each distinct shape at a grid of widths.
+
+    Raises ValueError where the profile does not tell what the layers take, as on providers that run the model as one piece.
+    """
     makers = {name: node for node in model.nodes for name in node.outputs}
     labels = {node.label: node for node in model.nodes}
     found: dict[str, Row] = {}
-    for event in profiled(model.text, fed, threads=threads, folder=model.folder, plain=True):
+    for event in runs.profiled(model.text, fed, plain=True):
         node = labels.get(event["name"])
         if node is not None and node.op in LAYERS and (shape := shape_of(node, event, model.weights)) is not None:
             found[node.label] = shape
-    events = profiled(model.text, fed, threads=threads, folder=model.folder)
-    wall, spent = _shortest(model.text, fed, threads, model.folder), sum(float(event["ms"]) for event in events)
+    events = runs.profiled(model.text, fed)
+    wall, spent = runs.shortest(model.text, fed), sum(float(event["ms"]) for event in events)
     overhead, times = max(0.0, (spent - wall) / len(events)), dict.fromkeys(found, 0.0)
-    rest = 0.0
+    rest, seen = 0.0, set[str]()
     for event in events:
         owner = _owner(model, makers, event["name"])
         if owner in times:
+            seen.add(owner)
             times[owner] += _without(event["ms"], overhead)
         else:
             rest += _without(event["ms"], overhead)
+    if spent < EXPLAINED * wall or len(seen) < EXPLAINED * len(times):
+        raise ValueError("the profile does not tell its layers apart; time whole models there (`prune --latency`)")
     distinct = {json.dumps(shape, sort_keys=True): shape for shape in found.values()}
-    grids = {key: measured(shape, block, threads, overhead) for key, shape in distinct.items()}
+    grids = {key: measured(shape, block, runs, overhead) for key, shape in distinct.items()}
     numbers = {key: number for number, key in enumerate(grids)}
     keys = {label: json.dumps(shape, sort_keys=True) for label, shape in found.items()}
     times = _steadied(times, keys, {key: grid["ms"][-1][-1] for key, grid in grids.items()})
@@ -234,7 +182,8 @@ def table_of(model: Model, fed: Feeds, *, threads: int = 1, block: int = 16) -> 
         "version": VERSION,
         "machine": f"{platform.machine()} {platform.processor()} {platform.node()}".strip(),
         "onnxruntime": ort.__version__,
-        "threads": threads,
+        "threads": runs.threads,
+        "providers": [name for name, _ in runs.providers],
         "block": block,
         "shapes": [{**distinct[key], **grid} for key, grid in grids.items()],
         "layers": {label: {"shape": numbers[key], "ms": times[label]} for label, key in keys.items()},

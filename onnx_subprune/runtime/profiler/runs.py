@@ -1,0 +1,76 @@
+"""Runs of models with and without onnxruntime's profile."""
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+RUNS = 4
+"""Runs that are timed, after one that is not; the shortest counts, for nothing but other work makes a run longer."""
+Feeds = Mapping[str, np.ndarray]
+Row = dict[str, Any]
+"""What the table's JSON is made of."""
+
+
+class Runs:
+    """How models run: threads, the folder of their side files, and execution providers with their options, the processor last."""
+
+    def __init__(
+        self, threads: int, folder: Path | None = None, providers: Sequence[tuple[str, dict[str, str]]] = ()
+    ) -> None:
+        self.threads, self.folder = threads, folder
+        self.providers = [*providers, ("CPUExecutionProvider", dict[str, str]())]
+
+    def session(self, text: bytes, *, plain: bool = False, profile: Path | None = None) -> ort.InferenceSession:
+        """Return a session for a serialized model; plain: without optimizations, on the processor."""
+        options = ort.SessionOptions()
+        options.log_severity_level, options.intra_op_num_threads, options.inter_op_num_threads = 4, self.threads, 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if self.folder is not None:
+            folder = str(self.folder.resolve())
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        if plain:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
+        return ort.InferenceSession(text, options, providers=self.providers[-1:] if plain else self.providers)
+
+    def profiled(self, text: bytes, feeds: Feeds, *, plain: bool = False) -> list[Row]:
+        """Return the nodes that ran: name, op, the shortest milliseconds, input and output shapes; plain: see `session`."""
+        with tempfile.TemporaryDirectory() as scratch:
+            session = self.session(text, plain=plain, profile=Path(scratch) / "profile")
+            for _ in range(1 if plain else RUNS + 1):
+                session.run(None, dict(feeds))
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        found: dict[str, Row] = {}
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                name, args = event["name"][: -len("_kernel_time")], event["args"]
+                shapes: list[list[list[int]]] = [
+                    [next(iter(item.values()), []) for item in args.get(f"{side}_type_shape", [])]
+                    for side in ("input", "output")
+                ]
+                new = {
+                    "name": name,
+                    "op": args["op_name"],
+                    "ms": event["dur"] / 1e3,
+                    "inputs": shapes[0],
+                    "outputs": shapes[1],
+                }
+                old = found.setdefault(name, new)
+                old["ms"] = min(old["ms"], event["dur"] / 1e3)
+        return list(found.values())
+
+    def shortest(self, text: bytes, feeds: Feeds) -> float:
+        """Milliseconds of a run without the profile."""
+        session, found = self.session(text), list[float]()
+        for _ in range(2 * RUNS):
+            start = time.perf_counter()
+            session.run(None, dict(feeds))
+            found.append((time.perf_counter() - start) * 1e3)
+        return min(found)
