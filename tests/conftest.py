@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+os.environ["ONNX_SUBPRUNE_CACHE"] = ""  # a test measures for itself, and leaves nothing in the user's cache
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"
 SHARED = Path(os.environ.get("ONNX_SUBPRUNE_SHARED", ROOT.parent / "shared"))

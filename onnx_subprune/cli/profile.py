@@ -17,12 +17,13 @@ from onnx_subprune.cli.groups import OUTPUT, RESOURCES, STDOUT
 from onnx_subprune.cli.options import constants_of, read_by, streamed_if_any
 from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.latency import raced_feeds
-from onnx_subprune.graph.costs.tables import made_here
+from onnx_subprune.graph.costs.tables import TABLES, key_of, made_here
 from onnx_subprune.graph.network import Network, load, ports
 from onnx_subprune.graph.observation import observe
 from onnx_subprune.pruning.opening import opened
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.runtime.blocks import convolution_block
+from onnx_subprune.runtime.cache import keep
 from onnx_subprune.runtime.files import json_text
 from onnx_subprune.runtime.session import Runnable
 
@@ -59,6 +60,7 @@ def profile_command(  # noqa: PLR0913 - one argument an option
         given = Runnable(network.given, network.folder)
         timed = resources.placement(given, feeds).timed
         found = made_here(given.on(timed), feeds, threads=threads, block=convolution_block())
+        keep(TABLES, key_of(given.on(timed), feeds, threads, convolution_block()), found)
         about = _about(output, found)
         with written({output: lambda: json.dumps(found, indent=1), json_file: lambda: json_text(about)}):
             pass

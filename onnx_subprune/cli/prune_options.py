@@ -63,7 +63,8 @@ TableOption = Annotated[
     str | None,
     Parameter(
         group=SPEED,
-        help="With --latency or --speedup: a table of `onnx-subprune profile` from the machine that the model is for; nothing is measured here then.",
+        help="With --latency or --speedup: a table of `onnx-subprune profile` from the machine that the model is for; nothing is measured here then, "
+        "nor taken from the user's cache, which keeps the tables that are made here.",
     ),
 ]
 MeasureOption = Annotated[

@@ -1,22 +1,27 @@
 """Tables of what layers take: made here or elsewhere, and what a budget of latency makes of them."""
 
 import json
+import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune import Latency, OptionError, Uniform, prune
+from onnx_subprune import BudgetError, Latency, OptionError, Resources, Uniform, VerificationError, prune
 from onnx_subprune.allocation.multilinear import Grid
 from onnx_subprune.cli import run
+from onnx_subprune.graph.costs import tables
 from onnx_subprune.graph.costs.milliseconds import milliseconds
 from onnx_subprune.graph.costs.tables import made_here
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.budgets import latency
 from onnx_subprune.runtime import profiler
+from onnx_subprune.runtime.cache import cache_folder
 from onnx_subprune.runtime.session import Runnable
 from tests.networks.net import Net
 
@@ -107,6 +112,74 @@ def test_a_table_from_elsewhere_decides_and_nothing_is_measured_here(table, tmp_
     other.output(other.dense(other.relu(other.dense(other.input(["n", 4]), 4, 8)), 8, 2), 2)
     with pytest.raises(OptionError, match="of another model"):
         prune(other.model(), np.zeros((8, 4), np.float32), budget=budget, refit=None)
+
+
+def test_a_table_is_kept_for_the_same_layers_and_made_again_for_others_or_when_it_is_old(tmp_path, monkeypatch):
+    made = []
+
+    def counted(*places, **words):
+        made.append(1)
+        return {"version": tables.VERSION, "number": len(made)}
+
+    monkeypatch.setattr(tables, "made_here", counted)
+
+    def number(model=None, images=IMAGES, threads=1):
+        return tables.kept_here(Runnable(model or network()), {"x": images}, threads=threads, block=16)["number"]
+
+    assert (number(), number()) == (1, 2)  # nothing is kept where the user wants it so
+    monkeypatch.setenv("ONNX_SUBPRUNE_CACHE", str(tmp_path / "deep" / "cache"))
+    assert (number(), number()) == (3, 3)
+    other = network()
+    for tensor in other.graph.initializer:
+        tensor.raw_data = bytes(len(tensor.raw_data))
+    assert number(other) == 3  # no weight takes longer than another one
+    other.graph.node[0].name = "another"
+    assert [number(other), number(images=IMAGES[:2]), number(threads=2), number()] == [4, 5, 6, 3]
+    for file in (tmp_path / "deep" / "cache").iterdir():
+        file.write_text("[")
+    assert (number(), number()) == (7, 7)
+    for file in (tmp_path / "deep" / "cache").iterdir():
+        os.utime(file, (0, 0))
+    assert (number(), number()) == (8, 8)
+    assert len([*(tmp_path / "deep" / "cache").iterdir()]) == 1  # the others were old
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ONNX_SUBPRUNE_CACHE", str(tmp_path / "file"))
+    assert (number(), number()) == (9, 10)  # where nothing can be kept
+
+
+def test_a_budget_of_latency_takes_the_kept_table_and_another_one_if_it_is_named(table, tmp_path, monkeypatch):
+    monkeypatch.setenv("ONNX_SUBPRUNE_CACHE", str(tmp_path))
+    settings = {"allocator": Uniform(), "refit": None, "resources": Resources(threads=1, holdout=0)}
+    onnx.save(network(), tmp_path / "m.onnx")
+    np.save(tmp_path / "x.npy", IMAGES)
+    words = ["--data", str(tmp_path / "x.npy"), "--threads", "1", "-o", str(tmp_path / "t.json"), "--quiet"]
+    assert run(["profile", str(tmp_path / "m.onnx"), *words]) == 0
+    monkeypatch.setattr(tables, "made_here", None)
+    monkeypatch.setattr(latency, "LONG", 0.02)
+    with suppress(BudgetError, VerificationError):  # this short, nothing is sure
+        assert prune(network(), IMAGES, budget=Latency(0.9), **settings).report.latency is not None
+    monkeypatch.setattr(latency, "kept_here", None)
+    budget = Latency(0.6, table=str(tmp_path / "t.json"))
+    assert prune(network(), IMAGES, budget=budget, **settings).report.latency is None
+
+
+@pytest.mark.parametrize(
+    ("system", "settings", "folder"),
+    [
+        ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/onnx-subprune"),
+        ("linux", {"XDG_CACHE_HOME": "relative", "HOME": "/h"}, "/h/.cache/onnx-subprune"),
+        ("linux", {"XDG_CACHE_HOME": "", "HOME": "/h"}, "/h/.cache/onnx-subprune"),
+        ("darwin", {"HOME": "/h"}, "/h/Library/Caches/onnx-subprune"),
+        ("win32", {"LOCALAPPDATA": "/l"}, "/l/onnx-subprune/Cache"),
+        ("linux", {"ONNX_SUBPRUNE_CACHE": "/own", "XDG_CACHE_HOME": "/x"}, "/own"),
+    ],
+)
+def test_the_cache_lies_where_the_platform_wants_it(monkeypatch, system, settings, folder):
+    monkeypatch.delenv("ONNX_SUBPRUNE_CACHE")
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", system)
+    assert cache_folder() == Path(folder)
 
 
 def test_the_users_own_command_measures(tmp_path, capsys):

@@ -19,7 +19,7 @@ from onnx_subprune.evaluation.timing import Timing
 from onnx_subprune.graph.channels import ChannelGroup
 from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.costs.milliseconds import milliseconds
-from onnx_subprune.graph.costs.tables import made_here, read_table
+from onnx_subprune.graph.costs.tables import kept_here, read_table
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.save import save_model, side_file_wanted
 from onnx_subprune.graph.surgery.surgery import Plan, apply
@@ -79,7 +79,7 @@ def within_latency(budget: Latency, ladder: Ladder, ratio: Stopwatch, watch: Wat
 
 
 def timed_widths(budget: Latency, ladder: Ladder, task: Task, rules: Mapping[str, Rule]) -> Widths:
-    """Return the widths for a latency budget, allocated by the milliseconds of its table, or of one that is made here.
+    """Return the widths for a latency budget, allocated by the milliseconds of its table, or of one that is made here and kept.
 
     With a table from elsewhere nothing is measured here: what it predicts counts, unless the budget has a command that measures.
     """
@@ -99,7 +99,7 @@ def _price(task: Task, table: Mapping[str, object] | None) -> Multilinear:
         feeds = raced_feeds(task.data)
         try:
             model = Runnable(network.given, network.folder, task.running.placement.timed)
-            table = made_here(model, feeds, threads=task.running.threads, block=block)
+            table = kept_here(model, feeds, threads=task.running.threads, block=block)
         except ModelError:
             return costs(network, graph, block).work
     return milliseconds(network, graph, table)
