@@ -24,7 +24,8 @@ FACTOR = 1.5
 """How far a layer's time in the model may be from what it takes alone, beside what is usual for the model."""
 INTS = ("kernel_shape", "strides", "dilations", "pads", "output_padding")
 EXPLAINED = 0.5
-"""This share at least of a run's time must be in its profile, and of the layers: kernels that only start elsewhere, or swallow the model, tell nothing."""
+"""This share at least of a run's time must be in its profile, and of the layers, on other providers than the processor: kernels that start elsewhere, or are
+the whole model, tell nothing."""
 
 
 def _without(spent: float, overhead: float) -> float:
@@ -171,7 +172,7 @@ def table_of(model: Model, fed: Feeds, runs: Runs, *, block: int = 16) -> Row:
             times[owner] += _without(event["ms"], overhead)
         else:
             rest += _without(event["ms"], overhead)
-    if spent < EXPLAINED * wall or len(seen) < EXPLAINED * len(times):
+    if len(runs.providers) > 1 and (spent < EXPLAINED * wall or len(seen) < EXPLAINED * len(times)):
         raise ValueError("the profile does not tell its layers apart; time whole models there (`prune --latency`)")
     distinct = {json.dumps(shape, sort_keys=True): shape for shape in found.values()}
     grids = {key: measured(shape, block, runs, overhead) for key, shape in distinct.items()}
