@@ -1,109 +1,23 @@
 """Make an ONNX model smaller with a few hundred unlabelled inputs."""
 
-from onnx_subprune._version import __version__
-from onnx_subprune.allocation import Allocator, Channels, Latency, Macs, MarginalCost, Params, Threshold, Uniform
-from onnx_subprune.calibration.data.carried import carried
-from onnx_subprune.calibration.files import merge
-from onnx_subprune.errors import (
-    ArgumentTypeError,
-    BudgetError,
-    ClusterError,
-    DataError,
-    FidelityError,
-    ModelError,
-    OptionError,
-    OutputError,
-    SubpruneError,
-    VerificationError,
-)
-from onnx_subprune.evaluation.gates import Gates
-from onnx_subprune.evaluation.metric import Accuracy, Validation
-from onnx_subprune.evaluation.report.model import Report
-from onnx_subprune.graph.rules import RULES
-from onnx_subprune.graph.rules.vocabulary import Rule, Scope
-from onnx_subprune.graph.tracing.trace import trace
-from onnx_subprune.pruning.apply import apply_recipe
-from onnx_subprune.pruning.budgets.budget import MaxDrop
-from onnx_subprune.pruning.collect import collect
-from onnx_subprune.pruning.compare import Comparison, compare
-from onnx_subprune.pruning.prune import prune, sensitivity
-from onnx_subprune.pruning.prune_from_moments import prune_collected
-from onnx_subprune.pruning.recipe import Recipe
-from onnx_subprune.pruning.resources import Resources
-from onnx_subprune.pruning.result import Pruned
-from onnx_subprune.reconstruction.settings import Asymmetric, Layerwise, Refit, Sequential
-from onnx_subprune.selection import (
-    ActivationNorm,
-    Backward,
-    Forward,
-    InterpolativeDecomposition,
-    LayerGreedyFS,
-    LayerSampling,
-    Random,
-    Refined,
-    Selector,
-    Shapley,
-    Taylor,
-    Wanda,
-    WeightNorm,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "RULES",
-    "Accuracy",
-    "ActivationNorm",
-    "Allocator",
-    "ArgumentTypeError",
-    "Asymmetric",
-    "Backward",
-    "BudgetError",
-    "Channels",
-    "ClusterError",
-    "Comparison",
-    "DataError",
-    "FidelityError",
-    "Forward",
-    "Gates",
-    "InterpolativeDecomposition",
-    "Latency",
-    "LayerGreedyFS",
-    "LayerSampling",
-    "Layerwise",
-    "Macs",
-    "MarginalCost",
-    "MaxDrop",
-    "ModelError",
-    "OptionError",
-    "OutputError",
-    "Params",
-    "Pruned",
-    "Random",
-    "Recipe",
-    "Refined",
-    "Refit",
-    "Report",
-    "Resources",
-    "Rule",
-    "Scope",
-    "Selector",
-    "Sequential",
-    "Shapley",
-    "SubpruneError",
-    "Taylor",
-    "Threshold",
-    "Uniform",
-    "Validation",
-    "VerificationError",
-    "Wanda",
-    "WeightNorm",
-    "__version__",
-    "apply_recipe",
-    "carried",
-    "collect",
-    "compare",
-    "merge",
-    "prune",
-    "prune_collected",
-    "sensitivity",
-    "trace",
-]
+from onnx_subprune._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from onnx_subprune.pruning.public import *  # noqa: F403  # names that are given are those of its __all__
+else:
+
+    def __getattr__(name: str) -> object:
+        """Load what the package gives, once: the command has to be able to answer while that goes on."""
+        if name.startswith("__") and name != "__all__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        public, given = import_module("onnx_subprune.pruning.public"), globals()
+        given.update({item: getattr(public, item) for item in public.__all__}, __all__=[*public.__all__, "__version__"])
+        if name not in given:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return given[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__getattr__("__all__")})

@@ -1,5 +1,18 @@
-"""python -m onnx_subprune."""
+"""The command, also as `python -m onnx_subprune`."""
 
-from onnx_subprune.cli import main
+import sys
+from importlib import import_module
 
-main()
+
+def main() -> None:
+    """Load the command and run it; interrupted while it loads, it has done nothing."""
+    try:
+        command = import_module("onnx_subprune.cli")
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted; nothing was written\n")
+        sys.exit(130)
+    command.main()
+
+
+if __name__ == "__main__":
+    main()
