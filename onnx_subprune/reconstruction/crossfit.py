@@ -27,9 +27,9 @@ class Pull:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Crossfit:
-    """Weights (g, p, m), zero in dead columns, and bias (g, m), None where it is not free, one of each half; of all samples, where there is one half.
+    """Weights (g, p, m), zero in dead columns, and bias (g, m), None where it is not free, one of each half that was fitted; of all, where there is one.
 
-    error: relative, each of the two on the half that it was not fitted to. refitted: False where the old weights, sliced, do better there.
+    error: relative, each on the half that it was not fitted to. refitted: False where the old weights, sliced, do better there.
     """
 
     weights: tuple[Weights, ...]
@@ -39,20 +39,24 @@ class Crossfit:
 
 
 def crossfit(both: Halves, prior: Weights, alive: Sequence[Mask], pull: Pull | None, *, free_bias: bool) -> Crossfit:
-    """Fit the columns `alive` (g, p), one mask a half, on each half, pulled like that; None: keep the weights `prior`."""
+    """Fit the columns `alive` (g, p), one mask a half, on each half, pulled like that; None: keep the weights `prior`.
+
+    One mask alone is that of the first half, which is fitted and the other one judges.
+    """
     use = both.centered if free_bias else both.parts
+    judges = [use[(half + 1) % len(use)] for half in range(len(alive))]
     fitted, refitted = [np.where(mask[:, :, None], prior, np.zeros((), prior.dtype)) for mask in alive], False
-    losses = [_lost(judge, weights) for judge, weights in zip(reversed(use), fitted, strict=True)]
+    losses = [_lost(judge, weights) for judge, weights in zip(judges, fitted, strict=True)]
     if pull is not None:
-        tried = [_fitted(half, prior, mask, pull) for half, mask in zip(use, alive, strict=True)]
-        found = [_lost(judge, weights) for judge, weights in zip(reversed(use), tried, strict=True)]
+        tried = [_fitted(half, prior, mask, pull) for half, mask in zip(use, alive, strict=False)]
+        found = [_lost(judge, weights) for judge, weights in zip(judges, tried, strict=True)]
         if sum(found) < sum(losses) or len(use) < 2:
             fitted, losses, refitted = tried, found, True
-    energy = sum(float(half.energy.sum()) for half in use)
+    energy = sum(float(half.energy.sum()) for half in judges)
     return Crossfit(
         weights=tuple(fitted),
         biases=tuple(
-            means(half, weights) if free_bias else None for half, weights in zip(both.parts, fitted, strict=True)
+            means(half, weights) if free_bias else None for half, weights in zip(both.parts, fitted, strict=False)
         ),
         error=max(0.0, sum(losses)) / max(energy, LOST),
         refitted=refitted,

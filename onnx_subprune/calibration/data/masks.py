@@ -87,9 +87,15 @@ class Visible:
             where.reshape(*where.shape, *(1 for _ in array.shape[where.ndim :])), array, array.dtype.type(0)
         )
 
-    def outputs(self, chunks: Sequence[Mapping[str, Array]]) -> list[Mapping[str, Array]]:
-        """Return the outputs of all chunks with zeros at the hidden positions."""
-        return [{name: self.shown(chunk, array) for name, array in found.items()} for chunk, found in enumerate(chunks)]
+    def outputs(
+        self, found: Sequence[Mapping[str, Array]], chunks: Sequence[int] | None = None
+    ) -> list[Mapping[str, Array]]:
+        """Return the outputs of these chunks with zeros at the hidden positions. chunks: their numbers; None for all from the first on."""
+        numbers = range(len(found)) if chunks is None else chunks
+        return [
+            {name: self.shown(chunk, array) for name, array in outputs.items()}
+            for chunk, outputs in zip(numbers, found, strict=True)
+        ]
 
     def _shown(self, chunk: int) -> Mask | None:
         """(samples, positions) of a chunk; None where nothing is hidden, or everything."""

@@ -25,6 +25,8 @@ TRIED = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 7 / 8)
 """The widths at which the model is run, as shares of the full one."""
 BETWEEN = (3 / 16, 3 / 8, 5 / 8, 3 / 4)
 """Widths in between, where the output follows the error of the consumers."""
+COSTLY = 2048
+"""With so many columns in a consumer, and as many rows in a half, one half alone chooses and is fitted and the other one judges, at half the cost."""
 
 
 def without_loss(curve: Curve, lossless: int) -> Curve:
@@ -82,9 +84,9 @@ class Widths:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trial:
-    """One group at some widths. tried: those to fit, of all `widths` that are looked at. paths: choices by width, one mapping a half of the samples.
+    """One group at some widths. tried: those to fit, of all `widths` that are looked at. paths: choices by width, one mapping a half that chooses.
 
-    lossless: see `GroupSensitivity`.
+    lossless: see `GroupSensitivity`. one_way: the first half alone chooses and is fitted, of two.
     """
 
     tried: Sequence[int]
@@ -92,9 +94,10 @@ class Trial:
     paths: Sequence[Mapping[int, Choice]]
     readers: Sequence["Reader"]
     lossless: int
+    one_way: bool
 
     def fitted(self, width: int) -> tuple[list[dict[Use, Array]], float]:
-        """Return the new constants of all consumers, one mapping a half of the samples, and their held-out error on average."""
+        """Return the new constants of all consumers, one mapping a half that chose, and their held-out error on average."""
         found = [reader.refitted([path[width] for path in self.paths]) for reader in self.readers]
         sides = zip(*(values for values, _ in found), strict=True)
         joined = [{use: value for mine in side for use, value in mine.items()} for side in sides]
@@ -113,12 +116,20 @@ def tried_out(task: Task, group: ChannelGroup, wanted: Widths, moments: Mapping[
     if task.graph.normalized(group):  # what readers never see may count in a statistic
         lossless = group.width
     tried, widths = wanted.about(lossless)
+    one_way = len(halves) > 1 and _wide(halves[0], group, moments)
     blind = [
         [replace(problem, presence=None) for problem in problems] for problems in halves
     ]  # what is dead is known from both
     paths = [dict(zip(widths, task.choose(group, problems, widths), strict=True)) for problems in blind]
     readers = [Reader(task, group, family, moments, paths) for family in families(task.graph, group.consumers)]
-    return Trial(tried, widths, paths, readers, lossless)
+    return Trial(tried, widths, paths, readers, lossless, one_way)
+
+
+def _wide(problems: Sequence[Problem], group: ChannelGroup, moments: Mapping[Use, Halves]) -> bool:
+    """True where to choose among the columns of a group is dear, and there are rows enough to do it on one half alone."""
+    columns = max(problem.columns.size for problem in problems)
+    rows = min(moments[consumer.weight].parts[0].count for consumer in group.consumers)
+    return COSTLY <= columns <= rows
 
 
 def _problems(task: Task, group: ChannelGroup, moments: Mapping[Use, Halves]) -> list[list[Problem]]:

@@ -44,7 +44,7 @@ PASSES = 20
 class _Trials:
     """Refitted weights of a group's consumers for the widths that are tried, held in the store, and the consumers' error at these and others.
 
-    values: for each width, those that were fitted to each half of the samples. lossless: see `GroupSensitivity`.
+    values: for each width, those that were fitted to each half of the samples. lossless: see `GroupSensitivity`. one_way: see `Trial`.
     """
 
     group: ChannelGroup
@@ -52,6 +52,11 @@ class _Trials:
     values: tuple[tuple[Mapping[Use, Held], ...], ...]
     consumers: Curve
     lossless: int
+    one_way: bool = False
+
+    def judges(self, chunks: int) -> Sequence[int]:
+        """Return which of so many chunks judge: those that nothing was fitted to."""
+        return range(1, chunks, 2) if self.one_way else range(chunks)
 
     def sensitivity(self, errors: Sequence[float]) -> GroupSensitivity:
         """Return the sensitivity for these errors of the output, one for each width that was tried.
@@ -133,6 +138,7 @@ def _try(
         values=tuple(values),
         consumers=trial.consumers(errors),
         lossless=trial.lossless,
+        one_way=trial.one_way,
     )
 
 
@@ -182,7 +188,8 @@ def _first(network: Network, trial: _Trials) -> int:
 def _samples(task: Task, trials: Sequence[_Trials]) -> int:
     """How many samples every trial is run on, from where the model changes on."""
     count = max(1, len(task.network.nodes))
-    runs = sum(len(trial.values) * (1.0 - _first(task.network, trial) / count) for trial in trials)
+    tried = ((len(trial.values) * (0.5 if trial.one_way else 1.0), trial) for trial in trials)
+    runs = sum(times * (1.0 - _first(task.network, trial) / count) for times, trial in tried)
     return max(FEWEST, min(SAMPLES, int(PASSES * task.data.samples / max(runs, 1e-9))))
 
 
@@ -201,11 +208,12 @@ def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, G
         place = _first(network, trial)
         stream.advance(place, made_before(network, outputs, place))
         run = stream.opened(outputs, list(trial.values[0][0]))
-        runs = alongside(run, _fed(trial, stream.chunks), stream.side_by_side(stream.chunks))
+        judging = trial.judges(stream.chunks)
+        runs = alongside(run, _fed(trial, judging), stream.side_by_side(len(judging)))
         errors = []
         for _ in trial.values:
-            moved = visible.outputs([next(runs) for _ in reference])
-            errors.append(displacement(reference, [parts.of(chunk) for chunk in moved]))
+            moved = visible.outputs([next(runs) for _ in judging], judging)
+            errors.append(displacement([reference[chunk] for chunk in judging], [parts.of(chunk) for chunk in moved]))
         for held in chain.from_iterable(side.values() for values in trial.values for side in values):
             held.free()
         found[trial.group.name] = trial.sensitivity(errors)
@@ -214,11 +222,11 @@ def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, G
     return found
 
 
-def _fed(trial: _Trials, chunks: int) -> Iterator[tuple[int, Mapping[Use, Array]]]:
-    """Yield every chunk with every width's weights, those that were fitted to the other half of the samples."""
+def _fed(trial: _Trials, chunks: Sequence[int]) -> Iterator[tuple[int, Mapping[Use, Array]]]:
+    """Yield these chunks with every width's weights, those that were fitted to the other half of the samples."""
     for values in trial.values:
         sides = [{use: held.get() for use, held in side.items()} for side in values]
-        yield from ((chunk, sides[(chunk + 1) % len(sides)]) for chunk in range(chunks))
+        yield from ((chunk, sides[(chunk + 1) % len(sides)]) for chunk in chunks)
 
 
 def _judge(task: Task, trials: Sequence[_Trials], loss: Callable[[Plan], float]) -> dict[str, GroupSensitivity]:
