@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from onnx_subprune.allocation import Room
+from onnx_subprune.allocation import Macs, Params, Room
 from onnx_subprune.calibration.data.masks import mask_of
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.data.sources import Source
@@ -18,6 +18,7 @@ from onnx_subprune.graph.costs.costs import Costs, costs
 from onnx_subprune.graph.formats import Model, identity
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.tracing.branches import dispensable
+from onnx_subprune.pruning.budgets.budget import Budget
 from onnx_subprune.pruning.budgets.rounding import Rounding
 from onnx_subprune.pruning.budgets.trials import Trials, streams_of, trials_of
 from onnx_subprune.pruning.eligibility import restricted
@@ -114,7 +115,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         chooser=_judged(network, samples.chosen, settings) if chooses else None,
         judge=_judged(network, samples.judged, settings),
         candidates=samples.candidates,
-        trials=tried_on(used, macs, len(rooms)) if settings.triable else None,
+        trials=tried_on(used, macs, len(rooms), settings.budget) if settings.triable else None,
         turned=bases,
         notes=inlined_note(network),
     )
@@ -157,6 +158,7 @@ def _tried_on(
     data: Calibration,
     macs: float,
     groups: int,
+    budget: Budget,
     *,
     most: int | None,
     augment: Callable[[Calibration], Calibration],
@@ -165,7 +167,8 @@ def _tried_on(
     graph = task.graph
     columns = [rows_and_columns(task.network, graph, item, task.data.samples)[1] for item in graph.contractions]
     streams = bool(streams_of(graph))
-    return trials_of(data, macs, groups, streams=streams, layers=columns, most=most, augment=augment)
+    left = budget.fraction if isinstance(budget, (Macs, Params)) else 1.0
+    return trials_of(data, macs, groups, streams=streams, fraction=left, layers=columns, most=most, augment=augment)
 
 
 def inlined_note(network: Network) -> tuple[str, ...]:

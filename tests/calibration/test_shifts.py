@@ -104,19 +104,24 @@ def test_samples_that_the_trials_judge_by_are_not_fitted():
 
 
 @pytest.mark.parametrize(
-    ("samples", "macs", "groups", "layers", "expected"),
+    ("samples", "macs", "groups", "layers", "fraction", "expected"),
     [
-        (512, 1e5, 12, (), 24),
-        (512, 1e5, 13, (), 2),
-        (512, 1e8, 4, (), 0),
-        (512, 1e8, 13, (), 2),
-        (223, 1e5, 4, (), 0),
-        (512, 1e5, 12, 8 * (64,), 2),
-        (512, 1e5, 12, (4000,), 0),
+        (512, 1e5, 12, (), 0.7, 24),
+        (512, 1e5, 13, (), 0.7, 2),
+        (512, 1e8, 4, (), 0.7, 0),
+        (512, 1e8, 13, (), 0.7, 2),
+        (223, 1e5, 4, (), 0.7, 0),
+        (512, 1e5, 12, 8 * (64,), 0.7, 2),
+        (512, 1e5, 12, 8 * (64,), 0.1, 13),
+        (512, 1e5, 12, (4000,), 0.7, 0),
     ],
 )
-def test_widths_are_tried_unasked_where_that_is_quick_and_tells_something(samples, macs, groups, layers, expected):
-    trials = trials_of(of(samples, 32), macs, groups, layers=layers, most=None, augment=lambda part: part)
+def test_widths_are_tried_unasked_where_that_is_quick_and_tells_something(
+    samples, macs, groups, layers, fraction, expected
+):
+    trials = trials_of(
+        of(samples, 32), macs, groups, layers=layers, fraction=fraction, most=None, augment=lambda part: part
+    )
     assert (trials.most if trials else 0) == expected
 
 

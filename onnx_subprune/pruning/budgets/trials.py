@@ -34,8 +34,9 @@ POWERS = (0.7, 1.25)
 """How evenly the loss is spread (`MarginalCost`) at the widths that are tried first: networks differ in what suits them."""
 CHEAP = 5 * 10**9
 """Multiply-accumulates of a pass over all samples up to which that is done."""
-PASSES, SECONDS = 60, 1.0
-"""What trials may take that nobody asked for: passes over all samples, and seconds beside them, both of `RATE`."""
+PASSES, SECONDS = 60, 0.7
+"""What trials may take that nobody asked for: passes over all samples, and seconds beside them, both of `RATE`. So many seconds are divided by the share
+that is to be left: the deeper the cut, the less the sensitivities of single groups say of it."""
 RATE = 2e10
 """Multiply-accumulates a second. It is counted, not measured: equal settings give equal models."""
 RUNS, CALL = 8, 4e-3
@@ -60,21 +61,22 @@ def trials_of(
     groups: int,
     *,
     streams: bool = False,
+    fraction: float = 1.0,
     layers: Sequence[int],
     most: int | None,
     augment: Callable[[Calibration], Calibration],
 ) -> Trials | None:
     """Return what to try on; None for nothing.
 
-    macs: of one sample. streams: there are some (see `streams_of`). layers: the columns of each. most: trials that are asked for; None: where samples
-    are enough, as many as are cheap where a pass is short and every group can be moved both ways; the first ones alone, on `FEW` samples, where groups
-    are many, whose sensitivities cost more. augment: adds moved copies to samples.
+    macs: of one sample. streams: there are some (see `streams_of`). fraction: of the cost that is to be left. layers: the columns of each. most: trials
+    that are asked for; None: where samples are enough, as many as are cheap where a pass is short and every group can be moved both ways; the first
+    ones alone, on `FEW` samples, where groups are many, whose sensitivities cost more. augment: adds moved copies to samples.
     """
     whole = augment(data)
     cheap = macs * whole.samples <= CHEAP
     if most is None:
         price = walk_seconds(layers, macs * whole.samples, whole.chunk_count)
-        payable = int((PASSES * macs * whole.samples / RATE + SECONDS) / max(price, SECONDS / TRIALS))
+        payable = int((PASSES * macs * whole.samples / RATE + SECONDS / fraction) / max(price, SECONDS / TRIALS))
         moves = min(TRIALS, payable) if cheap else 0
         few = 2 * groups <= TRIALS and not (streams and moves < STARTS)
         most = 0 if data.samples < ENOUGH else moves if few else STARTS
