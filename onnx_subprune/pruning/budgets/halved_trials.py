@@ -117,9 +117,8 @@ def tried_out(task: Task, group: ChannelGroup, wanted: Widths, moments: Mapping[
         lossless = group.width
     tried, widths = wanted.about(lossless)
     one_way = len(halves) > 1 and _wide(halves[0], group, moments)
-    blind = [
-        [replace(problem, presence=None) for problem in problems] for problems in halves
-    ]  # what is dead is known from both
+    choosing = halves[:1] if one_way else halves
+    blind = [[replace(item, presence=None) for item in problems] for problems in choosing]  # dead is known from both
     paths = [dict(zip(widths, task.choose(group, problems, widths), strict=True)) for problems in blind]
     readers = [Reader(task, group, family, moments, paths) for family in families(task.graph, group.consumers)]
     return Trial(tried, widths, paths, readers, lossless, one_way)
