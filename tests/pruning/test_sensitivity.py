@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune import Resources, sensitivity
+from onnx_subprune.pruning.budgets import halved_trials
 from onnx_subprune.pruning.budgets import sensitivity as module
 from tests.networks.net import Net
 
@@ -37,3 +38,16 @@ def test_where_there_are_many_trials_each_is_run_on_fewer_samples(network, monke
     assert few.keys() == whole.keys()
     assert few != whole
     assert 0.5 * sum(whole.values()) <= sum(few.values()) <= 2.0 * sum(whole.values())
+
+
+@pytest.mark.parametrize("samples", [128, 256])
+def test_where_choosing_is_dear_one_half_chooses_and_promises_no_more(network, samples, monkeypatch):
+    both, many = curve(network, samples), curve(network, 4096)
+    monkeypatch.setattr(halved_trials, "COSTLY", 48)
+
+    one = curve(network, samples)
+
+    assert one.keys() == both.keys()
+    assert one != both
+    for width in (6, 12, 24, 42):
+        assert 0.6 * many[width] < one[width] < 2.0 * both[width]

@@ -47,3 +47,16 @@ def test_twenty_columns_do_not_explain_twenty_rows():
     use = Halves.of([moments_of(part, WEIGHTS) for part in parts_of(10)[:2]])
     pull = pull_of(use, WEIGHTS[None], ALIVE, free_bias=False)
     assert crossfit(use, WEIGHTS[None], [ALIVE, ALIVE], pull, free_bias=False).error > 0.1
+
+
+def test_one_half_may_be_fitted_alone_and_the_other_one_judges():
+    *both, other = (moments_of(part, WEIGHTS) for part in parts_of(512))
+    pull = Pull(1e-3)
+
+    found = crossfit(Halves.of(both), WEIGHTS[None], [ALIVE], pull, free_bias=False)
+
+    assert len(found.weights) == len(found.biases) == 1
+    assert found.error == pytest.approx(both[1].error(found.weights[0]), rel=1e-9)
+    elsewhere = crossfit(Halves.of([both[0], other]), WEIGHTS[None], [ALIVE], pull, free_bias=False)
+    assert np.array_equal(elsewhere.weights[0], found.weights[0])  # whoever judges
+    assert elsewhere.error != found.error
