@@ -5,7 +5,7 @@
     python tools/sample_scores.py superres --macs 0.5 --samples 64 --photos FOLDER
 
 All options are the defaults. Each row is one budget and one number of calibration samples: what each draw of them loses, and the mean. `--blocks` is
-the share of the parameters that are not in the embedding and the head.
+the share of the parameters that are not in the embedding and the head, as those are that are left.
 """
 
 import argparse
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "samples",
         "each draw",
         "mean",
-        "blocks left",
+        "parameters left",
         "seconds",
         title=f"{options.model}: {measure.shown.format(before)}",
     )
