@@ -17,6 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from onnx_subprune.errors import ModelError
+from onnx_subprune.graph.einsums import unfolded
 from onnx_subprune.graph.formats import Model, line_of, read_model
 from onnx_subprune.graph.order import captured, topological
 from onnx_subprune.graph.quantized import only_quantized, quantizes
@@ -52,7 +53,8 @@ def key_of(node: NodeProto) -> str:
 class Network:
     """A loaded model. Immutable by convention: nothing here changes after construction.
 
-    given: the model with local functions inlined and recurrent layers told apart (`separation`); side-file weights are still references.
+    given: the model with local functions inlined, recurrent layers told apart (`separation`) and Einsum as products (`einsums`);
+        side-file weights are still references.
     proto: the same with normalisations over channels spelled out (`spelling`): what is traced and calibrated.
     folder: where side files lie; None for a model that has none.
     nodes: in topological order; `labels` are their unique names, in the same order.
@@ -63,7 +65,7 @@ class Network:
         self.proto = _inlined(proto) if self.inlined else proto
         self.folder = folder
         check_graph(self.proto.graph)
-        self.given = separated(self.proto)
+        self.given = unfolded(separated(self.proto))
         self.spelled = spelled(self.given)
         self.proto, graph = self.spelled.proto, self.spelled.proto.graph
         self.initializers: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}

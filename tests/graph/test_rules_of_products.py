@@ -81,7 +81,7 @@ def test_matrices_for_each_place_of_an_axis_lose_the_same_channels(pair):
 
 
 @pytest.mark.parametrize(
-    ("equation", "shape"), [("btgi,tih->btgh", (7, 4, 5)), ("btgi,gi->btg", (3, 4)), ("btgi,ih->bhgt", (4, 5))]
+    ("equation", "shape"), [("btgi,tih->btgh", (7, 4, 5)), ("btgi,gi->btg", (3, 4)), ("btgi,igh->btgh", (4, 3, 5))]
 )
 def test_other_einsums_stay_with_a_reason(equation, shape):
     net = Net()

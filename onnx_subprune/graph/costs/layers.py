@@ -105,6 +105,8 @@ def _why(network: Network, index: int) -> str:
         return "its weights are quantized: prune the float model first, then quantize it"
     if key not in RULES:
         return f"{key} is an operator without a rule"
+    if key == "Einsum" and not network.constants.isdisjoint(node.input):
+        return "its indices are not those of a product with a constant matrix"
     return MIXERS.get(key, "the channels around it stay").removeprefix("which ")
 
 

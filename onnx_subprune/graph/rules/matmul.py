@@ -86,7 +86,7 @@ def matmul(scope: Scope) -> None:
 
 
 def einsum(scope: Scope) -> None:
-    """Einsum with a constant matrix along the last axis, or with one for each place of the axis before it."""
+    """Einsum with a constant matrix along the last axis, or with one for each place of the axis before it; what else is a product is written as one."""
     slot = next((slot for slot in (1, 0) if scope.constant(slot)), None)
     product = None if slot is None else matrix_product(scope.node, slot)
     if product is None:

@@ -1,0 +1,172 @@
+"""Einsum written as the matrix product that it is, where that has to be reshaped or turned: the model is loaded with that in its place.
+
+    abc,cde->abde     x @ W, where W is (c, d e), and the last axis apart again    (the projections of Keras' attention)
+    abcd,cde->abe     x with its last two axes made one, @ W, where W is (c d, e)
+    aecd,abcd->acbe   a product of two activations, turned so that the axis they share stands last and second-last
+
+The weight keeps its numbers where they are: only its shape changes, or it is turned as a whole. What does not come to that stays an Einsum, as does what is
+a plain product with a matrix along the last axis (see `contractions.einsum`).
+"""
+
+from collections.abc import Iterator, Sequence
+from math import prod
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from onnx_subprune.graph.stored import STANDARD, Stored
+
+
+def unfolded(proto: ModelProto) -> ModelProto:
+    """Return the model with such products written out; `proto` itself where it has none. It is not changed."""
+    if not any(node.op_type == "Einsum" and node.domain in STANDARD for node in proto.graph.node):
+        return proto
+    writer = _Writer(proto)
+    return writer.model() if writer.found else proto
+
+
+class _Writer:
+    """Goes through the nodes, and writes a product in the place of each Einsum that is one."""
+
+    def __init__(self, proto: ModelProto) -> None:
+        self._proto, self._known = proto, Stored(proto)
+        self._taken = {name for node in proto.graph.node for name in node.output}
+        self._taken |= {tensor.name for tensor in proto.graph.initializer} | {value.name for value in proto.graph.input}
+        self._weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+        self._shapes: dict[str, list[int]] = {}
+        self._added: list[TensorProto] = []
+        self._nodes: list[NodeProto] = []
+        self.found = False
+        for node in proto.graph.node:
+            terms = _terms(node) if node.op_type == "Einsum" and node.domain in STANDARD else None
+            if terms is None or not (self._weighed(node, *terms) or self._multiplied(node, *terms)):
+                self._nodes.append(node)
+
+    def model(self) -> ModelProto:
+        """Return the model."""
+        found = ModelProto()
+        found.CopyFrom(self._proto)
+        del found.graph.node[:]
+        found.graph.node.extend(self._nodes)
+        for tensor in found.graph.initializer:
+            if tensor.name in self._shapes:
+                tensor.dims[:] = self._shapes[tensor.name]
+        found.graph.initializer.extend(self._added)
+        changed = {*self._shapes}
+        kept = [value for value in found.graph.value_info if value.name not in changed]
+        del found.graph.value_info[:]
+        found.graph.value_info.extend(kept)
+        return found
+
+    def _weighed(self, node: NodeProto, terms: Sequence[str], result: str) -> bool:
+        """Write a product with a weight that has several axes which are summed over, or which are made."""
+        slot = next((slot for slot in (1, 0) if self._own(node.input[slot])), None)
+        if slot is None:
+            return False
+        weight, data = terms[slot], terms[1 - slot]
+        summed = [letter for letter in weight if letter in data and letter not in result]
+        made = [letter for letter in weight if letter not in data]
+        before = [letter for letter in result if letter in data and letter not in weight]
+        turned = weight == "".join(made + summed)
+        sizes = dict(zip(weight, self._weights[node.input[slot]].dims, strict=True))
+        if (
+            len(summed) + len(made) != len(weight)
+            or (not turned and weight != "".join(summed + made))
+            or not (before and summed and made)
+            or (len(summed) == len(made) == 1 and data == "".join(before + summed) and result == "".join(before + made))
+            or {*before, *summed} != {*data}
+            or {*before, *made} != {*result}
+        ):
+            return False
+        inner, outer = (prod(sizes[letter] for letter in letters) for letters in (summed, made))
+        self._shapes[node.input[slot]] = [outer, inner] if turned else [inner, outer]
+        self.found = True
+        matrix = self._turned(node.input[slot], "ab", "ba") if turned else node.input[slot]
+        x = self._turned(node.input[1 - slot], data, "".join(before + summed))
+        if len(summed) > 1:
+            x = self._reshaped(x, [*[0] * len(before), inner])
+        behind = "".join(before + made)
+        name = node.output[0] if len(made) == 1 and behind == result else self._fresh(node.output[0])
+        self._nodes.append(helper.make_node("MatMul", [x, matrix], [name], name=node.name))
+        if len(made) > 1:
+            shape = [*[0] * len(before), *(sizes[letter] for letter in made)]
+            name = self._reshaped(name, shape, node.output[0] if behind == result else None)
+        self._turned(name, behind, result, node.output[0])
+        return True
+
+    def _multiplied(self, node: NodeProto, terms: Sequence[str], result: str) -> bool:
+        """Write a product of two activations over one axis, each with one of its own; other axes are those of both."""
+        if any(self._known.known(name) for name in node.input):
+            return False
+        shared = [letter for letter in result if all(letter in term for term in terms)]
+        summed = [letter for letter in terms[0] if letter in terms[1] and letter not in result]
+        own = [[letter for letter in term if letter not in (*shared, *summed)] for term in terms]
+        if (
+            len(summed) != 1
+            or any(len(letters) != 1 for letters in own)
+            or not shared
+            or {*shared, *own[0], *own[1]} != {*result}
+        ):
+            return False
+        left = int(result.index(own[0][0]) > result.index(own[1][0]))
+        orders = [*shared, *own[left], *summed], [*shared, *summed, *own[1 - left]]
+        sides = [
+            self._turned(node.input[place], terms[place], "".join(order))
+            for place, order in zip((left, 1 - left), orders, strict=True)
+        ]
+        behind = "".join([*shared, *own[left], *own[1 - left]])
+        name = node.output[0] if behind == result else self._fresh(node.output[0])
+        self._nodes.append(helper.make_node("MatMul", sides, [name], name=node.name))
+        self._turned(name, behind, result, node.output[0])
+        self.found = True
+        return True
+
+    def _own(self, name: str) -> bool:
+        """True if a constant of the file is read once, and is neither an input nor an output of the model."""
+        return (
+            name in self._weights
+            and self._known.known(name)
+            and len(self._known.readers(name)) == 1
+            and name not in self._known.outputs
+            and name not in self._shapes
+        )
+
+    def _fresh(self, stem: str) -> str:
+        name = next(name for name in _numbered(f"{stem}/product") if name not in self._taken)
+        self._taken.add(name)
+        return name
+
+    def _turned(self, name: str, letters: str, wanted: str, made: str | None = None) -> str:
+        if letters == wanted:
+            return name
+        made = self._fresh(name) if made is None else made
+        order = [letters.index(letter) for letter in wanted]
+        self._nodes.append(helper.make_node("Transpose", [name], [made], perm=order))
+        return made
+
+    def _reshaped(self, name: str, shape: Sequence[int], made: str | None = None) -> str:
+        target = self._fresh(name)
+        made = self._fresh(name) if made is None else made
+        self._added.append(numpy_helper.from_array(np.array(shape, np.int64), target))
+        self._nodes.append(helper.make_node("Reshape", [name, target], [made]))
+        return made
+
+
+def _numbered(stem: str) -> Iterator[str]:
+    yield stem
+    number = 1
+    while True:
+        yield f"{stem}_{number}"
+        number += 1
+
+
+def _terms(node: NodeProto) -> tuple[list[str], str] | None:
+    """The indices of both operands and of the result, all written out and once each; None for anything else."""
+    equation = next((item.s.decode() for item in node.attribute if item.name == "equation"), "").replace(" ", "")
+    left, arrow, result = equation.partition("->")
+    terms = left.split(",")
+    known = arrow and len(terms) == 2 and all(len(set(term)) == len(term) for term in (*terms, result))
+    if not known or "." in equation or not {*result} <= {*terms[0], *terms[1]}:
+        return None
+    alone = {*terms[0]} ^ {*terms[1]}
+    return (terms, result) if alone <= {*result} else None
