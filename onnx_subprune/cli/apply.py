@@ -5,7 +5,7 @@ from pathlib import Path
 
 from onnx_subprune.cli import options
 from onnx_subprune.cli.application import app
-from onnx_subprune.cli.files import guarded, save
+from onnx_subprune.cli.files import guarded, placed, save
 from onnx_subprune.cli.groups import STDOUT
 from onnx_subprune.cli.options import constants_of, read_by, resources_of, streamed_if_any
 from onnx_subprune.cli.progress import Bar
@@ -60,5 +60,6 @@ def apply_command(  # noqa: PLR0913 - one argument an option
                 progress=watch,
                 constants=constants_of(constants),
             )
+        result = placed(result, output)
         save(result, output, force=force, json=json_file, html=html_file)
     tell(result.report, quiet=quiet or json_file == STDOUT, wide=wide)

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from onnx_subprune.evaluation.report import Part, Report
 from onnx_subprune.evaluation.report.extra import need_extra
 from onnx_subprune.evaluation.report.map import Block
 from onnx_subprune.evaluation.report.table import number
-from onnx_subprune.graph.save import INLINE, side_path
+from onnx_subprune.evaluation.report.values import Change
+from onnx_subprune.graph.save import INLINE, side_path, written_bytes
 from onnx_subprune.graph.tensors import model_files
 from onnx_subprune.pruning.recipe import Recipe
 from onnx_subprune.pruning.result import Pruned
@@ -88,6 +89,13 @@ def written(texts: Mapping[Path | None, Callable[[], str]]) -> Iterator[None]:
                 stack.enter_context(replacing(path)).write_text(text(), encoding="utf-8")
         yield
     sys.stdout.write("".join(shown))
+
+
+def placed(result: Pruned, output: Path) -> Pruned:
+    """Return the same with the bytes that its files at `output` will have in the report."""
+    report = result.report
+    size = Change(report.size.before, written_bytes(result.model, output, side_file=result.side_file))
+    return replace(result, report=replace(report, size=size))
 
 
 def save(result: Pruned, output: Path, *, force: bool, **files: Path | None) -> None:

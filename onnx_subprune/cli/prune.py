@@ -9,7 +9,7 @@ from onnx_subprune.cli import options, prune_options
 from onnx_subprune.cli.application import app
 from onnx_subprune.cli.budget import budget_of, metric_of, timed
 from onnx_subprune.cli.executor import executor_of
-from onnx_subprune.cli.files import guarded, save
+from onnx_subprune.cli.files import guarded, placed, save
 from onnx_subprune.cli.groups import STDOUT
 from onnx_subprune.cli.options import constants_of, read_by, resources_of, streamed
 from onnx_subprune.cli.progress import Bar
@@ -142,6 +142,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
                     )
             else:
                 raise OptionError("no data: give --data, or --statistics collected from it")
+        result = placed(result, output)
         save(result, output, force=force, json=json_file, html=html_file, recipe=recipe_file)
     tell(result.report, quiet=quiet or json_file == STDOUT, wide=wide)
 

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
 from onnx_subprune.errors import ArgumentTypeError, ModelError
+from onnx_subprune.graph.tensors import model_files
 
 
 class IrModel(Protocol):
@@ -91,6 +92,13 @@ def identity(model: Model) -> dict[str, str]:
 def line_of(error: Exception) -> str:
     """Return what an error says, in one short line."""
     return " ".join(str(error).split())[:160]
+
+
+def given_bytes(model: Model, proto: ModelProto) -> int:
+    """Return the bytes of a model as it was given: of its files, where it is one, side files included; read as `proto`."""
+    if isinstance(model, (str, os.PathLike)):
+        return sum(path.stat().st_size for path in model_files(Path(model)))
+    return len(model) if isinstance(model, bytes) else model_bytes(proto)
 
 
 def model_bytes(model: ModelProto) -> int:

@@ -18,7 +18,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 
 from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.einsums import unfolded
-from onnx_subprune.graph.formats import Model, line_of, read_model
+from onnx_subprune.graph.formats import Model, given_bytes, line_of, model_bytes, read_model
 from onnx_subprune.graph.order import captured, topological
 from onnx_subprune.graph.quantized import only_quantized, quantizes
 from onnx_subprune.graph.separation import separated
@@ -57,10 +57,12 @@ class Network:
         side-file weights are still references.
     proto: the same with normalisations over channels spelled out (`spelling`): what is traced and calibrated.
     folder: where side files lie; None for a model that has none.
+    size: bytes of the model and its side files as they were given.
     nodes: in topological order; `labels` are their unique names, in the same order.
     """
 
-    def __init__(self, proto: ModelProto, folder: Path | None = None) -> None:
+    def __init__(self, proto: ModelProto, folder: Path | None = None, size: int | None = None) -> None:
+        self.size = model_bytes(proto) if size is None else size
         self.inlined = len(proto.functions)
         self.proto = _inlined(proto) if self.inlined else proto
         self.folder = folder
@@ -191,10 +193,9 @@ def _labels(nodes: Sequence[NodeProto]) -> tuple[str, ...]:
 
 def load(model: Model | Network) -> Network:
     """Return `model` as a Network; ModelError if it cannot be read, is not valid, or has quantized layers alone, ArgumentTypeError if it is no model at all."""
-    return model if isinstance(model, Network) else _checked(*read_model(model))
-
-
-def _checked(proto: ModelProto, folder: Path | None) -> Network:
+    if isinstance(model, Network):
+        return model
+    proto, folder = read_model(model)
     for opset in proto.opset_import:
         if opset.domain in STANDARD and opset.version < 7:
             raise ModelError(
@@ -204,7 +205,7 @@ def _checked(proto: ModelProto, folder: Path | None) -> Network:
         check(proto, folder)
         if folder is not None:
             self_contained(proto, folder)
-        return Network(proto, folder)
+        return Network(proto, folder, given_bytes(model, proto))
     except ModelError:
         raise
     except RecursionError as error:

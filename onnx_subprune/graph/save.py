@@ -7,6 +7,7 @@ import secrets
 import shutil
 import tempfile
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -21,6 +22,8 @@ INLINE = 1500 << 20
 """Models with more bytes of weights than this get a side file."""
 SETTLED = 256 << 20
 """Weights of more bytes than this, of a model that has side files, wait in a side file too until it is saved."""
+NAMED = Path("model.onnx")
+"""What the file is taken to be called where its bytes are counted before it has a name, which every weight in its side file has."""
 SMALL = 1024
 """Weights of fewer bytes stay in the model."""
 
@@ -132,24 +135,42 @@ def _inlined(model: ModelProto, folder: Path | None) -> ModelProto:
 
 def _externalized(model: ModelProto, folder: Path | None, data: Path) -> ModelProto:
     """A copy whose large weights have been written to `data`, one after the other, never all in memory."""
-    copy = ModelProto()
-    copy.CopyFrom(_without_weights(model))
     with data.open("wb") as file:
-        for tensor in model.graph.initializer:
-            if not uses_external_data(tensor) and (_bytes(tensor) < SMALL or BITS.get(tensor.data_type, 0) < 8):
-                copy.graph.initializer.append(tensor)
-                continue
-            light = copy.graph.initializer.add()
-            light.name, light.data_type, light.doc_string = tensor.name, tensor.data_type, tensor.doc_string
-            light.dims.extend(tensor.dims)
-            light.metadata_props.extend(tensor.metadata_props)
-            light.raw_data = b""
-            offset = file.tell()
-            size = file.write(_raw(tensor, folder))
-            set_external_data(light, data.name, offset, size)
-            light.ClearField("raw_data")
-            light.data_location = TensorProto.EXTERNAL
+        return _split(model, data.name, lambda tensor: file.write(_raw(tensor, folder)))
+
+
+def _split(model: ModelProto, location: str, write: Callable[[TensorProto], int]) -> ModelProto:
+    """A copy whose large weights lie in a side file called `location`; `write` puts one there and returns its bytes."""
+    copy, offset = ModelProto(), 0
+    copy.CopyFrom(_without_weights(model))
+    for tensor in model.graph.initializer:
+        if not uses_external_data(tensor) and (_bytes(tensor) < SMALL or BITS.get(tensor.data_type, 0) < 8):
+            copy.graph.initializer.append(tensor)
+            continue
+        light = copy.graph.initializer.add()
+        light.name, light.data_type, light.doc_string = tensor.name, tensor.data_type, tensor.doc_string
+        light.dims.extend(tensor.dims)
+        light.metadata_props.extend(tensor.metadata_props)
+        light.raw_data = b""
+        size = write(tensor)
+        set_external_data(light, location, offset, size)
+        light.ClearField("raw_data")
+        light.data_location = TensorProto.EXTERNAL
+        offset += size
     return copy
+
+
+def written_bytes(model: ModelProto, path: Path, *, side_file: bool) -> int:
+    """Return the bytes of the files that `save_model` writes to `path`."""
+    if not side_file:
+        return int(model.ByteSize())
+    sizes: list[int] = []
+
+    def count(tensor: TensorProto) -> int:
+        sizes.append(_bytes(tensor))
+        return sizes[-1]
+
+    return int(_split(model, side_path(path).name, count).ByteSize()) + sum(sizes)
 
 
 def _raw(tensor: TensorProto, folder: Path | None) -> bytes:

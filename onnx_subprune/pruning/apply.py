@@ -18,11 +18,11 @@ from onnx_subprune.evaluation.report.model import Report
 from onnx_subprune.evaluation.report.values import Change
 from onnx_subprune.evaluation.verification import verify
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.formats import Model, identity, model_bytes
+from onnx_subprune.graph.formats import Model, identity
 from onnx_subprune.graph.network import check_computes, load
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule
-from onnx_subprune.graph.save import side_file_wanted
+from onnx_subprune.graph.save import NAMED, side_file_wanted, written_bytes
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets.ladder import Allocated
@@ -178,6 +178,7 @@ def _sliced(model: Model, recipe: Recipe, rules: Mapping[str, Rule]) -> Pruned:
     done = Reconstruction(choices=chosen, weights={}, refits={}, seconds={})
     groups = group_reports(graph, done, {})
     stamped(small, graph, groups)
+    side_file = side_file_wanted(small) or side_file_wanted(network.proto)
     report = Report(
         model=identity(model),
         data={"samples": 0, "sha256": ""},
@@ -185,7 +186,7 @@ def _sliced(model: Model, recipe: Recipe, rules: Mapping[str, Rule]) -> Pruned:
         environment=environment(),
         params=Change(before.params, after.params),
         macs=Change(before.macs, after.macs),
-        size=Change(model_bytes(network.given), model_bytes(small)),
+        size=Change(network.size, written_bytes(small, NAMED, side_file=side_file)),
         latency=None,
         groups=groups,
         pinned=graph.pinned,
@@ -198,7 +199,6 @@ def _sliced(model: Model, recipe: Recipe, rules: Mapping[str, Rule]) -> Pruned:
             *_whole(left),
         ),
     )
-    side_file = side_file_wanted(small) or side_file_wanted(network.proto)
     return Pruned(model=small, report=report, folder=network.folder, side_file=side_file)
 
 

@@ -23,7 +23,7 @@ from onnx_subprune.evaluation.report.sheet import Part, html_of, text_of
 from onnx_subprune.evaluation.report.summary import summary
 from onnx_subprune.evaluation.report.table import comparison_table, fidelity_table, layers_table
 from onnx_subprune.evaluation.report.values import Change, fidelity_dict
-from onnx_subprune.graph.formats import Model, model_bytes
+from onnx_subprune.graph.formats import Model
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.pruning.opening import opened
 from onnx_subprune.pruning.resources import Resources, check_threads
@@ -159,7 +159,7 @@ def compare(
         fidelity=fidelity(one, two, samples, truth, threads, parts_of(first, given.graph.observation, first.outputs)),
         params=Change(sizes[0].params, sizes[1].params),
         macs=Change(sizes[0].macs, sizes[1].macs),
-        size=Change(model_bytes(first.given), model_bytes(second.given)),
+        size=Change(first.size, second.size),
         latency=Change(found.before, found.after),
         latency_ratios=found.ratios,
         layers=layer_times(first, given.graph, two.on(timed), feeds, threads),

@@ -8,8 +8,7 @@ from onnx_subprune.evaluation.layers import slower_because
 from onnx_subprune.evaluation.report.model import Report
 from onnx_subprune.evaluation.report.values import Change, GroupReport
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.formats import model_bytes
-from onnx_subprune.graph.save import side_file_wanted
+from onnx_subprune.graph.save import NAMED, side_file_wanted, written_bytes
 from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.cut import Cut, Measured
 from onnx_subprune.pruning.preparation import Job
@@ -27,6 +26,7 @@ def summarize(
     network, timed = job.original, measured.latency
     groups = group_reports(job.task.graph, done, found.sensitivity, job.turned)
     stamped(smaller.model, job.task.graph, groups)
+    side_file = side_file_wanted(smaller.model) or side_file_wanted(network.proto)
     report = Report(
         model=job.model,
         data=job.data,
@@ -34,7 +34,7 @@ def summarize(
         environment=environment(),
         params=Change(smaller.costs[0].params, smaller.costs[1].params),
         macs=Change(smaller.costs[0].macs, smaller.costs[1].macs),
-        size=Change(model_bytes(network.given), model_bytes(smaller.model)),
+        size=Change(network.size, written_bytes(smaller.model, NAMED, side_file=side_file)),
         latency=None if timed is None else Change(timed.before, timed.after),
         latency_ratios=None if timed is None else timed.ratios,
         groups=groups,
@@ -48,7 +48,6 @@ def summarize(
         composites=resized(*smaller.costs),
         layers=measured.layers,
     )
-    side_file = side_file_wanted(smaller.model) or side_file_wanted(network.proto)
     return Pruned(model=smaller.model, report=report, folder=smaller.folder, side_file=side_file, apart=smaller.apart)
 
 

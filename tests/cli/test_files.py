@@ -193,6 +193,28 @@ def test_metadata_of_sliced_weights_survives_in_the_file_and_beside_it(here):
         assert {t.name: t.metadata_props[0].value for t in found} == {n: f"layer of {n}" for n in ("w0", "b0", "w1")}
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_bytes_are_those_of_the_files(here, beside):
+    if not beside:
+        onnx.save(network(), "m.onnx")
+
+    def size(name):
+        return sum(
+            (here / file).stat().st_size
+            for file in (name, "w.bin" * (name == "m.onnx"), f"{name}.data")
+            if (here / file).is_file()
+        )
+
+    if not beside:
+        (here / "w.bin").unlink()
+    assert prune("--json", "r.json", output="a_longer_name.onnx", share="0.95") == 0
+    assert (here / "a_longer_name.onnx.data").is_file() == beside
+    sizes = {"before": size("m.onnx"), "after": size("a_longer_name.onnx")}
+    assert json.loads((here / "r.json").read_text())["cost"]["bytes"] == sizes
+    assert run(["compare", "m.onnx", "a_longer_name.onnx", "--data", "x.npz", "--quiet", "--json", "c.json"]) == 0
+    assert json.loads((here / "c.json").read_text())["cost"]["bytes"] == sizes
+
+
 KILLER = """
 import os, signal, sys
 deadly, count = int(sys.argv[1]), 0
