@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import numpy_helper
 
-from onnx_subprune import Channels, collect, prune_collected
+from onnx_subprune import Channels, Gates, Layerwise, Resources, collect, prune, prune_collected
 from onnx_subprune.errors import DataError
 from onnx_subprune.graph.network import load
 from tests.networks.check import feeds_of
@@ -30,3 +32,21 @@ def test_a_pattern_is_pruned_from_moments_as_it_is_from_data(model, opset, tmp_p
     assert narrower
     assert all(group.consumers for group in narrower)
     assert found.report.params.after < found.report.params.before
+
+
+@pytest.mark.parametrize("name", ["flatten-with-extent", "batch-normalization-before-flatten"])
+def test_moments_of_a_file_give_what_the_same_samples_give(name, tmp_path: Path):
+    proto = next(pattern for pattern in PATTERNS if pattern.name == name).model(17)
+    data, given = feeds_of(load(proto), 24, 0), {"budget": Channels(0.5), "round_to": 1}
+    collect(proto, data, tmp_path / "s.npz")
+    found = prune_collected(proto, tmp_path / "s.npz", **given)
+    resources = Resources(holdout=0, shifts=False)  # files of moments know neither
+    other = prune(proto, data, formulation=Layerwise(), resources=resources, gates=Gates(accept_any=True), **given)
+    for ours, theirs in zip(found.report.groups, other.report.groups, strict=True):
+        assert ours.kept == theirs.kept
+        assert [item.fitted_error for item in ours.consumers] == pytest.approx(
+            [item.fitted_error for item in theirs.consumers]
+        )
+    weights = (item.model.graph.initializer for item in (found, other))
+    for one, two in zip(*weights, strict=True):
+        assert np.allclose(numpy_helper.to_array(one), numpy_helper.to_array(two), rtol=1e-4, atol=1e-5)

@@ -69,7 +69,7 @@ def test_inspect_names_layers_that_stay_with_the_reason_and_begins_with_what_can
     x = net.relu(net("Gemm", net.input((7, 6)), net.weight(24, 6), transB=1))
     x = net("Gemm", x, net.weight(8, 24), transB=1)
     x = net("Reshape", x, net.constant(np.array([7, 1, 8])))
-    net.output(net("Einsum", x, net.weight(8, 5), equation="abi,ij->ajb", name="mixed"), 3)
+    net.output(net("Einsum", x, net.weight(8, 1, 5), equation="abi,ibj->abj", name="mixed"), 3)
     network = load(net.model())
     graph = trace(network)
     said = inspection_dict(network, graph, costs(network, graph))
@@ -80,7 +80,7 @@ def test_inspect_names_layers_that_stay_with_the_reason_and_begins_with_what_can
             "op": "Einsum",
             "params": mixed,
             "macs": mixed,
-            "reason": "sums over this axis, but not with a constant matrix",
+            "reason": "its indices are not those of a product with a constant matrix",
         }
     ]
     assert said["smaller"] == {"params": pytest.approx(1 - mixed / held), "macs": pytest.approx(1 - mixed / held)}
