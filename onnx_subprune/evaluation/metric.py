@@ -1,7 +1,6 @@
 """How good a model is by the user's own measure: accuracy against labels, or a function of theirs. Higher is better."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.data.script import load_function, message_of, script_named
 from onnx_subprune.errors import DataError, OptionError, typed_fields
 from onnx_subprune.graph.save import save_model, side_file_wanted
+from onnx_subprune.runtime.files import scratch
 from onnx_subprune.runtime.session import Runnable
 
 Labels = NDArray[np.int64]
@@ -118,8 +118,8 @@ def _chosen(output: Array, name: str) -> Array:
 
 
 def _validated(metric: Validation, model: ModelProto, folder: Path | None) -> float:
-    with tempfile.TemporaryDirectory(prefix="onnx-subprune-") as temporary:
-        path = Path(temporary) / "candidate.onnx"
+    with scratch() as temporary:
+        path = temporary / "candidate.onnx"
         save_model(model, folder, path, side_file=side_file_wanted(model))
         try:
             score = float(metric.function(str(path)))

@@ -1,13 +1,13 @@
 """How many channels a convolution of onnxruntime computes at once on this processor."""
 
-import tempfile
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
+
+from onnx_subprune.runtime.files import scratch
 
 PLAIN = 8
 """Channels where onnxruntime has no layout of its own on a processor: what its matrix kernels compute at once."""
@@ -23,8 +23,8 @@ def convolution_block() -> int:
     ports = [helper.make_tensor_value_info("x", kind, [1, 32, 8, 8])], [helper.make_tensor_value_info("y", kind, None)]
     graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"])], "block", *ports, [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    with tempfile.TemporaryDirectory() as folder:
-        optimized = Path(folder) / "optimized.onnx"
+    with scratch() as folder:
+        optimized = folder / "optimized.onnx"
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = 1

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from onnx_subprune.errors import OutputError
 
+ROOM = 1 << 16
+"""Bytes that a folder for temporary files should have left."""
+
 
 def free_path(path: Path, *, force: bool) -> None:
     """Raise OutputError if `path` cannot be written.
@@ -90,6 +93,26 @@ def workshop(path: Path) -> Iterator[Path]:
             yield Path(temporary)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({reason(error)}); choose another folder") from error
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Give a temporary folder; OutputError where there is no room in it, whatever it is that fails then."""
+    where = f"temporary files cannot be written to {tempfile.gettempdir()}"
+    advice = "set TMPDIR to a folder with more room"
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="onnx-subprune-")
+    except OSError as error:
+        raise OutputError(f"{where} ({reason(error)}): {advice}") from error
+    with temporary as folder:
+        try:
+            yield Path(folder)
+        except Exception as error:
+            try:
+                (Path(folder) / "room").write_bytes(bytes(ROOM))
+            except OSError as refusal:
+                raise OutputError(f"{where} ({reason(refusal)}): {advice}") from error
+            raise
 
 
 @contextmanager

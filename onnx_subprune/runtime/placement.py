@@ -1,16 +1,15 @@
 """Where a model really runs, and what each execution provider is good for: found out on a few samples, beside the processor."""
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from onnx_subprune._typing import Array
 from onnx_subprune.errors import ModelError
+from onnx_subprune.runtime.files import scratch
 from onnx_subprune.runtime.profiling import node_events
 from onnx_subprune.runtime.providers import PROCESSOR, Provider, named, note, started
 from onnx_subprune.runtime.session import Runnable
@@ -89,8 +88,8 @@ def _run(
     model: Runnable, feeds: Mapping[str, Array], threads: int | None
 ) -> tuple[dict[str, Array], dict[str, Counter[str]]]:
     """Outputs, and operators of the nodes that each provider ran."""
-    with tempfile.TemporaryDirectory() as folder:
-        session = model.session(threads=threads, profile=Path(folder) / "profile")
+    with scratch() as folder:
+        session = model.session(threads=threads, profile=folder / "profile")
         outputs = session.run(feeds)
         events = node_events(json.loads(session.end_profiling().read_text(encoding="utf-8")))
     nodes: dict[str, Counter[str]] = {}

@@ -2,13 +2,12 @@
 
 import json
 import statistics
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from onnx_subprune._typing import Array
+from onnx_subprune.runtime.files import scratch
 from onnx_subprune.runtime.session import Runnable
 
 SUFFIX = "_kernel_time"
@@ -35,8 +34,8 @@ def node_times(
     model: Runnable, feeds: Mapping[str, Array], *, runs: int = 5, threads: int | None = None
 ) -> tuple[NodeTime, ...]:
     """Return the median time of each node over `runs` runs, after one that is not counted, in the order of the first run."""
-    with tempfile.TemporaryDirectory() as folder:
-        session = model.session(threads=threads, profile=Path(folder) / "profile")
+    with scratch() as folder:
+        session = model.session(threads=threads, profile=folder / "profile")
         for _ in range(runs + 1):
             session.run(feeds)
         events = json.loads(session.end_profiling().read_text(encoding="utf-8"))

@@ -384,3 +384,21 @@ def test_collect_and_merge_tell_what_their_files_have(tmp_path):
     assert whole["bytes"] == (tmp_path / "all.moments").stat().st_size
     assert whole["layers"] == first["layers"] != []
     assert run(["merge", *shards, "-o", str(tmp_path / "b.moments"), "--json", shards[0], "--force"]) == 2
+
+
+FULL = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+from onnx_subprune.cli import run
+sys.exit(run(sys.argv[2:]))
+"""
+
+
+def test_a_full_disk_is_one_line_where_temporary_files_find_no_room(here):
+    words = ["prune", "m.onnx", "o.onnx", "--data", "x.npz", "--channels", "0.5", "--threads", "1", "--quiet"]
+    done = subprocess.run([sys.executable, "-c", FULL, "2000", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "set TMPDIR" in done.stderr
+    assert sorted(path.name for path in here.iterdir()) == ["labels.npy", "m.onnx", "w.bin", "x.npz"]

@@ -3,7 +3,6 @@
 import math
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.pruning.budgets.ladder import Ladder
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.blocks import convolution_block
+from onnx_subprune.runtime.files import scratch
 from onnx_subprune.runtime.progress import Watch
 from onnx_subprune.runtime.session import Runnable
 
@@ -140,8 +140,8 @@ def commanded(task: Task, rules: Mapping[str, Rule], command: str) -> Stopwatch:
 
 def milliseconds_by(command: str, model: ModelProto, folder: Path | None) -> float:
     """Return what the user's command prints last for a model, whose path takes the place of {model}; OptionError if that is no time."""
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "model.onnx"
+    with scratch() as temporary:
+        path = temporary / "model.onnx"
         save_model(model, folder, path, side_file=side_file_wanted(model))
         words = [word.replace("{model}", str(path)) for word in shlex.split(command)]
         words = words if "{model}" in command else [*words, str(path)]

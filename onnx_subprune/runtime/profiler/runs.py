@@ -46,7 +46,13 @@ class Runs:
             session = self.session(text, plain=plain, profile=Path(scratch) / "profile")
             for _ in range(1 if plain else RUNS + 1):
                 session.run(None, dict(feeds))
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+            written = Path(session.end_profiling()).read_text(encoding="utf-8")
+        try:
+            events = json.loads(written)
+        except ValueError as error:
+            raise OSError(
+                f"the profile in {tempfile.gettempdir()} is cut short: set TMPDIR to a folder with more room"
+            ) from error
         found: dict[str, Row] = {}
         for event in events:
             if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
