@@ -40,14 +40,10 @@ def with_outputs(model: ModelProto, outputs: Sequence[str], nodes: Sequence[Node
     return Split(bare, model.graph.initializer)
 
 
-_WITHOUT_SHAPE = frozenset(
-    f"tensor({name})"
-    for name in (
-        *("int4", "uint4", "int2", "uint2", "float4e2m1"),
-        *("float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "float8e8m0"),
-    )
-)
+_WITHOUT_SHAPE = frozenset(f"tensor({name})" for name in ("int4", "uint4", "int2", "uint2", "float4e2m1"))
 """Element types that onnxruntime's Shape operator does not take."""
+FLOAT8, SINCE = "tensor(float8", 21
+"""Another one, before this opset."""
 
 
 def _without_large_weights(model: ModelProto) -> ModelProto:
@@ -96,7 +92,14 @@ class Observer:
     def __init__(self, model: ModelProto, folder: Path | None = None) -> None:
         names = [name for node in model.graph.node for name in node.output if name]
         kinds = _types(model, names, folder)
-        tensors = [name for name in names if kinds[name].startswith("tensor(") and kinds[name] not in _WITHOUT_SHAPE]
+        opset = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=SINCE)
+        tensors = [
+            name
+            for name in names
+            if kinds[name].startswith("tensor(")
+            and kinds[name] not in _WITHOUT_SHAPE
+            and (opset >= SINCE or not kinds[name].startswith(FLOAT8))
+        ]
         self._dtypes = {name: dtype_of(kinds[name]) for name in tensors}
         integers = [name for name in tensors if self._dtypes[name].kind in "iub"]
         self._shape_of = {name: f"shape of {name}, observed" for name in tensors}
