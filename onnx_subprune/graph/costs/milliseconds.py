@@ -1,9 +1,9 @@
 """The time of a model as a function of the widths of its groups, from a table of `runtime.layer_table`.
 
-    ms(widths) = sum over layers of ms0 grid(read, written) / grid(read0, written0)  +  rest0 (numbers / numbers0)
+    ms(widths) = sum over layers of ms0 grid(read, written) / grid(read0, written0)  +  rest0 (numbers / numbers0)  +  fixed
 
 ms0 is what a layer takes in the whole model, grid what a layer of its shape takes alone; the rest goes with the numbers that operators make which are
-neither layers nor fused into one.
+neither layers nor fused into one; what lies between the nodes is fixed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from onnx_subprune.graph.costs.sizes import Sizes
 from onnx_subprune.graph.network import Network
 
 Table = Mapping[str, object]
-KEYS = frozenset({"version", "block", "shapes", "layers", "rest"})
+KEYS = frozenset({"version", "block", "shapes", "layers", "rest", "fixed"})
 
 
 def milliseconds(network: Network, graph: ChannelGraph, table: Table) -> Multilinear:
@@ -43,6 +43,7 @@ def milliseconds(network: Network, graph: ChannelGraph, table: Table) -> Multili
         terms += [Term(term.coefficient * rest / whole, term.factors) for term in beside]
     else:
         terms.append(Term(rest, ()))
+    terms.append(Term(float(cast("float", table["fixed"])), ()))
     return Multilinear(terms=tuple(terms), full={group.name: group.width for group in graph.groups})
 
 

@@ -9,6 +9,7 @@ import json
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import onnxruntime as ort
@@ -17,15 +18,43 @@ from .model import Model, Node
 from .runs import Feeds, Row, Runs
 from .wire import number_of, text_of
 
-VERSION = 1
+VERSION = 2
 """Of the table."""
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+WRITTEN = (1, 2, 4)
+"""Blocks of outputs that are timed: kernels compute up to four at once, and read the inputs once for these."""
+CHAIN = 33
+"""Nodes of a model that tells what nodes take which do nothing."""
 FACTOR = 1.5
 """How far a layer's time in the model may be from what it takes alone, beside what is usual for the model."""
 INTS = ("kernel_shape", "strides", "dilations", "pads", "output_padding")
 EXPLAINED = 0.5
 """This share at least of a run's time must be in its profile, and of the layers, on other providers than the processor: kernels that start elsewhere, or are
 the whole model, tell nothing."""
+
+
+def least(runs: Runs) -> tuple[float, float, float]:
+    """Return the milliseconds that a node takes to be noted down, a node to be run, and a run, where nodes do next to nothing."""
+    one, many = _chain(1), _chain(CHAIN)
+    feeds = {"0": np.ones(1, np.float32)}
+    noted = min(map(sum, zip(*(event["all"] for event in runs.profiled(many, feeds)), strict=True))) / CHAIN
+    single = runs.shortest(one, feeds)
+    node = max(0.0, runs.shortest(many, feeds) - single) / (CHAIN - 1)
+    return noted, node, single
+
+
+def _chain(count: int) -> bytes:
+    """A model of so many nodes, one behind the other, on a single number."""
+    names = [str(place) for place in range(count + 1)]
+    nodes = [
+        text_of(1, text_of(1, source), text_of(2, made), text_of(3, f"node {made}"), text_of(4, "Neg"))
+        for source, made in pairwise(names)
+    ]
+    kind = text_of(2, text_of(1, number_of(1, 1), text_of(2, text_of(1, number_of(1, 1)))))
+    ports = text_of(11, text_of(1, names[0]), kind), text_of(12, text_of(1, names[-1]), kind)
+    return (
+        number_of(1, 8) + text_of(7, *nodes, text_of(2, "chain"), *ports) + text_of(8, text_of(1, ""), number_of(2, 13))
+    )
 
 
 def _without(spent: float, overhead: float) -> float:
@@ -61,19 +90,19 @@ def shape_of(node: Node, event: Row, weights: Mapping[str, Sequence[int]]) -> Ro
     return {**kind, "groups": "own" if own else groups, "read": data[1], "written": made[0][1]}
 
 
-def _grid(width: int, block: int, unit: int) -> list[int]:
-    """The whole width, half of it, a block, half of one, and the least, ascending; multiples of `unit`."""
+def _grid(width: int, block: int, unit: int, blocks: Sequence[int] = (1,)) -> list[int]:
+    """The whole width, half of it, so many blocks, half of one, and the least, ascending; multiples of `unit`."""
     half = -(-width // (2 * block)) * block
-    return sorted(
-        {size for size in (unit, block // 2, block, half, width) if 0 < size <= width and size % unit == 0} | {width}
-    )
+    sizes = (unit, block // 2, *(count * block for count in blocks), half, width)
+    return sorted({size for size in sizes if 0 < size <= width and size % unit == 0} | {width})
 
 
 def measured(shape: Row, block: int, runs: Runs, overhead: float) -> Row:
     """Return the milliseconds of a layer of this shape at each pair of widths: `reads` x `writes`, one row where each channel goes by itself."""
     own = shape.get("groups") == "own"
     unit = int(str(shape.get("groups", 1))) if not own else 1
-    reads, writes = (_grid(int(str(shape[side])), block, unit) for side in ("read", "written"))
+    reads = _grid(int(str(shape["read"])), block, unit)
+    writes = _grid(int(str(shape["written"])), block, unit, (1,) if own else WRITTEN)
     pairs = [(0, column) for column in range(len(writes))] if own else list(np.ndindex(len(reads), len(writes)))
     text, feeds = _side_by_side(shape, reads, writes, pairs)
     events = runs.profiled(text, feeds)
@@ -152,7 +181,8 @@ def _steadied(times: Mapping[str, float], keys: Mapping[str, str], alone: Mappin
 def table_of(model: Model, fed: Feeds, runs: Runs, *, block: int = 16) -> Row:
     """Return the table of a model: milliseconds of every layer in it, of the rest, and of each distinct shape at a grid of widths.
 
-    Raises ValueError where the profile does not tell what the layers take, as on providers that run the model as one piece.
+    What is fixed lies between the nodes; all together is what a run without the profile takes. Raises ValueError where the profile does not tell
+    what the layers take, as on providers that run the model as one piece.
     """
     makers = {name: node for node in model.nodes for name in node.outputs}
     labels = {node.label: node for node in model.nodes}
@@ -162,8 +192,10 @@ def table_of(model: Model, fed: Feeds, runs: Runs, *, block: int = 16) -> Row:
         if node is not None and node.op in LAYERS and (shape := shape_of(node, event, model.weights)) is not None:
             found[node.label] = shape
     events = runs.profiled(model.text, fed)
-    wall, spent = runs.shortest(model.text, fed), sum(float(event["ms"]) for event in events)
-    overhead, times = max(0.0, (spent - wall) / len(events)), dict.fromkeys(found, 0.0)
+    wall, spent = runs.shortest(model.text, fed), min(map(sum, zip(*(event["all"] for event in events), strict=False)))
+    noted, node_alone, run_alone = least(runs)
+    overhead = min(max(0.0, (spent - wall) / len(events)), noted)
+    times = dict.fromkeys(found, 0.0)
     rest, seen = 0.0, set[str]()
     for event in events:
         owner = _owner(model, makers, event["name"])
@@ -174,11 +206,15 @@ def table_of(model: Model, fed: Feeds, runs: Runs, *, block: int = 16) -> Row:
             rest += _without(event["ms"], overhead)
     if len(runs.providers) > 1 and (spent < EXPLAINED * wall or len(seen) < EXPLAINED * len(times)):
         raise ValueError("the profile does not tell its layers apart; time whole models there (`prune --latency`)")
+    inside = rest + sum(times.values())
+    fixed = min(max(0.0, wall - inside), len(events) * node_alone + run_alone)
+    scale = (wall - fixed) / inside if inside > 0.0 else 1.0
     distinct = {json.dumps(shape, sort_keys=True): shape for shape in found.values()}
     grids = {key: measured(shape, block, runs, overhead) for key, shape in distinct.items()}
     numbers = {key: number for number, key in enumerate(grids)}
     keys = {label: json.dumps(shape, sort_keys=True) for label, shape in found.items()}
     times = _steadied(times, keys, {key: grid["ms"][-1][-1] for key, grid in grids.items()})
+    times, rest = {label: ms * scale for label, ms in times.items()}, rest * scale
     return {
         "version": VERSION,
         "machine": f"{platform.machine()} {platform.processor()} {platform.node()}".strip(),
@@ -189,5 +225,6 @@ def table_of(model: Model, fed: Feeds, runs: Runs, *, block: int = 16) -> Row:
         "shapes": [{**distinct[key], **grid} for key, grid in grids.items()],
         "layers": {label: {"shape": numbers[key], "ms": times[label]} for label, key in keys.items()},
         "rest": rest,
-        "total": rest + sum(times.values()),
+        "fixed": fixed,
+        "total": fixed + rest + sum(times.values()),
     }
