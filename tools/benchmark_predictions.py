@@ -1,8 +1,8 @@
 """What tables of layers predict for whole models at several widths, beside what these take.
 
-    python tools/benchmark_predictions.py models/resnet_fashion.onnx other.onnx [--json FILE]
+    python tools/benchmark_predictions.py models/resnet_fashion.onnx other.onnx@2 [--json FILE]
 
-For each model a table is made here (one thread), all groups are cut to the multiples nearest to the fractions of their widths, and the smaller models take
+For each model, run on 8 samples or as many as stand behind @, a table is made here (one thread), all groups are cut to the multiples nearest to the fractions of their widths, and the smaller models take
 turns with the original; a round's ratio is of processor time, and the median of the rounds counts. The table has what the whole takes in units of
 the original, predicted and measured, and how far the prediction is off.
 """
@@ -28,6 +28,8 @@ from onnx_subprune.runtime.blocks import convolution_block
 from onnx_subprune.runtime.session import Runnable, Session
 
 FRACTIONS = (0.75, 0.5, 0.25)
+BATCH = 8
+"""Samples of a run, of models that take any number."""
 SIZE = 1 << 21
 """Bytes of inputs that a run has at most."""
 Row = dict[str, float | str]
@@ -118,14 +120,14 @@ def markdown(found: Sequence[Row]) -> str:
 
 def main(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("models", nargs="+", metavar="MODEL[@BATCH]")
     parser.add_argument("--seconds", type=float, default=4.0, help="that the models of one network take turns for")
-    parser.add_argument("--batch", type=int, default=8, help="samples of a run, of models that take any number")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(words)
     found: list[Row] = []
-    for path in given.models:
-        new = rows(path, given.seconds, given.batch)
+    for words_of_model in given.models:
+        path, _, batch = words_of_model.partition("@")
+        new = rows(Path(path), given.seconds, int(batch or BATCH))
         found += new
         print(
             *(f"{row['model']} {row['width']} {row['predicted']:.3f} {row['measured']:.3f}" for row in new),

@@ -61,6 +61,43 @@ def test_a_table_has_every_layer_with_its_time_and_predicts_the_whole_at_full_wi
         assert time.changes(time.full, group.name, options) == pytest.approx(np.array(changes))
 
 
+def test_what_is_no_layer_goes_with_its_numbers_and_what_lies_between_nodes_stays(table):
+    original = Network(network())
+    graph = trace(original)
+    made = next(
+        name for name, shape in graph.observation.shapes.items() if tuple(shape[1:2]) == (48,)
+    )  # no other has 48
+    group = next(group for group in graph.groups if any(part.axis.tensor == made for part in group.slices))
+    other = next(item for item in graph.groups if item.name != group.name)
+    shape, names = list(graph.observation.shapes[made]), {item.name: item.width // 2 for item in (group, other)}
+
+    def time(rows):
+        bare = {**table, "layers": {}, "shapes": [], "fixed": 3.0, "others": rows}
+        found = milliseconds(original, graph, bare)
+        return [
+            found(widths) - 3.0 for widths in ({}, {group.name: names[group.name]}, {other.name: names[other.name]})
+        ]
+
+    assert time([{"tensor": made, "shape": shape, "ms": 4.0}]) == pytest.approx([4.0, 2.0, 4.0])
+    fused_elsewhere = [{"tensor": "", "shape": [64, *shape[1:]], "ms": 4.0}]  # at another batch
+    assert time(fused_elsewhere) == pytest.approx([4.0, 2.0, 4.0])
+    assert time([{"tensor": "", "shape": [1, 7, 7, 7], "ms": 4.0}])[0] == pytest.approx(4.0)
+    assert time([]) == [0.0, 0.0, 0.0]
+
+
+def test_products_of_activations_go_with_what_they_sum_up_too():
+    net = Net()
+    x = net.input(["n", 6, 8])
+    query, key = net.linear(x, 8, 16), net.linear(x, 8, 16)
+    net.output(net("MatMul", query, net("Transpose", key, perm=[0, 2, 1])), 3)
+    original = Network(net.model())
+    graph = trace(original)
+    made, group = original.outputs[0], graph.groups[0]
+    bare = {"version": 2, "block": 16, "layers": {}, "shapes": [], "fixed": 0.0, "rest": 1.0}
+    found = milliseconds(original, graph, {**bare, "others": [{"tensor": made, "shape": [2, 6, 6], "ms": 4.0}]})
+    assert [found({}), found({group.name: group.width // 4})] == pytest.approx([4.0, 1.0])
+
+
 def test_a_layer_without_channels_takes_no_time(table):
     original = Network(network())
     graph = trace(original)

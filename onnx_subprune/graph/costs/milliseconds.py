@@ -1,9 +1,9 @@
 """The time of a model as a function of the widths of its groups, from a table of `runtime.layer_table`.
 
-    ms(widths) = sum over layers of ms0 grid(read, written) / grid(read0, written0)  +  rest0 (numbers / numbers0)  +  fixed
+    ms(widths) = sum over layers of ms0 grid(read, written) / grid(read0, written0)  +  sum over others of ms0 (numbers / numbers0)  +  fixed
 
-ms0 is what a layer takes in the whole model, grid what a layer of its shape takes alone; the rest goes with the numbers that operators make which are
-neither layers nor fused into one; what lies between the nodes is fixed.
+ms0 is what a node takes in the whole model, grid what a layer of its shape takes alone; others go with the numbers that they read or make (see
+`beside`); what lies between the nodes is fixed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ from onnx_subprune.allocation import Factor, Multilinear, Term
 from onnx_subprune.allocation.multilinear import Grid, Tabulated
 from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.channels import ChannelGraph, Contraction
-from onnx_subprune.graph.costs.costs import pointwise
+from onnx_subprune.graph.costs.beside import Beside
 from onnx_subprune.graph.costs.sizes import Sizes
 from onnx_subprune.graph.network import Network
 
 Table = Mapping[str, object]
-KEYS = frozenset({"version", "block", "shapes", "layers", "rest", "fixed"})
+KEYS = frozenset({"version", "block", "shapes", "layers", "others", "fixed"})
 
 
 def milliseconds(network: Network, graph: ChannelGraph, table: Table) -> Multilinear:
@@ -36,13 +36,9 @@ def milliseconds(network: Network, graph: ChannelGraph, table: Table) -> Multili
         if contraction.node in layers:
             entry = layers[contraction.node]
             terms.append(_layer(network, contraction, shapes[int(entry["shape"])], float(entry["ms"]), sizes))
-    rest = float(cast("float", table["rest"]))
-    beside = pointwise(network, graph, sizes)
-    whole = sum(term.at({group.name: group.width for group in graph.groups}) for term in beside)
-    if whole > 0.0:
-        terms += [Term(term.coefficient * rest / whole, term.factors) for term in beside]
-    else:
-        terms.append(Term(rest, ()))
+    beside = Beside(network, graph, sizes)
+    for other in cast("Sequence[Mapping[str, object]]", table["others"]):
+        terms += beside.terms(other)
     terms.append(Term(float(cast("float", table["fixed"])), ()))
     return Multilinear(terms=tuple(terms), full={group.name: group.width for group in graph.groups})
 

@@ -7,6 +7,7 @@ model of convolutions or products side by side is timed, one for each pair of in
 
 import json
 import platform
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -62,14 +63,25 @@ def _without(spent: float, overhead: float) -> float:
     return max(spent - overhead, spent / 5)
 
 
+def _source(model: Model, makers: Mapping[str, Node], name: str) -> tuple[str, Node | None]:
+    """The plain name of a node of the optimized model, and the node of the model that it is called after, or whose tensor."""
+    labels = {node.label: node for node in model.nodes}
+    plain = re.sub(r"/\w+Fusion/?$", "", name.removesuffix("_nchwc").removeprefix("fused "))
+    return plain, labels.get(plain) or makers.get(plain)
+
+
 def _owner(model: Model, makers: Mapping[str, Node], name: str) -> str | None:
     """The layer of the model that a node of the optimized one stands for; what lies in blocks is called after the tensor that it makes."""
-    labels = {node.label: node for node in model.nodes}
-    plain = name.removesuffix("_nchwc").removeprefix("fused ")
-    node = labels.get(plain) or makers.get(plain)
+    plain, node = _source(model, makers, name)
     while node is not None and node.op not in LAYERS and plain != name and node.inputs:
         node = makers.get(node.inputs[0])
     return node.label if node is not None and node.op in LAYERS else None
+
+
+def _place(model: Model, makers: Mapping[str, Node], event: Row) -> tuple[str, tuple[int, ...]]:
+    """The tensor that a node makes which is no layer, "" where the node is not in the model, and the shape of the first."""
+    node = _source(model, makers, event["name"])[1]
+    return (node.outputs[0] if node is not None else ""), tuple(next(iter(event["outputs"]), ()))
 
 
 def shape_of(node: Node, event: Row, weights: Mapping[str, Sequence[int]]) -> Row | None:
@@ -194,9 +206,9 @@ def table_of(model: Model, fed: Feeds, runs: Runs, *, block: int = 16) -> Row:
     events = runs.profiled(model.text, fed)
     wall, spent = runs.shortest(model.text, fed), min(map(sum, zip(*(event["all"] for event in events), strict=False)))
     noted, node_alone, run_alone = least(runs)
-    overhead = min(max(0.0, (spent - wall) / len(events)), noted)
+    overhead = max(0.0, noted - node_alone)
     times = dict.fromkeys(found, 0.0)
-    rest, seen = 0.0, set[str]()
+    rest, seen, others = 0.0, set[str](), dict[tuple[str, tuple[int, ...]], float]()
     for event in events:
         owner = _owner(model, makers, event["name"])
         if owner in times:
@@ -204,6 +216,8 @@ def table_of(model: Model, fed: Feeds, runs: Runs, *, block: int = 16) -> Row:
             times[owner] += _without(event["ms"], overhead)
         else:
             rest += _without(event["ms"], overhead)
+            place = _place(model, makers, event)
+            others[place] = others.get(place, 0.0) + _without(event["ms"], overhead)
     if len(runs.providers) > 1 and (spent < EXPLAINED * wall or len(seen) < EXPLAINED * len(times)):
         raise ValueError("the profile does not tell its layers apart; time whole models there (`prune --latency`)")
     inside = rest + sum(times.values())
@@ -225,6 +239,9 @@ def table_of(model: Model, fed: Feeds, runs: Runs, *, block: int = 16) -> Row:
         "shapes": [{**distinct[key], **grid} for key, grid in grids.items()],
         "layers": {label: {"shape": numbers[key], "ms": times[label]} for label, key in keys.items()},
         "rest": rest,
+        "others": [
+            {"tensor": name, "shape": list(sizes), "ms": ms * scale} for (name, sizes), ms in others.items() if ms
+        ],
         "fixed": fixed,
         "total": fixed + rest + sum(times.values()),
     }
