@@ -2,9 +2,9 @@
 
     python tools/benchmark_predictions.py models/resnet_fashion.onnx other.onnx@2 [--json FILE]
 
-For each model, run on 8 samples or as many as stand behind @, a table is made here (one thread), all groups are cut to the multiples nearest to the fractions of their widths, and the smaller models take
-turns with the original; a round's ratio is of processor time, and the median of the rounds counts. The table has what the whole takes in units of
-the original, predicted and measured, and how far the prediction is off.
+For each model, run on 8 samples or as many as stand behind @, a table is made here (one thread), all groups are cut to the multiples nearest to the
+fractions of their widths, and the smaller models take turns with the original; a round's ratio is of processor time, and the median of the rounds
+counts. Printed is what the whole takes in units of the original, predicted and measured, and how far the prediction is off.
 """
 
 import argparse
