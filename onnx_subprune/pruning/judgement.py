@@ -1,7 +1,7 @@
 """Whether a result may leave, and what is said beside it: nothing that is no better than a constant goes out without being asked for."""
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from math import sqrt
 
 from onnx_subprune.calibration.shifts import SCARCE, rows_and_columns
@@ -65,10 +65,9 @@ def next_try(settings: Settings, scarce: str | None) -> str:
     if scarce is not None:
         return "give more samples"
     option = f"--{type(settings.budget).__name__.lower()}"
-    known = [item.name for item in fields(settings.budget)]
-    if known != ["fraction"]:
+    if isinstance(settings.budget, MaxDrop):
         return "allow a smaller drop"
-    fraction: float = settings.budget.fraction  # type: ignore[union-attr]  # all budgets of one field are fractions
+    fraction = settings.budget.fraction
     return f"keep more of the model ({option} {(1 + fraction) / 2:.2g}), or give more samples"
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from onnx_subprune import (
     Channels,
     FidelityError,
     Gates,
+    Latency,
     Macs,
     MarginalCost,
     MaxDrop,
@@ -32,7 +34,7 @@ from onnx_subprune.calibration.data.holdout import split
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.cli import run
 from onnx_subprune.graph.network import load
-from onnx_subprune.pruning.judgement import duration, scarcity
+from onnx_subprune.pruning.judgement import duration, next_try, scarcity
 from onnx_subprune.pruning.preparation import prepare
 from onnx_subprune.pruning.rare import rare
 from onnx_subprune.pruning.samples import samples_of
@@ -347,3 +349,17 @@ def test_labels_are_for_all_samples_however_few_are_fitted_to(model, tmp_path, s
 def test_a_holdout_that_leaves_nothing_is_refused(model):
     with pytest.raises(OptionError, match="none would be left"):
         prune(model, X, resources=replace(Resources(), holdout=96))
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (Macs(0.5), "--macs 0.75"),
+        (Latency(0.5), "--latency 0.75"),
+        (Latency(0.5, table="t.json"), "--latency 0.75"),
+        (MaxDrop(0.1, Accuracy("y.npy")), "allow a smaller drop"),
+    ],
+    ids=str,
+)
+def test_the_advice_for_a_poor_result_is_about_the_budget_that_was_given(budget, said):
+    assert said in next_try(SimpleNamespace(budget=budget, refit=Refit(), selector=Refined()), None)
