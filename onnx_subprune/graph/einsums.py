@@ -14,6 +14,7 @@ from math import prod
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from onnx_subprune.graph.order import captured
 from onnx_subprune.graph.stored import STANDARD, Stored
 
 
@@ -33,6 +34,7 @@ class _Writer:
         self._taken = {name for node in proto.graph.node for name in node.output}
         self._taken |= {tensor.name for tensor in proto.graph.initializer} | {value.name for value in proto.graph.input}
         self._weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+        self._captured = {name for node in proto.graph.node for name in captured(node)}
         self._shapes: dict[str, list[int]] = {}
         self._added: list[TensorProto] = []
         self._nodes: list[NodeProto] = []
@@ -122,12 +124,13 @@ class _Writer:
         return True
 
     def _own(self, name: str) -> bool:
-        """True if a constant of the file is read once, and is neither an input nor an output of the model."""
+        """True if a constant of the file is read once, by no body of a node, and is neither an input nor an output of the model."""
         return (
             name in self._weights
             and self._known.known(name)
             and len(self._known.readers(name)) == 1
             and name not in self._known.outputs
+            and name not in self._captured
             and name not in self._shapes
         )
 

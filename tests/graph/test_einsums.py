@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from onnx_subprune import Channels, Gates, Resources, prune
 from onnx_subprune.graph.costs.layers import layers
@@ -89,11 +90,22 @@ def test_what_is_no_such_product_stays(equation):
     assert unfolded(model) is model
 
 
-def test_a_weight_that_others_read_keeps_its_shape():
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_weight_that_others_read_keeps_its_shape(inside):
     n = Net(seed=1)
     x, w = n.input(["N", 5, 6]), n.weight(6, 2, 4)
     n.output(n("Einsum", x, w, equation="abc,cde->abde"), 4)
-    n.output(n("ReduceSum", w), 3)
+    if inside:
+        bodies = (
+            helper.make_graph(
+                [helper.make_node("Shape", [w], ["s"])], side, [], [helper.make_tensor_value_info("s", 7, [3])]
+            )
+            for side in ("then", "else")
+        )
+        branches = dict(zip(("then_branch", "else_branch"), bodies, strict=True))
+        n.output(n("If", n.constant(np.array(True)), **branches), 1, onnx.TensorProto.INT64)
+    else:
+        n.output(n("ReduceSum", w), 3)
     model = n.model()
     assert unfolded(model) is model
 
