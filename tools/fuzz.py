@@ -161,8 +161,41 @@ def functional(g: np.random.Generator) -> ModelProto:
     return model
 
 
-MODELS: dict[str, Model] = {item.__name__: item for item in (dense, convolutional, attention, functional)}
-SHAPES = {"dense": (6,), "convolutional": (3, 6, 6), "attention": (5, 8), "functional": (6,)}
+def quantized(g: np.random.Generator) -> ModelProto:
+    """Attention in Einsum, as Keras has it, and layers in floating point around quantized ones."""
+    n = helper.make_node
+    nodes = [
+        n("MatMul", ["x", "w0"], ["h"]),
+        *(n("Einsum", ["h", f"w{name}"], [name], equation="abc,cde->abde") for name in "qkv"),
+        n("Einsum", ["k", "q"], ["scores"], equation="aecd,abcd->acbe"),
+        n("Softmax", ["scores"], ["p"], axis=-1),
+        n("Einsum", ["p", "v"], ["o"], equation="acbe,aecd->abcd"),
+        n("Einsum", ["o", "wo"], ["z"], equation="abcd,cde->abe"),
+        n("Add", ["h", "z"], ["u"]),
+        n("QuantizeLinear", ["u", "scale", "zero"], ["u8"]),
+        n("DequantizeLinear", ["u8", "scale", "zero"], ["uq"]),
+        n("DequantizeLinear", ["w8", "scale", "zero"], ["w1"]),
+        n("MatMul", ["uq", "w1"], ["f"]),
+        n("Relu", ["f"], ["g"]),
+        n("MatMul", ["g", "w2"], ["i"]),
+        n("Relu", ["i"], ["j"]),
+        n("MatMul", ["j", "w3"], ["y"]),
+    ]
+    constants = {
+        "w0": weights(g, 8, 6),
+        **{f"w{name}": weights(g, 6, 2, 3) for name in "qkv"},
+        "wo": weights(g, 2, 3, 6),
+        "scale": np.float32(0.05),
+        "zero": np.int8(0),
+        "w8": g.integers(-90, 90, (6, 8)).astype(np.int8),
+        "w2": weights(g, 8, 8),
+        "w3": weights(g, 8, 4),
+    }
+    return made(nodes, {"x": ["N", 5, 8]}, constants, "y")
+
+
+MODELS: dict[str, Model] = {item.__name__: item for item in (dense, convolutional, attention, functional, quantized)}
+SHAPES = {"dense": (6,), "convolutional": (3, 6, 6), "attention": (5, 8), "functional": (6,), "quantized": (5, 8)}
 NUMBERS = (-(2**63), -(2**31), -100, -2, -1, 0, 1, 2, 3, 7, 64, 255, 1000, 2**20, 2**31, 2**40, 2**62)
 FLOATS = (float("nan"), float("inf"), -1.0, 0.0, 1e-30, 1e30)
 NAMES = ("", "x", "y", "a", "b", "w0", "w1", "[/red]", "a\nb", "ä" * 50, "n" * 3000, "../up", "\x1b[31m", ":")

@@ -70,9 +70,12 @@ class _Writer:
         made = [letter for letter in weight if letter not in data]
         before = [letter for letter in result if letter in data and letter not in weight]
         turned = weight == "".join(made + summed)
-        sizes = dict(zip(weight, self._weights[node.input[slot]].dims, strict=True))
+        dims = self._weights[node.input[slot]].dims
+        sizes = dict(zip(weight, dims, strict=False))
         if (
-            len(summed) + len(made) != len(weight)
+            len(dims) != len(weight)
+            or min(dims) < 1
+            or len(summed) + len(made) != len(weight)
             or (not turned and weight != "".join(summed + made))
             or not (before and summed and made)
             or (len(summed) == len(made) == 1 and data == "".join(before + summed) and result == "".join(before + made))
@@ -165,7 +168,10 @@ def _numbered(stem: str) -> Iterator[str]:
 
 def _terms(node: NodeProto) -> tuple[list[str], str] | None:
     """The indices of both operands and of the result, all written out and once each; None for anything else."""
-    equation = next((item.s.decode() for item in node.attribute if item.name == "equation"), "").replace(" ", "")
+    if len(node.input) != 2 or len(node.output) != 1 or not all((*node.input, *node.output)):
+        return None  # no model that runs
+    text = next((item.s for item in node.attribute if item.name == "equation"), b"")
+    equation = text.decode(errors="replace").replace(" ", "")
     left, arrow, result = equation.partition("->")
     terms = left.split(",")
     known = arrow and len(terms) == 2 and all(len(set(term)) == len(term) for term in (*terms, result))

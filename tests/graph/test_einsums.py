@@ -142,3 +142,16 @@ def test_attention_of_keras_is_pruned_whole_and_exactly_where_half_is_dead():
         Session(found.model).run({"x": x}).values(), Session(half).run({"x": x}).values(), strict=True
     ):
         assert np.allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("equation", "shape"),
+    [("abc,cde->abde", (6, 8)), ("abc,cde->abde", (6, 0, 4)), ("abc", (6, 2, 4)), (b"ab\xff,cde->abde", (6, 2, 4))],
+)
+def test_what_is_damaged_is_left_to_who_checks_models(equation, shape):
+    n = Net(seed=1)
+    n.output(n("Einsum", n.input([3, 5, 6]), n.weight(*shape), equation=equation), 4)
+    model = n.model()
+    assert unfolded(model) is model
+    del model.graph.node[0].input[1:]
+    assert unfolded(model) is model

@@ -86,8 +86,8 @@ def resize_cut(site: Resizing) -> Patch:
         left = np.searchsorted(kept, positions[np.isin(positions, kept)])
         if along.step != 1:
             return Patch(gather=(site.node.input[0], axis, left))
-        starts.append(int(left[0]))
-        ends.append(int(left[-1]) + 1)
+        starts.append(int(left[0]) if len(left) else 0)
+        ends.append(int(left[-1]) + 1 if len(left) else 0)
     if not site.has(1):
         return Patch(attributes={"starts": starts, "ends": ends})
     return Patch(

@@ -144,3 +144,13 @@ def test_masking_zeroes_what_reads_a_dropped_channel_and_leaves_depthwise_weight
     assert value.shape == (5, 6, 1, 1)
     assert not value[:, [1, 3, 4, 5]].any()
     assert value[:, [0, 2]].all()
+
+
+def test_a_slice_of_no_channels_stays_one():
+    n = Net()
+    x = n.relu(n.conv(n.input(IMAGE), 8, 3))
+    n.output(n("Slice", x, *(n.constant(np.array([value])) for value in (0, 0, 1))), 4)
+    n.head(n.relu(n.conv(x, 6, 3)))
+    network = load(n.model())
+    graph = trace(network)
+    assert law(network, graph, supports_of(graph, 0, share=0.5), feeds_of(network, 3, 1)) < 1e-5
