@@ -32,6 +32,9 @@ from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.placement import ON_PROCESSOR, Placement
 from onnx_subprune.runtime.session import Runnable
 
+ALONE = 5 * 10**6
+"""Multiply-accumulates of a chunk below which a second thread costs more than it does."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Job:
@@ -89,7 +92,8 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
     held_out = samples.judged.data.samples if samples.held_out else 0
     placement = resources.placement(Runnable(network.given, network.folder), raced_feeds(given))
     mask = mask_of(network, fitted, resources.mask)
-    running = replace(running_of(resources, whole.observation, placement), mask=mask)
+    threads = 1 if macs * fitted.chunk < ALONE else resources.threads
+    running = replace(running_of(resources, whole.observation, placement), mask=mask, threads=threads)
     task = _task(settings, network, graph, fitted, running)
     task, bases = turned(task, settings.rules) if settings.free_bases else (task, frozenset[str]())
     tried_on = partial(_tried_on, task, most=resources.trials, augment=with_copies)
@@ -167,8 +171,10 @@ def _tried_on(
     graph = task.graph
     columns = [rows_and_columns(task.network, graph, item, task.data.samples)[1] for item in graph.contractions]
     streams = bool(streams_of(graph))
-    left = budget.fraction if isinstance(budget, (Macs, Params)) else 1.0
-    return trials_of(data, macs, groups, streams=streams, fraction=left, layers=columns, most=most, augment=augment)
+    assert isinstance(budget, (Macs, Params)), "others leave nothing to try"
+    return trials_of(
+        data, macs, groups, streams=streams, fraction=budget.fraction, layers=columns, most=most, augment=augment
+    )
 
 
 def inlined_note(network: Network) -> tuple[str, ...]:

@@ -35,8 +35,8 @@ POWERS = (0.7, 1.25)
 CHEAP = 5 * 10**9
 """Multiply-accumulates of a pass over all samples up to which that is done."""
 PASSES, SECONDS = 60, 0.7
-"""What trials may take that nobody asked for: passes over all samples, and seconds beside them, both of `RATE`. So many seconds are divided by the share
-that is to be left: the deeper the cut, the less the sensitivities of single groups say of it."""
+"""What trials may take that nobody asked for: passes over all samples, and seconds beside them, both of `RATE`. So many seconds where half is to be left,
+else in the ratio of what goes to what is left: the deeper the cut, the less the sensitivities of single groups say of it."""
 RATE = 2e10
 """Multiply-accumulates a second. It is counted, not measured: equal settings give equal models."""
 RUNS, CALL = 8, 4e-3
@@ -61,7 +61,7 @@ def trials_of(
     groups: int,
     *,
     streams: bool = False,
-    fraction: float = 1.0,
+    fraction: float = 0.5,
     layers: Sequence[int],
     most: int | None,
     augment: Callable[[Calibration], Calibration],
@@ -76,7 +76,8 @@ def trials_of(
     cheap = macs * whole.samples <= CHEAP
     if most is None:
         price = walk_seconds(layers, macs * whole.samples, whole.chunk_count)
-        payable = int((PASSES * macs * whole.samples / RATE + SECONDS / fraction) / max(price, SECONDS / TRIALS))
+        seconds = PASSES * macs * whole.samples / RATE + SECONDS * (1.0 - fraction) / fraction
+        payable = int(seconds / max(price, SECONDS / TRIALS))
         moves = min(TRIALS, payable) if cheap else 0
         few = 2 * groups <= TRIALS and not (streams and moves < STARTS)
         most = 0 if data.samples < ENOUGH else moves if few else STARTS
