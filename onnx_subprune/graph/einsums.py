@@ -3,6 +3,9 @@
     abc,cde->abde     x @ W, where W is (c, d e), and the last axis apart again    (the projections of Keras' attention)
     abcd,cde->abe     x with its last two axes made one, @ W, where W is (c d, e)
     aecd,abcd->acbe   a product of two activations, turned so that the axis they share stands last and second-last
+    abc,ab->ac        the same of one row: an axis of size one is put in and taken out
+    abcd,ab->abcd     Mul, the second operand with axes of size one for those that it has not
+    abc->acb          Transpose
 
 The weight keeps its numbers where they are: only its shape changes, or it is turned as a whole. What does not come to that stays an Einsum, as does what is
 a plain product with a matrix along the last axis (see `contractions.einsum`).
@@ -16,6 +19,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_subprune.graph.order import captured
 from onnx_subprune.graph.stored import STANDARD, Stored
+
+AXES_AS_INPUT = 13
+"""The opset since which Squeeze and Unsqueeze have their axes as an input."""
 
 
 def unfolded(proto: ModelProto) -> ModelProto:
@@ -38,10 +44,11 @@ class _Writer:
         self._shapes: dict[str, list[int]] = {}
         self._added: list[TensorProto] = []
         self._nodes: list[NodeProto] = []
+        self._opset = max((item.version for item in proto.opset_import if item.domain in STANDARD), default=1)
         self.found = False
         for node in proto.graph.node:
             terms = _terms(node) if node.op_type == "Einsum" and node.domain in STANDARD else None
-            if terms is None or not (self._weighed(node, *terms) or self._multiplied(node, *terms)):
+            if terms is None or not self._written(node, *terms):
                 self._nodes.append(node)
 
     def model(self) -> ModelProto:
@@ -59,6 +66,28 @@ class _Writer:
         del found.graph.value_info[:]
         found.graph.value_info.extend(kept)
         return found
+
+    def _written(self, node: NodeProto, terms: Sequence[str], result: str) -> bool:
+        if len(terms) == 2:
+            done = self._weighed(node, terms, result) or self._scaled(node, terms, result)
+            done = done or self._multiplied(node, terms, result)
+        elif done := terms[0] != result:
+            self._turned(node.input[0], terms[0], result, node.output[0])
+        self.found = self.found or done
+        return done
+
+    def _scaled(self, node: NodeProto, terms: Sequence[str], result: str) -> bool:
+        """Write a product, number by number, of two operands, of which one may lack axes."""
+        whole = next((place for place in (0, 1) if {*terms[place]} == {*result}), None)
+        if whole is None:
+            return False
+        other = 1 - whole
+        order = "".join(letter for letter in result if letter in terms[other])
+        part = self._turned(node.input[other], terms[other], order)
+        part = self._widened(part, [axis for axis, letter in enumerate(result) if letter not in order])
+        sides = [self._turned(node.input[whole], terms[whole], result), part]
+        self._nodes.append(helper.make_node("Mul", sides, [node.output[0]], name=node.name))
+        return True
 
     def _weighed(self, node: NodeProto, terms: Sequence[str], result: str) -> bool:
         """Write a product with a weight that has several axes which are summed over, or which are made."""
@@ -85,7 +114,6 @@ class _Writer:
             return False
         inner, outer = (prod(sizes[letter] for letter in letters) for letters in (summed, made))
         self._shapes[node.input[slot]] = [outer, inner] if turned else [inner, outer]
-        self.found = True
         matrix = self._turned(node.input[slot], "ab", "ba") if turned else node.input[slot]
         x = self._turned(node.input[1 - slot], data, "".join(before + summed))
         if len(summed) > 1:
@@ -100,30 +128,32 @@ class _Writer:
         return True
 
     def _multiplied(self, node: NodeProto, terms: Sequence[str], result: str) -> bool:
-        """Write a product of two activations over one axis, each with one of its own; other axes are those of both."""
+        """Write a product of two activations over one axis, each with one of its own, or none; other axes are those of both."""
         if any(self._known.known(name) for name in node.input):
             return False
         shared = [letter for letter in result if all(letter in term for term in terms)]
         summed = [letter for letter in terms[0] if letter in terms[1] and letter not in result]
         own = [[letter for letter in term if letter not in (*shared, *summed)] for term in terms]
-        if (
-            len(summed) != 1
-            or any(len(letters) != 1 for letters in own)
-            or not shared
-            or {*shared, *own[0], *own[1]} != {*result}
-        ):
+        if len(summed) != 1 or any(len(letters) > 1 for letters in own) or not result:
             return False
-        left = int(result.index(own[0][0]) > result.index(own[1][0]))
+        left = int(all(own) and result.index(own[0][0]) > result.index(own[1][0]))
         orders = [*shared, *own[left], *summed], [*shared, *summed, *own[1 - left]]
         sides = [
             self._turned(node.input[place], terms[place], "".join(order))
             for place, order in zip((left, 1 - left), orders, strict=True)
         ]
+        rank = len(shared)
+        alone = [axis for axis, letters in ((rank, own[left]), (rank + 1, own[1 - left])) if not letters]
+        sides = [
+            self._widened(side, [axis] if axis in alone else [])
+            for side, axis in zip(sides, (rank, rank + 1), strict=True)
+        ]
         behind = "".join([*shared, *own[left], *own[1 - left]])
-        name = node.output[0] if behind == result else self._fresh(node.output[0])
+        name = node.output[0] if behind == result and not alone else self._fresh(node.output[0])
         self._nodes.append(helper.make_node("MatMul", sides, [name], name=node.name))
+        if alone:
+            name = self._squeezed("Squeeze", name, alone, node.output[0] if behind == result else self._fresh(name))
         self._turned(name, behind, result, node.output[0])
-        self.found = True
         return True
 
     def _own(self, name: str) -> bool:
@@ -150,6 +180,18 @@ class _Writer:
         self._nodes.append(helper.make_node("Transpose", [name], [made], perm=order))
         return made
 
+    def _widened(self, name: str, axes: Sequence[int]) -> str:
+        return self._squeezed("Unsqueeze", name, axes, self._fresh(name)) if axes else name
+
+    def _squeezed(self, op: str, name: str, axes: Sequence[int], made: str) -> str:
+        if self._opset < AXES_AS_INPUT:
+            self._nodes.append(helper.make_node(op, [name], [made], axes=axes))
+            return made
+        given = self._fresh(name)
+        self._added.append(numpy_helper.from_array(np.array(axes, np.int64), given))
+        self._nodes.append(helper.make_node(op, [name, given], [made]))
+        return made
+
     def _reshaped(self, name: str, shape: Sequence[int], made: str | None = None) -> str:
         target = self._fresh(name)
         made = self._fresh(name) if made is None else made
@@ -168,14 +210,14 @@ def _numbered(stem: str) -> Iterator[str]:
 
 def _terms(node: NodeProto) -> tuple[list[str], str] | None:
     """The indices of both operands and of the result, all written out and once each; None for anything else."""
-    if len(node.input) != 2 or len(node.output) != 1 or not all((*node.input, *node.output)):
+    if len(node.output) != 1 or not all((*node.input, *node.output)):
         return None  # no model that runs
     text = next((item.s for item in node.attribute if item.name == "equation"), b"")
     equation = text.decode(errors="replace").replace(" ", "")
     left, arrow, result = equation.partition("->")
     terms = left.split(",")
-    known = arrow and len(terms) == 2 and all(len(set(term)) == len(term) for term in (*terms, result))
-    if not known or "." in equation or not {*result} <= {*terms[0], *terms[1]}:
+    once = all(len(set(term)) == len(term) and (not term or term.isalpha()) for term in (*terms, result))
+    if not arrow or not once or len(terms) != len(node.input) or len(terms) > 2:
         return None
-    alone = {*terms[0]} ^ {*terms[1]}
-    return (terms, result) if alone <= {*result} else None
+    alone = {*terms[0]} ^ {*terms[-1]} if len(terms) == 2 else {*terms[0]}
+    return (terms, result) if alone <= {*result} <= {*"".join(terms)} else None

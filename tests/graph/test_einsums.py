@@ -38,9 +38,7 @@ LEFT = (
     "abcd,ced->abe",
     "abc,dc->abd",
     "ab,bcd->a",
-    "abc,abc->ab",
     "...c,cde->...de",
-    "ab,b->ab",
     "aab,bc->ac",
 )
 
@@ -49,9 +47,9 @@ def letters(term):
     return [SIZES[letter] for letter in term.replace("...", "ab")]
 
 
-def einsum(equation, *, constant):
+def einsum(equation, *, constant, opset=17):
     """The operation alone; constant: the operand that has letters the other lacks and no batch is a weight of the file."""
-    n = Net(seed=1)
+    n = Net(opset, seed=1)
     names = []
     for place, term in enumerate(equation.partition("->")[0].split(",")):
         weight = constant and "a" not in term and "..." not in term
@@ -81,6 +79,31 @@ def test_a_product_is_written_out_and_puts_out_the_same(equation):
     operators = [node.op_type for node in found.graph.node]
     assert operators.count("MatMul") == 1
     assert "Einsum" not in operators
+    runs_alike(model, found)
+
+
+@pytest.mark.parametrize("opset", [12, 17])
+@pytest.mark.parametrize(
+    ("equation", "operators"),
+    [
+        ("abc->acb", {"Transpose"}),
+        ("abcd,ab->abcd", {"Mul", "Unsqueeze"}),
+        ("ba,abcd->acbd", {"Mul", "Unsqueeze", "Transpose"}),
+        ("abc,abc->abc", {"Mul"}),
+        ("abc,ab->ac", {"MatMul", "Unsqueeze", "Squeeze", "Transpose"}),
+        ("ab,abc->ac", {"MatMul", "Unsqueeze", "Squeeze"}),
+        ("abc,abc->ab", {"MatMul", "Unsqueeze", "Squeeze"}),
+        ("ab,b->ab", {"Mul", "Unsqueeze"}),
+        ("abc,->abc", {"Mul", "Unsqueeze"}),
+        ("abc,bc->ab", {"MatMul", "Transpose", "Unsqueeze", "Squeeze"}),
+        ("abc,adc->dba", {"MatMul", "Transpose"}),
+    ],
+)
+def test_what_is_an_operator_of_its_own_is_written_as_that(equation, operators, opset):
+    model = einsum(equation, constant=False, opset=opset)
+    found = unfolded(model)
+    assert {node.op_type for node in found.graph.node} == operators
+    onnx.checker.check_model(found, full_check=True)
     runs_alike(model, found)
 
 
