@@ -62,7 +62,7 @@ class _Equal:
 
     @property
     def spread(self) -> float | None:
-        return agreement_spread(np.concatenate(self.shares)) if self.shares else None
+        return agreement_spread(np.concatenate(self.shares), self.rows) if self.shares else None
 
 
 class _Integers(_Equal):

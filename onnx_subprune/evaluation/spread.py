@@ -6,8 +6,8 @@ Student's t has over the normal distribution, plus r^2 / 2n. The last is what l_
 long tails, of which few samples show little, and the less they show the smaller is r as well. (Of small networks and of models for images and words,
 16 samples drawn anew had the true error within two spreads in 84 % of the draws without that term, in 92 % with it; 256 samples in 92 % and 96 %.)
 
-Of an agreement the variance is p (1 - p) / n, where p has two samples that agree, and two that do not, added (after Agresti & Coull 1998), so that
-16 of 16 are not taken for certainty.
+Of an agreement the variance is p (1 - p) / n, where p has two choices that agree, and two that do not, added (after Agresti & Coull 1998), so that
+16 of 16 are not taken for certainty; where a sample has several choices, n is the number of those, and the variance between samples is added.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ from onnx_subprune._typing import Array, Float64
 LEAST = 4
 """So many samples, or runs, tell how much they differ."""
 ADDED = 2
-"""Samples that agree, and as many that do not, that are added to those of an agreement."""
+"""Choices that agree, and as many that do not, that are added to those of an agreement."""
 
 
 def by_sample(value: Array, samples: int) -> Array:
@@ -41,12 +41,17 @@ def error_spread(lost: Float64, energy: Float64) -> float | None:
     return found if np.isfinite(found) else None
 
 
-def agreement_spread(equal: Float64) -> float | None:
-    """Return the spread of the mean of `equal`, (n,): by sample the share of its choices that agree; None where n is below `LEAST`."""
-    if len(equal) < LEAST:
+def agreement_spread(equal: Float64, choices: int) -> float | None:
+    """Return the spread of the mean of `equal`, (n,): by sample the share of its choices that agree; None where n is below `LEAST`.
+
+    choices: how many there are in all samples.
+    """
+    count = len(equal)
+    if count < LEAST:
         return None
-    filled = np.concatenate([equal, np.repeat([0.0, 1.0], ADDED)])
-    return float(np.sqrt(np.var(filled) / len(equal)))
+    share = (equal.mean() * choices + ADDED) / (choices + 2 * ADDED)
+    between = np.var(equal, ddof=1) / count * _widened(count) ** 2 if choices > count else 0.0
+    return float(np.sqrt(share * (1 - share) / choices + between))
 
 
 def _widened(count: int) -> float:

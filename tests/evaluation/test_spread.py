@@ -31,8 +31,17 @@ def test_the_true_error_is_within_two_spreads_of_nine_draws_in_ten(losses, count
 @pytest.mark.parametrize("agreement", [0.6, 0.9, 0.99])
 def test_the_true_agreement_is_within_two_spreads_of_nine_draws_in_ten(agreement, count):
     equal = (np.random.default_rng(0).random((400, count)) < agreement).astype(np.float64)
-    spreads = np.array([agreement_spread(row) for row in equal])
+    spreads = np.array([agreement_spread(row, count) for row in equal])
     assert np.mean(np.abs(equal.mean(axis=1) - agreement) <= 2 * spreads) >= 0.9
+
+
+def test_of_many_choices_a_sample_those_between_samples_count():
+    random = np.random.default_rng(0)
+    easy = random.beta(18, 2, (400, 16))  # by sample how likely a choice is to agree
+    equal = random.binomial(500, easy) / 500
+    spreads = np.array([agreement_spread(row, 16 * 500) for row in equal])
+    assert np.mean(np.abs(equal.mean(axis=1) - 0.9) <= 2 * spreads) >= 0.9
+    assert spreads.mean() < 0.03
 
 
 def test_spreads_scale_with_the_error_and_fall_with_the_samples():
@@ -48,7 +57,7 @@ def test_spreads_scale_with_the_error_and_fall_with_the_samples():
 )
 def test_where_samples_do_not_tell_there_is_no_spread(lost, energy):
     assert error_spread(lost, energy) is None
-    assert agreement_spread(np.ones(LEAST - 1)) is None
+    assert agreement_spread(np.ones(LEAST - 1), 3) is None
 
 
 def test_samples_are_found_on_whichever_axis_they_are():
