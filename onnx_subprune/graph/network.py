@@ -81,16 +81,6 @@ class Network:
         self._values: dict[str, NDArray[np.generic]] = {}
         if not self.nodes:
             raise ModelError("the model has no nodes: there is nothing to prune")
-        if any(quantizes(node) for node in self.nodes):
-            self._check_floating()
-
-    def _check_floating(self) -> None:
-        node = only_quantized(self.nodes, self.constants)
-        if node is not None:
-            label = self.labels[self.nodes.index(node)]
-            raise ModelError(
-                f"{label} ({key_of(node)}): the model is quantized; prune the float model first, then quantize it"
-            )
 
     @property
     def opset(self) -> int:
@@ -192,7 +182,7 @@ def _labels(nodes: Sequence[NodeProto]) -> tuple[str, ...]:
 
 
 def load(model: Model | Network) -> Network:
-    """Return `model` as a Network; ModelError if it cannot be read, is not valid, or has quantized layers alone, ArgumentTypeError if it is no model at all."""
+    """Return `model` as a Network; ModelError if it cannot be read or is not valid, ArgumentTypeError if it is no model at all."""
     if isinstance(model, Network):
         return model
     proto, folder = read_model(model)
@@ -210,6 +200,16 @@ def load(model: Model | Network) -> Network:
         raise
     except RecursionError as error:
         raise ModelError("the model's graphs are nested too deeply") from error
+
+
+def check_floating(network: Network) -> None:
+    """Raise ModelError for a model whose layers are all quantized: it can be compared, but not pruned."""
+    node = only_quantized(network.nodes, network.constants) if any(map(quantizes, network.nodes)) else None
+    if node is not None:
+        label = network.labels[network.nodes.index(node)]
+        raise ModelError(
+            f"{label} ({key_of(node)}): the model is quantized; prune the float model first, then quantize it"
+        )
 
 
 def check_computes(network: Network) -> None:

@@ -8,7 +8,7 @@ from onnx_subprune.calibration.data.reading import Reading, open_data
 from onnx_subprune.calibration.data.samples import Calibration, chunk_size
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.network import Network, ports
+from onnx_subprune.graph.network import Network, check_floating, ports
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.tracing.trace import trace
@@ -46,6 +46,7 @@ def opened(
     labelled: bool = False,
 ) -> Opened:
     """Open the data and trace `network` at their sizes; see `trace`. labelled: there are labels for all samples. Raises DataError and ModelError."""
+    check_floating(network)
     reading = replace(reading_of(network, constants, samples, memory), labelled=labelled)
     calibration, rest = open_data(data, ports(network), reading=reading)
     graph = trace(network, rules=rules, example=calibration.example(), rows=rows)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from onnx_subprune import Channels, Gates, Resources, prune, trace
+from onnx_subprune import Channels, Gates, ModelError, Resources, compare, prune, trace
 from onnx_subprune.graph.costs.count import parameters
 from onnx_subprune.graph.costs.layers import layers
 from onnx_subprune.graph.network import Network
@@ -137,3 +137,19 @@ def test_layers_in_floating_point_are_pruned_and_quantized_ones_stay_with_a_reas
     assert constants(small) == constants(half)
     for ours, theirs in zip(Session(small).run({"x": x}).values(), Session(half).run({"x": x}).values(), strict=True):
         assert np.max(np.abs(ours.astype(float) - theirs.astype(float))) < 1e-4
+
+
+def test_a_model_of_quantized_layers_alone_can_be_compared_but_not_pruned():
+    found = []
+    for quantized in (False, True):
+        n = Net(seed=1)
+        x, w = n.input(("N", 16)), n.constant(n.rng.integers(-90, 90, (16, 4)).astype(np.int8))
+        floating = n.constant((n.weights[w] * np.float32(0.01)).astype(np.float32))
+        n.output(n("MatMul", x, n("DequantizeLinear", w, scale(n, 0.01)) if quantized else floating, name="layer"), 2)
+        model = n.model()
+        model.graph.output[0].name = model.graph.node[-1].output[0] = "y"
+        found.append(model)
+    x = np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32)
+    assert compare(found[0], found[1], x).fidelity.outputs["y"].relative_error < 0.01  # kernels of onnxruntime round
+    with pytest.raises(ModelError, match="prune the float model first"):
+        prune(found[1], x, budget=Channels(0.5))

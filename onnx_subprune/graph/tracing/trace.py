@@ -14,7 +14,7 @@ from onnx_subprune.errors import typed
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Pinned
 from onnx_subprune.graph.feeds import Example, Feeds
 from onnx_subprune.graph.formats import Model
-from onnx_subprune.graph.network import Network, load
+from onnx_subprune.graph.network import Network, check_floating, load
 from onnx_subprune.graph.observation import Observation, observe
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule
@@ -71,6 +71,7 @@ def trace(
 
     """
     network = load(model)
+    check_floating(network)
     observation = observe(network, example, rows=rows, constants=constants)
     found = _labelled(network, observation, rules)
     contractions = tuple(found.findings.contractions)
