@@ -12,6 +12,7 @@ a plain product with a matrix along the last axis (see `contractions.einsum`).
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -32,6 +33,21 @@ def unfolded(proto: ModelProto) -> ModelProto:
     return writer.model() if writer.found else proto
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A product with a weight: indices that stay, that are summed over and that are made; shape: of the weight, `turned` where it is made x summed.
+
+    sizes: of what is made.
+    """
+
+    before: str
+    summed: str
+    made: str
+    turned: bool
+    shape: tuple[int, int]
+    sizes: tuple[int, ...]
+
+
 class _Writer:
     """Goes through the nodes, and writes a product in the place of each Einsum that is one."""
 
@@ -40,7 +56,7 @@ class _Writer:
         self._taken = {name for node in proto.graph.node for name in node.output}
         self._taken |= {tensor.name for tensor in proto.graph.initializer} | {value.name for value in proto.graph.input}
         self._weights = {tensor.name: tensor for tensor in proto.graph.initializer}
-        self._captured = {name for node in proto.graph.node for name in captured(node)}
+        self._captured = frozenset(name for node in proto.graph.node for name in captured(node))
         self._shapes: dict[str, list[int]] = {}
         self._added: list[TensorProto] = []
         self._nodes: list[NodeProto] = []
@@ -92,40 +108,46 @@ class _Writer:
     def _weighed(self, node: NodeProto, terms: Sequence[str], result: str) -> bool:
         """Write a product with a weight that has several axes which are summed over, or which are made."""
         slot = next((slot for slot in (1, 0) if self._own(node.input[slot])), None)
-        if slot is None:
+        plan = None if slot is None else self._planned(node, node.input[slot])
+        if slot is None or plan is None:
             return False
-        weight, data = terms[slot], terms[1 - slot]
-        summed = [letter for letter in weight if letter in data and letter not in result]
-        made = [letter for letter in weight if letter not in data]
-        before = [letter for letter in result if letter in data and letter not in weight]
-        turned = weight == "".join(made + summed)
-        dims = self._weights[node.input[slot]].dims
-        sizes = dict(zip(weight, dims, strict=False))
-        if (
-            len(dims) != len(weight)
-            or min(dims) < 1
-            or len(summed) + len(made) != len(weight)
-            or (not turned and weight != "".join(summed + made))
-            or not (before and summed and made)
-            or (len(summed) == len(made) == 1 and data == "".join(before + summed) and result == "".join(before + made))
-            or {*before, *summed} != {*data}
-            or {*before, *made} != {*result}
-        ):
-            return False
-        inner, outer = (prod(sizes[letter] for letter in letters) for letters in (summed, made))
-        self._shapes[node.input[slot]] = [outer, inner] if turned else [inner, outer]
-        matrix = self._turned(node.input[slot], "ab", "ba") if turned else node.input[slot]
-        x = self._turned(node.input[1 - slot], data, "".join(before + summed))
+        before, summed, made = plan.before, plan.summed, plan.made
+        self._shapes[node.input[slot]] = [*plan.shape]
+        matrix = self._turned(node.input[slot], "ab", "ba") if plan.turned else node.input[slot]
+        x = self._turned(node.input[1 - slot], terms[1 - slot], before + summed)
         if len(summed) > 1:
-            x = self._reshaped(x, [*[0] * len(before), inner])
-        behind = "".join(before + made)
+            x = self._reshaped(x, [*[0] * len(before), plan.shape[int(plan.turned)]])
+        behind = before + made
         name = node.output[0] if len(made) == 1 and behind == result else self._fresh(node.output[0])
         self._nodes.append(helper.make_node("MatMul", [x, matrix], [name], name=node.name))
         if len(made) > 1:
-            shape = [*[0] * len(before), *(sizes[letter] for letter in made)]
+            shape = [*[0] * len(before), *plan.sizes]
             name = self._reshaped(name, shape, node.output[0] if behind == result else None)
         self._turned(name, behind, result, node.output[0])
         return True
+
+    def _planned(self, node: NodeProto, name: str) -> "_Plan | None":
+        """How an Einsum multiplies by a weight; None where that takes more than another shape of it."""
+        found = _terms(node) if node.op_type == "Einsum" and node.domain in STANDARD else None
+        if found is None or len(found[0]) != 2 or node.input[0] == node.input[1]:
+            return None
+        terms, result = found
+        slot = list(node.input).index(name)
+        weight, data, dims = terms[slot], terms[1 - slot], self._weights[name].dims
+        summed = "".join(letter for letter in weight if letter in data and letter not in result)
+        made = "".join(letter for letter in weight if letter not in data)
+        before = "".join(letter for letter in result if letter in data and letter not in weight)
+        fits = len(dims) == len(weight) == len(summed) + len(made) and min(dims, default=0) > 0
+        plain = len(summed) == len(made) == 1 and data == before + summed and result == before + made
+        if not fits or weight not in (made + summed, summed + made) or not (before and summed and made) or plain:
+            return None
+        if {*before, *summed} != {*data} or {*before, *made} != {*result}:
+            return None
+        sizes = dict(zip(weight, dims, strict=True))
+        inner, outer = (prod(sizes[letter] for letter in letters) for letters in (summed, made))
+        turned = weight == made + summed
+        shape = (outer, inner) if turned else (inner, outer)
+        return _Plan(before, summed, made, turned, shape, tuple(sizes[letter] for letter in made))
 
     def _multiplied(self, node: NodeProto, terms: Sequence[str], result: str) -> bool:
         """Write a product of two activations over one axis, each with one of its own, or none; other axes are those of both."""
@@ -157,15 +179,11 @@ class _Writer:
         return True
 
     def _own(self, name: str) -> bool:
-        """True if a constant of the file is read once, by no body of a node, and is neither an input nor an output of the model."""
-        return (
-            name in self._weights
-            and self._known.known(name)
-            and len(self._known.readers(name)) == 1
-            and name not in self._known.outputs
-            and name not in self._captured
-            and name not in self._shapes
-        )
+        """True for a constant of the file, no input or output of the model, that nothing reads but such products that want the same shape of it."""
+        if name not in self._weights or not self._known.known(name) or name in self._known.outputs | self._captured:
+            return False
+        plans = [self._planned(reader, name) for reader in self._known.readers(name)]
+        return None not in plans and len({plan.shape for plan in plans if plan is not None}) == 1
 
     def _fresh(self, stem: str) -> str:
         name = next(name for name in _numbered(f"{stem}/product") if name not in self._taken)

@@ -113,6 +113,21 @@ def test_what_is_no_such_product_stays(equation):
     assert unfolded(model) is model
 
 
+def test_a_weight_of_two_products_stays_one():
+    n = Net(seed=1)
+    x, y, w = n.input([3, 5, 6]), n.input([3, 5, 6], "z"), n.weight(6, 2, 4)
+    for source in (x, y):
+        n.output(n("Einsum", source, w, equation="abc,cde->abde"), 4)
+    model = n.model()
+    found = unfolded(model)
+    assert [list(t.dims) for t in found.graph.initializer if t.name == w] == [[6, 8]]
+    assert "Einsum" not in {node.op_type for node in found.graph.node}
+    runs_alike(model, found)
+    other = n("Einsum", n.weight(4, 7), w, equation="ef,cde->cdf")
+    n.output(other, 3)
+    assert unfolded(n.model()).graph.initializer[0].dims == model.graph.initializer[0].dims
+
+
 @pytest.mark.parametrize("inside", [True, False])
 def test_a_weight_that_others_read_keeps_its_shape(inside):
     n = Net(seed=1)
