@@ -178,6 +178,8 @@ def test_the_widest_widths_within_the_latency_are_found_however_far_predictions_
 def test_a_latency_out_of_reach_names_the_least():
     with pytest.raises(BudgetError, match=r"the least measured here is 0\.7 "):
         within_latency(Latency(0.5), ladder(), lambda widths, seconds: 0.7, silent)
+    with pytest.raises(BudgetError, match=r"0\.49 of the original's, and 0\.475 is aimed at"):
+        within_latency(Latency(0.5), ladder(), lambda widths, seconds: 0.49, silent)
 
 
 def test_a_missed_bound_is_a_failed_verification():

@@ -71,8 +71,11 @@ def within_latency(budget: Latency, ladder: Ladder, ratio: Stopwatch, watch: Wat
             break
         aim = min(aim * bound / found, 0.999)
     if best is None:
+        least, room = min(measured), ""
+        if least <= budget.fraction:
+            room = f", and {bound:.3g} is aimed at, since the last measurement scatters too"
         raise BudgetError(
-            f"the latency {budget.fraction:.4g} cannot be reached: the least measured here is {min(measured):.3g} of the original's; "
+            f"the latency {budget.fraction:.4g} cannot be reached: the least measured here is {least:.3g} of the original's{room}; "
             "allow more, or prune more of it (--only, --exclude, --min-width, --round-to)"
         )
     return best
