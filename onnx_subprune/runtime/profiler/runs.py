@@ -4,16 +4,21 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
+from .wire import number_of, text_of
+
 RUNS, MOST, SECONDS = 4, 16, 0.1
 """Runs that are timed, after one that is not, and how many in so many seconds; the shortest counts, for nothing but other work makes a run longer."""
 RESOLUTION = 1e-5
 """Seconds that a clock must tell apart."""
+CHAIN = 33
+"""Nodes of a model that tells what nodes take which do nothing."""
 Feeds = Mapping[str, np.ndarray]
 Row = dict[str, Any]
 """What the table's JSON is made of."""
@@ -42,12 +47,15 @@ class Runs:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
         return ort.InferenceSession(text, options, providers=self.providers[-1:] if plain else self.providers)
 
-    def profiled(self, text: bytes, feeds: Feeds, *, plain: bool = False) -> list[Row]:
-        """Return the nodes that ran: name, op, the shortest milliseconds and those of all runs, input and output shapes; plain: see `session`."""
+    def profiled(self, text: bytes, feeds: Feeds, *, plain: bool = False, seconds: float = SECONDS) -> list[Row]:
+        """Return the nodes that ran: name, op, the shortest milliseconds and those of all runs, input and output shapes; plain: see `session`.
+
+        seconds: how long more than the fewest runs may take.
+        """
         with tempfile.TemporaryDirectory() as scratch:
             session = self.session(text, plain=plain, profile=Path(scratch) / "profile")
             session.run(None, dict(feeds))
-            count, end = 0 if plain else RUNS, time.perf_counter() + SECONDS
+            count, end = 0 if plain else RUNS, time.perf_counter() + seconds
             while count > 0 or (not plain and count > RUNS - MOST and time.perf_counter() < end):
                 session.run(None, dict(feeds))
                 count -= 1
@@ -89,3 +97,27 @@ class Runs:
             session.run(None, dict(feeds))
             found.append((clock() - start) * 1e3)
         return min(found)
+
+
+def least(runs: Runs) -> tuple[float, float, float]:
+    """Return the milliseconds that a node takes to be noted down, a node to be run, and a run, where nodes do next to nothing."""
+    one, many = _chain(1), _chain(CHAIN)
+    feeds = {"0": np.ones(1, np.float32)}
+    noted = min(map(sum, zip(*(event["all"] for event in runs.profiled(many, feeds)), strict=True))) / CHAIN
+    single = runs.shortest(one, feeds)
+    node = max(0.0, runs.shortest(many, feeds) - single) / (CHAIN - 1)
+    return noted, node, single
+
+
+def _chain(count: int) -> bytes:
+    """A model of so many nodes, one behind the other, on a single number."""
+    names = [str(place) for place in range(count + 1)]
+    nodes = [
+        text_of(1, text_of(1, source), text_of(2, made), text_of(3, f"node {made}"), text_of(4, "Neg"))
+        for source, made in pairwise(names)
+    ]
+    kind = text_of(2, text_of(1, number_of(1, 1), text_of(2, text_of(1, number_of(1, 1)))))
+    ports = text_of(11, text_of(1, names[0]), kind), text_of(12, text_of(1, names[-1]), kind)
+    return (
+        number_of(1, 8) + text_of(7, *nodes, text_of(2, "chain"), *ports) + text_of(8, text_of(1, ""), number_of(2, 13))
+    )

@@ -10,13 +10,12 @@ import platform
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 import onnxruntime as ort
 
 from .model import Model, Node
-from .runs import Feeds, Row, Runs
+from .runs import Feeds, Row, Runs, least
 from .wire import number_of, text_of
 
 VERSION = 2
@@ -24,38 +23,14 @@ VERSION = 2
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 WRITTEN = (1, 2, 4)
 """Blocks of outputs that are timed: kernels compute up to four at once, and read the inputs once for these."""
-CHAIN = 33
-"""Nodes of a model that tells what nodes take which do nothing."""
+MORE = 8
+"""Passes that grids may take together beside the fewest runs of each."""
 FACTOR = 1.5
 """How far a layer's time in the model may be from what it takes alone, beside what is usual for the model."""
 INTS = ("kernel_shape", "strides", "dilations", "pads", "output_padding")
 EXPLAINED = 0.5
 """This share at least of a run's time must be in its profile, and of the layers, on other providers than the processor: kernels that start elsewhere, or are
 the whole model, tell nothing."""
-
-
-def least(runs: Runs) -> tuple[float, float, float]:
-    """Return the milliseconds that a node takes to be noted down, a node to be run, and a run, where nodes do next to nothing."""
-    one, many = _chain(1), _chain(CHAIN)
-    feeds = {"0": np.ones(1, np.float32)}
-    noted = min(map(sum, zip(*(event["all"] for event in runs.profiled(many, feeds)), strict=True))) / CHAIN
-    single = runs.shortest(one, feeds)
-    node = max(0.0, runs.shortest(many, feeds) - single) / (CHAIN - 1)
-    return noted, node, single
-
-
-def _chain(count: int) -> bytes:
-    """A model of so many nodes, one behind the other, on a single number."""
-    names = [str(place) for place in range(count + 1)]
-    nodes = [
-        text_of(1, text_of(1, source), text_of(2, made), text_of(3, f"node {made}"), text_of(4, "Neg"))
-        for source, made in pairwise(names)
-    ]
-    kind = text_of(2, text_of(1, number_of(1, 1), text_of(2, text_of(1, number_of(1, 1)))))
-    ports = text_of(11, text_of(1, names[0]), kind), text_of(12, text_of(1, names[-1]), kind)
-    return (
-        number_of(1, 8) + text_of(7, *nodes, text_of(2, "chain"), *ports) + text_of(8, text_of(1, ""), number_of(2, 13))
-    )
 
 
 def _without(spent: float, overhead: float) -> float:
@@ -109,7 +84,7 @@ def _grid(width: int, block: int, unit: int, blocks: Sequence[int] = (1,)) -> li
     return sorted({size for size in sizes if 0 < size <= width and size % unit == 0} | {width})
 
 
-def measured(shape: Row, block: int, runs: Runs, overhead: float) -> Row:
+def measured(shape: Row, block: int, runs: Runs, overhead: float, seconds: float) -> Row:
     """Return the milliseconds of a layer of this shape at each pair of widths: `reads` x `writes`, one row where each channel goes by itself."""
     own = shape.get("groups") == "own"
     unit = int(str(shape.get("groups", 1))) if not own else 1
@@ -117,7 +92,7 @@ def measured(shape: Row, block: int, runs: Runs, overhead: float) -> Row:
     writes = _grid(int(str(shape["written"])), block, unit, (1,) if own else WRITTEN)
     pairs = [(0, column) for column in range(len(writes))] if own else list(np.ndindex(len(reads), len(writes)))
     text, feeds = _side_by_side(shape, reads, writes, pairs)
-    events = runs.profiled(text, feeds)
+    events = runs.profiled(text, feeds, seconds=seconds)
     values = np.zeros((1 if own else len(reads), len(writes)))
     for event in events:
         name = event["name"].removesuffix("_nchwc").removeprefix("fused ")
@@ -224,7 +199,10 @@ def table_of(model: Model, fed: Feeds, runs: Runs, *, block: int = 16) -> Row:
     fixed = min(max(0.0, wall - inside), len(events) * node_alone + run_alone)
     scale = (wall - fixed) / inside if inside > 0.0 else 1.0
     distinct = {json.dumps(shape, sort_keys=True): shape for shape in found.values()}
-    grids = {key: measured(shape, block, runs, overhead) for key, shape in distinct.items()}
+    grids = {
+        key: measured(shape, block, runs, overhead, MORE * wall / 1e3 / len(distinct))
+        for key, shape in distinct.items()
+    }
     numbers = {key: number for number, key in enumerate(grids)}
     keys = {label: json.dumps(shape, sort_keys=True) for label, shape in found.items()}
     times = _steadied(times, keys, {key: grid["ms"][-1][-1] for key, grid in grids.items()})
