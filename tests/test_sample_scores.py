@@ -39,7 +39,7 @@ def test_pairs_are_pictures_and_their_halves():
     np.testing.assert_array_equal(pairs.small[4].transpose(1, 2, 0), halved(photo[64:128, 64:128]))
 
 
-@pytest.mark.parametrize("name", ["mobile_fashion", "vit_fashion", "gpt_text"])
+@pytest.mark.parametrize("name", ["mobile_fashion", "vit_fashion", "gpt_text", "superres"])
 def test_the_files_are_as_good_as_their_table_says(name):
     row = re.search(
         rf"^\| `{name}\.onnx` .*\| ([\d.]+)\S* ?(?:dB)? \|$", (MODELS / "README.md").read_text(encoding="utf-8"), re.M
