@@ -28,10 +28,7 @@ def restricted(
     products: False where there are moments alone, so that what products of activations sum over stays, and what normalisations take statistics of.
     """
     check_computes(network)
-    names = {
-        group.name: {group.name}.union(*(_names_of(item, network) for item in makers_of(group, graph)))
-        for group in graph.groups
-    }
+    names = {group.name: _names_of_group(group, graph, network) for group in graph.groups}
     everything = set[str]().union(*names.values(), *(_names_of(item, network) for item in graph.contractions))
     for option, patterns in (("--only", only), ("--exclude", exclude)):
         for pattern in patterns:
@@ -88,3 +85,12 @@ def _names_of(contraction: Contraction, network: Network) -> set[str]:
     uses = (contraction.weight, contraction.bias)
     tensors = [network.node(use.node).input[use.slot] for use in uses if use is not None]
     return {contraction.node, f"op:{contraction.op}", *network.ancestors(tensors, ())[1]}
+
+
+def _names_of_group(group: ChannelGroup, graph: ChannelGraph, network: Network) -> set[str]:
+    """What a group goes by: its own name, those of the layers that make its channels, and constants that lose channels, but for what reads them."""
+    read = {contraction.rows for contraction in graph.contractions}
+    uses = {part.axis.use for part in group.slices if part.axis not in read} - {None}
+    tensors = [network.node(use.node).input[use.slot] for use in uses if use is not None]
+    layers = (_names_of(item, network) for item in makers_of(group, graph))
+    return {group.name, *network.ancestors(tensors, ())[1]}.union(*layers)

@@ -40,3 +40,16 @@ def test_a_weight_whose_outputs_stay_anyway_is_known_and_others_are_not():
     assert len(restricted(graph, found, only=[], exclude=["U"]).groups) == 2
     with pytest.raises(OptionError, match="'Q' matches no group, node or weight"):
         restricted(graph, found, only=[], exclude=["Q"])
+
+
+def test_embeddings_and_scales_are_names_of_the_channels_that_they_make():
+    n = Net()
+    x = n("Gather", n.weight(20, 8, name="table"), n.input(["N", 5], kind=onnx.TensorProto.INT64))
+    x = n.relu(n("Mul", x, n.weight(8, name="scale")))
+    x = n("MatMul", n.relu(n("MatMul", x, n.weight(8, 6), name="layer")), n.weight(6, 3))
+    n.output(x, 3)
+    found = load(n.model())
+    graph = trace(found)
+    assert sorted(group.width for group in graph.groups) == [6, 8]
+    for pattern in ("table", "scale"):
+        assert [group.width for group in restricted(graph, found, only=[pattern], exclude=[]).groups] == [8]
