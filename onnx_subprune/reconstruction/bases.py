@@ -187,7 +187,7 @@ def _centred(gram: Float64, total: Float64, count: Float64) -> Float64:
 
 
 def _factors(network: Network, site: Site, halves: Sequence[Sequence[Float64]]) -> Factors | None:
-    """The bases of both sides; None where they lose no less than a subset."""
+    """The bases of both sides; None where they lose no less than a subset, or moments are infinite or no numbers."""
     refitted = site.group.product is None
     if refitted:
         weights = _rows(network, site.right[0])
@@ -195,7 +195,8 @@ def _factors(network: Network, site: Site, halves: Sequence[Sequence[Float64]]) 
         halves = [[*half, target] for half in halves]
     heads = len(halves[0][0])
     sides = [(half[0], np.repeat(half[1], heads // len(half[1]), axis=0)) for half in halves]
-    if not wins(sides, refitted=refitted, shared=site.shared):
+    finite = all(np.isfinite(moment).all() for side in sides for moment in side)
+    if not finite or not wins(sides, refitted=refitted, shared=site.shared):
         return None
     return factors(*(pooled(sides[0][side] + sides[1][side], site.shared) for side in (0, 1)))
 

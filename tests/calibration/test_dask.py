@@ -103,7 +103,8 @@ class KillingOnce:
 
 @pytest.mark.parametrize(("stage", "after"), [("surveying", 3), ("pruning", 6)])
 def test_a_lost_worker_costs_its_shard_and_nothing_else(cluster, images, stage, after):
-    settings = {"budget": Channels(0.5) if stage == "pruning" else Macs(0.5), "resources": ONE_THREAD}
+    budget = Channels(0.5) if stage == "pruning" else Macs(0.5)
+    settings = {"budget": budget, "resources": replace(ONE_THREAD, trials=0)}
     some = images[:256]  # of large maps half of them are looked at: the others follow later, on a new worker too
     here = prune(RESNET, some, **settings).model.SerializeToString()
     killing = KillingOnce(cluster.client, stage, after)

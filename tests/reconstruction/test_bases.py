@@ -7,6 +7,7 @@ from onnx import numpy_helper
 from onnx_subprune import Channels, Gates, WeightNorm, prune
 from onnx_subprune.calibration.data.masks import Visible
 from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.errors import NotFiniteError
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning import preparation
@@ -174,3 +175,10 @@ def test_hidden_positions_are_no_rows_of_keys():
         own = value[sample, :length].astype(np.float64)
         np.testing.assert_allclose(rows[sample, :length], own - own.mean(axis=0))
         assert not rows[sample, length:].any()
+
+
+def test_numbers_that_are_not_finite_have_no_basis():
+    model = low_rank_attention(1).model()
+    data = {name: value * np.float32(1e38) for name, value in feeds_of(load(model), 16, 2).items()}
+    with pytest.raises(NotFiniteError, match="too large to be squared"):
+        prune(model, data, budget=Channels(0.5), round_to=1)

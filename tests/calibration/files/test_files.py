@@ -44,7 +44,7 @@ def test_merged_shards_are_the_bytes_of_a_single_one_in_whatever_order_they_are_
 @pytest.mark.parametrize("model", sample_models(), ids=lambda path: path.stem)
 @pytest.mark.parametrize("count", [2, 5])
 def test_the_pruned_model_does_not_depend_on_the_number_of_shards(tmp_path, images, model, count):
-    data, files = images[:157], [tmp_path / f"{number}.npz" for number in range(count)]
+    data, files = images[:93], [tmp_path / f"{number}.npz" for number in range(count)]
     for number, path in enumerate(files):
         collect(model, data, path, shard=(number, count), resources=Resources(threads=1 + number % 2))
     merge(files, tmp_path / "m.npz")
