@@ -177,13 +177,15 @@ def _moments(site: Site, stream: Stream, visible: Visible) -> list[list[Float64]
             centred = site.softmax and which == 1
             moved, shown = visible_rows(value, part.axis.index, visible, number, centred=centred)
             heads = np.ascontiguousarray(moved.reshape(-1, moved.shape[-1])[:, part.positions.T].transpose(1, 0, 2))
-            own = (heads.transpose(0, 2, 1) @ heads, heads.sum(axis=1), shown.sum())
+            with np.errstate(over="ignore", invalid="ignore"):
+                own = (heads.transpose(0, 2, 1) @ heads, heads.sum(axis=1), shown.sum())
             sums[number % 2][which] = [a + b for a, b in zip(sums[number % 2][which], own, strict=True)]
     return [[_centred(*item) if site.centred else item[0] for item in half] for half in sums]
 
 
 def _centred(gram: Float64, total: Float64, count: Float64) -> Float64:
-    return np.asarray(gram - total[:, :, None] * total[:, None, :] / np.maximum(count, 1))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(gram - total[:, :, None] * total[:, None, :] / np.maximum(count, 1))
 
 
 def _factors(network: Network, site: Site, halves: Sequence[Sequence[Float64]]) -> Factors | None:

@@ -108,7 +108,8 @@ def visible_rows(value: Array, axis: int, visible: Visible, chunk: int, *, centr
     places: Sequence[int] = range(1 if moved.ndim > 2 else 0, moved.ndim - 1)
     if centred and places:
         counts = np.maximum(shown.sum(axis=tuple(places), keepdims=True), 1.0)
-        moved = (moved - moved.sum(axis=tuple(places), keepdims=True) / counts) * shown
+        with np.errstate(invalid="ignore"):  # of infinite numbers; what follows from them is looked at
+            moved = (moved - moved.sum(axis=tuple(places), keepdims=True) / counts) * shown
     return np.asarray(moved), np.asarray(shown)
 
 
