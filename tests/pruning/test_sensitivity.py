@@ -44,6 +44,7 @@ def test_where_there_are_many_trials_each_is_run_on_fewer_samples(network, monke
 def test_where_choosing_is_dear_one_half_chooses_and_promises_no_more(network, samples, monkeypatch):
     both, many = curve(network, samples), curve(network, 4096)
     monkeypatch.setattr(halved_trials, "COSTLY", 48)
+    monkeypatch.setattr(halved_trials, "MANY", 48)
 
     one = curve(network, samples)
 

@@ -25,8 +25,8 @@ TRIED = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 7 / 8)
 """The widths at which the model is run, as shares of the full one."""
 BETWEEN = (3 / 16, 3 / 8, 5 / 8, 3 / 4)
 """Widths in between, where the output follows the error of the consumers."""
-COSTLY = 2048
-"""With so many columns in a consumer, and as many rows in a half, one half alone chooses and is fitted and the other one judges, at half the cost."""
+COSTLY, MANY = 2048, 512
+"""With so many columns in a consumer, and so many rows in a half, one half alone chooses and is fitted and the other one judges, at half the cost."""
 
 
 def without_loss(curve: Curve, lossless: int) -> Curve:
@@ -128,7 +128,7 @@ def _wide(problems: Sequence[Problem], group: ChannelGroup, moments: Mapping[Use
     """True where to choose among the columns of a group is dear, and there are rows enough to do it on one half alone."""
     columns = max(problem.columns.size for problem in problems)
     rows = min(moments[consumer.weight].parts[0].count for consumer in group.consumers)
-    return COSTLY <= columns <= rows
+    return columns >= COSTLY and rows >= MANY
 
 
 def _problems(task: Task, group: ChannelGroup, moments: Mapping[Use, Halves]) -> list[list[Problem]]:
