@@ -41,6 +41,8 @@ def check(model: ModelProto, folder: Path | None) -> None:
         if value.type.HasField("tensor_type") and kind.elem_type not in TensorProto.DataType.values()[1:]:
             raise ModelError(f"input {value.name!r} has the element type {kind.elem_type}, which ONNX does not know")
     _check_functions(model)
+    for part in (model.graph, *model.functions):
+        _check_splits(nodes_of(part))
 
 
 def self_contained(model: ModelProto, folder: Path) -> None:
@@ -103,6 +105,16 @@ def _check_functions(model: ModelProto) -> None:
             f"the model's functions expand to {sum(nodes[key] for key in used):,} nodes ({_spelled(largest)} alone to {nodes[largest]:,}): "
             f"more than {MOST_NODES:,} nodes or {MOST_BYTES >> 30} GB cannot be handled"
         )
+
+
+def _check_splits(nodes: Iterator[NodeProto]) -> None:
+    """A Split must not have more outputs than it says: onnxruntime ends the process."""
+    for node in nodes:
+        said = next((item.i for item in node.attribute if item.name == "num_outputs"), None)
+        if node.op_type == "Split" and said is not None and len(node.output) > said:
+            raise ModelError(
+                f"{node.name or node.op_type!r} has {len(node.output)} outputs, but says num_outputs={said}: the model is not valid"
+            )
 
 
 def _calls(nodes: Iterator[NodeProto], functions: Mapping[Key, FunctionProto]) -> Iterator[Key]:

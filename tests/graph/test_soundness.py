@@ -68,6 +68,10 @@ def cycle_through_a_body(model):
     model.graph.node[4].CopyFrom(helper.make_node("If", ["yes"], ["e"], then_branch=body, else_branch=body))
 
 
+def split_in_more_than_it_says(model):
+    model.graph.node.append(helper.make_node("Split", ["b"], ["p", "q", "r"], axis=1, num_outputs=2))
+
+
 def two_producers(model):
     model.graph.node.insert(3, helper.make_node("Relu", ["b"], ["c"]))
 
@@ -165,6 +169,7 @@ SPOILED = {
     "input of no type": (input_of_no_type, "input 'x' has the element type 99"),
     "input without a type": (lambda model: model.graph.input[0].type.Clear(), "input 'x' has no type"),
     "node without an output": (lambda model: model.graph.node[-1].ClearField("output"), "has no output"),
+    "split in more than it says": (split_in_more_than_it_says, "'Split' has 3 outputs, but says num_outputs=2"),
     "function that calls itself": (calls({"F": ["F"]}, "F"), "a function calls itself: local.F"),
     "functions that call each other": (calls({"F": ["G"], "G": ["F"]}, "F"), "a function calls itself"),
     "too many inputs of a function": (calls({"F": ["Relu"]}, "F", "ddd"), "with 3 inputs, but it has 1"),
