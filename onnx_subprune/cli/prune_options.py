@@ -183,7 +183,7 @@ TrialsOption = Annotated[
     Parameter(
         group=QUALITY,
         help="Try N other ways to share out a budget of multiply-accumulates or parameters, fitted on three quarters of the samples and "
-        "judged on the rest (up to 24 for small networks, 2 for those of more than 12 groups).",
+        "judged on the rest (up to 24 in small networks, more the deeper the cut; 2 in those of more than 12 groups).",
     ),
 ]
 AcceptAnyOption = Annotated[
@@ -239,8 +239,6 @@ def layerwise_only(
         raise OptionError(
             "--holdout: the moments are of all samples that were collected, and there are no others to judge the result on"
         )
-    if resources.providers:
-        raise OptionError("--providers: with --statistics nothing is run on data; give it to `collect`")
     if scheduler is not None:
         raise OptionError("--scheduler runs the models on --data; with --statistics nothing is run")
     if metric is not None:

@@ -96,7 +96,7 @@ def test_pruning_says_whether_it_moved_images(images):
 
 def test_samples_that_the_trials_judge_by_are_not_fitted():
     data = of(256, 32)
-    trials = trials_of(data, 1.0, 4, layers=(), most=6, augment=lambda part: shifted(part, ("image",)))
+    trials = trials_of(data, 1.0, 4, fraction=0.5, layers=(), most=6, augment=lambda part: shifted(part, ("image",)))
     fitted, judged = (set(part.arrays["other"].ravel().tolist()) for part in (trials.fitted, trials.judged))
     assert fitted | judged == set(range(256))
     assert not fitted & judged

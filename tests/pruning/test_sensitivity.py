@@ -30,6 +30,19 @@ def test_few_samples_promise_no_more_than_many(network, samples):
         assert few[width] > 0.6 * many[width]
 
 
+def test_one_half_judges_where_a_batch_is_as_large_as_what_is_looked_at(monkeypatch):
+    net = Net(seed=4)
+    hidden = net.dense(net.input([256, 20]), 20, 48)
+    net.output(net.dense(net.relu(hidden), 48, 6), 2)
+    both = curve(net.model(), 1024)
+    monkeypatch.setattr(halved_trials, "COSTLY", 48)
+
+    one = curve(net.model(), 1024)
+
+    assert one.keys() == both.keys()
+    assert all(0.6 * both[width] < one[width] < 1.6 * both[width] for width in (6, 12, 24, 42))
+
+
 def test_where_there_are_many_trials_each_is_run_on_fewer_samples(network, monkeypatch):
     whole = curve(network, 256)
     monkeypatch.setattr(module, "FEWEST", 64)

@@ -190,7 +190,8 @@ def _samples(task: Task, trials: Sequence[_Trials]) -> int:
     count = max(1, len(task.network.nodes))
     tried = ((len(trial.values) * (0.5 if trial.one_way else 1.0), trial) for trial in trials)
     runs = sum(times * (1.0 - _first(task.network, trial) / count) for times, trial in tried)
-    return max(FEWEST, min(SAMPLES, int(PASSES * task.data.samples / max(runs, 1e-9))))
+    enough = max(FEWEST, min(SAMPLES, int(PASSES * task.data.samples / max(runs, 1e-9))))
+    return max(enough, 2 * task.data.chunk)  # a chunk of each half, however large they are
 
 
 def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, GroupSensitivity]:

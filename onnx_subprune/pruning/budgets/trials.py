@@ -61,7 +61,7 @@ def trials_of(
     groups: int,
     *,
     streams: bool = False,
-    fraction: float = 0.5,
+    fraction: float,
     layers: Sequence[int],
     most: int | None,
     augment: Callable[[Calibration], Calibration],

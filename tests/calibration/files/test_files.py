@@ -251,6 +251,7 @@ def test_a_changed_weight_in_a_side_file_makes_it_another_model(tmp_path, images
         (["--statistics", "WHOLE", "--formulation", "asymmetric"], "only layerwise is possible"),
         (["--statistics", "WHOLE", "--samples", "5"], "--samples"),
         (["--statistics", "WHOLE", "--scheduler", "tcp://x:1"], "--scheduler"),
+        (["--statistics", "WHOLE", "--providers", "cpu"], "give it to `collect`"),
         (["--statistics", "WHOLE", "--macs", "0.0001"], "the least is"),
     ],
 )
