@@ -94,6 +94,5 @@ def _keeps(before: Array, runs: Sequence[Array], count: int, kept: Sequence[slic
 def _alike(one: Array, other: Array) -> bool:
     if one.dtype.kind != "f":
         return not one.size or bool(np.mean(one == other) > 1 - TOLERANCE)
-    with np.errstate(invalid="ignore"):
-        limit = TOLERANCE * np.max(np.abs(one), initial=0.0)
+    limit = TOLERANCE * np.max(np.abs(one), initial=0.0, where=np.isfinite(one))
     return bool(np.allclose(one, other, rtol=0, atol=limit, equal_nan=True))
