@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from onnx_subprune._typing import Array, Int64
-from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Use
-from onnx_subprune.graph.network import Network, attribute, key_of
+from onnx_subprune.graph.channels import Axis, ChannelGraph, Use
+from onnx_subprune.graph.network import Network, key_of
 from onnx_subprune.graph.observation import Observation
 from onnx_subprune.graph.order import captured, live
 from onnx_subprune.graph.rules import RULES
@@ -25,8 +25,9 @@ from onnx_subprune.graph.statistics import statistics_of
 from onnx_subprune.graph.surgery.assembly import assemble
 from onnx_subprune.graph.surgery.closing import Closing
 from onnx_subprune.graph.surgery.constants import Constants
+from onnx_subprune.graph.surgery.emptied import Sums, added_by, ends, unread
 from onnx_subprune.graph.surgery.slicing import kept_positions
-from onnx_subprune.graph.tracing.branches import normalizations
+from onnx_subprune.graph.tracing.branches import Branch, branch_of
 from onnx_subprune.graph.tracing.sizes import SourceArray, size_sources
 
 
@@ -65,7 +66,9 @@ class _Surgery:
         self._network, self._kept, self._rules = network, kept, rules
         self._observation: Observation = graph.observation
         self._sources: Mapping[str, SourceArray] = size_sources(network, graph.observation, rules)
-        self._idle = {item.node: item for item in graph.contractions if item.rows in kept and not len(kept[item.rows])}
+        idle = (item for item in graph.contractions if item.rows in kept and not len(kept[item.rows]))
+        found = (branch_of(network, graph.observation, item) for item in idle)
+        self._branches = {branch.sum: branch for branch in found if branch is not None}
         self._new: dict[str, Array] = {}
         self._taken = {name for node in network.nodes for name in (*node.input, *node.output)}
         self._taken.update(network.initializers)
@@ -82,36 +85,32 @@ class _Surgery:
         closing = Closing(self._network, lambda use, name: by_node.get(use.node, {}).get(use.slot, name), self._valued)
         stale = {axis.tensor for axis in self._kept} | {name for name in self._sources if self._holds_sizes(name)}
         stale |= sliced.stale
-        constant = {self._network.producer[name] for name in sliced.replaced}
+        constant = {self._network.producer[name] for name in sliced.replaced} | unread(
+            self._network, self._branches.values()
+        )
+        sums = Sums(self._network, self._fresh)
         for index, node in enumerate(self._network.nodes):
-            if (contraction := self._idle.get(self._network.labels[index])) is not None:
-                places = [index, *normalizations(self._network, node.output[0])]
-                last = self._network.nodes[places[-1]].output[0]
-                self._new[last] = self._made_of_nothing(contraction, places, renamed)
-                constant.update(places)
+            if index in constant:
+                continue
+            if (branch := self._branches.get(index)) is not None:
+                nodes += sums.without(node, branch.slot, self._added(branch, renamed))
             elif (given := closing.closed(node)) is not None:
                 nodes += given
-            elif index not in constant:
+            else:
                 nodes += self._rewrite(index, node, by_node)
-        nodes = live(nodes, [*self._network.outputs, *self._ends()])
-        if self._idle or self._network.spelled.closed:
+        self._new.update(sums.constants)
+        nodes = live(sums.renamed(nodes), [*self._network.outputs, *ends(self._network)])
+        if self._branches or self._network.spelled.closed:
             read = {name for node in nodes for name in (*node.input, *captured(node))} | set(self._network.outputs)
             self._new = {name: value for name, value in self._new.items() if name in read}
         return assemble(self._network, nodes, self._new, stale | set(self._new))
 
-    def _made_of_nothing(self, contraction: Contraction, places: Sequence[int], renamed: Mapping[Use, str]) -> Array:
-        """What a convolution without inputs, and the normalizations behind it, at these places, make: (1, channels, 1 ...)."""
-        weight, left = self._network.array(contraction.weight_tensor), self._kept.get(contraction.output)
-        value = np.zeros(weight.shape[0] if left is None else len(left))
-        bias, *norms = ([self._left_of(place, slot, renamed) for slot in range(1, 5)] for place in places)
-        if bias[1] is not None:
-            value = bias[1].astype(np.float64)
-        for place, norm in zip(places[1:], norms, strict=True):
-            gamma, beta, mean, variance = (item.astype(np.float64) for item in norm if item is not None)
-            epsilon = attribute(self._network.nodes[place], "epsilon", 1e-5)
-            assert isinstance(epsilon, float)
-            value = (value - mean) / np.sqrt(variance + epsilon) * gamma + beta
-        return value.astype(weight.dtype).reshape(1, -1, *(1,) * (weight.ndim - 2))
+    def _added(self, branch: Branch, renamed: Mapping[Use, str]) -> Array:
+        """What a branch adds that reads nothing."""
+        output = branch.contraction.output
+        left = self._kept.get(output)
+        channels = self._observation.shapes[output.tensor][output.index] if left is None else len(left)
+        return added_by(self._network, branch, channels, lambda place, slot: self._left_of(place, slot, renamed))
 
     def _left_of(self, place: int, slot: int, renamed: Mapping[Use, str]) -> Array | None:
         """What is left of the constant in a slot of a node; None where it is empty."""
@@ -122,10 +121,6 @@ class _Surgery:
     def _valued(self, name: str) -> Array:
         """A constant of the new model."""
         return self._new[name] if name in self._new else self._network.array(name)
-
-    def _ends(self) -> list[str]:
-        """What nobody read before either stays."""
-        return [name for name in self._network.producer if name not in self._network.readers]
 
     def _rewrite(self, index: int, node: NodeProto, renamed: Mapping[str, Mapping[int, str]]) -> list[NodeProto]:
         label = self._network.labels[index]

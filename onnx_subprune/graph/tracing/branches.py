@@ -1,57 +1,136 @@
 """Residual branches that a model can do without: what they add is then a constant."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
 
-from onnx_subprune.graph.channels import ChannelGraph, Consumer
-from onnx_subprune.graph.network import Network, key_of
+from onnx_subprune.graph.channels import ChannelGraph, Contraction
+from onnx_subprune.graph.network import Network, attribute, key_of, only_reader
+from onnx_subprune.graph.observation import Observation
+
+CONTRACTING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Contractions that a branch may end with."""
+ALIKE = ("Dropout", "Identity", "Relu")
+"""Operators that make a constant a channel of a constant a channel, whatever the shape is."""
+WEIGHED = ("Add", "Div", "Mul", "Sub")
+"""Operators that do so with a constant."""
+LAYOUTS = ("Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """The end of a residual branch: a contraction, what makes something of its output alone, and a sum with another activation.
+
+    places: those nodes, the contraction first. sum, slot: the Add, and where it reads them. behind: how many axes there are behind that of channels.
+    """
+
+    contraction: Contraction
+    places: tuple[int, ...]
+    sum: int
+    slot: int
+    behind: int
 
 
 def dispensable(network: Network, graph: ChannelGraph) -> frozenset[str]:
     """Return the names of the groups that may lose all their channels.
 
-    Each of their consumers is a convolution that reads nothing else, and what it makes is added to a tensor of the same shape, which stays: of two
-    branches that meet, one at most is named. No normalisation takes its statistics of them: of none there are none.
+    Each of their consumers reads nothing else and is the end of a residual branch. The other summand stays: of two branches that meet, one
+    at most is named. No normalisation takes its statistics of them: of none there are none.
     """
-    found, met = set[str](), set[str]()
+    found, met = set[str](), set[int]()
     for group in graph.groups:
         if graph.normalized(group):
             continue
-        sums = {end for consumer in group.consumers if (end := _sum(network, graph, consumer)) is not None}
+        sums = set()
+        for consumer in group.consumers:
+            weight, rows = consumer.contraction.weight_tensor, consumer.contraction.rows.index
+            branch = branch_of(network, graph.observation, consumer.contraction)
+            if branch is not None and consumer.positions.size == network.array(weight).shape[rows]:
+                sums.add(branch.sum)
         if group.consumers and len(sums) == len(group.consumers) and met.isdisjoint(sums):
             found.add(group.name)
             met |= sums
     return frozenset(found)
 
 
-def normalizations(network: Network, tensor: str) -> Iterator[int]:
-    """Yield the places of the BatchNormalizations that follow `tensor`, each the only reader of what is before it."""
-    place = _reader(network, tensor)
-    if place is not None and key_of(network.nodes[place]) == "BatchNormalization":
-        yield place
-        yield from normalizations(network, network.nodes[place].output[0])
-
-
-def _reader(network: Network, tensor: str) -> int | None:
-    """The place of the only node that reads `tensor`, which is no output of the model; None if there is none."""
-    readers = network.readers.get(tensor, ())
-    return readers[0][0] if len(readers) == 1 and readers[0][1] >= 0 and tensor not in network.outputs else None
-
-
-def _sum(network: Network, graph: ChannelGraph, consumer: Consumer) -> str | None:
-    """The sum that is all that a consumer's output goes into; None where it cannot be a constant there."""
-    contraction = consumer.contraction
-    rows = network.array(contraction.weight_tensor).shape[contraction.rows.index]
-    if contraction.op != "Conv" or contraction.groups > 1 or consumer.positions.size < rows:
+def branch_of(network: Network, observation: Observation, contraction: Contraction) -> Branch | None:
+    """Return the residual branch that a contraction is the end of; None where it makes no constant a channel if it reads nothing, or that is not added."""
+    place = network.position[contraction.node]
+    if contraction.op not in CONTRACTING or contraction.groups > 1 or contraction.stacked or contraction.internal:
         return None
-    made = contraction.output.tensor
-    for place in normalizations(network, made):
-        made = network.nodes[place].output[0]
-    reader = _reader(network, made)
-    if reader is None or key_of(network.nodes[reader]) != "Add":
+    made, axis = contraction.output.tensor, contraction.output.index
+    if not _biased(network, observation.shapes, place, axis):
         return None
-    node = network.nodes[reader]
-    other = node.input[1] if node.input[0] == made else node.input[0]
-    for shapes in (graph.observation.shapes, graph.observation.other_shapes):
-        if shapes and not (shapes.get(other) == shapes.get(made) == shapes.get(node.output[0])):
+    places = [place]
+    while (reader := only_reader(network, made)) is not None:
+        place, slot = reader
+        node = network.nodes[place]
+        other = node.input[1 - slot] if key_of(node) == "Add" else ""
+        if other and other not in network.constants:
+            shapes = [(item.get(made), item.get(other), item.get(node.output[0])) for item in _runs(observation)]
+            alike = all(first is not None and first == second == whole for first, second, whole in shapes)
+            return (
+                Branch(contraction, tuple(places), place, slot, len(shapes[0][0] or ()) - axis - 1) if alike else None
+            )
+        after = {_after(network, shapes, place, slot, axis) for shapes in _runs(observation)}
+        if len(after) > 1 or None in after:
             return None
-    return None if other in network.constants else node.output[0]
+        axis = next(item for item in after if item is not None)
+        places.append(place)
+        made = node.output[0]
+    return None
+
+
+def _runs(observation: Observation) -> Iterator[Shapes]:
+    """Shapes of activations in each run."""
+    yield observation.shapes
+    if observation.other_shapes:
+        yield observation.other_shapes
+
+
+def _biased(network: Network, shapes: Shapes, place: int, axis: int) -> bool:
+    """True if all that a contraction adds to its product is one number a channel."""
+    node = network.nodes[place]
+    if len(node.input) < 3 or not node.input[2] or key_of(node) == "MatMul":
+        return True
+    if key_of(node) != "Gemm":
+        return node.input[2] in network.constants
+    return _one_a_channel(network, node.input[2], shapes.get(node.output[0]), axis)
+
+
+def _after(network: Network, shapes: Shapes, place: int, slot: int, axis: int) -> int | None:
+    """The axis of channels of what a node makes of one number a channel; None where it makes something else."""
+    node = network.nodes[place]
+    key, before, made = key_of(node), shapes.get(node.input[slot]), shapes.get(node.output[0])
+    if before is None or made is None:
+        return None
+    if slot and key not in WEIGHED:
+        return None
+    if key in LAYOUTS:
+        return _moved(before, made, axis, attribute(node, "perm"), turned=key == "Transpose")
+    fits = key in ALIKE or (key == "BatchNormalization" and axis == 1 and len(node.output) == 1)
+    if key in WEIGHED and made == before:
+        fits = _one_a_channel(network, node.input[1 - slot], made, axis)
+    return axis if fits else None
+
+
+def _moved(before: Sequence[int], made: Sequence[int], axis: int, order: object, *, turned: bool) -> int | None:
+    """Where the axis of channels goes; None where it is taken apart, or joined with another."""
+    if turned:
+        places = order if isinstance(order, list) else [*reversed(range(len(before)))]
+        return places.index(axis)
+    behind = prod(before[axis + 1 :])
+    found = [i for i, size in enumerate(made) if size == before[axis] and prod(made[i + 1 :]) == behind]
+    return found[0] if found and before[axis] > 1 else None
+
+
+def _one_a_channel(network: Network, name: str, shape: Sequence[int] | None, axis: int) -> bool:
+    """True if a constant adds to, or multiplies, a tensor of this shape by one number for all, or for each place of `axis`."""
+    if shape is None or name not in network.constants:
+        return False
+    own = network.array(name).shape
+    padded = (1,) * (len(shape) - len(own)) + own
+    return len(own) <= len(shape) and all(
+        size == 1 or (i == axis and size == shape[i]) for i, size in enumerate(padded)
+    )
