@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 
@@ -87,21 +88,24 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Tabulated:
-    """coefficient times what `grid` has at two sizes: what a layer reads, and what it writes."""
+    """coefficient times what `grid` has at two sizes: what a layer reads, and what it writes; and times the factors after these, if there are any."""
 
     coefficient: float
-    factors: tuple[Factor, Factor]
+    factors: tuple[Factor, ...]
     grid: Grid
 
     def at(self, widths: Mapping[str, int]) -> float:
         """Return the value at these widths."""
-        read, written = (np.array([factor.at(widths)]) for factor in self.factors)
-        return self.coefficient * float(self.grid.at(read, written)[0])
+        read, written, *others = (factor.at(widths) for factor in self.factors)
+        return self.coefficient * float(self.grid.at(np.array([read]), np.array([written]))[0]) * prod(others)
 
     def along(self, widths: Mapping[str, int], name: str, steps: Float64) -> Float64:
         """Return the values, (n,) float64, when group `name` is wider by each of `steps`, (n,) float64."""
-        read, written = (factor.along(widths, name, steps) for factor in self.factors)
-        return self.coefficient * self.grid.at(*np.broadcast_arrays(read, written))
+        read, written, *others = np.broadcast_arrays(*(factor.along(widths, name, steps) for factor in self.factors))
+        values = self.coefficient * self.grid.at(read, written)
+        for other in others:
+            values = values * other
+        return values
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,15 @@ class Beside:
         name, spent = str(other["tensor"]), float(cast("float", other["ms"]))
         shape = tuple(cast("Sequence[int]", other["shape"]))
         if name in self._network.producer and name in self._graph.observation.shapes:
-            return self._shared([self._term(name)], spent)
+            return self._shared([self._gated(name, self._term(name))], spent)
         names = self._alike.get(shape[1:], []) if len(shape) > 1 else []
         if names:
-            return self._shared([folded(1.0, self._sizes.activation(name)) for name in names], spent)
+            return self._shared([self._gated(name, folded(1.0, self._sizes.activation(name))) for name in names], spent)
         return self._shared(pointwise(self._network, self._graph, self._sizes), spent)
+
+    def _gated(self, name: str, term: Term) -> Term:
+        """The term of a node that makes `name`, which may go with others."""
+        return self._sizes.vanishing.gated([self._network.labels[self._network.producer[name]]], term)
 
     def _term(self, name: str) -> Term:
         """What a node that makes `name` goes with: the larger one of that tensor and its first input; a product, its columns times what it sums up."""

@@ -95,6 +95,9 @@ def _parameters(network: Network, graph: ChannelGraph, sizes: Sizes, *, refitted
         versions = _versions(network, graph, sizes, reading, own)
         if reading.others and tensor in held:
             versions.setdefault(("whole", None), Term(coefficient=float(held[tensor]), factors=()))
+        else:
+            nodes = {use.node for use in reading.uses}
+            versions = {key: sizes.vanishing.stored(nodes, term) for key, term in versions.items()}
         if tensor in held:
             terms += versions.values()
         elif any(term.factors for term in versions.values()):  # its value takes the place of what it is computed from
@@ -151,28 +154,32 @@ def _weight(
 
 
 def _macs(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
-    terms, shapes = list[Term](), all_shapes(network, graph.observation)
+    shapes = all_shapes(network, graph.observation)
     held: dict[str, list[Contraction]] = {}
     for contraction in graph.contractions:
         held.setdefault(contraction.node, []).append(contraction)
-    for index, (label, node) in enumerate(zip(network.labels, network.nodes, strict=True)):
-        factors: list[Factor] = []
+    terms = list[Term]()
+    for index, label in enumerate(network.labels):
         if label in held:
-            terms += [_contraction(network, graph, contraction, sizes) for contraction in held[label]]
-            continue
-        if fused := _attention(network, graph, label, sizes):
-            terms += fused
-            continue
-        if key_of(node) in ("MatMul", FUSED_MATMUL) and node.output[0] in graph.observation.shapes:
-            inner = graph.observation.shapes.get(node.input[0], ())
-            factors = sizes.activation(node.output[0]) if inner else []
-            summed = len(inner) - (2 if attribute(node, "transA", 0) else 1)
-            factors += [sizes.factor(Axis(node.input[0], summed), inner[summed])] if inner else []
-        if factors and not network.constants.issuperset(node.output):
-            terms.append(folded(1.0 / graph.observation.batch, factors))
-        elif macs := macs_of(network, index, shapes, graph.observation):
-            terms.append(Term(coefficient=macs, factors=()))
+            found = [_contraction(network, graph, contraction, sizes) for contraction in held[label]]
+        else:
+            found = _attention(network, graph, label, sizes) or _product(network, graph, label, sizes)
+        if not found and label not in held and (macs := macs_of(network, index, shapes, graph.observation)):
+            found = [Term(coefficient=macs, factors=())]
+        terms += [sizes.vanishing.gated([label], term) for term in found]
     return terms
+
+
+def _product(network: Network, graph: ChannelGraph, label: str, sizes: Sizes) -> list[Term]:
+    """What products of activations multiply; nothing for others."""
+    node, shapes = network.node(label), graph.observation.shapes
+    inner = shapes.get(node.input[0], ()) if node.input else ()
+    product = key_of(node) in ("MatMul", FUSED_MATMUL) and node.output[0] in shapes
+    if not product or not inner or network.constants.issuperset(node.output):
+        return []
+    summed = len(inner) - (2 if attribute(node, "transA", 0) else 1)
+    factors = [*sizes.activation(node.output[0]), sizes.factor(Axis(node.input[0], summed), inner[summed])]
+    return [folded(1.0 / graph.observation.batch, factors)]
 
 
 def _attention(network: Network, graph: ChannelGraph, label: str, sizes: Sizes) -> list[Term]:
@@ -219,7 +226,8 @@ def pointwise(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]
             and (made in ends or key_of(node) not in FUSED)
             and key_of(node) not in COUNTED
         ):
-            terms.append(folded(POINTWISE / graph.observation.batch, sizes.activation(made)))
+            term = folded(POINTWISE / graph.observation.batch, sizes.activation(made))
+            terms.append(sizes.vanishing.gated([label], term))
     return terms
 
 

@@ -35,7 +35,8 @@ def milliseconds(network: Network, graph: ChannelGraph, table: Table) -> Multili
     for contraction in graph.contractions:
         if contraction.node in layers:
             entry = layers[contraction.node]
-            terms.append(_layer(network, contraction, shapes[int(entry["shape"])], float(entry["ms"]), sizes))
+            term = _layer(network, contraction, shapes[int(entry["shape"])], float(entry["ms"]), sizes)
+            terms.append(sizes.vanishing.gated([contraction.node], term))
     beside = Beside(network, graph, sizes)
     for other in cast("Sequence[Mapping[str, object]]", table["others"]):
         terms += beside.terms(other)

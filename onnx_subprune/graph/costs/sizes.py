@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from onnx_subprune.allocation import Factor, Term
 from onnx_subprune.graph.channels import Axis, ChannelGraph
+from onnx_subprune.graph.costs.vanishing import Vanishing
 from onnx_subprune.graph.network import Network
 
 OVERHEAD = 1 / 4
@@ -22,6 +23,7 @@ class Sizes:
         self._network, self._graph, self._block = network, graph, block
         self._slopes: dict[Axis, dict[str, int]] = {}
         self.widths = {group.name: group.width for group in graph.groups}
+        self.vanishing = Vanishing(network, graph)
         for group in graph.groups:
             for part in group.slices:
                 self._slopes.setdefault(part.axis, {})[group.name] = part.positions.shape[1]

@@ -1,13 +1,13 @@
 """What residual branches add that read nothing: one number a channel, which the operators behind their last layer make of its bias."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from onnx import NodeProto, helper
 
 from onnx_subprune._typing import Array, Float64
 from onnx_subprune.graph.network import Network, attribute, key_of
-from onnx_subprune.graph.order import captured, live
+from onnx_subprune.graph.order import captured
 from onnx_subprune.graph.tracing.branches import Branch
 
 Left = Callable[[int, int], Array | None]
@@ -48,22 +48,6 @@ def _through(node: NodeProto, place: int, slot: int, value: Float64, left: Left)
         return value
     pair = (value, other.astype(np.float64).ravel())
     return np.asarray(operation(*(pair if slot == 0 else pair[::-1])))
-
-
-def ends(network: Network) -> list[str]:
-    """Return what nodes make of which nobody reads anything; that nobody read it before either is no reason to leave it out."""
-    last = (node for node in network.nodes if not any(name in network.readers for name in node.output))
-    return [name for node in last for name in node.output if name]
-
-
-def unread(network: Network, branches: Collection[Branch]) -> set[int]:
-    """Return the places of the nodes that nobody reads any more where these branches read nothing."""
-    if not branches:
-        return set()
-    last = {branch.places[-1] for branch in branches}
-    left = [node for place, node in enumerate(network.nodes) if place not in last]
-    found = {id(node) for node in live(left, [*network.outputs, *ends(network)])}
-    return {place for place, node in enumerate(network.nodes) if id(node) not in found}
 
 
 class Sums:

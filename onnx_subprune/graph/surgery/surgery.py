@@ -25,9 +25,9 @@ from onnx_subprune.graph.statistics import statistics_of
 from onnx_subprune.graph.surgery.assembly import assemble
 from onnx_subprune.graph.surgery.closing import Closing
 from onnx_subprune.graph.surgery.constants import Constants
-from onnx_subprune.graph.surgery.emptied import Sums, added_by, ends, unread
+from onnx_subprune.graph.surgery.emptied import Sums, added_by
 from onnx_subprune.graph.surgery.slicing import kept_positions
-from onnx_subprune.graph.tracing.branches import Branch, branch_of
+from onnx_subprune.graph.tracing.branches import Branch, branch_of, leaves, unread
 from onnx_subprune.graph.tracing.sizes import SourceArray, size_sources
 
 
@@ -85,9 +85,9 @@ class _Surgery:
         closing = Closing(self._network, lambda use, name: by_node.get(use.node, {}).get(use.slot, name), self._valued)
         stale = {axis.tensor for axis in self._kept} | {name for name in self._sources if self._holds_sizes(name)}
         stale |= sliced.stale
-        constant = {self._network.producer[name] for name in sliced.replaced} | unread(
-            self._network, self._branches.values()
-        )
+        constant = {self._network.producer[name] for name in sliced.replaced}
+        if self._branches:
+            constant |= unread(self._network, self._branches.values())
         sums = Sums(self._network, self._fresh)
         for index, node in enumerate(self._network.nodes):
             if index in constant:
@@ -99,7 +99,7 @@ class _Surgery:
             else:
                 nodes += self._rewrite(index, node, by_node)
         self._new.update(sums.constants)
-        nodes = live(sums.renamed(nodes), [*self._network.outputs, *ends(self._network)])
+        nodes = live(sums.renamed(nodes), [*self._network.outputs, *leaves(self._network)])
         if self._branches or self._network.spelled.closed:
             read = {name for node in nodes for name in (*node.input, *captured(node))} | set(self._network.outputs)
             self._new = {name: value for name, value in self._new.items() if name in read}

@@ -1,6 +1,6 @@
 """Residual branches that a model can do without: what they add is then a constant."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -35,23 +35,52 @@ class Branch:
 def dispensable(network: Network, graph: ChannelGraph) -> frozenset[str]:
     """Return the names of the groups that may lose all their channels.
 
-    Each of their consumers reads nothing else and is the end of a residual branch. The other summand stays: of two branches that meet, one
-    at most is named. No normalisation takes its statistics of them: of none there are none.
+    Each of their consumers reads nothing else and is the end of a residual branch, or lies in one, as what weighs channels by their means does.
+    The other summand stays: of two branches that meet, one at most is named. No normalisation takes its statistics of them: of none there are none.
     """
-    found, met = set[str](), set[int]()
+    return frozenset(blocks(network, graph))
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What goes with all channels of a group. ends: of residual branches; unread: the places of the nodes that nobody reads then."""
+
+    ends: tuple[Branch, ...]
+    unread: frozenset[int]
+
+
+def blocks(network: Network, graph: ChannelGraph) -> dict[str, Block]:
+    """Return, for each group that may lose all its channels, what goes with them; see `dispensable`."""
+    found, met = dict[str, Block](), set[int]()
     for group in graph.groups:
-        if graph.normalized(group):
-            continue
-        sums = set()
-        for consumer in group.consumers:
+        ends, inside = list[Branch](), set[int]()
+        for consumer in () if graph.normalized(group) else group.consumers:
             weight, rows = consumer.contraction.weight_tensor, consumer.contraction.rows.index
             branch = branch_of(network, graph.observation, consumer.contraction)
             if branch is not None and consumer.positions.size == network.array(weight).shape[rows]:
-                sums.add(branch.sum)
-        if group.consumers and len(sums) == len(group.consumers) and met.isdisjoint(sums):
-            found.add(group.name)
-            met |= sums
-    return frozenset(found)
+                ends.append(branch)
+            else:
+                inside.add(network.position[consumer.node])
+        sums = {branch.sum for branch in ends}
+        if ends and len(sums) == len(ends) and met.isdisjoint(sums):
+            gone = unread(network, ends)
+            if inside <= gone and gone.isdisjoint(sums):
+                found[group.name] = Block(tuple(ends), gone)
+                met |= sums
+    return found
+
+
+def unread(network: Network, branches: Collection[Branch]) -> frozenset[int]:
+    """Return the places of the nodes that nobody reads any more where these branches read nothing."""
+    ends = [network.nodes[branch.places[-1]].output[0] for branch in branches]
+    read, _ = network.ancestors([*network.outputs, *leaves(network)], ends)
+    return frozenset(range(len(network.nodes))).difference(read)
+
+
+def leaves(network: Network) -> list[str]:
+    """Return what nodes make of which nobody reads anything; that nobody read it before either is no reason to leave it out."""
+    last = (node for node in network.nodes if not any(name in network.readers for name in node.output))
+    return [name for node in last for name in node.output if name]
 
 
 def branch_of(network: Network, observation: Observation, contraction: Contraction) -> Branch | None:
