@@ -6,10 +6,12 @@ import pytest
 
 from onnx_subprune import Channels, Gates, Layerwise, Macs, Refit, Sequential, prune
 from onnx_subprune.evaluation.verification import law
+from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.branches import dispensable
 from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.written import counted
 from tests.conftest import MODELS
 from tests.networks.net import Net
 
@@ -49,7 +51,61 @@ def projected(net, x):
     return net("Add", net.conv(net.relu(net.conv(x, 6, 3)), 8, 3), net.conv(x, 8))
 
 
-@pytest.mark.parametrize("block", [plain, swapped, normalized, inverted, projected])
+def bottleneck(net, x):
+    y = net.relu(net.conv(net.relu(net.conv(x, 6)), 6, 3))
+    return net("Add", net.conv(y, 8), x)
+
+
+def gated(net, x):
+    """Squeeze and excite inside: a second reader of what the last convolution reads."""
+    y = net.relu(net.conv(x, 12))
+    gate = net("Sigmoid", net.conv(net.relu(net.conv(net.gap(y), 4)), 12))
+    return net("Add", net.conv(net("Mul", y, gate), 8), x)
+
+
+def channels_last(net, x):
+    """A block of ConvNeXt: layer scale, and a layout of its own."""
+    y = net("Transpose", x, perm=[0, 2, 3, 1])
+    y = net.linear(net.relu(net.linear(y, 8, 12)), 12, 8)
+    y = net("Transpose", net("Mul", y, net.weight(8)), perm=[0, 3, 1, 2])
+    return net("Add", x, y)
+
+
+def attention(net, x, *, bias=True):
+    """Two heads over the positions of a map, which a Reshape makes tokens of and another one a map again."""
+    tokens = net("Transpose", net.reshape(x, 0, 8, 64), perm=[0, 2, 1])
+    q, k, v = (
+        net("Transpose", net.reshape(net.linear(tokens, 8, 8, bias=bias), 0, 64, 2, 4), perm=order)
+        for order in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3])
+    )
+    y = net("Transpose", net("MatMul", net("Softmax", net("MatMul", q, k), axis=-1), v), perm=[0, 2, 1, 3])
+    y = net.linear(net.reshape(y, 0, 64, 8), 8, 8, bias=bias)
+    y = net.reshape(net("Transpose", y, perm=[0, 2, 1]), 0, 8, 8, 8)
+    net.width[y] = 8
+    return net("Add", y, x)
+
+
+def unbiased(net, x):
+    return attention(net, x, bias=False)
+
+
+BLOCKS = {
+    plain: 2,
+    swapped: 2,
+    normalized: 2,
+    inverted: 3,
+    projected: 2,
+    bottleneck: 3,
+    gated: 4,
+    channels_last: 2,
+    attention: 6,
+    unbiased: 6,
+}
+"""Residual blocks, and how many products go with their branches."""
+PRODUCTS = ("Conv", "MatMul")
+
+
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_model_without_a_branch_is_the_masked_one(block, alone):
     net, x = begun(seed=3)
@@ -70,8 +126,39 @@ def test_a_model_without_a_branch_is_the_masked_one(block, alone):
         assert 0 not in tensor.dims
         assert tensor.name in read
     gone = len(supports) if alone else 2
-    convs = (sum(node.op_type == "Conv" for node in item.graph.node) for item in (model, small))
-    assert next(convs) - next(convs) == gone * (3 if block is inverted else 2)
+    products = (sum(node.op_type in PRODUCTS for node in item.graph.node) for item in (model, small))
+    assert next(products) - next(products) == gone * BLOCKS[block]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_what_goes_with_a_branch_costs_nothing(block):
+    """Multiply-accumulates are exact, and no parameter is left that is not counted."""
+    net, x = begun(seed=3)
+    network = Network(finished(net, block(net, block(net, x))))
+    graph = trace(network)
+    price = costs(network, graph)
+    for names in ([min(dispensable(network, graph))], dispensable(network, graph)):
+        small = Network(apply(network, graph, Plan(supports=dict.fromkeys(names, ()))))
+        left, widths = counted(small, trace(small)), dict.fromkeys(names, 0)
+        assert price.macs(widths) == left.macs
+        slack = 64 * len(names)  # of the normalisations at the end of a branch one sum is left
+        assert left.params <= price.params(widths) <= left.params + slack
+
+
+def test_a_branch_that_adds_nothing_leaves_no_sum():
+    net, x = begun(seed=3)
+    model = finished(net, unbiased(net, unbiased(net, x)))
+    network = Network(model)
+    graph = trace(network)
+    small = apply(network, graph, Plan(supports=dict.fromkeys(dispensable(network, graph), ())))
+    assert [node.op_type for node in small.graph.node] == [
+        "Conv",
+        "Relu",
+        "Relu",
+        "GlobalAveragePool",
+        "Flatten",
+        "Gemm",
+    ]
 
 
 def meeting(net, x):
