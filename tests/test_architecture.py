@@ -28,7 +28,7 @@ INSIDE = {
         ("graph/contractions",),
         ("graph/rules",),
         ("graph/tracing",),
-        ("graph/surgery", "graph/costs"),
+        ("graph/surgery", "graph/costs", "graph/gradients"),
     ),
     "calibration": (
         ("calibration/data", "calibration/moments"),

@@ -1,0 +1,196 @@
+"""A model as it is trained: weights are inputs, a loss and the gradients of the weights are outputs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from onnx_subprune._typing import Array, Float32
+from onnx_subprune.graph.gradients.reverse import gradients
+from onnx_subprune.graph.gradients.tape import PREFIX, NoGradientError, Seen, Tape
+from onnx_subprune.graph.network import STANDARD, attribute, key_of
+from onnx_subprune.graph.order import topological
+from onnx_subprune.graph.tensors import tensor_array
+from onnx_subprune.runtime.observing import Observer
+
+LEARNED: Mapping[str, tuple[int, ...]] = {
+    "BatchNormalization": (1, 2),
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "GRU": (1, 2, 3),
+    "Gemm": (0, 1, 2),
+    "InstanceNormalization": (1, 2),
+    "LSTM": (1, 2, 3),
+    "LayerNormalization": (1, 2),
+    "MatMul": (0, 1),
+    "RNN": (1, 2, 3),
+}
+"""The inputs, by operator, whose constants are learned; so are those that are added to what such an operator makes."""
+MOVING = frozenset(("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
+"""Operators that may stand between a weight and what reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is made smaller: a tensor of the model, and how it is held against a target.
+
+    softmax: the divergence from a distribution, at this temperature; None for squared errors. weight: a factor of its share of the loss.
+    """
+
+    tensor: str
+    weight: float
+    softmax: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Training:
+    """A model to train and one to judge by, both with weights and targets as inputs, and the loss as their first output.
+
+    weights: by name, as they are. targets: names of the inputs for targets, in the order of the objectives. gradients: by weight, the output that has its
+    gradient.
+    """
+
+    model: ModelProto
+    judge: ModelProto
+    weights: Mapping[str, Float32]
+    targets: tuple[str, ...]
+    gradients: Mapping[str, str]
+
+    @property
+    def loss(self) -> str:
+        """The output with the loss, a mean over samples."""
+        return str(self.model.graph.output[0].name)
+
+
+def learned(graph: GraphProto, nodes: Sequence[NodeProto]) -> tuple[str, ...]:
+    """Return the float32 initializers that are learned: weights and biases of layers and normalizations."""
+    known = {item.name for item in graph.initializer if item.data_type == TensorProto.FLOAT and len(item.dims)}
+    source = {name: name for name in known}
+    makers: set[str] = set()
+    found: dict[str, None] = {}
+    for node in nodes:
+        key = key_of(node)
+        slots: tuple[int, ...] = LEARNED.get(key, ())
+        if key == "Add" and makers.intersection(node.input):
+            slots = (0, 1)
+        found.update(
+            {source[node.input[slot]]: None for slot in slots if slot < len(node.input) and node.input[slot] in source}
+        )
+        if key in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            makers.update(node.output)
+        if key in MOVING and node.input[0] in source:
+            source[node.output[0]] = source[node.input[0]]
+    return tuple(found)
+
+
+def training(
+    model: ModelProto,
+    folder: Path | None,
+    feeds: tuple[Mapping[str, Array], Mapping[str, Array]],
+    objectives: Callable[[Mapping[str, Seen]], Sequence[Objective]],
+) -> Training:
+    """Return `model` as it is trained on runs of the sizes of `feeds`.
+
+    feeds: two runs with different samples, which tell what depends on them. objectives: from what is known of the tensors to what is made smaller.
+    Raises NoGradientError where an operator is in the way.
+    """
+    graph = model.graph
+    nodes = topological(graph)
+    seen = seen_in(model, folder, feeds)
+    tape = Tape(seen, max((item.version for item in model.opset_import if item.domain in STANDARD), default=1))
+    goals = objectives(seen)
+    batch = next(iter(feeds[0].values())).shape[0] if feeds[0] else 1
+    targets = tuple(f"{PREFIX}target {number}" for number in range(len(goals)))
+    losses, seeds = zip(
+        *(_loss(tape, goal, name, batch) for goal, name in zip(goals, targets, strict=True)), strict=True
+    )
+    loss = losses[0] if len(losses) == 1 else tape.op("Sum", *losses)
+    before = len(tape.nodes)
+    merged: dict[str, str] = {}
+    for goal, seed in zip(goals, seeds, strict=True):
+        merged[goal.tensor] = tape.op("Sum", merged[goal.tensor], seed) if goal.tensor in merged else seed
+    found = gradients(tape, nodes, merged, learned(graph, nodes))
+    if not found:
+        raise NoGradientError("no weights of float32 that lead to the outputs")
+    values = {
+        item.name: np.array(tensor_array(item, folder), np.float32) for item in graph.initializer if item.name in found
+    }
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape) for name, value in values.items()]
+    ports += [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, seen[goal.tensor].shape)
+        for goal, name in zip(goals, targets, strict=True)
+    ]
+    return Training(
+        model=_model(model, [*nodes, *tape.nodes], tape.constants, ports, [loss, *found.values()]),
+        judge=_model(model, [*nodes, *tape.nodes[:before]], tape.constants, ports, [loss]),
+        weights=values,
+        targets=targets,
+        gradients=found,
+    )
+
+
+def seen_in(
+    model: ModelProto, folder: Path | None, feeds: tuple[Mapping[str, Array], Mapping[str, Array]]
+) -> dict[str, Seen]:
+    """Return what is known of all tensors; values are left out where they differ between two runs."""
+    observer = Observer(model, folder)
+    first, second = (observer(run) for run in feeds)
+    found = {}
+    for name, item in first.items():
+        other = second.get(name)
+        if other is None or other.shape != item.shape:
+            continue
+        same = item.value is not None and other.value is not None and np.array_equal(item.value, other.value)
+        found[name] = Seen(item.shape, item.dtype, item.value if same and name not in feeds[0] else None)
+    for tensor in model.graph.initializer:
+        kind = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        value = tensor_array(tensor, folder) if kind.kind in "iub" else None
+        found[tensor.name] = Seen(tuple(tensor.dims), kind, value)
+    for node in model.graph.node:
+        held = attribute(node, "value") if key_of(node) == "Constant" else None
+        if isinstance(held, TensorProto) and node.output[0] not in found:
+            value = tensor_array(held, folder)
+            found[node.output[0]] = Seen(value.shape, value.dtype, value if value.dtype.kind in "iub" else None)
+    return found
+
+
+def _loss(tape: Tape, goal: Objective, target: str, batch: int) -> tuple[str, str]:
+    """The loss of an objective, a mean over samples, and its gradient in the tensor."""
+    shape = tape.shape(goal.tensor)
+    axes = [*range(len(shape))]
+    if goal.softmax is None:
+        apart = tape.op("Sub", goal.tensor, target)
+        loss = tape.op("Mul", tape.total(tape.op("Mul", apart, apart), axes), tape.number(goal.weight / batch))
+        return loss, tape.op("Mul", apart, tape.number(2 * goal.weight / batch))
+    heat = goal.softmax
+    logs = tape.softmax(tape.op("Mul", goal.tensor, tape.number(1 / heat)), shape, log=True)
+    scale = heat * heat * goal.weight / batch
+    loss = tape.op("Mul", tape.total(tape.op("Mul", logs, target), axes), tape.number(-scale))
+    return loss, tape.op("Mul", tape.op("Sub", tape.op("Exp", logs), target), tape.number(scale / heat))
+
+
+def _model(
+    model: ModelProto,
+    nodes: Sequence[NodeProto],
+    constants: Sequence[TensorProto],
+    ports: Sequence[ValueInfoProto],
+    outputs: Sequence[str],
+) -> ModelProto:
+    """A model of those nodes that `outputs` need; ports: what becomes an input."""
+    given, needed, kept = {item.name for item in ports}, set(outputs), []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    graph = GraphProto(name="training")
+    graph.node.extend(reversed(kept))
+    held = {item.name for item in model.graph.initializer}
+    graph.input.extend(item for item in model.graph.input if item.name not in given | held)
+    graph.input.extend(item for item in ports if item.name in needed)
+    graph.initializer.extend(item for item in model.graph.initializer if item.name not in given)
+    graph.initializer.extend(item for item in constants if item.name in needed)
+    graph.sparse_initializer.extend(model.graph.sparse_initializer)
+    graph.output.extend(ValueInfoProto(name=name) for name in outputs)
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
