@@ -10,3 +10,5 @@ Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+Weights = NDArray[np.float64] | NDArray[np.float32]
+"""Of a contraction as a matrix, (groups, columns, outputs); float32 where a copy would be too large."""

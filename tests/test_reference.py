@@ -8,7 +8,7 @@ import pytest
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.survey import survey
-from onnx_subprune.graph.contractions.contraction import kernel_of
+from onnx_subprune.graph.contractions.reading import kernel_of
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.reconstruction.columns import problem_of

@@ -30,7 +30,8 @@ from synthetic import Residual
 from onnx_subprune import Channels, Macs, MarginalCost, Uniform, prune
 from onnx_subprune.cli.options import bytes_of
 from onnx_subprune.evaluation.timing import latency_ratio
-from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, kernel_of
+from onnx_subprune.graph.contractions.convolution import Convolution
+from onnx_subprune.graph.contractions.reading import kernel_of
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.resources import Resources
@@ -76,7 +77,7 @@ def floor_operations(model: Path, samples: int) -> float:
         groups, p, m = weights.shape
         shape = graph.observation.shapes[contraction.output.tensor]
         rows = samples * np.prod(shape[1:], dtype=np.int64) / (groups * m)
-        by_lags = kernel.kind in CONVOLUTIONS and kernel.taps > 1 and set(kernel.strides) == {1}
+        by_lags = isinstance(kernel, Convolution) and kernel.taps > 1 and set(kernel.strides) == {1}
         total += groups * rows * (p * p / 2 / (3 if by_lags else 1) + p * m)
     return total
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from onnx_subprune.calibration.moments.accumulator import Collector
 from onnx_subprune.calibration.moments.products import Lagging, Unfolding
-from onnx_subprune.graph.contractions.contraction import Kernel, Kind
+from onnx_subprune.graph.contractions.convolution import Conv
+from onnx_subprune.graph.contractions.kernel import Kernel
 
 CHUNK = 32
 
@@ -39,9 +40,8 @@ class Layer:
     def contraction(self) -> Kernel:
         """The layer as `Collector` takes it."""
         k = self.kernel
-        return Kernel(
+        return Conv(
             node=self.name,
-            kind=Kind.CONV,
             groups=self.groups,
             kernel=(k, k),
             strides=(self.stride,) * 2,

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from onnx_subprune.graph.network import Network, attribute
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import attribute
 
 
 class Module(nn.Module):

@@ -14,7 +14,8 @@ from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.moments.limits import oversized
 from onnx_subprune.graph.channels import ChannelGraph, Contraction
-from onnx_subprune.graph.network import Network, key_of
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.rules.elementwise import UNARY
 
 MOVES = ((1, 0), (-1, 0), (0, 1), (0, -1))

@@ -8,7 +8,7 @@ from onnx_subprune.calibration.streaming.executor import Executor, Local, active
 from onnx_subprune.calibration.streaming.request import Request, Sampling
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.graph.channels import Contraction
-from onnx_subprune.graph.contractions.contraction import kernel_of
+from onnx_subprune.graph.contractions.reading import kernel_of
 from onnx_subprune.graph.network import Network
 
 LOCAL = Local()

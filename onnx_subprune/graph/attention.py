@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from math import prod
 
 from onnx_subprune.graph.channels import Axis, ChannelGraph
-from onnx_subprune.graph.network import Network, attribute, key_of
+from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import Observation
+from onnx_subprune.graph.operators import attribute, key_of
 
 BETWEEN = frozenset(("Add", "Cast", "Div", "Dropout", "Identity", "IsNaN", "Mul", "Reshape", "Sub", "Where"))
 """Operators between a product and its Softmax, and behind that."""

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from onnx_subprune.graph.attention import attentions
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.network import Network, attribute, key_of
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import attribute, key_of
 from onnx_subprune.graph.separation import RECURRENT
 
 

@@ -12,7 +12,8 @@ from onnx import ModelProto, NodeProto
 
 from onnx_subprune._typing import Array
 from onnx_subprune.graph.normalization import Place
-from onnx_subprune.graph.stored import STANDARD, Stored
+from onnx_subprune.graph.operators import STANDARD
+from onnx_subprune.graph.stored import Stored
 
 BROADCAST = frozenset(("Expand", "Identity", "Max", "Reshape", "Squeeze", "Unsqueeze"))
 """What a mean may go through: changes of layout, and a bound from below."""

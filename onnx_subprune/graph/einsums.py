@@ -18,8 +18,9 @@ from math import prod
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from onnx_subprune.graph.operators import STANDARD
 from onnx_subprune.graph.order import captured
-from onnx_subprune.graph.stored import STANDARD, Stored
+from onnx_subprune.graph.stored import Stored
 
 AXES_AS_INPUT = 13
 """The opset since which Squeeze and Unsqueeze have their axes as an input."""

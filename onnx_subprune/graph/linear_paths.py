@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from math import prod
 
 from onnx_subprune.graph.channels import Use
-from onnx_subprune.graph.network import Network, attribute, key_of
+from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import Observation
+from onnx_subprune.graph.operators import attribute, key_of
 
 LAYOUTS = frozenset(("Expand", "Identity", "Neg", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
 """Operators of one activation that keep all of its numbers; heads that serve several others are repeated."""

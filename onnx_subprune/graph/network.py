@@ -19,6 +19,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.einsums import unfolded
 from onnx_subprune.graph.formats import Model, given_bytes, line_of, model_bytes, read_model
+from onnx_subprune.graph.operators import STANDARD, key_of
 from onnx_subprune.graph.order import captured, topological
 from onnx_subprune.graph.quantized import only_quantized, quantizes
 from onnx_subprune.graph.separation import separated
@@ -31,23 +32,8 @@ from onnx_subprune.runtime.session import Port
 LARGE = 1 << 28
 """Bytes of a model from which on a second one in memory beside it is too much."""
 
-STANDARD = ("", "ai.onnx")
-"""Names of the domain of the standard operators."""
 NO_CONSTANTS = ("Bernoulli", "Multinomial", "Optional", "Random", "Sequence")
 """What the names of operators begin with that draw their output, or make no tensor, also where they read no input of the model."""
-
-
-def attribute(node: NodeProto, name: str, default: object = None) -> object:
-    """Return the value of an attribute, `default` where it is absent."""
-    for item in node.attribute:
-        if item.name == name:
-            return onnx.helper.get_attribute_value(item)
-    return default
-
-
-def key_of(node: NodeProto) -> str:
-    """Return the operator of a node as rules and tables name it: "Relu", and with its domain "com.microsoft.QuickGelu"."""
-    return node.op_type if node.domain in STANDARD else f"{node.domain}.{node.op_type}"
 
 
 class Network:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from onnx_subprune.errors import DataError, ModelError, SubpruneError
 from onnx_subprune.graph.feeds import FREE_SIZES, Example, Feeds, invented, made_up_example, open_sizes, others
-from onnx_subprune.graph.network import Network, key_of
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.rows import rows_of
 from onnx_subprune.runtime.observing import Observed, Observer
 

@@ -5,7 +5,8 @@ from math import prod
 
 from onnx import NodeProto
 
-from onnx_subprune.graph.network import Network, attribute, key_of
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import attribute, key_of
 
 ELEMENTWISE = frozenset(
     ["Add", "Cast", "Clip", "Div", "Exp", "HardSigmoid", "Identity", "Mul", "Pow", "Relu", "Sigmoid", "Sub", "Tanh"]

@@ -11,7 +11,8 @@ import numpy as np
 
 from onnx_subprune._typing import Array
 from onnx_subprune.graph.channels import Use
-from onnx_subprune.graph.network import Network, attribute, key_of
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import attribute, key_of
 from onnx_subprune.graph.order import captured
 
 BODY = "the body of "

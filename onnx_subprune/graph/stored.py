@@ -5,8 +5,8 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_subprune._typing import Array
+from onnx_subprune.graph.operators import STANDARD
 
-STANDARD = ("", "ai.onnx")
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 SMALL = 64

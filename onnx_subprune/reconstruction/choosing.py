@@ -7,7 +7,7 @@ from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.calibration.streaming.executor import active
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Contraction
-from onnx_subprune.graph.contractions.contraction import kernel_of
+from onnx_subprune.graph.contractions.reading import kernel_of
 from onnx_subprune.reconstruction.columns import alive_columns, problem_of
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.progress import State

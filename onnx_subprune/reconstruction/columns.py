@@ -6,12 +6,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune._typing import Float64, Mask
+from onnx_subprune._typing import Float64, Mask, Weights
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Consumer, Contraction
-from onnx_subprune.graph.contractions.contraction import Kernel
+from onnx_subprune.graph.contractions.kernel import Kernel
 from onnx_subprune.selection import Choice, Problem
-from onnx_subprune.selection.linalg.ridge import Weights
 
 
 def alive_columns(

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune._typing import Float64, Mask
+from onnx_subprune._typing import Float64, Mask, Weights
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.reconstruction.fit import means
-from onnx_subprune.selection.linalg.ridge import STRENGTHS, Weights, likely
+from onnx_subprune.selection.linalg.ridge import STRENGTHS, likely
 
 GROUPS = 8
 """Of more convolution groups so many are looked at to find the strength of the ridge."""

@@ -10,17 +10,17 @@ from dataclasses import replace
 import numpy as np
 from onnx import NodeProto
 
-from onnx_subprune._typing import Array
+from onnx_subprune._typing import Array, Weights
 from onnx_subprune.calibration.files.executor import Recorded
 from onnx_subprune.calibration.streaming.questions import Greatest
 from onnx_subprune.calibration.streaming.request import Request
 from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.channels import ChannelGroup, Contraction, Use
-from onnx_subprune.graph.network import Network, key_of
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import key_of
 from onnx_subprune.reconstruction.fit import Fit
 from onnx_subprune.reconstruction.layer import Layer, farther
 from onnx_subprune.reconstruction.progress import State
-from onnx_subprune.selection.linalg.ridge import Weights
 
 PARTIAL = frozenset(("Acos", "Acosh", "Asin", "Atanh", "Log", "Pow", "Reciprocal", "Sqrt"))
 """Operators that give no finite number for some inputs; a Div does by what it divides by."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnx_subprune._typing import Float64, Mask
+from onnx_subprune._typing import Float64, Mask, Weights
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.regression import Equations, Regression
 from onnx_subprune.reconstruction.settings import Refitted
 from onnx_subprune.runtime.threads import alongside
-from onnx_subprune.selection.linalg.ridge import STRENGTHS, Factors, Weights
+from onnx_subprune.selection.linalg.ridge import STRENGTHS, Factors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -15,8 +15,10 @@ import numpy as np
 from onnx_subprune._typing import Array, Float64
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Contraction, Use
-from onnx_subprune.graph.contractions.contraction import kernel_of
-from onnx_subprune.graph.network import Network, attribute, key_of
+from onnx_subprune.graph.contractions.reading import kernel_of
+from onnx_subprune.graph.contractions.recurrent import Recurrent
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import attribute, key_of
 from onnx_subprune.graph.rules.recurrent import BIAS, HIDDEN, LENGTHS, RECURRENCE, WEIGHT, zeros
 from onnx_subprune.reconstruction.recurrent_units import slopes
 from onnx_subprune.reconstruction.task import Task
@@ -64,7 +66,8 @@ def _known(task: Task, contraction: Contraction) -> bool:
 def _slopes(task: Task, contractions: Sequence[Contraction]) -> Iterator[tuple[str, tuple[Float64, Float64]]]:
     """Yield, by label, the root mean squares of what units change by with the sums of W and of R, each (d, m)."""
     network = task.network
-    backwards = {item.node: kernel_of(network, item)[0].backwards for item in contractions}
+    kernels = {item.node: kernel_of(network, item)[0] for item in contractions}
+    backwards = {node: kernel.backwards for node, kernel in kernels.items() if isinstance(kernel, Recurrent)}
     with Store(task.memory) as store:
         stream = Stream(network, task.data, store, task.running)
         tensors = {label: (network.node(label).input[0], network.node(label).output[0]) for label in backwards}

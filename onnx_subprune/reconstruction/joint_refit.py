@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from onnx_subprune._typing import Array, Float64, Int64, Mask
+from onnx_subprune._typing import Array, Float64, Int64, Mask, Weights
 from onnx_subprune.calibration.moments.moments import Moments
 from onnx_subprune.calibration.moments.regression import Sums
 from onnx_subprune.calibration.streaming.executor import Lockstep
@@ -21,13 +21,13 @@ from onnx_subprune.calibration.streaming.request import Request, Sampling
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.errors import NotFiniteError
 from onnx_subprune.graph.channels import Use
-from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, Kernel, Kind
+from onnx_subprune.graph.contractions.kernel import Kernel
+from onnx_subprune.graph.contractions.reading import positionwise
 from onnx_subprune.graph.network import Network
 from onnx_subprune.reconstruction.layer import Layer, farther
 from onnx_subprune.reconstruction.producers.adjoint import adjoint
 from onnx_subprune.reconstruction.producers.chains import Chain
 from onnx_subprune.reconstruction.producers.gauss_newton import Step, direction, reach
-from onnx_subprune.selection.linalg.ridge import Weights
 
 Trial = TypeVar("Trial")
 
@@ -48,7 +48,7 @@ def spared(samples: int, positions: int, columns: int) -> int:
 
 def lasting(kernel: Kernel, positions: int) -> int:
     """Return how much longer than others a producer with so many output positions a sample goes on; see `LASTING`."""
-    return LASTING if kernel.kind not in CONVOLUTIONS and positions == 1 else 1
+    return LASTING if not kernel.spatial and positions == 1 else 1
 
 
 class Producer:
@@ -225,7 +225,7 @@ class Joint:
             return None, energies
         if self._gram is None:
             self._gram = (moments.centered() if self._producer.biased else moments).gram / moments.count
-        kernel, sampling = _positionwise(request.kernel), Sampling(every=request.sampling.every)
+        kernel, sampling = positionwise(request.kernel), Sampling(every=request.sampling.every)
         probe = replace(request, question=Probed(aim, back), kernel=kernel, sampling=sampling, channels=None)
         probed = self._models.collect(probe).whole()
         assert probed.gram is not None
@@ -234,13 +234,3 @@ class Joint:
 
 def _energies(sums: Sequence[Sums]) -> list[float]:
     return [float(half.moments().energy[0, 0]) for half in sums]
-
-
-def _positionwise(kernel: Kernel) -> Kernel:
-    """The kernel that reads the output of `kernel` position by position."""
-    if kernel.kind not in CONVOLUTIONS:
-        return Kernel(node=kernel.node, kind=Kind.MATMUL)
-    ones = (1,) * kernel.spatial
-    return Kernel(
-        node=kernel.node, kind=Kind.CONV, kernel=ones, strides=ones, dilations=ones, pads=(0,) * (2 * len(ones))
-    )

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune._typing import Array, Float64, Int64
+from onnx_subprune._typing import Array, Float64, Int64, Weights
 from onnx_subprune.graph.channels import ChannelGraph, Contraction, Use
 from onnx_subprune.graph.contractions.bias import Addend, Bias, addend_of, bias_of
-from onnx_subprune.graph.contractions.contraction import Kernel, kernel_of
+from onnx_subprune.graph.contractions.kernel import Kernel
+from onnx_subprune.graph.contractions.reading import kernel_of
 from onnx_subprune.graph.network import Network
 from onnx_subprune.reconstruction.columns import dropped_channels
 from onnx_subprune.reconstruction.fit import Fit
 from onnx_subprune.selection import Choice
-from onnx_subprune.selection.linalg.ridge import Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnx_subprune._typing import Float64, Mask
+from onnx_subprune._typing import Float64, Mask, Weights
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.streaming.questions import Lost
 from onnx_subprune.calibration.streaming.request import Request, Sampling
 from onnx_subprune.calibration.streaming.target import Aim
-from onnx_subprune.graph.contractions.contraction import Kind
+from onnx_subprune.graph.contractions.recurrent import UnitWeight
 from onnx_subprune.reconstruction.columns import dropped_channels
 from onnx_subprune.reconstruction.fit import Fit, Known, fit, fit_again
 from onnx_subprune.reconstruction.layer import Layer
@@ -23,7 +23,6 @@ from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.reconstruction.recurrent_gates import apart, resets, summed_gates, together, with_data
 from onnx_subprune.reconstruction.requests import aimed
 from onnx_subprune.reconstruction.settings import Refitted
-from onnx_subprune.selection.linalg.ridge import Weights
 
 ROUNDS = 4
 """Fits in all, the first on the original's states."""
@@ -48,9 +47,9 @@ class Recurrence:
     """
 
     def __init__(self, state: State, layer: Layer, aim: Aim, beside: tuple[Layer, Aim] | None = None) -> None:
-        assert layer.kernel.kind is Kind.RECURRENT_UNITS, "of other weights nothing follows that they read"
+        assert isinstance(layer.kernel, UnitWeight), "of other weights nothing follows that they read"
         assert aim.product is not None, "gates are a product"
-        self._state, self._layer = state, layer
+        self._state, self._layer, self._units = state, layer, layer.kernel.units
         self._data = None if beside is None else beside[0]
         self._alive = state.alive(layer)
         self._summed = summed_gates(state.task.network, layer)
@@ -199,7 +198,7 @@ class Recurrence:
         axis = layer.contraction.output
         state.models.advance(self._anchor, [axis.tensor])
         gone = dropped_channels(state.task.graph, state.choices, layer.contraction.rows)
-        left = np.setdiff1d(np.arange(layer.kernel.units), gone)
+        left = np.setdiff1d(np.arange(self._units), gone)
         ones, zeros = np.ones(len(left)), np.zeros(len(left))
         aim = Aim(tensor=axis.tensor, scale=ones, shift=zeros, other=None, flat=None, axis=axis.index)
         request = Request(

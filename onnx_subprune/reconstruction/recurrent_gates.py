@@ -4,16 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnx_subprune._typing import Mask
+from onnx_subprune._typing import Mask, Weights
 from onnx_subprune.calibration.streaming.kept import Original
 from onnx_subprune.calibration.streaming.product import Beside, Product
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.graph.channels import ChannelGraph, Contraction
-from onnx_subprune.graph.contractions.contraction import Kernel
-from onnx_subprune.graph.network import Network, attribute, key_of
+from onnx_subprune.graph.contractions.reading import kernel_at
+from onnx_subprune.graph.contractions.recurrent import Recurrent
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import attribute, key_of
 from onnx_subprune.graph.rules.recurrent import zeros
 from onnx_subprune.reconstruction.layer import Layer
-from onnx_subprune.selection.linalg.ridge import Weights
 
 LENGTHS = 4
 """The input with the lengths of the sequences; behind it are the states that units begin with."""
@@ -25,7 +26,8 @@ def gates_of(original: Original, layer: Layer) -> Aim:
     node, left = network.node(contraction.node), original.rows.get(contraction.weight)
     weight = network.array(node.input[contraction.weight.slot])
     weight = weight if left is None else weight[:, left]
-    kernel = Kernel.from_node(node, weight.shape, contraction.weight.slot)
+    kernel = kernel_at(node, weight.shape, contraction.weight.slot)
+    assert isinstance(kernel, Recurrent), "gates are of recurrent layers"
     matrix = kernel.to_matrix(weight)
     offset = np.zeros((matrix.shape[0], matrix.shape[2]))
     if layer.bias is not None and layer.bias.half is not None:

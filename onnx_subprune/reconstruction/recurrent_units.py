@@ -6,7 +6,7 @@ import numpy as np
 from onnx import NodeProto
 
 from onnx_subprune._typing import Array, Float32, Float64
-from onnx_subprune.graph.network import attribute, key_of
+from onnx_subprune.graph.operators import attribute, key_of
 
 
 def slopes(

@@ -11,7 +11,7 @@ from onnx_subprune.calibration.streaming.gates import loss_of, moments_of
 from onnx_subprune.calibration.streaming.request import Request, Sampling
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.graph.channels import Contraction
-from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, Kernel
+from onnx_subprune.graph.contractions.kernel import Kernel
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.task import Task
 
@@ -67,7 +67,7 @@ def input_of(contraction: Contraction, kernel: Kernel, every: int = 1) -> Reques
 
 def output_count(kernel: Kernel, shape: Sequence[int]) -> int:
     """Return the output positions of a place on the first axis (a sample, or less), from the shape of the output."""
-    return prod(shape[2:]) if kernel.kind in CONVOLUTIONS else prod(shape[1:-1])
+    return prod(shape[2:]) if kernel.spatial else prod(shape[1:-1])
 
 
 def living_channels(kernel: Kernel, alive: Mask) -> NDArray[np.int64] | None:

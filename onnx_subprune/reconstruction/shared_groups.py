@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Use
-from onnx_subprune.graph.contractions.contraction import kernel_of
+from onnx_subprune.graph.contractions.reading import kernel_of
 from onnx_subprune.reconstruction.columns import alive_columns, problem_of, weighed
 from onnx_subprune.reconstruction.gate_importance import with_importance
 from onnx_subprune.reconstruction.pooling import problems_of

@@ -19,7 +19,7 @@ from onnx_subprune.calibration.streaming.request import Request, Sampling
 from onnx_subprune.calibration.streaming.statistic import Statistic
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.graph.channels import Use
-from onnx_subprune.graph.contractions.contraction import Kernel, Kind
+from onnx_subprune.graph.contractions.product import Product
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.normalization import Normalization
 from onnx_subprune.graph.observation import made_before
@@ -69,7 +69,7 @@ def asked(network: Network, item: Normalization, models: Lockstep, every: int) -
     use, _ = operand(network, item.epsilon)
     request = Request(
         weight=use,
-        kernel=Kernel(node=use.node, kind=Kind.MATMUL),
+        kernel=Product(node=use.node),
         input=item.variance,
         question=Statistic(item.shifted),
         sampling=Sampling(every=every),
@@ -98,7 +98,7 @@ def statistics_at(task: Task, plans: Sequence[Mapping[str, Sequence[int]]]) -> l
     sums = {(item.shifted, n): (np.zeros((2, 2)), np.zeros(2)) for item in touched for n in range(len(plans))}
     least = max(every_of(task, item) for item in touched)
     data = task.data.about(-(-task.data.samples // least))
-    visible, kernel = Visible(data, task.running.mask), Kernel(node="", kind=Kind.MATMUL)
+    visible, kernel = Visible(data, task.running.mask), Product(node="")
     with Store(task.memory) as store:
         stream = Stream(network, data, store, task.running)
         for item in touched:

@@ -15,8 +15,9 @@ from onnx_subprune._typing import Float64
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.graph.channels import Contraction
 from onnx_subprune.graph.contractions.bias import Addend, normalization_scale
-from onnx_subprune.graph.network import Network, attribute, key_of, only_reader
+from onnx_subprune.graph.network import Network, only_reader
 from onnx_subprune.graph.observation import Observation
+from onnx_subprune.graph.operators import attribute, key_of
 
 TINY = 1e-6
 """A channel scaled down by more than this, relative to the largest, is left to aim at its own output."""

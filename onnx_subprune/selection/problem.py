@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune._typing import Float64, Int64
+from onnx_subprune._typing import Float64, Int64, Weights
 from onnx_subprune.selection.linalg.lowrank import Gram, LowRank, taken
-from onnx_subprune.selection.linalg.ridge import DEPENDENT, Weights, pseudo_solve
+from onnx_subprune.selection.linalg.ridge import DEPENDENT, pseudo_solve
 from onnx_subprune.selection.linalg.rounding import mask_cross, zero_columns
 
 Support = tuple[int, ...]

@@ -7,7 +7,8 @@ from onnx_subprune import RULES, Channels, prune
 from onnx_subprune.calibration.streaming.submodel import Changed, part_of, slot_name
 from onnx_subprune.evaluation.verification import law
 from onnx_subprune.graph.channels import Use
-from onnx_subprune.graph.network import key_of, load
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.rules.elementwise import pointwise
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.tracing.trace import trace

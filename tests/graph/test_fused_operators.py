@@ -7,7 +7,8 @@ import pytest
 
 from onnx_subprune import Channels, Gates, prune
 from onnx_subprune.evaluation.verification import law
-from onnx_subprune.graph.network import attribute, load
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.operators import attribute
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.runtime.session import Session

@@ -8,7 +8,8 @@ import pytest
 
 from onnx_subprune.evaluation.verification import law
 from onnx_subprune.graph.costs.costs import costs
-from onnx_subprune.graph.network import attribute, load
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.operators import attribute
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
 from tests.networks.check import feeds_of, supports_of, weigh

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from onnx_subprune.evaluation.verification import law
-from onnx_subprune.graph.network import Network, attribute, load
+from onnx_subprune.graph.network import Network, load
+from onnx_subprune.graph.operators import attribute
 from onnx_subprune.graph.statistics import operand
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace

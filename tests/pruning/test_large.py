@@ -100,7 +100,7 @@ def test_weights_that_are_handed_over_by_address_give_the_same_pruned_model(monk
 
 
 def test_a_layer_with_more_inputs_than_samples_is_pruned_from_its_rows_for_every_batch_size(monkeypatch):
-    monkeypatch.setattr("onnx_subprune.graph.contractions.contraction.WIDE", 100)
+    monkeypatch.setattr("onnx_subprune.graph.contractions.product.WIDE", 100)
     results = [
         prune(flat_model(), IMAGES, budget=Channels(0.5), round_to=1, resources=resources)
         for resources in (
@@ -117,7 +117,7 @@ def test_a_layer_with_more_inputs_than_samples_is_pruned_from_its_rows_for_every
 
 
 def test_a_layer_with_too_many_inputs_is_left_alone_only_where_its_gram_would_be_needed(monkeypatch):
-    monkeypatch.setattr("onnx_subprune.graph.contractions.contraction.WIDE", 100)
+    monkeypatch.setattr("onnx_subprune.graph.contractions.product.WIDE", 100)
     monkeypatch.setattr("onnx_subprune.calibration.moments.limits.COLUMNS", 300)
     widths = [
         prune(flat_model(), np.tile(IMAGES, (count, 1, 1, 1)), budget=Channels(0.5)).report.groups for count in (1, 6)

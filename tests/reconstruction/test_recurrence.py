@@ -8,9 +8,9 @@ from onnx_subprune import Asymmetric, Channels, Layerwise, Resources, Sequential
 from onnx_subprune.calibration.moments.unfold import blocks
 from onnx_subprune.calibration.streaming.product import Beside, Product
 from onnx_subprune.evaluation.gates import Gates
-from onnx_subprune.graph.contractions.contraction import Kernel, Kind
-from onnx_subprune.graph.contractions.recurrent import GATES, units_before
-from onnx_subprune.graph.network import attribute, key_of, load
+from onnx_subprune.graph.contractions.recurrent import GATES, UnitWeight, units_before
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.operators import attribute, key_of
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.reconstruction.columns import weighed
 from onnx_subprune.runtime.session import Session
@@ -65,9 +65,7 @@ def test_what_gates_are_is_split_into_units_and_data_that_meet_them(case):
     units, data = rng.standard_normal((4, directions, 2, 5)), rng.standard_normal((4, 2, 6))
     r, w = (rng.standard_normal((directions, size, 5 * GATES[case.op])) for size in (5, 6))
     b, c = rng.standard_normal((2, directions, 5 * GATES[case.op]))
-    kernel = Kernel(
-        node="", kind=Kind.RECURRENT_UNITS, groups=directions, backwards=(False, True)[:directions], units=5
-    )
+    kernel = UnitWeight(node="", groups=directions, backwards=(False, True)[:directions], units=5)
     summed = np.arange(5 * GATES[case.op]) < (10 if case.op == "GRU" else 20)
     product = Product(kernel=kernel, weights=r, offset=b, beside=Beside("x", w, c, summed))
     (block,) = blocks(kernel, product.beside.rows(kernel, units, data), product.whole(units, data))
@@ -82,7 +80,7 @@ def test_what_gates_are_is_split_into_units_and_data_that_meet_them(case):
 
 
 def test_candidates_of_a_gru_ask_of_the_data_what_their_units_do_not_reach():
-    rng, kernel = np.random.default_rng(0), Kernel(node="", kind=Kind.RECURRENT_UNITS, backwards=(False,), units=2)
+    rng, kernel = np.random.default_rng(0), UnitWeight(node="", backwards=(False,), units=2)
     units, data = rng.standard_normal((3, 1, 4, 2)), rng.standard_normal((3, 4, 3))
     r, w, b, c = (rng.standard_normal(shape) for shape in ((1, 2, 6), (1, 3, 6), (1, 6), (1, 6)))
     now = rng.standard_normal((1, 2, 6)), rng.standard_normal((1, 6))

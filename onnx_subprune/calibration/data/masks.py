@@ -12,7 +12,7 @@ from onnx_subprune._typing import Array, Mask
 from onnx_subprune.calibration.data.mapped import in_memory
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.errors import DataError, meant
-from onnx_subprune.graph.contractions.contraction import Kernel, Kind
+from onnx_subprune.graph.contractions.kernel import Kernel
 from onnx_subprune.graph.network import Network
 
 SPREADING = frozenset(
@@ -72,8 +72,11 @@ class Visible:
     def rows(self, kernel: Kernel, chunk: int, *arrays: Array | None) -> tuple[Array | None, ...]:
         """Return the visible rows, (n, ...), of what a matrix product reads and should put out, or everything where nothing is hidden."""
         shown = self._shown(chunk)
-        products = kernel.kind is Kind.MATMUL or (kernel.kind is Kind.GEMM and not kernel.transposed_input)
-        if shown is None or not products or not all(array is None or _fits(shown, array) for array in arrays):
+        if (
+            shown is None
+            or not kernel.rows_are_positions
+            or not all(array is None or _fits(shown, array) for array in arrays)
+        ):
             return arrays
         return tuple(None if array is None else array[shown if array.ndim > 2 else shown.ravel()] for array in arrays)
 

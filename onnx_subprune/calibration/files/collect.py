@@ -21,7 +21,7 @@ from onnx_subprune.calibration.moments.triangle import size_of
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.graph.channels import ChannelGraph, Contraction
-from onnx_subprune.graph.contractions.contraction import kernel_of
+from onnx_subprune.graph.contractions.reading import kernel_of
 from onnx_subprune.graph.network import Network
 from onnx_subprune.runtime.files import free_path
 from onnx_subprune.runtime.progress import Watch

@@ -20,7 +20,7 @@ from onnx_subprune.calibration.files.sums import Sums, check_state
 from onnx_subprune.calibration.moments.accumulator import Collector
 from onnx_subprune.calibration.moments.moments import Moments
 from onnx_subprune.errors import DataError, ModelError
-from onnx_subprune.graph.contractions.contraction import Kernel
+from onnx_subprune.graph.contractions.kernel import Kernel
 from onnx_subprune.runtime.files import replacing
 from onnx_subprune.selection.linalg.rounding import energies
 

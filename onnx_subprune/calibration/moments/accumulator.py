@@ -13,7 +13,7 @@ from onnx_subprune.calibration.moments.moments import Moments
 from onnx_subprune.calibration.moments.products import Products, Route, Unfolding, route
 from onnx_subprune.calibration.moments.regression import check_finite
 from onnx_subprune.calibration.moments.scale import largest_in, scale_of, scaled
-from onnx_subprune.graph.contractions.contraction import Kernel
+from onnx_subprune.graph.contractions.kernel import Kernel
 from onnx_subprune.selection.linalg.rounding import energies, mask_cross
 from onnx_subprune.selection.linalg.summation import CompensatedSum
 

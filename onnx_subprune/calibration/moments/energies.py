@@ -11,7 +11,7 @@ from onnx_subprune._typing import Array, Float32, Float64, Int64
 from onnx_subprune.calibration.moments.moments import Moments
 from onnx_subprune.calibration.moments.scale import largest_in, scale_of, scaled
 from onnx_subprune.calibration.moments.unfold import unfold
-from onnx_subprune.graph.contractions.contraction import ALIKE, Kernel
+from onnx_subprune.graph.contractions.kernel import Kernel
 from onnx_subprune.selection.linalg.summation import CompensatedSum
 
 
@@ -65,7 +65,7 @@ class Peaks(Energies):
         self, residual: Array, target: Array | None = None, positions: Int64 | None = None, *, threads: int = 1
     ) -> Float64:
         """Return the largest squares in the input of a chunk, which `take` adds; all positions count, and there is no target."""
-        if self.contraction.kind in ALIKE:
+        if self.contraction.alike:
             found = unfold(self.contraction, residual)
             return np.asarray(np.abs(found).max(axis=1, initial=0.0).ravel().astype(np.float64) ** 2)
         axis = self.contraction.input_axis % residual.ndim

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from onnx_subprune._typing import Weights
 from onnx_subprune.calibration.moments.regression import Regression, Sums
 from onnx_subprune.runtime.threads import alongside
-from onnx_subprune.selection.linalg.ridge import Weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)

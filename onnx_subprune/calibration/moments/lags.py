@@ -21,7 +21,7 @@ from math import prod
 import numpy as np
 
 from onnx_subprune._typing import Float32, Float64
-from onnx_subprune.graph.contractions.windows import Window
+from onnx_subprune.graph.contractions.convolution import Window
 from onnx_subprune.selection.linalg.rounding import ROUNDING, energies, zero_columns
 
 Lag = tuple[int, ...]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from onnx_subprune.graph.channels import ChannelGraph, Contraction
-from onnx_subprune.graph.contractions.contraction import Kernel
+from onnx_subprune.graph.contractions.reading import kernel_at
 from onnx_subprune.graph.network import Network
 
 COLUMNS = 12_288
@@ -16,7 +16,7 @@ def oversized(graph: ChannelGraph, network: Network, contraction: Contraction, s
     if columns <= COLUMNS:
         return False
     shape = graph.observation.shapes[contraction.input.tensor]
-    kernel = Kernel.from_node(
+    kernel = kernel_at(
         network.node(contraction.node), _shape(network, contraction.weight_tensor), contraction.weight.slot
     )
     rows = int(np.prod(shape[:-1])) // graph.observation.batch

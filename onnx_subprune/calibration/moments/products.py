@@ -16,8 +16,8 @@ from onnx_subprune._typing import Array, Float32, Float64, Int64
 from onnx_subprune.calibration.moments.lags import LagPlan, plan_of, usable
 from onnx_subprune.calibration.moments.triangle import square, triangle
 from onnx_subprune.calibration.moments.unfold import Block, blocks, image_sums
-from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, Kernel
-from onnx_subprune.graph.contractions.windows import Window, windows
+from onnx_subprune.graph.contractions.convolution import Convolution, Window
+from onnx_subprune.graph.contractions.kernel import Kernel
 from onnx_subprune.runtime.threads import alongside
 from onnx_subprune.selection.linalg.summation import Summand
 
@@ -79,8 +79,8 @@ class Route(Protocol):
 
 def route(contraction: Kernel, input_shape: Sequence[int]) -> Route:
     """Choose the cheaper route for all output positions of inputs of this shape; the number of samples plays no part."""
-    if contraction.kind in CONVOLUTIONS and contraction.taps > 1:
-        shape = windows(contraction, input_shape[2:])
+    if isinstance(contraction, Convolution) and contraction.taps > 1:
+        shape = contraction.windows(input_shape[2:])
         if usable(shape) and contraction.taps <= MOST:
             plan = plan_of(shape)
             if MARGIN * lag_seconds(contraction.groups, input_shape[1] // contraction.groups, plan) < unfold_seconds(
@@ -135,9 +135,10 @@ class Unfolding:
 
     def products(self, x: Array, target: Array | None, *, with_gram: bool, threads: int = 1) -> Products:
         """See `Route`."""
-        sums, image = _Sums(), self.contraction.kind in CONVOLUTIONS and self.positions is None
-        if image:
-            sums.found["sum_input"] = image_sums(self.contraction, _total(x))
+        sums, kernel = _Sums(), self.contraction
+        image = isinstance(kernel, Convolution) and self.positions is None
+        if isinstance(kernel, Convolution) and image:
+            sums.found["sum_input"] = image_sums(kernel, _total(x))
 
         def formed(block: Block) -> _Formed:
             b, t = block.input, block.target
@@ -161,7 +162,7 @@ class Unfolding:
 class Lagging:
     """Products by lags, see `lags`."""
 
-    contraction: Kernel
+    contraction: Convolution
     plan: LagPlan
 
     def products(self, x: Array, target: Array | None, *, with_gram: bool, threads: int = 1) -> Products:

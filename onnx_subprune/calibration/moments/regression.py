@@ -5,11 +5,11 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from onnx_subprune._typing import Array, Float64, Int64
+from onnx_subprune._typing import Array, Float64, Int64, Weights
 from onnx_subprune.errors import NotFiniteError
-from onnx_subprune.graph.contractions.contraction import Kernel
+from onnx_subprune.graph.contractions.kernel import Kernel
 from onnx_subprune.selection import Problem, Validation
-from onnx_subprune.selection.linalg.ridge import Factored, Weights
+from onnx_subprune.selection.linalg.ridge import Factored
 
 
 class Equations(Protocol):

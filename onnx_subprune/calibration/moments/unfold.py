@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune._typing import Array, Float32, Float64, Int64
-from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, Kernel, Kind
-from onnx_subprune.graph.contractions.recurrent import units_before
-from onnx_subprune.graph.contractions.windows import Window, windows
+from onnx_subprune.graph.contractions.convolution import Convolution, Window
+from onnx_subprune.graph.contractions.kernel import Kernel
 
 Real = TypeVar("Real", np.float32, np.float64)
 
@@ -42,9 +41,9 @@ def sample_positions(total: int, limit: int, generator: np.random.Generator) -> 
     return np.sort(generator.choice(total, limit, replace=False)).astype(np.int64)
 
 
-def output_positions(contraction: Kernel, input_shape: Sequence[int]) -> int:
+def output_positions(contraction: Convolution, input_shape: Sequence[int]) -> int:
     """Return the number of output positions of a sample of a convolution."""
-    return prod(window.out for window in windows(contraction, input_shape[2:]))
+    return prod(window.out for window in contraction.windows(input_shape[2:]))
 
 
 def unfold(contraction: Kernel, x: Array, positions: Int64 | None = None) -> Float32:
@@ -60,7 +59,7 @@ def at(images: Array, positions: Int64) -> Array:
 
 def rows(contraction: Kernel, y: Array) -> Float32:
     """Return the output `y`, bias included as it is, as (groups, n, m) float32 in the row order of `unfold`."""
-    return _columns(contraction, y, contraction.output_axis).transpose(0, 2, 1)
+    return contraction.by_channel(y, contraction.output_axis).transpose(0, 2, 1)
 
 
 def blocks(
@@ -72,11 +71,11 @@ def blocks(
     positions: flat output positions to take, sorted; None for all. Only convolutions have positions. With them `y` is (samples,
     channels, positions).
     """
-    if contraction.kind not in CONVOLUTIONS:
+    if not isinstance(contraction, Convolution):
         assert positions is None, "only convolutions have positions"
         yield from _products(contraction, x, y)
         return
-    shape = windows(contraction, x.shape[2:])
+    shape = contraction.windows(x.shape[2:])
     total = prod(window.out for window in shape) if positions is None else len(positions)
     if total == 0 or len(x) == 0:
         return
@@ -90,9 +89,9 @@ def blocks(
     many = max(1, size // total)
     for start in range(0, len(x), many):
         part = x[start : start + many].astype(np.float32, copy=False)
-        aim = None if y is None else _columns(contraction, y[start : start + many], 1)
+        aim = None if y is None else contraction.by_channel(y[start : start + many], 1)
         if direct:
-            yield from _cut(_columns(contraction, part, 1), aim, size)
+            yield from _cut(contraction.by_channel(part, 1), aim, size)
             continue
         done = 0
         for slab, chosen in _slabs(shape, positions, max(1, max(size, limit // row) // len(part))):
@@ -123,28 +122,14 @@ def _cut(source: Float32, aim: Float32 | None, size: int) -> Iterator[Block]:
         yield Block(source[:, :, part], None if aim is None else aim[:, :, part])
 
 
-def _flat(contraction: Kernel, image: Array) -> Float32:
+def _flat(contraction: Convolution, image: Array) -> Float32:
     return image.astype(np.float32, copy=False).reshape(contraction.groups, image.shape[0] // contraction.groups, -1)
 
 
 def _products(contraction: Kernel, x: Array, y: Array | None) -> Iterator[Block]:
-    source = _columns(contraction, x, contraction.input_axis)
-    aim = None if y is None else _columns(contraction, y, contraction.output_axis)
+    source = contraction.by_channel(x, contraction.input_axis)
+    aim = None if y is None else contraction.by_channel(y, contraction.output_axis)
     yield from _cut(source, aim, ROWS)
-
-
-def _columns(contraction: Kernel, tensor: Array, axis: int) -> Float32:
-    """Return `tensor` as (groups, channels, n) with the channels of `axis`; a view where possible."""
-    if contraction.kind is Kind.RECURRENT_UNITS:
-        return units_before(tensor, contraction.backwards)
-    if contraction.kind is Kind.STACKED:  # (..., groups, channels)
-        plain = tensor.astype(np.float32, copy=False)
-        return np.ascontiguousarray(plain.reshape(-1, *plain.shape[-2:]).transpose(1, 2, 0))
-    moved = np.moveaxis(tensor.astype(np.float32, copy=False), axis, 0)
-    channels = moved.shape[0]
-    if axis in (-1, 1) and tensor.ndim > 2 and contraction.kind not in CONVOLUTIONS:  # channels last: keep the view
-        return tensor.astype(np.float32, copy=False).reshape(-1, channels).T[None]
-    return moved.reshape(contraction.groups, channels // contraction.groups, -1)
 
 
 def _plain(shape: Sequence[Window]) -> bool:
@@ -164,7 +149,7 @@ def _padded(part: NDArray[Real], shape: Sequence[Window]) -> NDArray[Real]:
     return padded
 
 
-def _tap_views(padded: NDArray[Real], contraction: Kernel, shape: Sequence[Window]) -> Iterator[NDArray[Real]]:
+def _tap_views(padded: NDArray[Real], contraction: Convolution, shape: Sequence[Window]) -> Iterator[NDArray[Real]]:
     """Yield, tap by tap, the pixels that the output positions read, (channels, samples, *out), as views."""
     for index in np.ndindex(*contraction.kernel):
         starts = [w.offsets[t] + w.before for w, t in zip(shape, index, strict=True)]
@@ -172,31 +157,31 @@ def _tap_views(padded: NDArray[Real], contraction: Kernel, shape: Sequence[Windo
         yield padded[_spatial(read)]
 
 
-def _unfolded(contraction: Kernel, part: Float32, shape: Sequence[Window], positions: Int64 | None) -> Float32:
+def _unfolded(contraction: Convolution, part: Float32, shape: Sequence[Window], positions: Int64 | None) -> Float32:
     if positions is None:
         return _shifted(contraction, part, shape)
     return _gathered(contraction, part, shape, positions)
 
 
-def _shifted(contraction: Kernel, part: NDArray[Real], shape: Sequence[Window]) -> NDArray[Real]:
+def _shifted(contraction: Convolution, part: NDArray[Real], shape: Sequence[Window]) -> NDArray[Real]:
     unfolded = np.empty((part.shape[1], contraction.taps, len(part), *(w.out for w in shape)), part.dtype)
     for tap, view in enumerate(_tap_views(_padded(part, shape), contraction, shape)):
         unfolded[:, tap] = view
     return unfolded.reshape(contraction.groups, part.shape[1] // contraction.groups * contraction.taps, -1)
 
 
-def image_sums(contraction: Kernel, total: Float64) -> Float64:
+def image_sums(contraction: Convolution, total: Float64) -> Float64:
     """Return the column sums (g, p) of the unfolded input of a convolution.
 
     total: (channels, *spatial), the sum of the images.
     """
-    shape = windows(contraction, total.shape[1:])
+    shape = contraction.windows(total.shape[1:])
     padded = _padded(total[None], shape)
     sums = [view.reshape(len(total), -1).sum(axis=1) for view in _tap_views(padded, contraction, shape)]
     return np.stack(sums, axis=1).reshape(contraction.groups, -1)
 
 
-def _gathered(contraction: Kernel, part: Float32, shape: Sequence[Window], positions: Int64) -> Float32:
+def _gathered(contraction: Convolution, part: Float32, shape: Sequence[Window], positions: Int64) -> Float32:
     """The unfolded input at `positions` alone, read where it lies."""
     samples, channels = part.shape[:2]
     taps = np.array(list(np.ndindex(*contraction.kernel)), np.int64).reshape(contraction.taps, -1)

@@ -10,11 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnx_subprune._typing import Array, Float32, Float64, Mask
+from onnx_subprune._typing import Array, Float32, Float64, Mask, Weights
 from onnx_subprune.calibration.moments.unfold import rows
-from onnx_subprune.graph.contractions.contraction import Kernel, Kind
-from onnx_subprune.graph.contractions.recurrent import data_beside, from_zero
-from onnx_subprune.selection.linalg.ridge import Weights
+from onnx_subprune.graph.contractions.recurrent import Recurrent, data_beside, from_zero
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,13 +24,13 @@ class Beside:
     offset: Float64
     summed: Mask
 
-    def rows(self, kernel: Kernel, units: Array, data: Array) -> Float32:
+    def rows(self, kernel: Recurrent, units: Array, data: Array) -> Float32:
         """Return the rows of both, (steps + 1, d, batch, p + p'), with channels on the last axis."""
         return np.concatenate([from_zero(units, kernel.backwards), data_beside(data, kernel.backwards)], axis=-1)
 
-    def made(self, kernel: Kernel, data: Array) -> Float32:
+    def made(self, kernel: Recurrent, data: Array) -> Float32:
         """Return what W makes of the data beside the units that they meet, (steps + 1, d, batch, m)."""
-        return _gates(kernel, data_beside(data, kernel.backwards), self.weights, self.offset)
+        return kernel.gates(data_beside(data, kernel.backwards), self.weights, self.offset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,7 +41,7 @@ class Product:
     far as the pruned model has their channels: what it reads follows from the weight itself, which is not known yet. beside: with this, W is fitted too.
     """
 
-    kernel: Kernel
+    kernel: Recurrent
     weights: Weights
     offset: Float64
     now: tuple[Weights, Float64] | None = None
@@ -58,7 +56,7 @@ class Product:
 
     def target(self, wanted: Array) -> Float32:
         """Return the gates for what the original reads, `wanted`, with channels on the last axis as in it."""
-        return _gates(self.kernel, wanted, self.weights, self.offset)
+        return self.kernel.gates(wanted, self.weights, self.offset)
 
     def whole(self, wanted: Array, data: Array) -> Float32:
         """Return the gates, with what W makes of the data of the original where they are the sum of both."""
@@ -75,22 +73,15 @@ class Product:
         assert self.now is not None, "nobody said what the pruned model has"
         sums, count = self.whole(wanted, data), self.weights.shape[2] // 3
         reset = np.float32(1.0) / (np.float32(1.0) + np.exp(-sums[..., count : 2 * count]))
-        made = _gates(self.kernel, from_zero(units, self.kernel.backwards), *self.now)
+        made = self.kernel.gates(from_zero(units, self.kernel.backwards), *self.now)
         short = sums[..., 2 * count :] - made[..., 2 * count :]
         return np.asarray(self.beside.made(self.kernel, data)[..., 2 * count :] + reset * short)
 
     def residual(self, wanted: Array, current: Array) -> Float32:
         """Return what the gates fall short by where the pruned model reads `current`, (g, n, m)."""
         assert self.now is not None, "nobody said what the pruned model has"
-        return rows(self.kernel, self.target(wanted) - _gates(self.kernel, current, *self.now))
+        return rows(self.kernel, self.target(wanted) - self.kernel.gates(current, *self.now))
 
     def size(self, wanted: Array) -> Float32:
         """Return the gates row by row, (g, n, m)."""
         return rows(self.kernel, self.target(wanted))
-
-
-def _gates(kernel: Kernel, tensor: Array, weights: Weights, offset: Float64) -> Float32:
-    wide, matrix, shift = (item.astype(np.float32, copy=False) for item in (tensor, weights, offset))
-    if kernel.kind is Kind.RECURRENT_UNITS:  # (steps, d, batch, p) by (d, p, m)
-        return np.asarray(wide @ matrix + shift[:, None, :])
-    return np.asarray(wide @ matrix[0] + shift[0])

@@ -9,7 +9,8 @@ from onnx_subprune._typing import Int64
 from onnx_subprune.calibration.moments.unfold import output_positions, sample_positions
 from onnx_subprune.calibration.streaming.questions import Inputs, Question
 from onnx_subprune.graph.channels import Use
-from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, Kernel
+from onnx_subprune.graph.contractions.convolution import Convolution
+from onnx_subprune.graph.contractions.kernel import Kernel
 
 WORTH = 3
 """Maps with fewer positions, in units of those asked for, are taken whole: lags make that as cheap."""
@@ -79,7 +80,7 @@ class Request:
 def drawn(request: Request, input_shape: Sequence[int], chunk: int) -> Int64 | None:
     """Return the output positions of chunk number `chunk` that count, the same whenever they are asked for; None for all."""
     kernel, positions = request.kernel, request.sampling.positions
-    if positions is None or kernel.kind not in CONVOLUTIONS:
+    if positions is None or not isinstance(kernel, Convolution):
         return None
     total = output_positions(kernel, input_shape)
     if drawn_share(kernel, total, positions) == 1.0:
@@ -89,6 +90,6 @@ def drawn(request: Request, input_shape: Sequence[int], chunk: int) -> Int64 | N
 
 def drawn_share(kernel: Kernel, total: int, positions: int | None) -> float:
     """Return which share of the `total` output positions of a sample counts, where about `positions` are asked for."""
-    if positions is None or kernel.kind not in CONVOLUTIONS or total < WORTH * positions:
+    if positions is None or not kernel.spatial or total < WORTH * positions:
         return 1.0
     return positions / total

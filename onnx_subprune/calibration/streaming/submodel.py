@@ -13,7 +13,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_subprune._typing import Array
 from onnx_subprune.graph.channels import Use
-from onnx_subprune.graph.network import Network, attribute, key_of
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import attribute, key_of, set_input
 from onnx_subprune.graph.order import captured
 from onnx_subprune.runtime.protobuf import Field, in_graph
 from onnx_subprune.runtime.weights import Pieces
@@ -88,9 +89,7 @@ def _changed(node: NodeProto, uses: Sequence[Use], changed: Changed) -> tuple[li
     copy, before, weights = NodeProto(), list[NodeProto](), list[TensorProto]()
     copy.CopyFrom(node)
     for use in uses:
-        while len(copy.input) <= use.slot:
-            copy.input.append("")
-        copy.input[use.slot] = slot_name(use)
+        set_input(copy, use.slot, slot_name(use))
         if use in changed.inputs:
             continue
         value = changed.constants[use]

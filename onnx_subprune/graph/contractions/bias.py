@@ -11,8 +11,9 @@ from onnx import NodeProto
 
 from onnx_subprune._typing import Array, Float64
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Use
-from onnx_subprune.graph.contractions.contraction import Kernel, Kind
-from onnx_subprune.graph.network import Network, attribute, key_of, only_reader
+from onnx_subprune.graph.contractions.kernel import Kernel
+from onnx_subprune.graph.network import Network, only_reader
+from onnx_subprune.graph.operators import attribute, key_of
 from onnx_subprune.graph.sharing import Readers
 
 
@@ -67,7 +68,7 @@ def bias_of(network: Network, contraction: Contraction, kernel: Kernel, channels
         old = network.array(network.node(use.node).input[use.slot])
         own = use.node == contraction.node
         rows = (
-            own and kernel.kind is Kind.GEMM and channels > 1 and old.shape[-1:] != (channels,)
+            own and kernel.bias_by_row and channels > 1 and old.shape[-1:] != (channels,)
         )  # one number a row, if so many
         if old.size != channels or rows or (own and kernel.bias_scale == 0.0):
             return None

@@ -4,11 +4,17 @@
 ...gd,gdm->...gm    input @ W[g]       ...gd,gmd->...gm    input @ W[g]'       a matrix for each place of the axis before, which stays
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import DTypeLike
 from onnx import NodeProto
 
-from onnx_subprune.graph.network import attribute
+from onnx_subprune._typing import Array, Float32, Int64, Weights
+from onnx_subprune.graph.contractions.kernel import Kernel, label_of
+from onnx_subprune.graph.contractions.product import Product
+from onnx_subprune.graph.operators import attribute, key_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +51,47 @@ def matrix_product(node: NodeProto, weight: int) -> MatrixProduct | None:
     if summed not in matrix or len(made) != 1 or made in data or result != data[:-1] + made:
         return None
     return MatrixProduct(weight=weight, transposed=matrix[0] != summed, grouped=grouped)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack(Kernel):
+    """A matrix for each place of the axis before the channels: W[g] = weight[g], or, `transposed`, weight[g]'. units: how many channels each reads."""
+
+    transposed: bool
+    units: int
+
+    @property
+    def alike(self) -> bool:
+        """True: see `Kernel`."""
+        return True
+
+    def to_matrix(self, weight: Array) -> Weights:
+        """Return the weight as W; see `Kernel`."""
+        wide = weight.astype(np.float64)
+        return np.ascontiguousarray(wide.transpose(0, 2, 1)) if self.transposed else wide
+
+    def from_matrix(self, matrix: Weights, dtype: DTypeLike, weight_shape: Sequence[int]) -> Array:
+        """Return the weight; see `Kernel`."""
+        plain = matrix.transpose(0, 2, 1) if self.transposed else matrix
+        return np.ascontiguousarray(plain).reshape(tuple(weight_shape)).astype(dtype)
+
+    def by_channel(self, tensor: Array, axis: int) -> Float32:
+        """Return `tensor`, (..., groups, channels), as (groups, channels, n)."""
+        plain = tensor.astype(np.float32, copy=False)
+        return np.ascontiguousarray(plain.reshape(-1, *plain.shape[-2:]).transpose(1, 2, 0))
+
+    def columns_of(self, rows: Int64) -> Int64:
+        """Return the columns; see `Kernel`."""
+        return np.asarray((rows[..., None] + self.units * np.arange(self.groups)).reshape(*rows.shape[:-1], -1))
+
+
+def read(node: NodeProto, weight_shape: tuple[int, ...], weight_slot: int) -> Kernel | None:
+    """Return the kernel of an Einsum with a matrix or a stack of them; see `kernel.Reader`."""
+    rank = len(weight_shape)
+    product = matrix_product(node, weight_slot) if key_of(node) == "Einsum" and rank in (2, 3) else None
+    if product is None or product.grouped != (rank == 3):
+        return None
+    units = weight_shape[2 if product.transposed else 1] if product.grouped else 0
+    if not units:
+        return Product(node=label_of(node), transposed=product.transposed)
+    return Stack(node=label_of(node), transposed=product.transposed, groups=weight_shape[0], units=units)

@@ -8,7 +8,8 @@ from onnx_subprune.graph.channels import Axis, ChannelGraph
 from onnx_subprune.graph.costs.costs import pointwise
 from onnx_subprune.graph.costs.count import COUNTED
 from onnx_subprune.graph.costs.sizes import Sizes, folded
-from onnx_subprune.graph.network import Network, key_of
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import key_of
 
 
 class Beside:

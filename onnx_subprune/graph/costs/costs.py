@@ -34,7 +34,8 @@ from onnx_subprune.graph.costs.count import (
 )
 from onnx_subprune.graph.costs.sizes import Sizes, folded, shape_of
 from onnx_subprune.graph.costs.units import units
-from onnx_subprune.graph.network import Network, attribute, key_of
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import attribute, key_of
 from onnx_subprune.graph.sharing import Readers, readers_of_constants
 
 DEPTHWISE, POINTWISE = 3.0, 12.0

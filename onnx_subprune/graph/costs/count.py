@@ -12,8 +12,9 @@ from math import prod
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
 
-from onnx_subprune.graph.network import Network, attribute, key_of
+from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import Observation
+from onnx_subprune.graph.operators import attribute, key_of
 from onnx_subprune.graph.order import captured
 from onnx_subprune.graph.quantized import quantizes
 from onnx_subprune.graph.sharing import readers_of_constants

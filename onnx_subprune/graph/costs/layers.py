@@ -7,7 +7,8 @@ from onnx import NodeProto
 
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.costs.count import COUNTED, all_shapes, bodies, macs_of, parameters_inside, stored
-from onnx_subprune.graph.network import Network, key_of
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.quantized import quantizes
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.sharing import BODY, readers_of_constants

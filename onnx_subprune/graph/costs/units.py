@@ -7,7 +7,8 @@ at a time, and 3 where its activation is Relu: least squares on widths of 48 to 
 from onnx_subprune.allocation import Term
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction
 from onnx_subprune.graph.costs.sizes import Sizes, folded, shape_of
-from onnx_subprune.graph.network import Network, attribute
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import attribute
 
 UNIT = {"LSTM": 230.0, "GRU": 320.0, "RNN": 500.0}
 """Work of a unit in a step of a sample, in multiply-accumulates of a large convolution."""

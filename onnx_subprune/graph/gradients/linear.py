@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 
 from onnx_subprune.graph.gradients.tape import Call, NoGradientError, Shape, Tape
-from onnx_subprune.graph.network import attribute
+from onnx_subprune.graph.operators import attribute
 
 Rule = Callable[[Call], list[str | None]]
 

@@ -9,7 +9,7 @@ from onnx import NodeProto
 from onnx_subprune.graph.gradients import elementwise, layout, linear, normalization, pooling, recurrent
 from onnx_subprune.graph.gradients.elementwise import Rule
 from onnx_subprune.graph.gradients.tape import Call, NoGradientError, Tape
-from onnx_subprune.graph.network import key_of
+from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.order import captured
 
 GRADIENTS: Mapping[str, Rule] = MappingProxyType(

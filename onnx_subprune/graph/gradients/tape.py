@@ -10,7 +10,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_subprune._typing import Array
 from onnx_subprune.errors import SubpruneError
-from onnx_subprune.graph.network import attribute
+from onnx_subprune.graph.operators import attribute
 
 Shape = tuple[int, ...]
 PREFIX = "gradients/"

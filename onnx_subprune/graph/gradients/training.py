@@ -10,7 +10,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from onnx_subprune._typing import Array, Float32
 from onnx_subprune.graph.gradients.reverse import gradients
 from onnx_subprune.graph.gradients.tape import PREFIX, NoGradientError, Seen, Tape
-from onnx_subprune.graph.network import STANDARD, attribute, key_of
+from onnx_subprune.graph.operators import STANDARD, attribute, key_of
 from onnx_subprune.graph.order import topological
 from onnx_subprune.graph.tensors import tensor_array
 from onnx_subprune.runtime.observing import Observer

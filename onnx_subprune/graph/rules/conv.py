@@ -7,7 +7,7 @@ of each group.
 import numpy as np
 
 from onnx_subprune.graph.channels import Axis, Contraction, Use
-from onnx_subprune.graph.network import key_of
+from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule, Scope, UnknownError
 
 

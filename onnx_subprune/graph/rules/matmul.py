@@ -6,7 +6,7 @@ the channels then.
 
 from onnx_subprune.graph.channels import Axis, Contraction, Product, Use
 from onnx_subprune.graph.contractions.einsum import matrix_product
-from onnx_subprune.graph.network import key_of
+from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.rules.elementwise import broadcast
 from onnx_subprune.graph.rules.vocabulary import Rule, Scope, UnknownError
 

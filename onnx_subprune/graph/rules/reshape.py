@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune._typing import Int64
 from onnx_subprune.graph.channels import Axis
-from onnx_subprune.graph.network import key_of
+from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.rules.digits import Digits, digits_of, segments
 from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule, Scope, Site, UnknownError
 

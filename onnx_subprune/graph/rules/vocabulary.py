@@ -12,8 +12,9 @@ from onnx import NodeProto
 from onnx_subprune._typing import Array, Int64, Mask
 from onnx_subprune.errors import typed_fields
 from onnx_subprune.graph.channels import Axis, Contraction, Product, Use
-from onnx_subprune.graph.network import Network, attribute
+from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import Observation
+from onnx_subprune.graph.operators import attribute
 from onnx_subprune.graph.rules.coordinates import Labels
 
 
@@ -104,8 +105,7 @@ class Site:
     def in_axis(self, slot: int, index: int) -> Axis:
         """Return the axis of input `slot` (negative `index` from the end)."""
         name = self.node.input[slot]
-        index = index % max(1, len(self.shape(slot)))
-        return Axis(name, index, Use(self.label, slot) if self.constant(slot) else None)
+        return Axis(name, index % max(1, len(self.shape(slot))), Use(self.label, slot) if self.constant(slot) else None)
 
     def out_axis(self, index: int, which: int = 0) -> Axis:
         """Return the axis of output `which`."""

@@ -6,7 +6,8 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from onnx_subprune._typing import Array, Float64
-from onnx_subprune.graph.network import Network, attribute, key_of
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import attribute, key_of
 from onnx_subprune.graph.order import captured
 from onnx_subprune.graph.tracing.branches import Branch
 

@@ -16,8 +16,9 @@ from onnx import ModelProto, NodeProto
 
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Use
-from onnx_subprune.graph.network import Network, key_of
+from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import Observation
+from onnx_subprune.graph.operators import key_of, set_input
 from onnx_subprune.graph.order import captured, live
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule
@@ -136,14 +137,14 @@ class _Surgery:
         if patch.gather is not None:
             return [self._gather(node, patch.gather)]
         for slot, name in names.items():
-            _set_input(new, slot, name)
+            set_input(new, slot, name)
         before: list[NodeProto] = []
         for slot, (value, mask) in patch.constants.items():
             name, made = self._constant(
                 f"{node.output[0]}_{slot}", value, mask, node.input[slot] if slot < len(node.input) else ""
             )
             before += made
-            _set_input(new, slot, name)
+            set_input(new, slot, name)
         for slot in patch.emptied:
             new.input[slot] = ""
         for name, setting in patch.attributes.items():
@@ -237,9 +238,3 @@ class _Surgery:
             name = f"{stem}_{number}"
         self._taken.add(name)
         return name
-
-
-def _set_input(node: NodeProto, slot: int, name: str) -> None:
-    while len(node.input) <= slot:
-        node.input.append("")
-    node.input[slot] = name

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from math import prod
 
 from onnx_subprune.graph.channels import ChannelGraph, Contraction
-from onnx_subprune.graph.network import Network, attribute, key_of, only_reader
+from onnx_subprune.graph.network import Network, only_reader
 from onnx_subprune.graph.observation import Observation
+from onnx_subprune.graph.operators import attribute, key_of
 
 CONTRACTING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Contractions that a branch may end with."""

@@ -7,7 +7,8 @@ numbers of a pair are. Others (normalisations, cosines) end the way, and the cha
 from collections.abc import Sequence
 
 from onnx_subprune.graph.channels import ChannelGroup, Slice, Use
-from onnx_subprune.graph.network import Network, key_of
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import key_of
 
 MOVING = frozenset(
     ("Cast", "Dropout", "Gather", "Identity", "Neg", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")

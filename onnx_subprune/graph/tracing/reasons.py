@@ -2,7 +2,7 @@
 
 from onnx import AttributeProto, NodeProto
 
-from onnx_subprune.graph.network import key_of
+from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.quantized import quantizes
 
 MIXERS = {

@@ -7,8 +7,9 @@ import numpy as np
 
 from onnx_subprune._typing import Int64
 from onnx_subprune.graph.channels import Axis
-from onnx_subprune.graph.network import Network, key_of
+from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import Observation
+from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.order import captured
 from onnx_subprune.graph.rules.coordinates import Classes, Labels
 from onnx_subprune.graph.rules.elementwise import POSITIONWISE

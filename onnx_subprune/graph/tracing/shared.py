@@ -12,7 +12,7 @@ import numpy as np
 
 from onnx_subprune._typing import Array
 from onnx_subprune.graph.channels import Axis, Contraction, Use
-from onnx_subprune.graph.contractions.contraction import Kernel
+from onnx_subprune.graph.contractions.reading import kernel_at
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.rules.coordinates import Labels
 from onnx_subprune.graph.sharing import Readers, readers_of_constants
@@ -91,7 +91,7 @@ def _layout(network: Network, contraction: Contraction, readers: Readers) -> tup
     """What must be equal so that one refit does for several contractions."""
     root = readers.uses[contraction.weight]
     shape = network.array(contraction.weight_tensor).shape
-    kernel = Kernel.from_node(network.node(contraction.node), shape, contraction.weight.slot)
+    kernel = kernel_at(network.node(contraction.node), shape, contraction.weight.slot)
     return (
         root.axis(contraction.rows.index),
         contraction.groups,

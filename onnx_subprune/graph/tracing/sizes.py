@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from onnx_subprune.graph.channels import Axis
-from onnx_subprune.graph.network import Network, attribute, key_of
+from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import Observation
+from onnx_subprune.graph.operators import attribute, key_of
 from onnx_subprune.graph.order import captured
 from onnx_subprune.graph.rules.vocabulary import Rule
 

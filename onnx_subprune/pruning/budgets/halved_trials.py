@@ -10,7 +10,7 @@ from onnx_subprune.allocation import Curve, Room
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Use
 from onnx_subprune.graph.contractions.bias import bias_of
-from onnx_subprune.graph.contractions.contraction import kernel_of
+from onnx_subprune.graph.contractions.reading import kernel_of
 from onnx_subprune.pruning.budgets.lossless import lossless_width
 from onnx_subprune.reconstruction.columns import problem_of, weighed
 from onnx_subprune.reconstruction.crossfit import crossfit, pull_of

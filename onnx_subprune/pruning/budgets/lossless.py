@@ -10,7 +10,7 @@ from onnx_subprune.calibration.moments.regression import presence_in
 from onnx_subprune.calibration.streaming.questions import Greatest
 from onnx_subprune.calibration.streaming.request import Request
 from onnx_subprune.graph.channels import Use
-from onnx_subprune.graph.contractions.contraction import kernel_of
+from onnx_subprune.graph.contractions.reading import kernel_of
 from onnx_subprune.reconstruction.products import measured
 from onnx_subprune.reconstruction.task import Task
 

@@ -16,8 +16,10 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.streaming.target import GRADIENT, OUTPUT, RESIDUAL, Adjoint, beside
 from onnx_subprune.graph.channels import Contraction, Use
-from onnx_subprune.graph.contractions.contraction import Kernel
-from onnx_subprune.graph.network import Network, attribute, key_of
+from onnx_subprune.graph.contractions.convolution import Convolution
+from onnx_subprune.graph.contractions.reading import kernel_at
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import attribute, key_of
 from onnx_subprune.reconstruction.producers.chains import Chain, Link, separate, whole_numbers
 
 RELATIVE, ABSOLUTE = 2.0**-9, 2.0**-12
@@ -40,12 +42,11 @@ def adjoint(
     """
     narrow = channels if separate(network, chain) else None
     model = _Writer(network, weights, chain, outputs, channels, narrow=narrow is not None).write()
-    made = chain.producer.output
     return Adjoint(
-        output=made.tensor,
+        output=chain.producer.output.tensor,
         model=model.SerializeToString(deterministic=True),
         channels=narrow,
-        axis=made.index,
+        axis=chain.producer.output.index,
         beside=chain.beside,
     )
 
@@ -218,7 +219,7 @@ class _Writer:
         if key_of(node) == "Conv":
             return self._transposed(index, self._counting(self._now(index, 1)), RESIDUAL, self._add("Shape", inside))
         weight = self._now(index, 1)
-        alpha = Kernel.from_node(node, weight.shape).alpha
+        alpha = kernel_at(node, weight.shape).alpha
         back = self._counting(weight if attribute(node, "transB", 0) else weight.T).astype(np.float32, copy=False)
         return self._add("MatMul", RESIDUAL, self._constant(back * np.float32(alpha) if alpha != 1.0 else back))
 
@@ -228,7 +229,8 @@ class _Writer:
         return weight[:, self._channels] if self._narrow else weight
 
     def _transposed(self, index: int, weight: Array, gradient: str, shape: str) -> str:
-        kernel = Kernel.from_node(self._network.nodes[index], self._now(index, 1).shape)
+        kernel = kernel_at(self._network.nodes[index], self._now(index, 1).shape)
+        assert isinstance(kernel, Convolution), "only of convolutions"
         reach = [(size - 1) * dilation for size, dilation in zip(kernel.kernel, kernel.dilations, strict=True)]
         pads = [size - pad for size, pad in zip([*reach, *reach], kernel.pads, strict=True)]
         if kernel.groups == 1 and all(stride == 1 for stride in kernel.strides) and min(pads) >= 0:
@@ -242,9 +244,7 @@ class _Writer:
     ) -> str:
         """ConvTranspose, cropped to `shape`: at stride s, up to s - 1 positions at the end of the input are read by nobody."""
         rest = [stride - 1 for stride in strides]
-        whole = self._add(
-            "ConvTranspose", gradient, self._constant(weight), strides=strides, output_padding=rest, **attributes
-        )
-        if not any(rest):
-            return whole
-        return self._add("Slice", whole, self._constant(np.zeros(2 + len(rest), np.int64)), shape)
+        spread = self._constant(weight)
+        whole = self._add("ConvTranspose", gradient, spread, strides=strides, output_padding=rest, **attributes)
+        begin = np.zeros(2 + len(rest), np.int64)
+        return self._add("Slice", whole, self._constant(begin), shape) if any(rest) else whole

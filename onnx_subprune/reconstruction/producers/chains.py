@@ -10,7 +10,8 @@ import numpy as np
 from onnx import NodeProto
 
 from onnx_subprune.graph.channels import Contraction, Use
-from onnx_subprune.graph.network import Network, attribute, key_of, only_reader
+from onnx_subprune.graph.network import Network, only_reader
+from onnx_subprune.graph.operators import attribute, key_of
 
 SMOOTH = frozenset(
     [

@@ -11,9 +11,9 @@ What is explained is explained by the columns too, so errors become no smaller t
 
 import numpy as np
 
-from onnx_subprune._typing import Float64
+from onnx_subprune._typing import Float64, Weights
 from onnx_subprune.selection.linalg.lowrank import Gram, LowRank
-from onnx_subprune.selection.linalg.ridge import Weights, scales
+from onnx_subprune.selection.linalg.ridge import scales
 
 DAMPING = 1e-7
 """Added to the gram of a channel, columns scaled to an energy of about 1."""

@@ -13,13 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from onnx_subprune._typing import Float64, Int64
+from onnx_subprune._typing import Float64, Int64, Weights
 from onnx_subprune.selection.linalg.lapack import cholesky, solved
 from onnx_subprune.selection.linalg.lowrank import Gram
 
-Weights = NDArray[np.float64] | NDArray[np.float32]
 Solver = Callable[[Float64], Float64]
 
 STRENGTHS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)

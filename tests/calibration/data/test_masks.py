@@ -7,7 +7,8 @@ from onnx import TensorProto, numpy_helper
 from onnx_subprune import Channels, DataError, Macs, Resources, prune
 from onnx_subprune.calibration.data.masks import Visible, mask_of
 from onnx_subprune.calibration.data.samples import Calibration
-from onnx_subprune.graph.contractions.contraction import Kernel, Kind
+from onnx_subprune.graph.contractions.convolution import Conv
+from onnx_subprune.graph.contractions.product import Product
 from onnx_subprune.graph.network import load
 from tests.networks.net import Net
 
@@ -75,7 +76,7 @@ def test_zeros_and_ones_that_are_read_as_numbers_hide_nothing():
 def test_rows_are_the_visible_ones_one_by_one_or_flattened():
     visible = Visible(Calibration(arrays=data_of(0.0), chunk=8), "shown")
     shown = MASK[8:16] != 0
-    kernel, x = Kernel(node="", kind=Kind.MATMUL), RNG.standard_normal((8, LENGTH, 5))
+    kernel, x = Product(node=""), RNG.standard_normal((8, LENGTH, 5))
     for array in (x, x.reshape(-1, 5)):
         rows, nothing = visible.rows(kernel, 1, array, None)
         np.testing.assert_array_equal(rows, x[shown])
@@ -83,5 +84,5 @@ def test_rows_are_the_visible_ones_one_by_one_or_flattened():
         np.testing.assert_array_equal(visible.shown(1, array).reshape(x.shape), x * shown[..., None])
     pooled = x[:, 0]
     assert visible.rows(kernel, 1, pooled)[0] is pooled
-    convolution = Kernel(node="", kind=Kind.CONV, kernel=(1,), strides=(1,), dilations=(1,), pads=(0, 0))
+    convolution = Conv(node="", kernel=(1,), strides=(1,), dilations=(1,), pads=(0, 0))
     assert visible.rows(convolution, 1, x)[0] is x

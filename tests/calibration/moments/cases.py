@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 
 from onnx_subprune._typing import Float32
-from onnx_subprune.graph.contractions.contraction import Kernel
+from onnx_subprune.graph.contractions.kernel import Kernel
+from onnx_subprune.graph.contractions.reading import kernel_at
 from onnx_subprune.runtime.session import Session
 
 
@@ -37,7 +38,7 @@ class Case:
 
     @property
     def contraction(self) -> Kernel:
-        return Kernel.from_node(self.node, self.weight, self.slot)
+        return kernel_at(self.node, self.weight, self.slot)
 
     def data(self, seed: int = 0) -> tuple[Float32, Float32, Float32 | None]:
         generator = np.random.default_rng(seed)

@@ -9,8 +9,8 @@ from onnx_subprune.calibration.moments.lags import LagPlan, usable
 from onnx_subprune.calibration.moments.moments import Moments
 from onnx_subprune.calibration.moments.products import Lagging, Route, Unfolding, route
 from onnx_subprune.calibration.moments.unfold import at, output_positions, rows, sample_positions, unfold
-from onnx_subprune.graph.contractions.contraction import CONVOLUTIONS, Kernel
-from onnx_subprune.graph.contractions.windows import windows
+from onnx_subprune.graph.contractions.convolution import Convolution
+from onnx_subprune.graph.contractions.kernel import Kernel
 from onnx_subprune.selection.linalg.summation import AT_WORK, CompensatedSum
 from tests.calibration.moments.cases import CASES, Case, Float32
 
@@ -19,7 +19,7 @@ FIELDS = ("gram", "cross", "energy", "sum_input", "sum_target")
 
 def routes(contraction: Kernel, x: Float32) -> list[Route]:
     found: list[Route] = [Unfolding(contraction)]
-    if contraction.kind in CONVOLUTIONS and usable(shape := windows(contraction, x.shape[2:])):
+    if isinstance(contraction, Convolution) and usable(shape := contraction.windows(x.shape[2:])):
         found.append(Lagging(contraction, LagPlan(shape)))
     return found
 
@@ -228,7 +228,7 @@ def test_sampled_positions_are_rows_of_the_unfolded_input(case: Case) -> None:
 
 def test_each_strip_beside_a_long_kernel_costs_the_pixels_that_a_smaller_one_has_not():
     kernel = next(case for case in CASES if case.weight == (4, 3, 17)).contraction
-    plan = LagPlan(windows(kernel, (30,)))
+    plan = LagPlan(kernel.windows((30,)))
     strips = [step for step in plan.steps if plan.boxes[step.box].intervals != (None,)]
     assert len(strips) > 50
     assert {plan.pixels(step.intervals) for step in strips} == {1}

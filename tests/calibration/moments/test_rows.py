@@ -5,10 +5,10 @@ import pytest
 
 from onnx_subprune.calibration.moments.accumulator import Collector
 from onnx_subprune.calibration.moments.rows import RowCollector
-from onnx_subprune.graph.contractions.contraction import Kernel, Kind
+from onnx_subprune.graph.contractions.product import Product
 from onnx_subprune.selection import Forward, cross_validated
 
-PRODUCT = Kernel(node="product", kind=Kind.MATMUL)
+PRODUCT = Product(node="product")
 FREE = np.zeros(10, np.int64)
 
 

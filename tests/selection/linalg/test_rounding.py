@@ -6,12 +6,12 @@ import pytest
 from onnx_subprune.calibration.moments.accumulator import Collector
 from onnx_subprune.calibration.moments.moments import Moments
 from onnx_subprune.calibration.moments.unfold import rows, unfold
-from onnx_subprune.graph.contractions.contraction import Kernel, Kind
+from onnx_subprune.graph.contractions.convolution import Conv
 from onnx_subprune.selection import Problem, selectors
 
 CHANNELS, OUTPUTS, TAPS = 48, 12, 9
 CONSTANT, BORDER = 2, 5
-KERNEL = Kernel(node="conv", kind=Kind.CONV, kernel=(3, 3), strides=(1, 1), dilations=(1, 1), pads=(1, 1, 1, 1))
+KERNEL = Conv(node="conv", kernel=(3, 3), strides=(1, 1), dilations=(1, 1), pads=(1, 1, 1, 1))
 
 
 def images() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
