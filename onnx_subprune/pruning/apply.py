@@ -15,6 +15,7 @@ from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.errors import OptionError, typed
 from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.evaluation.report.model import Report
+from onnx_subprune.evaluation.report.removed import removed
 from onnx_subprune.evaluation.report.values import Change
 from onnx_subprune.evaluation.verification import verify
 from onnx_subprune.graph.channels import ChannelGraph
@@ -195,6 +196,7 @@ def _sliced(model: Model, recipe: Recipe, rules: Mapping[str, Rule]) -> Pruned:
         seconds={"total": time.perf_counter() - start},
         notes=(
             *inlined_note(network),
+            *removed(network, graph, [name for name, choice in chosen.items() if not choice.support]),
             "weights are sliced, not refitted, and nothing was measured: there are no data",
             *_whole(left),
         ),

@@ -6,6 +6,7 @@ from onnx_subprune.allocation import Macs, Params
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.evaluation.layers import slower_because
 from onnx_subprune.evaluation.report.model import Report
+from onnx_subprune.evaluation.report.removed import removed
 from onnx_subprune.evaluation.report.values import Change, GroupReport
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.save import NAMED, side_file_wanted, written_bytes
@@ -16,6 +17,7 @@ from onnx_subprune.pruning.result import Pruned
 from onnx_subprune.pruning.stamp import stamped
 from onnx_subprune.pruning.written import resized
 from onnx_subprune.reconstruction.settings import Reconstruction
+from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.session import environment
 
 
@@ -43,12 +45,17 @@ def summarize(
         metric=measured.metric,
         deviation=smaller.deviation,
         seconds=seconds,
-        notes=(*job.notes, *_rounding_note(job, found), *_bases(job, done), *_domains(done)),
+        notes=(*job.notes, *_gone(job.task, done), *_rounding_note(job, found), *_bases(job, done), *_domains(done)),
         warnings=(*job.warnings, *_warnings(job, measured)),
         composites=resized(*smaller.costs),
         layers=measured.layers,
     )
     return Pruned(model=smaller.model, report=report, folder=smaller.folder, side_file=side_file, apart=smaller.apart)
+
+
+def _gone(task: Task, done: Reconstruction) -> list[str]:
+    """Which blocks are gone as a whole."""
+    return removed(task.network, task.graph, [name for name, choice in done.choices.items() if not choice.support])
 
 
 def _domains(done: Reconstruction) -> list[str]:

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from onnx_subprune.calibration.shifts import rows_and_columns
+from onnx_subprune.evaluation.report.removed import kind
 from onnx_subprune.evaluation.report.table import group_share
 from onnx_subprune.graph.attention import attentions
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.costs.costs import Costs
 from onnx_subprune.graph.costs.layers import layers
 from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.tracing.branches import blocks
 
 
 def inspection_dict(
@@ -19,7 +21,7 @@ def inspection_dict(
 
     rows: by group, the rows that the samples give for each column of the consumer with the fewest.
     """
-    groups = []
+    groups, whole = [], blocks(network, graph)
     for group in graph.groups:
         params, macs = group_share(costs, group.name)
         groups.append(
@@ -32,6 +34,7 @@ def inspection_dict(
                 "params": params,
                 "macs": macs,
                 "rows_a_column": rows.get(group.name),
+                "goes_with": kind(network, whole[group.name]) if group.name in whole else None,
             }
         )
     pinned = [

@@ -8,6 +8,7 @@ from typing import Protocol
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.evaluation.layers import LayerTime
 from onnx_subprune.evaluation.measures import Fidelity
+from onnx_subprune.evaluation.report.removed import removable
 from onnx_subprune.evaluation.report.sheet import Column, Part, Sheet
 from onnx_subprune.evaluation.report.values import Change, Reported
 from onnx_subprune.graph.attention import attention_lines
@@ -152,6 +153,7 @@ def inspection_table(
         verdict(graph, found),
         f"{number(params)} parameters, {number(macs)} multiply-accumulates a sample",
         *attention_lines(network, graph),
+        *removable(network, graph),
     ]
     if graph.groups:
         parts.append(_groups_table(graph, costs, rows))
