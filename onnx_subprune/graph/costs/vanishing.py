@@ -1,12 +1,12 @@
 """What is left of the cost of nodes that nobody reads where a residual branch goes as a whole: nothing."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TypeVar
 
 from onnx_subprune.allocation import Factor, Term
 from onnx_subprune.allocation.multilinear import Tabulated
-from onnx_subprune.graph.channels import ChannelGraph
+from onnx_subprune.graph.channels import Axis, ChannelGraph
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.tracing.branches import blocks
 
@@ -20,7 +20,8 @@ class Vanishing:
         self._widths = {group.name: group.width for group in graph.groups}
         self._with: dict[str, set[str]] = {}
         self._ends = set[str]()
-        for name, block in blocks(network, graph).items():
+        self._blocks = blocks(network, graph)
+        for name, block in self._blocks.items():
             for place in block.unread:
                 self._with.setdefault(network.labels[place], set()).add(name)
             self._ends.update(network.labels[place] for branch in block.ends for place in branch.places)
@@ -28,6 +29,17 @@ class Vanishing:
     def stored(self, labels: Collection[str], term: Some) -> Some:
         """Return the cost of a constant that nodes of these labels read, all that do; biases at the end of a branch stay, as what that adds."""
         return term if self._ends.intersection(labels) else self.gated(labels, term)
+
+    def added(self, channels: Callable[[Axis], Factor]) -> list[Term]:
+        """Return the constants beside the bias of what stands in the place of branches in maps: two numbers a channel, where the branch is gone."""
+        terms = list[Term]()
+        for name, block in self._blocks.items():
+            width = self._widths[name]
+            gate = Factor(offset=0.0, slopes={name: 1}, block=width)
+            for end in block.ends if all(end.behind for end in block.ends) else ():
+                factor = channels(end.contraction.output)
+                terms += [Term(2.0, (factor,)), Term(-2.0 / width, (factor, gate))]
+        return terms
 
     def gated(self, labels: Collection[str], term: Some) -> Some:
         """Return the cost of what is gone where any group has no channels with which all nodes of these labels go."""

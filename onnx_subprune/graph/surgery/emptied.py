@@ -52,22 +52,28 @@ def _through(node: NodeProto, place: int, slot: int, value: Float64, left: Left)
 
 
 class Sums:
-    """Sums of which one side is constant now. constants: the new ones, by name; fresh: makes a new name of a stem."""
+    """Sums of which one side is constant now. constants: the new ones, by name; fresh: makes a new name of a stem.
+
+    maps: those of the constants that are added to tensors with channels on the second axis and positions behind. kept: what bodies read, and outputs.
+    """
 
     def __init__(self, network: Network, fresh: Callable[[str], str]) -> None:
         self.constants: dict[str, Array] = {}
         self._network, self._fresh = network, fresh
         self._names: dict[str, str] = {}
-        self._kept = {*network.outputs, *(name for node in network.nodes for name in captured(node))}
+        self.maps = set[str]()
+        self.kept = {*network.outputs, *(name for node in network.nodes for name in captured(node))}
 
-    def without(self, node: NodeProto, slot: int, added: Array) -> list[NodeProto]:
-        """Return what stands in the place of an Add of which input `slot` is `added`: nothing, where that is zero."""
+    def without(self, node: NodeProto, slot: int, added: Array, rank: int) -> list[NodeProto]:
+        """Return what stands in the place of an Add of tensors of `rank`, of which input `slot` is `added`: nothing, where that is zero."""
         other = node.input[1 - slot]
         if np.any(added):
             name = self._fresh(f"{node.output[0]}_added")
             self.constants[name] = added
+            if rank == added.ndim + 1 > 2:
+                self.maps.add(name)
             return [helper.make_node("Add", [other, name], list(node.output), name=node.name)]
-        if node.output[0] in self._kept:
+        if node.output[0] in self.kept:
             return [helper.make_node("Identity", [other], list(node.output), name=node.name)]
         self._names[node.output[0]] = self._names.get(other, other)
         return []

@@ -23,10 +23,12 @@ from onnx_subprune.graph.order import captured, live
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule
 from onnx_subprune.graph.statistics import statistics_of
+from onnx_subprune.graph.surgery.absorbing import Absorbing
 from onnx_subprune.graph.surgery.assembly import assemble
 from onnx_subprune.graph.surgery.closing import Closing
 from onnx_subprune.graph.surgery.constants import Constants
 from onnx_subprune.graph.surgery.emptied import Sums, added_by
+from onnx_subprune.graph.surgery.pieces import joined_parts
 from onnx_subprune.graph.surgery.slicing import kept_positions
 from onnx_subprune.graph.tracing.branches import Branch, branch_of, leaves, unread
 from onnx_subprune.graph.tracing.sizes import SourceArray, size_sources
@@ -94,13 +96,17 @@ class _Surgery:
             if index in constant:
                 continue
             if (branch := self._branches.get(index)) is not None:
-                nodes += sums.without(node, branch.slot, self._added(branch, renamed))
+                rank = len(self._observation.shapes[node.output[0]])
+                nodes += sums.without(node, branch.slot, self._added(branch, renamed), rank)
             elif (given := closing.closed(node)) is not None:
                 nodes += given
             else:
                 nodes += self._rewrite(index, node, by_node)
         self._new.update(sums.constants)
         nodes = live(sums.renamed(nodes), [*self._network.outputs, *leaves(self._network)])
+        absorbing = Absorbing(nodes, self._known, sums.kept, self._fresh)
+        absorbing.take(sums.constants, sums.maps)
+        self._new.update(absorbing.made)
         if self._branches or self._network.spelled.closed:
             read = {name for node in nodes for name in (*node.input, *captured(node))} | set(self._network.outputs)
             self._new = {name: value for name, value in self._new.items() if name in read}
@@ -118,6 +124,10 @@ class _Surgery:
         inputs = self._network.nodes[place].input
         name = renamed.get(Use(self._network.labels[place], slot), inputs[slot] if slot < len(inputs) else "")
         return self._valued(name) if name else None
+
+    def _known(self, name: str) -> Array | None:
+        """A constant of the new model; None where it is computed."""
+        return self._valued(name) if name in self._new or name in self._network.initializers else None
 
     def _valued(self, name: str) -> Array:
         """A constant of the new model."""
@@ -183,7 +193,7 @@ class _Surgery:
             self._new[name] = value
             return name, []
         flags = np.broadcast_to(mask, value.shape)
-        parts = self._parts(computed, flags)
+        parts = joined_parts(self._network, self._observation.shapes, computed, flags)
         if parts is not None:
             return self._joined(stem, value, parts)
         nodes, pieces = [], []
@@ -201,24 +211,6 @@ class _Surgery:
                 self._new[piece] = value[start:end]
         whole = self._fresh(f"{stem}_pruned")
         return whole, [*nodes, onnx.helper.make_node("Concat", pieces, [whole], axis=0)]
-
-    def _parts(self, computed: str, flags: NDArray[np.bool_]) -> list[tuple[str, int]] | None:
-        """What a Concat made a tensor of, with the lengths; "" for what is not computed, and None where one is so in part, or nothing is joined."""
-        index = self._network.producer.get(computed, -1)
-        if index < 0 or key_of(self._network.nodes[index]) != "Concat":
-            return None
-        found, start = [], 0
-        for name in self._network.nodes[index].input:
-            shape = self._observation.shapes.get(name)
-            shape = self._network.array(name).shape if shape is None and name in self._network.constants else shape
-            if shape is None or len(shape) != 1:
-                return None
-            inside = flags[start : start + shape[0]]
-            if np.any(inside) and not np.all(inside):
-                return None
-            found.append((name if np.any(inside) else "", shape[0]))
-            start += shape[0]
-        return found if start == len(flags) else None
 
     def _joined(self, stem: str, value: Array, parts: Sequence[tuple[str, int]]) -> tuple[str, list[NodeProto]]:
         """A Concat of these parts, with constants for those without a name."""
