@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Collection
 
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.network import Network, key_of
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.tracing.branches import Block, blocks
 
 LISTED = 12

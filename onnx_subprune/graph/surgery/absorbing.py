@@ -13,7 +13,7 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from onnx_subprune._typing import Array
-from onnx_subprune.graph.network import attribute, key_of
+from onnx_subprune.graph.operators import attribute, key_of
 from onnx_subprune.graph.order import captured
 
 BIASED = {"BatchNormalization": 2, "Conv": 2, "ConvTranspose": 2, "Gemm": 2}
