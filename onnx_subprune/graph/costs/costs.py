@@ -21,21 +21,19 @@ from onnx_subprune.allocation import Factor, Multilinear, Term
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Use
 from onnx_subprune.graph.contractions.bias import new_biases, refitted_by
 from onnx_subprune.graph.costs.count import (
-    ATTENTION,
     COUNTED,
     FLOATING,
-    FUSED_MATMUL,
-    UNPACKED,
     all_shapes,
     macs_of,
     parameters,
     parameters_inside,
     stored,
 )
+from onnx_subprune.graph.costs.products import product_of_activations
 from onnx_subprune.graph.costs.sizes import Sizes, folded, shape_of
 from onnx_subprune.graph.costs.units import units
 from onnx_subprune.graph.network import Network
-from onnx_subprune.graph.operators import attribute, key_of
+from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.sharing import Readers, readers_of_constants
 
 DEPTHWISE, POINTWISE = 3.0, 12.0
@@ -165,39 +163,11 @@ def _macs(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
         if label in held:
             found = [_contraction(network, graph, contraction, sizes) for contraction in held[label]]
         else:
-            found = _attention(network, graph, label, sizes) or _product(network, graph, label, sizes)
+            found = product_of_activations(network, graph, label, sizes)
         if not found and label not in held and (macs := macs_of(network, index, shapes, graph.observation)):
             found = [Term(coefficient=macs, factors=())]
         terms += [sizes.vanishing.gated([label], term) for term in found]
     return terms
-
-
-def _product(network: Network, graph: ChannelGraph, label: str, sizes: Sizes) -> list[Term]:
-    """What products of activations multiply; nothing for others."""
-    node, shapes = network.node(label), graph.observation.shapes
-    inner = shapes.get(node.input[0], ()) if node.input else ()
-    product = key_of(node) in ("MatMul", FUSED_MATMUL) and node.output[0] in shapes
-    if not product or not inner or network.constants.issuperset(node.output):
-        return []
-    summed = len(inner) - (2 if attribute(node, "transA", 0) else 1)
-    factors = [*sizes.activation(node.output[0]), sizes.factor(Axis(node.input[0], summed), inner[summed])]
-    return [folded(1.0 / graph.observation.batch, factors)]
-
-
-def _attention(network: Network, graph: ChannelGraph, label: str, sizes: Sizes) -> list[Term]:
-    """What operators of attention multiply; nothing for others, and where they have other inputs than queries, keys and values."""
-    node, shapes, batch = network.node(label), graph.observation.shapes, graph.observation.batch
-    known = [name for name in node.input[:2] if name in shapes]
-    if key_of(node) in UNPACKED and len(known) == 2 and node.output[0] in shapes:
-        length = shapes[known[1]][-2]
-        return [folded(length / batch, sizes.activation(name)) for name in (known[0], node.output[0])]
-    if key_of(node) == ATTENTION and known == [node.input[0]] and node.output[0] in shapes:
-        name, use = node.input[1], Use(label, 1)
-        columns = sizes.factor(Axis(name, 1, use), shape_of(network, name)[1])
-        data, half = sizes.activation(known[0]), shapes[known[0]][1] / 2 / batch
-        scores = [folded(half, [*data[:2], columns]), folded(half, sizes.activation(node.output[0]))]
-        return [folded(1.0 / batch, [*data, columns]), *scores]
-    return []
 
 
 def _work(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
