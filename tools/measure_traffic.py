@@ -15,9 +15,9 @@ from onnx_subprune import Asymmetric, Channels, Layerwise, Resources, collect, p
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.moments.halves import Collected
 from onnx_subprune.calibration.streaming.executor import Local, Lockstep, Streams
-from onnx_subprune.calibration.streaming.kept import Original
 from onnx_subprune.calibration.streaming.request import Request
 from onnx_subprune.calibration.streaming.settings import Running
+from onnx_subprune.calibration.streaming.target import Original
 from onnx_subprune.graph.network import Network
 
 

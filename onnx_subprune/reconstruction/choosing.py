@@ -11,7 +11,7 @@ from onnx_subprune.graph.contractions.reading import kernel_of
 from onnx_subprune.reconstruction.columns import alive_columns, problem_of
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.progress import State
-from onnx_subprune.reconstruction.requests import every_of, input_of
+from onnx_subprune.reconstruction.task import every_of, input_of
 from onnx_subprune.selection import Choice, Problem, conditioning
 
 

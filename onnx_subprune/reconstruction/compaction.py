@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_subprune._typing import Array, Int64
-from onnx_subprune.calibration.streaming.kept import Left, Original
+from onnx_subprune.calibration.streaming.target import Left, Original
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Use
 from onnx_subprune.graph.formats import model_bytes
 from onnx_subprune.graph.network import LARGE, Network

@@ -15,25 +15,22 @@ from onnx_subprune._typing import Array
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.limits import oversized
 from onnx_subprune.calibration.streaming.executor import Lockstep, active
-from onnx_subprune.calibration.streaming.kept import Original
-from onnx_subprune.calibration.streaming.target import Aim
+from onnx_subprune.calibration.streaming.target import Aim, Original
 from onnx_subprune.graph.channels import ChannelGroup, Contraction, Use
 from onnx_subprune.graph.surgery.masking import zero_channels
-from onnx_subprune.reconstruction.aims import Aims
+from onnx_subprune.reconstruction.aims import Aims, Normalizations
 from onnx_subprune.reconstruction.choosing import Choosing
 from onnx_subprune.reconstruction.domain import Domain
 from onnx_subprune.reconstruction.fit import Fit, Known, fit, living, plain, spread
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.losses import Losses
-from onnx_subprune.reconstruction.normalizations import Normalizations
 from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.reconstruction.recurrence import Recurrence
 from onnx_subprune.reconstruction.recurrent_gates import input_of_gates
 from onnx_subprune.reconstruction.refinement import Refitting
-from onnx_subprune.reconstruction.requests import aimed
 from onnx_subprune.reconstruction.settings import Reconstruction, Refitted
 from onnx_subprune.reconstruction.shared_weights import Member, SharedWeight
-from onnx_subprune.reconstruction.task import Task
+from onnx_subprune.reconstruction.task import Task, aimed
 
 
 class Walk:

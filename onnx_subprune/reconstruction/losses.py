@@ -20,7 +20,7 @@ from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.reconstruction.fit import Fit, plain
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.progress import State
-from onnx_subprune.reconstruction.requests import lost
+from onnx_subprune.reconstruction.task import lost
 
 NEAR = 1e-5
 """Errors, relative to the energy of the target, from which on moments tell how large they are."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from onnx_subprune.calibration.streaming.kept import Original
+from onnx_subprune.calibration.streaming.target import Original
 from onnx_subprune.graph.channels import ChannelGroup, Use
 from onnx_subprune.reconstruction.compaction import presliced
 from onnx_subprune.reconstruction.layer_by_layer import Walk

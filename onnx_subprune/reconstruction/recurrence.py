@@ -21,8 +21,8 @@ from onnx_subprune.reconstruction.fit import Fit, Known, fit, fit_again
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.reconstruction.recurrent_gates import apart, resets, summed_gates, together, with_data
-from onnx_subprune.reconstruction.requests import aimed
 from onnx_subprune.reconstruction.settings import Refitted
+from onnx_subprune.reconstruction.task import aimed
 
 ROUNDS = 4
 """Fits in all, the first on the original's states."""

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from onnx_subprune._typing import Mask, Weights
-from onnx_subprune.calibration.streaming.kept import Original
 from onnx_subprune.calibration.streaming.product import Beside, Product
-from onnx_subprune.calibration.streaming.target import Aim
+from onnx_subprune.calibration.streaming.target import Aim, Original
 from onnx_subprune.graph.channels import ChannelGraph, Contraction
 from onnx_subprune.graph.contractions.reading import kernel_at
 from onnx_subprune.graph.contractions.recurrent import Recurrent

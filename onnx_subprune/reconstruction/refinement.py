@@ -7,7 +7,7 @@ from onnx_subprune.reconstruction.joint_refit import WORTH, Joint, Pruned
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.producers.chains import Chain
 from onnx_subprune.reconstruction.progress import State
-from onnx_subprune.reconstruction.requests import aimed
+from onnx_subprune.reconstruction.task import aimed
 
 
 class Refitting:

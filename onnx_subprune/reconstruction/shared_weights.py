@@ -25,8 +25,8 @@ from onnx_subprune.reconstruction.fit import Fit, Known, fit, living, means, pla
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.pooling import pooled
 from onnx_subprune.reconstruction.progress import State
-from onnx_subprune.reconstruction.requests import aimed
 from onnx_subprune.reconstruction.settings import Refitted
+from onnx_subprune.reconstruction.task import aimed
 
 ROUNDS = 3
 """Another look ahead after the second found next to nothing."""

@@ -28,9 +28,9 @@ from onnx_subprune.calibration.data.reading import shard_of
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.moments.halves import Collected
 from onnx_subprune.calibration.streaming.executor import Lockstep
-from onnx_subprune.calibration.streaming.kept import Cut, Original
 from onnx_subprune.calibration.streaming.request import Request
 from onnx_subprune.calibration.streaming.settings import Running
+from onnx_subprune.calibration.streaming.target import Cut, Original
 from onnx_subprune.errors import ClusterError, ModelError
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.network import Network

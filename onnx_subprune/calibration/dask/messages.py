@@ -7,8 +7,8 @@ from pathlib import Path
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.dask.shipment import Shipment
 from onnx_subprune.calibration.moments.halves import Collected
-from onnx_subprune.calibration.streaming.kept import Cut, Left
 from onnx_subprune.calibration.streaming.request import Request, Share
+from onnx_subprune.calibration.streaming.target import Cut, Left
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.runtime.providers import Provider
 

@@ -26,9 +26,9 @@ from onnx_subprune.calibration.dask.messages import (
 )
 from onnx_subprune.calibration.moments.halves import Collected
 from onnx_subprune.calibration.streaming.executor import Streams
-from onnx_subprune.calibration.streaming.kept import Cut, Original
 from onnx_subprune.calibration.streaming.request import Request, Share
 from onnx_subprune.calibration.streaming.settings import Opener, Running
+from onnx_subprune.calibration.streaming.target import Cut, Original
 from onnx_subprune.graph.network import Network
 from onnx_subprune.runtime.placement import Placement
 from onnx_subprune.runtime.providers import Provider

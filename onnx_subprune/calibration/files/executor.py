@@ -14,9 +14,9 @@ from onnx_subprune.calibration.files.file import StatisticsFile
 from onnx_subprune.calibration.files.header import model_digest, named
 from onnx_subprune.calibration.moments.halves import Collected
 from onnx_subprune.calibration.streaming.executor import Lockstep
-from onnx_subprune.calibration.streaming.kept import Cut, Original
 from onnx_subprune.calibration.streaming.request import Request
 from onnx_subprune.calibration.streaming.settings import Running
+from onnx_subprune.calibration.streaming.target import Cut, Original
 from onnx_subprune.errors import DataError
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.network import Network

@@ -24,12 +24,11 @@ from onnx_subprune.calibration.moments.energies import Energies
 from onnx_subprune.calibration.moments.halves import Collected, Halves
 from onnx_subprune.calibration.moments.regression import Sums
 from onnx_subprune.calibration.moments.rows import RowCollector
-from onnx_subprune.calibration.streaming.answer import Answers, Beside, Pair
-from onnx_subprune.calibration.streaming.kept import Cut, Original
 from onnx_subprune.calibration.streaming.questions import Greatest
-from onnx_subprune.calibration.streaming.request import Request, Sampling, Share, drawn
+from onnx_subprune.calibration.streaming.request import Answers, Beside, Pair, Request, Sampling, Share, drawn
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.streaming.stream import Stream
+from onnx_subprune.calibration.streaming.target import Cut, Original
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.network import Network
 from onnx_subprune.runtime.spill import Store

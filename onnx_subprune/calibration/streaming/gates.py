@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnx_subprune.calibration.moments.energies import Energies
-from onnx_subprune.calibration.streaming.kept import chosen
 from onnx_subprune.calibration.streaming.product import Product
 from onnx_subprune.calibration.streaming.questions import Aimed, Lost, Question
-from onnx_subprune.calibration.streaming.target import Aim
+from onnx_subprune.calibration.streaming.target import Aim, chosen
 from onnx_subprune.calibration.streaming.view import Terms, View
 from onnx_subprune.graph.contractions.recurrent import data_beside
 

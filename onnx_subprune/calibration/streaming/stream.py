@@ -13,10 +13,10 @@ import onnx
 
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.samples import Calibration
-from onnx_subprune.calibration.streaming.kept import Cut, Left, taken
 from onnx_subprune.calibration.streaming.runner import Fed, Read, Runner
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.streaming.submodel import Changed
+from onnx_subprune.calibration.streaming.target import Cut, Left, taken
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.network import Network
 from onnx_subprune.runtime.spill import Held, Store

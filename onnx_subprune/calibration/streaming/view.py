@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from onnx_subprune._typing import Array, Int64
-from onnx_subprune.calibration.streaming.kept import Left, chosen
-from onnx_subprune.calibration.streaming.target import GRADIENT, Adjoint, Aim
+from onnx_subprune.calibration.streaming.target import GRADIENT, Adjoint, Aim, Left, chosen
 from onnx_subprune.runtime.session import Session
 
 

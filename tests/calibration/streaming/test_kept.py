@@ -6,15 +6,15 @@ import pytest
 from onnx_subprune import Channels, Resources, prune
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.streaming.executor import Streams
-from onnx_subprune.calibration.streaming.kept import Cut
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.streaming.stream import Stream
+from onnx_subprune.calibration.streaming.target import Cut
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.surgery.slicing import kept_positions
 from onnx_subprune.graph.tracing.trace import trace
-from onnx_subprune.reconstruction.pairs import Pairing
 from onnx_subprune.reconstruction.producers.chains import chains, separate
+from onnx_subprune.reconstruction.progress import Pairing
 from onnx_subprune.runtime.spill import Store
 from tests.conftest import MODELS
 from tests.networks.net import Net
