@@ -46,7 +46,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LINES, BODY, PARAMETERS = 250, 60, 8
 VERBS = {"pruning/prune.py", "pruning/prune_from_moments.py", "pruning/collect.py", "pruning/compare.py"}
 """What users call: one parameter an option. So do the commands of `cli`."""
-FLOORS, CHAIN = 10, 35
+FLOORS, CHAIN = 10, 22
 
 each = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 

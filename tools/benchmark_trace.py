@@ -14,7 +14,7 @@ import numpy as np
 from onnx import ModelProto, helper, numpy_helper
 
 from onnx_subprune.graph.network import load
-from onnx_subprune.graph.observation import observe
+from onnx_subprune.graph.observing import observe
 from onnx_subprune.graph.tracing.trace import trace
 
 

@@ -19,7 +19,7 @@ from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.latency import raced_feeds
 from onnx_subprune.graph.costs.tables import TABLES, key_of, made_here
 from onnx_subprune.graph.network import Network, load, ports
-from onnx_subprune.graph.observation import observe
+from onnx_subprune.graph.observing import observe
 from onnx_subprune.pruning.opening import opened
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.runtime.blocks import convolution_block

@@ -15,7 +15,7 @@ from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.evaluation.divergence import divergence
 from onnx_subprune.evaluation.parts import apart, parts_of
 from onnx_subprune.graph.channels import ChannelGroup, Use
-from onnx_subprune.graph.observation import made_before
+from onnx_subprune.graph.observing import made_before
 from onnx_subprune.graph.statistics import gated_statistics
 from onnx_subprune.graph.surgery.masking import scaled_rows
 from onnx_subprune.reconstruction.task import Task

@@ -20,7 +20,7 @@ from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.save import Settled, settled, side_file_wanted
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.pruning.budgets.latency import check_latency, latency_seconds, result_timing
-from onnx_subprune.pruning.preparation import Job
+from onnx_subprune.pruning.job import Job
 from onnx_subprune.pruning.samples import Samples
 from onnx_subprune.pruning.written import Count, check_budget, counted
 from onnx_subprune.reconstruction.settings import Reconstruction

@@ -6,7 +6,7 @@ from dataclasses import replace
 from onnx_subprune.allocation import Room
 from onnx_subprune.errors import BudgetError
 from onnx_subprune.pruning.budgets.ladder import Allocated
-from onnx_subprune.pruning.preparation import Job
+from onnx_subprune.pruning.job import Job
 from onnx_subprune.reconstruction.domain import DomainError, partial_behind
 from onnx_subprune.reconstruction.reconstruct import reconstruct
 from onnx_subprune.reconstruction.settings import Reconstruction

@@ -11,7 +11,7 @@ from onnx_subprune.evaluation.measures import Fidelity
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.pruning.budgets.budget import MaxDrop
 from onnx_subprune.pruning.cut import Measured
-from onnx_subprune.pruning.preparation import Job
+from onnx_subprune.pruning.job import Job
 from onnx_subprune.pruning.samples import Samples
 from onnx_subprune.pruning.settings import Settings
 from onnx_subprune.reconstruction.settings import Reconstruction, Refitted

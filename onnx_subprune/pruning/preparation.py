@@ -1,11 +1,11 @@
 """What is known before any layer is pruned: the traced model, its costs, the data and who judges."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
-from onnx_subprune.allocation import Macs, Params, Room
+from onnx_subprune.allocation import Macs, Params
 from onnx_subprune.calibration.data.masks import mask_of
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.data.sources import Source
@@ -14,14 +14,14 @@ from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.evaluation.latency import raced_feeds
 from onnx_subprune.evaluation.metric import Accuracy, Judged, Judging, judge_of
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.costs.costs import Costs, costs
+from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.formats import Model, identity
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.tracing.branches import dispensable
 from onnx_subprune.pruning.budgets.budget import Budget
-from onnx_subprune.pruning.budgets.rounding import Rounding
 from onnx_subprune.pruning.budgets.trials import Trials, streams_of, trials_of
 from onnx_subprune.pruning.eligibility import restricted
+from onnx_subprune.pruning.job import Job
 from onnx_subprune.pruning.opening import opened
 from onnx_subprune.pruning.rare import rare
 from onnx_subprune.pruning.resources import memory_of, running_of
@@ -34,36 +34,6 @@ from onnx_subprune.runtime.session import Runnable
 
 ALONE = 5 * 10**6
 """Multiply-accumulates of a chunk below which a second thread costs more than it does."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Job:
-    """A model to be pruned, and all that does not depend on the widths.
-
-    task: without widths. rounding: what `rooms` are rounded to. price: costs at any widths. trials: what to try widths of one cost on, None for
-    nothing. original: the model that was given; `network` is the same one, with heads of the groups `turned` in other bases.
-    model, data, described: identity of the model and of the data, and settings, for the report. chooser: the user's metric, where it chooses
-    widths; judge: the same on the samples that the result is judged on. candidates: data that candidates are fitted to while a metric chooses, None
-    for those of `task`.
-    """
-
-    settings: Settings
-    original: Network
-    network: Network
-    task: Task
-    rounding: Rounding
-    price: Costs
-    rooms: Sequence[Room]
-    model: Mapping[str, str]
-    data: Mapping[str, str | int]
-    described: Mapping[str, str | float | int | bool | None]
-    chooser: Judged | None = None
-    judge: Judged | None = None
-    candidates: Calibration | None = None
-    trials: Trials | None = None
-    turned: frozenset[str] = frozenset()
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Samples]:

@@ -41,8 +41,9 @@ from onnx_subprune.pruning.budgets.widths import Means, allocated
 from onnx_subprune.pruning.channel_scores import scored
 from onnx_subprune.pruning.cut import cut, measure
 from onnx_subprune.pruning.domains import within_domains
+from onnx_subprune.pruning.job import Job
 from onnx_subprune.pruning.judgement import reviewed
-from onnx_subprune.pruning.preparation import Job, prepare
+from onnx_subprune.pruning.preparation import prepare
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.pruning.result import Pruned
 from onnx_subprune.pruning.settings import Settings

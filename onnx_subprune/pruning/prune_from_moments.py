@@ -40,7 +40,8 @@ from onnx_subprune.pruning.budgets.rounding import RoundTo
 from onnx_subprune.pruning.cut import Measured, cut
 from onnx_subprune.pruning.domains import unseen
 from onnx_subprune.pruning.eligibility import restricted
-from onnx_subprune.pruning.preparation import Job, inlined_note
+from onnx_subprune.pruning.job import Job
+from onnx_subprune.pruning.preparation import inlined_note
 from onnx_subprune.pruning.resources import Resources, memory_of
 from onnx_subprune.pruning.result import Pruned
 from onnx_subprune.pruning.settings import Settings

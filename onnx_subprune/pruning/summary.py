@@ -12,7 +12,7 @@ from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.save import NAMED, side_file_wanted, written_bytes
 from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.cut import Cut, Measured
-from onnx_subprune.pruning.preparation import Job
+from onnx_subprune.pruning.job import Job
 from onnx_subprune.pruning.result import Pruned
 from onnx_subprune.pruning.stamp import stamped
 from onnx_subprune.pruning.written import resized

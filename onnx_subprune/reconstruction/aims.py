@@ -1,6 +1,6 @@
 """Where a layer of the walk finds its target: the tensor of the original that it aims at, and how far the original must be for that.
 
-Normalisations on the walk: each is fitted to the original's when all that comes before it is settled; see `statistics`.
+Normalisations are fitted to the original's when all that comes before them is settled; see `statistics`.
 """
 
 from collections.abc import Mapping

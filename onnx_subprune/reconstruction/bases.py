@@ -21,7 +21,7 @@ from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Slice, Use
 from onnx_subprune.graph.linear_paths import LinearPath, linear_path
 from onnx_subprune.graph.network import Network
-from onnx_subprune.graph.observation import made_before
+from onnx_subprune.graph.observing import made_before
 from onnx_subprune.reconstruction.head_factors import Factors, factors, pooled, wins
 from onnx_subprune.reconstruction.products import SEEN, into_softmax, visible_rows
 from onnx_subprune.reconstruction.task import Task

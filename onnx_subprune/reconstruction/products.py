@@ -14,7 +14,7 @@ from onnx_subprune.calibration.data.masks import Visible
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.graph.channels import Axis, ChannelGroup, Slice
 from onnx_subprune.graph.network import Network, only_reader
-from onnx_subprune.graph.observation import made_before
+from onnx_subprune.graph.observing import made_before
 from onnx_subprune.graph.operators import attribute, key_of
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Store

@@ -1,6 +1,6 @@
 """How things stand on the walk: both models up to a contraction, the channels chosen, and the new weights.
 
-Which contractions are refitted once more together with the producer of their input (`joint`), and what is known of these producers.
+Some contractions are refitted once more together with the producer of their input (`joint`): which ones, and what is known of these producers.
 """
 
 from collections.abc import Mapping, Sequence

@@ -22,7 +22,7 @@ from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.contractions.product import Product
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.normalization import Normalization
-from onnx_subprune.graph.observation import made_before
+from onnx_subprune.graph.observing import made_before
 from onnx_subprune.graph.statistics import counting, operand, statistics_of
 from onnx_subprune.graph.surgery.slicing import kept_positions
 from onnx_subprune.reconstruction.task import Task

@@ -1,7 +1,4 @@
-"""The questions of the walk: moments of which inputs against which targets, and how much of the data they are of.
-
-What the walk is asked to do, what it returns, and the moments of the original model that it may begin with.
-"""
+"""What the walk is asked to do, and the questions that it has: moments of which inputs against which targets, and how much of the data they are of."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

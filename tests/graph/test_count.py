@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_subprune.graph.costs.count import multiply_accumulates, parameters
 from onnx_subprune.graph.costs.layers import layers
 from onnx_subprune.graph.network import load
-from onnx_subprune.graph.observation import observe
+from onnx_subprune.graph.observing import observe
 from onnx_subprune.graph.tracing.trace import trace
 from tests.networks.net import BOOL, FLOAT, INT64, Net
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from onnx_subprune.graph.feeds import Example
+from onnx_subprune.graph.example import Example
 from onnx_subprune.graph.network import Network
-from onnx_subprune.graph.observation import observe
+from onnx_subprune.graph.observing import observe
 from tests.networks.net import Net
 
 X = np.random.default_rng(0).standard_normal((2, 6, 4)).astype(np.float32)

@@ -326,7 +326,7 @@ def test_a_large_declared_batch_is_made_up_once_at_a_time(monkeypatch):
         value.type.tensor_type.shape.dim[0].dim_value = 64
     whole = feeds.made_up_example
     monkeypatch.setattr(
-        "onnx_subprune.graph.observation.made_up_example", lambda *given: made.append(given[1]) or whole(*given)
+        "onnx_subprune.graph.observing.made_up_example", lambda *given: made.append(given[1]) or whole(*given)
     )
     trace(model)
     assert len(made) <= 2

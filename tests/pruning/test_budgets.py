@@ -33,7 +33,7 @@ from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets.ladder import Ladder
 from onnx_subprune.pruning.budgets.latency import check_latency, first_channels, within_latency
-from onnx_subprune.pruning.budgets.trials import starts_of
+from onnx_subprune.pruning.budgets.starts import starts_of
 from onnx_subprune.runtime.session import Session
 from tests.conftest import MODELS
 

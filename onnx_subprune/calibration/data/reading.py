@@ -23,7 +23,7 @@ from onnx_subprune.calibration.data.samples import Calibration, chunk_size, samp
 from onnx_subprune.calibration.data.separate import counted, independent, separate
 from onnx_subprune.calibration.data.sources import Given, Source, read
 from onnx_subprune.errors import DataError, DataNote
-from onnx_subprune.graph.feeds import Example
+from onnx_subprune.graph.example import Example
 from onnx_subprune.runtime.session import Port, Runnable, counts_samples
 
 LEAST, JUDGES = 16, 512

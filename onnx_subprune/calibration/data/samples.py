@@ -12,7 +12,7 @@ import numpy as np
 
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.data.mapped import gathered, in_memory
-from onnx_subprune.graph.feeds import Example
+from onnx_subprune.graph.example import Example
 
 CHUNK = 32
 CHUNK_BYTES = 20 << 20

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx.external_data_helper import uses_external_data
 
 from onnx_subprune.graph.channels import Use
-from onnx_subprune.graph.feeds import Shapes
+from onnx_subprune.graph.example import Shapes
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.tensors import tensor_array
 

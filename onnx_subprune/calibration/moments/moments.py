@@ -15,9 +15,9 @@ import scipy.linalg
 from onnx_subprune._typing import Float64, Int64, Weights
 from onnx_subprune.calibration.moments.regression import presence_in
 from onnx_subprune.runtime.threads import alongside
-from onnx_subprune.selection import Normal, Problem
-from onnx_subprune.selection.linalg.ridge import Factored
+from onnx_subprune.selection.linalg.ridge import Factored, Normal
 from onnx_subprune.selection.linalg.rounding import ROUNDING, energies, mask_cross, zero_columns
+from onnx_subprune.selection.problem import Problem
 
 TARGETS = 256
 """Targets whose error is judged at a time."""

@@ -8,8 +8,8 @@ import numpy as np
 from onnx_subprune._typing import Array, Float64, Int64, Weights
 from onnx_subprune.errors import NotFiniteError
 from onnx_subprune.graph.contractions.kernel import Kernel
-from onnx_subprune.selection import Problem, Validation
-from onnx_subprune.selection.linalg.ridge import Factored
+from onnx_subprune.selection.linalg.ridge import Factored, Validation
+from onnx_subprune.selection.problem import Problem
 
 
 class Equations(Protocol):

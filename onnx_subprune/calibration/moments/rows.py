@@ -14,10 +14,10 @@ from onnx_subprune._typing import Array, Float32, Float64, Int64, Weights
 from onnx_subprune.calibration.moments.regression import check_finite, presence_in
 from onnx_subprune.calibration.moments.unfold import rows, unfold
 from onnx_subprune.graph.contractions.kernel import Kernel
-from onnx_subprune.selection import Problem
 from onnx_subprune.selection.linalg.dual import Dual, product
 from onnx_subprune.selection.linalg.lowrank import LowRank
 from onnx_subprune.selection.linalg.ridge import Factored
+from onnx_subprune.selection.problem import Problem
 
 LEAST = 1e-4
 """Least share of the gram that counts as noise: n rows alone are explained by n columns, and say nothing about which of the others should stay."""

@@ -1,6 +1,6 @@
-"""What chunks have to say to a request, from what both models have there.
+"""What the walk wants to know of one contraction, and what chunks have to say to it, from what both models have there.
 
-What the walk wants to know of one contraction: a question that an executor answers with sums over chunks.
+An executor answers a question with sums over chunks.
 """
 
 from collections.abc import Sequence

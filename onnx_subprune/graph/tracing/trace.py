@@ -12,10 +12,11 @@ import numpy as np
 
 from onnx_subprune.errors import typed
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Pinned
-from onnx_subprune.graph.feeds import Example, Feeds
+from onnx_subprune.graph.example import Example, Feeds
 from onnx_subprune.graph.formats import Model
 from onnx_subprune.graph.network import Network, check_floating, load
-from onnx_subprune.graph.observation import Observation, observe
+from onnx_subprune.graph.observation import Observation
+from onnx_subprune.graph.observing import observe
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.statistics import counted_uses

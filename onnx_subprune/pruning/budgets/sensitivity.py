@@ -21,7 +21,7 @@ from onnx_subprune.evaluation.divergence import displacement
 from onnx_subprune.evaluation.parts import apart, parts_of
 from onnx_subprune.graph.channels import ChannelGroup, Use
 from onnx_subprune.graph.network import Network
-from onnx_subprune.graph.observation import made_before
+from onnx_subprune.graph.observing import made_before
 from onnx_subprune.graph.surgery.masking import zero_channels
 from onnx_subprune.graph.surgery.surgery import Plan
 from onnx_subprune.pruning.budgets.halved_trials import TRIED, Widths, completed, trial_widths, tried_out, without_loss

@@ -30,7 +30,8 @@ from onnx_subprune.pruning.budgets.lossless import lossless_widths
 from onnx_subprune.pruning.budgets.max_drop import metric_sensitivities, within_drop
 from onnx_subprune.pruning.budgets.rounding import Rounding
 from onnx_subprune.pruning.budgets.sensitivity import sensitivities
-from onnx_subprune.pruning.budgets.trials import Trials, tried
+from onnx_subprune.pruning.budgets.starts import tried
+from onnx_subprune.pruning.budgets.trials import Trials
 from onnx_subprune.reconstruction.task import Task
 
 

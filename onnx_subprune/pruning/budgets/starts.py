@@ -1,0 +1,106 @@
+"""What widths lose when they are tried: the walk on three quarters of the samples, judged on the others."""
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+
+from onnx_subprune._typing import Array
+from onnx_subprune.allocation import BlockAware, Bound, MarginalCost, Terrain, local_moves
+from onnx_subprune.calibration.data.masks import Visible
+from onnx_subprune.calibration.streaming.stream import Stream
+from onnx_subprune.calibration.survey import LOCAL
+from onnx_subprune.errors import BudgetError
+from onnx_subprune.evaluation.divergence import displacement
+from onnx_subprune.evaluation.parts import apart, parts_of
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.rules.vocabulary import Rule
+from onnx_subprune.pruning.budgets.ladder import Ladder, candidate
+from onnx_subprune.pruning.budgets.trials import STARTS, Trials, streams_of
+from onnx_subprune.reconstruction.domain import DomainError
+from onnx_subprune.reconstruction.reconstruct import reconstruct
+from onnx_subprune.reconstruction.task import Task
+from onnx_subprune.runtime.spill import Store
+
+POWERS = (0.7, 1.25)
+"""How evenly the loss is spread (`MarginalCost`) at the widths that are tried first: networks differ in what suits them."""
+
+
+def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Mapping[str, Rule]) -> dict[str, int]:
+    """Return the widths of the ladder at `fraction`, or better ones that cost no more."""
+    aware = ladder.allocator if isinstance(ladder.allocator, BlockAware) else None
+    inner = ladder.allocator if aware is None else aware.inner
+    assert isinstance(inner, MarginalCost), "moves begin at widths of least marginal cost"
+    starts = starts_of(ladder, inner, fraction, streams_of(task.graph))[: trials.most]
+    if len(starts) == 1 and trials.most <= STARTS:
+        return starts[0]
+    return local_moves(
+        Terrain(
+            rooms=ladder.rooms,
+            errors=inner.tempered(ladder.rooms, ladder.curves),
+            bound=Bound(
+                ladder.cost,
+                fraction * ladder.cost({}),
+                None if aware is None else aware.work,
+                0.0 if aware is None else max(*(aware.work(start) for start in starts), aware.allowed(fraction)),
+            ),
+        ),
+        starts,
+        _loss(task, trials, rules),
+        trials.most,
+    )
+
+
+def starts_of(ladder: Ladder, inner: MarginalCost, fraction: float, streams: Collection[str]) -> list[dict[str, int]]:
+    """Return the widths of the ladder, and those of other powers where the user has not chosen one; without those that are the same.
+
+    streams: see `streams_of`. What these lose adds up along the model, so that they stay whole in the second.
+    """
+    starts = [ladder.widths(fraction)]
+    whole = [room.at_least(room.width) if room.name in streams else room for room in ladder.rooms]
+    with suppress(BudgetError):  # the others may not have so much to give
+        starts.append(replace(ladder, rooms=whole).widths(fraction))
+    for power in POWERS if inner == MarginalCost() else ():
+        other = replace(inner, power=power)
+        aware = ladder.allocator
+        allocator = replace(aware, inner=other) if isinstance(aware, BlockAware) else other
+        starts.append(replace(ladder, allocator=allocator).widths(fraction))
+    return [start for place, start in enumerate(starts) if start not in starts[:place]]
+
+
+def _loss(task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Callable[[Mapping[str, int]], float]:
+    """The displacement of the outputs on samples that the walk has not seen."""
+    network = task.network
+    outputs = list(task.graph.observation.judged)
+    joint = 1 if trials.most > STARTS else 0
+    refit = None if task.refit is None else replace(task.refit, joint=min(task.refit.joint, joint))
+    executor = LOCAL if trials.cheap else task.executor
+    trial = replace(task.drafted(), data=trials.fitted, refit=refit, executor=executor)
+
+    def read(model: Network) -> list[Mapping[str, Array]]:
+        with Store(task.memory) as store:
+            found = [*Stream(model, trials.judged, store, task.running.deciding).read(outputs)]
+        return Visible(trials.judged, task.running.mask).outputs(found)
+
+    whole = read(network)
+    parts = apart(parts_of(network, task.graph.observation, outputs), whole)
+    reference = [parts.of(chunk) for chunk in whole]
+    done = 0
+
+    def loss(widths: Mapping[str, int]) -> float:
+        nonlocal done
+        done += 1
+        task.watch("trying widths", done, trials.most)
+        try:
+            model = candidate(task, reconstruct(replace(trial, widths=widths, watch=_silent)), rules)
+        except DomainError:  # such widths are not allowed
+            return np.inf
+        lost = displacement(reference, [parts.of(chunk) for chunk in read(Network(model, network.folder))])
+        return lost if np.isfinite(lost) else np.inf
+
+    return loss
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """A trial reports nothing by itself."""
