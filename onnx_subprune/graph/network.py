@@ -21,7 +21,9 @@ from onnx_subprune.graph.einsums import unfolded
 from onnx_subprune.graph.formats import Model, given_bytes, line_of, model_bytes, read_model
 from onnx_subprune.graph.operators import STANDARD, key_of
 from onnx_subprune.graph.order import captured, topological
+from onnx_subprune.graph.packed import unpacked
 from onnx_subprune.graph.quantized import only_quantized, quantizes
+from onnx_subprune.graph.roots import steadied
 from onnx_subprune.graph.separation import separated
 from onnx_subprune.graph.soundness import check, check_graph, not_finite, self_contained
 from onnx_subprune.graph.spelling import spelled
@@ -39,7 +41,8 @@ NO_CONSTANTS = ("Bernoulli", "Multinomial", "Optional", "Random", "Sequence")
 class Network:
     """A loaded model. Immutable by convention: nothing here changes after construction.
 
-    given: the model with local functions inlined, recurrent layers told apart (`separation`) and Einsum as products (`einsums`);
+    given: the model with local functions inlined, recurrent layers told apart (`separation`), Einsum as products (`einsums`), and Q, K and V
+        that a Reshape takes apart by a Split (`packed`), and roots of sizes as numbers (`roots`);
         side-file weights are still references.
     proto: the same with normalisations over channels spelled out (`spelling`): what is traced and calibrated.
     folder: where side files lie; None for a model that has none.
@@ -53,7 +56,7 @@ class Network:
         self.proto = _inlined(proto) if self.inlined else proto
         self.folder = folder
         check_graph(self.proto.graph)
-        self.given = unfolded(separated(self.proto))
+        self.given = steadied(unpacked(unfolded(separated(self.proto))))
         self.spelled = spelled(self.given)
         self.proto, graph = self.spelled.proto, self.spelled.proto.graph
         self.initializers: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}

@@ -1,9 +1,9 @@
 """Topological order and dead-code elimination, by onnx-graphsurgeon on a skeleton of the graph (no weights)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import onnx_graphsurgeon as gs
-from onnx import AttributeProto, GraphProto, NodeProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 BODIES = (AttributeProto.GRAPH, AttributeProto.GRAPHS, AttributeProto.UNDEFINED)
 """Types of attributes that may hold bodies; models from before the types were required have none."""
@@ -64,3 +64,30 @@ def live(nodes: Sequence[NodeProto], outputs: Sequence[str]) -> list[NodeProto]:
     skeleton.cleanup(remove_unused_graph_inputs=False)
     keep = {int(node.name) for node in skeleton.nodes}
     return [node for index, node in enumerate(nodes) if index in keep]
+
+
+def rewritten(proto: ModelProto, nodes: Sequence[NodeProto], constants: Sequence[TensorProto]) -> ModelProto:
+    """Return the model with other nodes, and these constants beside its own; what its nodes read and these do not is left out."""
+    ends = {value.name for value in (*proto.graph.output, *proto.graph.input)}
+    before, left, kept = ends | _reads(proto.graph.node), [*nodes], len(nodes) + 1
+    while len(left) < kept:
+        kept, dropped = len(left), before - ends - _reads(left) - {""}
+        left = [node for node in left if not dropped.issuperset(node.output)]
+    model = ModelProto()
+    model.CopyFrom(proto)
+    graph = model.graph
+    del graph.node[:]
+    graph.node.extend(left)
+    for index in reversed(range(len(graph.initializer))):
+        if graph.initializer[index].name in dropped:
+            del graph.initializer[index]
+    graph.initializer.extend(constants)
+    known = {name for node in left for name in node.output}
+    declared = [value for value in graph.value_info if value.name in known or value.name not in before]
+    del graph.value_info[:]
+    graph.value_info.extend(declared)
+    return model
+
+
+def _reads(nodes: Iterable[NodeProto]) -> set[str]:
+    return {name for node in nodes for name in (*node.input, *captured(node))}

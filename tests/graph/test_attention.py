@@ -15,7 +15,7 @@ from tests.networks.patterns import PATTERNS, turned
 QKV = "numbers of q and k, numbers of v can go"
 SHOWN = {
     "attention-of-one-head": f"attention: 1 head of 12, q/k 12, v 12; {QKV}",
-    "packed-attention-split-3-computed": "attention: 3 heads of 4, q/k 4, v 4; heads can go",
+    "packed-attention-split-3-computed": f"attention: 3 heads of 4, q/k 4, v 4; {QKV}",
     "separate-attention-2": f"attention: 2 heads of 6, q/k 6, v 6; {QKV}",
     "separate-attention-normed": "attention: 2 heads of 4, q/k 4, v 4; numbers of v can go",
     "separate-attention-turned": f"attention: 2 heads of 6, q/k 6, v 6; {QKV}",

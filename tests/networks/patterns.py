@@ -1419,7 +1419,10 @@ def taken_apart(n: Net, x: str, form: str) -> list[str]:
 
 
 def packed_attention(form: str, heads: int, *, computed: bool = False, merged: bool = False) -> None:
-    """One layer for Q, K and V, whole heads of which go. computed: sizes and the scale come from Shape. merged: K is turned with the heads in the batch."""
+    """One layer for Q, K and V, which lose numbers of heads, or heads where there are as many.
+
+    computed: sizes and the scale come from Shape. merged: K is turned with the heads in the batch.
+    """
 
     def build(n: Net) -> None:
         width, dim = 4 * heads, 4
@@ -1442,7 +1445,7 @@ def packed_attention(form: str, heads: int, *, computed: bool = False, merged: b
         n.output(n("Add", x, n.linear(y, width, width)), 3)
 
     name = f"packed-attention-{form}-{heads}{'-computed' if computed else ''}{'-merged' if merged else ''}".lower()
-    PATTERNS.append(Pattern(name, build, (heads,), (), (17,), None, np.float32))
+    PATTERNS.append(Pattern(name, build, (4, 4) if heads < 4 else (heads,), (), (17,), None, np.float32))
 
 
 for _form, _heads, _computed in (("Slice", 2, False), ("Split", 3, True), ("Gather", 3, False), ("Slice", 4, True)):
@@ -1450,9 +1453,9 @@ for _form, _heads, _computed in (("Slice", 2, False), ("Split", 3, True), ("Gath
 packed_attention("Slice", 2, merged=True)
 
 
-@pattern(3)
+@pattern(4, 4)
 def packed_attention_with_the_heads_in_the_batch(n: Net) -> None:
-    """As torch.nn.MultiheadAttention has it: positions, then the batch, whose axis takes the heads over from the layer's; whole heads go."""
+    """As torch.nn.MultiheadAttention has it: positions, then the batch, whose axis takes the heads over from the layer's."""
     x = n("Transpose", n.input(("N", 5, 12)), perm=[1, 0, 2])
     y = n("Transpose", n.reshape(n.linear(x, 12, 36), 0, 0, 3, 12), perm=[2, 0, 1, 3])
     q, k, v = (n("Transpose", n.reshape(part, 5, -1, 4), perm=[1, 0, 2]) for part in taken_apart(n, y, "Gather"))

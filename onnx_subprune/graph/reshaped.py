@@ -1,0 +1,173 @@
+"""What a Reshape makes of the channels of a dense layer, known before a model is loaded: the numbers of its target, and whose axes they are."""
+
+from dataclasses import dataclass
+from math import prod
+
+from onnx import ModelProto, NodeProto, TensorProto
+
+from onnx_subprune.graph.stored import STANDARD, Stored
+
+Size = int | tuple[str, int] | None
+"""A number; an axis of a tensor; None where it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A dense layer's output `width` wide. alike: tensors whose axes but for the last are those of the output, of which there are `leading`; 0: unknown."""
+
+    width: int
+    alike: frozenset[str]
+    leading: int
+
+
+INPUTS = {
+    **dict.fromkeys(("Cast", "Identity", "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"), 1),
+    **dict.fromkeys(("Add", "Gather", "Gemm", "MatMul", "Reshape"), 2),
+}
+"""How many inputs these operators have at least."""
+
+
+class Targets:
+    """Looks at the targets of Reshape in a model."""
+
+    def __init__(self, known: Stored) -> None:
+        self._known = known
+
+    def made(self, name: str) -> Made | None:
+        """Return what a dense layer makes, with or without a bias."""
+        alike, width = [name], 0
+        node = self._known.producer(name)
+        if node is not None and node.op_type == "Add":
+            known = [self._known.known(item) for item in node.input]
+            if sum(known) != 1 or len(self._known.shape(node.input[known.index(True)])) != 1:
+                return None
+            width = self._known.shape(node.input[known.index(True)])[0]
+            name = node.input[known.index(False)]
+            alike.append(name)
+            node = self._known.producer(name)
+        if node is None or node.op_type not in ("MatMul", "Gemm"):
+            return None
+        turned = node.op_type == "Gemm" and bool(integer(node, "transB", 0))
+        behind = self._known.producer(node.input[1])
+        weight = node.input[1]
+        if behind is not None and behind.op_type == "Transpose":
+            weight, turned = behind.input[0], not turned
+        if not self._known.known(weight) or len(self._known.shape(weight)) != 2:
+            return None
+        own = self._known.shape(weight)[0 if turned else 1]
+        if width not in (0, 1, own):
+            return None
+        plain = node.op_type == "MatMul" or not integer(node, "transA", 0)
+        leading = 1 if node.op_type == "Gemm" else max(self._known.rank(name) - 1, 0)
+        return Made(own, frozenset([*alike, *([node.input[0]] if plain else [])]), leading)
+
+    def sizes(self, name: str) -> list[Size] | None:
+        """Return the numbers of a target; None where their count is not known."""
+        value = self._known.small(name)
+        if value is not None:
+            return [int(item) for item in value.ravel()]
+        node = self._known.producer(name)
+        if node is not None and node.op_type == "Gather" and (places := self._known.small(node.input[1])) is not None:
+            found = self.sizes(node.input[0])
+            inside = found is not None and places.ndim == 1 and all(0 <= place < len(found) for place in places)
+            return [found[place] for place in places] if found is not None and inside else None
+        if node is None or node.op_type != "Concat" or integer(node, "axis", 0):
+            return None
+        found = list[Size]()
+        for item in node.input:
+            value = self._known.small(item)
+            if value is None and not self._single(item):
+                return None
+            found += [self._size(item)] if value is None else [int(number) for number in value.ravel()]
+        return found
+
+    def _single(self, name: str) -> bool:
+        """True for what has one number: an Unsqueeze to one axis, or a piece of a shape."""
+        node = self._known.producer(name)
+        if node is None:
+            return False
+        if node.op_type == "Unsqueeze":
+            return axes_of(self._known, node) in ([0], [-1])  # of a number, since a target has one axis
+        return self._size(name) is not None
+
+    def _size(self, name: str) -> Size:
+        """What a number of a target is."""
+        number = self._known.number(name)
+        if number is not None:
+            return int(number)
+        node = self._known.producer(name)
+        if node is None:
+            return None
+        if node.op_type in ("Unsqueeze", "Squeeze", "Identity"):
+            return self._size(node.input[0])
+        if node.op_type == "Reshape" and self._known.number(node.input[1]) in (1, -1):
+            return self._size(node.input[0])
+        if node.op_type == "Cast" and integer(node, "to", 0) in (TensorProto.INT32, TensorProto.INT64):
+            return self._size(node.input[0])
+        return self._of_shape(node)
+
+    def _of_shape(self, node: NodeProto) -> tuple[str, int] | None:
+        """The axis that a Gather or a Slice of one number, or a Shape with ends, takes the size of."""
+        shape = node if node.op_type == "Shape" else self._known.producer(next(iter(node.input), ""))
+        if shape is None or shape.op_type != "Shape":
+            return None
+        ends = [item for item in shape.attribute if item.name in ("start", "end")]
+        if node is shape:
+            start, end = integer(node, "start", 0), integer(node, "end", 0)
+            return (shape.input[0], start) if ends and start >= 0 and end == start + 1 else None
+        if ends:
+            return None
+        if node.op_type == "Gather":
+            axis = self._known.number(node.input[1])
+            return None if axis is None or axis < 0 else (shape.input[0], int(axis))
+        if node.op_type == "Slice" and len(node.input) >= 3:
+            first, last = (self._known.number(name) for name in node.input[1:3])
+            plain = len(node.input) < 5 or self._known.number(node.input[4]) == 1
+            if first is not None and first >= 0 and last == first + 1 and plain:
+                return shape.input[0], int(first)
+        return None
+
+    def without(self, made: Made, node: NodeProto, place: int) -> tuple[int, ...] | None:
+        """Return the target of a Reshape for one part, empty where it has to be looked up; None if it is not sure that parts are whole channels.
+
+        place: of the axis of the parts.
+        """
+        sizes = self.sizes(node.input[1]) or []
+        ahead, behind, count = sizes[:place], sizes[place + 1 :], sizes[place]
+        assert isinstance(count, int), "it has been looked at"
+        each, copies = made.width // count, not integer(node, "allowzero", 0)
+        own = len(ahead) == made.leading and all(
+            (size == 0 and copies) or (isinstance(size, tuple) and size[0] in made.alike and size[1] == axis)
+            for axis, size in enumerate(ahead)
+        )
+        numbers = [size if isinstance(size, int) and size > 0 else 0 for size in behind]
+        open_ = [axis for axis, size in enumerate(numbers) if not size]
+        rest = prod(size for size in numbers if size)
+        if own and len(open_) == 1 and each % rest == 0:
+            numbers[open_[0]] = each // rest
+        elif open_ or rest != each:
+            return None
+        if own:
+            return (*[0] * len(ahead), *numbers)
+        fixed = [size if isinstance(size, int) and size > 0 else -1 for size in ahead]
+        return (*fixed, *numbers) if fixed.count(-1) < 2 else ()
+
+
+def complete(proto: ModelProto) -> bool:
+    """Return False if a node lacks inputs that it cannot be without: such a model does not run."""
+    nodes = (node for node in proto.graph.node if node.domain in STANDARD)
+    return all(len(node.input) >= INPUTS.get(node.op_type, 0) for node in nodes)
+
+
+def axes_of(known: Stored, node: NodeProto) -> list[int] | None:
+    """Return the axes that a node is given, as an attribute or as a constant; None where it has none."""
+    axes = next((list(item.ints) for item in node.attribute if item.name == "axes"), None)
+    if len(node.input) > 1 and node.input[1]:
+        value = known.small(node.input[1])
+        axes = None if value is None else value.ravel().tolist()
+    return axes
+
+
+def integer(node: NodeProto, name: str, default: int) -> int:
+    """Return the value of an attribute that is an integer."""
+    return next((int(item.i) for item in node.attribute if item.name == name), default)

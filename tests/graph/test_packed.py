@@ -1,0 +1,168 @@
+"""Q, K and V of one layer, taken apart by a Reshape: loaded with a Split in its place, and the size of a head in a scale as a number."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_subprune.graph.packed import unpacked
+from onnx_subprune.graph.roots import steadied
+from onnx_subprune.runtime.session import Session
+from tests.networks.net import Net
+from tests.networks.patterns import taken_apart
+
+FLOAT, HEADS, SIZE, LENGTH, WIDTH = onnx.TensorProto.FLOAT, 3, 4, 5, 12
+Build = Callable[[Net, str, str], list[str]]
+
+
+def targeted(*sizes: int, **attributes: int) -> Build:
+    """Taken apart behind a Reshape to a target that is known."""
+
+    def build(n: Net, x: str, y: str) -> list[str]:
+        place = sizes.index(3)
+        rest = [axis for axis in range(len(sizes)) if axis != place]
+        target = n.constant(np.array(sizes, np.int64))
+        y = n("Transpose", n("Reshape", y, target, **attributes), perm=[place, *np.roll(rest, 1)])
+        return taken_apart(n, y, "Split")
+
+    return build
+
+
+def computed(*sizes: int | str, of: str = "x", form: str = "Gather", factor: bool = False) -> Build:
+    """The same, with sizes by the index of an axis of the layer's input, or of what it makes. factor: the last one is a third of a size."""
+
+    def build(n: Net, x: str, y: str) -> list[str]:
+        own = {"x": x, "y": y}[of]
+        shown = sizes[:-1] if factor else sizes
+        parts = [n.dim(own, int(size)) if isinstance(size, str) else n.constant(np.array([size])) for size in shown]
+        if factor:
+            whole = n("Gather", n("Shape", x), n.constant(np.array(2)), axis=0)
+            parts += [n.unsqueeze(n("Div", whole, n.constant(np.array(HEADS))), 0)]
+        y = n("Transpose", n("Reshape", y, n.concat(*parts, axis=0)), perm=[2, 0, 3, 1, 4])
+        return taken_apart(n, y, form)
+
+    return build
+
+
+def with_another_axis(n: Net, x: str, y: str) -> list[str]:
+    """As torch.nn.MultiheadAttention has it."""
+    y = n("Transpose", n.unsqueeze(n.reshape(y, 0, 0, 3, WIDTH), 0), perm=[3, 1, 2, 0, 4])
+    return taken_apart(n, n.squeeze(y, 3), "Gather")
+
+
+def in_place(n: Net, x: str, y: str) -> list[str]:
+    y = n.reshape(y, 0, 0, 3, HEADS, SIZE)
+    return [n("Gather", y, n.constant(np.array(i)), axis=2) for i in (2, 0)]
+
+
+def two_parts(n: Net, x: str, y: str) -> list[str]:
+    return [n.squeeze(part, 2) for part in n.split(n.reshape(n.linear(x, WIDTH, 24), 0, 0, 2, HEADS, SIZE), [1, 1], 2)]
+
+
+WRITTEN: dict[str, Build] = {
+    "zeros": targeted(0, 0, 3, HEADS, SIZE),
+    "a batch that follows": targeted(-1, LENGTH, 3, HEADS, SIZE),
+    "a size that follows": targeted(0, 0, 3, HEADS, -1),
+    "zeros that are sizes": targeted(-1, LENGTH, 3, HEADS, SIZE, allowzero=1),
+    "no heads": targeted(0, 0, 3, WIDTH),
+    "positions in front": targeted(LENGTH, -1, 3, HEADS, SIZE),
+    "sizes of the input": computed("0", "1", 3, HEADS, SIZE, form="Slice"),
+    "sizes of the output": computed("0", "1", 3, HEADS, -1, of="y"),
+    "a size that is divided": computed("0", "1", 3, HEADS, SIZE, factor=True),
+    "one size of the input": computed("0", LENGTH, 3, HEADS, SIZE),
+    "sizes of other axes": computed("1", "0", 3, HEADS, SIZE),
+    "another axis": with_another_axis,
+    "in place": in_place,
+    "two parts": two_parts,
+}
+
+
+def read_whole(n: Net, x: str, y: str) -> list[str]:
+    y = n("Transpose", n.reshape(y, 0, 0, 3, HEADS, SIZE), perm=[2, 0, 3, 1, 4])
+    return [*taken_apart(n, y, "Gather"), n("Relu", y)]
+
+
+def read_in_part(n: Net, x: str, y: str) -> list[str]:
+    parts = n.split(n.reshape(y, 0, 0, 3, HEADS, SIZE), [1, 1, 1], 2)
+    return [n.squeeze(parts[0], 2), n("Relu", parts[1])]
+
+
+def heads_in_front(n: Net, x: str, y: str) -> list[str]:
+    return taken_apart(n, n("Transpose", n.reshape(y, 0, 0, HEADS, 3, SIZE), perm=[3, 0, 2, 1, 4]), "Gather")
+
+
+def of_positions(n: Net, x: str, y: str) -> list[str]:
+    return taken_apart(n, n("Transpose", n.reshape(y, -1, 3, 3 * WIDTH), perm=[1, 0, 2]), "Gather")
+
+
+LEFT: dict[str, Build] = {
+    "read as a whole too": read_whole,
+    "a part that is not squeezed": read_in_part,
+    "heads in front of the parts": heads_in_front,
+    "positions that are taken apart": of_positions,
+    "sizes that need not be the layer's": computed("1", "0", 3, HEADS, -1),
+    "a relu in between": lambda n, x, y: targeted(0, 0, 3, HEADS, SIZE)(n, x, n("Relu", y)),
+}
+
+
+def packed(build: Build, opset: int = 17) -> onnx.ModelProto:
+    n = Net(opset, seed=1)
+    x = n.input(("N", LENGTH if build is not of_positions else 6, WIDTH))
+    y = n.linear(x, WIDTH, 3 * WIDTH)
+    for part in build(n, x, y):
+        n.output(n("Softmax", n("Flatten", part), axis=-1), 2)
+    return n.model()
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize("form", WRITTEN)
+def test_parts_of_a_layer_are_split_and_put_out_the_same(form, opset):
+    if opset == 11 and form == "zeros that are sizes":
+        pytest.skip("since opset 14")
+    model = packed(WRITTEN[form], opset)
+    before = model.SerializeToString()
+    found = unpacked(model)
+    assert model.SerializeToString() == before
+    onnx.checker.check_model(found, full_check=True)
+    parts = next(node for node in found.graph.node if node.op_type == "Split")
+    made = next(node for node in found.graph.node if parts.input[0] in node.output)
+    assert made.op_type == "Add"
+    assert not {"Squeeze", "Slice"} & {node.op_type for node in found.graph.node}
+    for batch in (1, 5):
+        x = {"x": np.random.default_rng(batch).standard_normal((batch, LENGTH, WIDTH)).astype(np.float32)}
+        ours, theirs = Session(model).run(x), Session(found).run(x)
+        assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    read = {name for node in found.graph.node for name in node.input}
+    assert {tensor.name for tensor in found.graph.initializer} <= read
+
+
+@pytest.mark.parametrize("form", LEFT)
+def test_what_is_no_layer_in_parts_stays(form):
+    model = packed(LEFT[form])
+    assert unpacked(model) is model
+
+
+def scaled(axis: int, *target: int) -> onnx.ModelProto:
+    """Scaled by the root of a size of a tensor that a Reshape makes."""
+    n = Net(seed=1)
+    x = n("Transpose", n.reshape(n.linear(n.input(("N", LENGTH, 8)), 8, WIDTH), *target), perm=[0, 2, 1, 3])
+    root = n("Sqrt", n("Cast", n("Gather", n("Shape", x), n.constant(np.array(axis)), axis=0), to=FLOAT))
+    n.output(n("Div", x, root), 4)
+    return n.model()
+
+
+@pytest.mark.parametrize("axis", [3, -1, 1])
+def test_the_root_of_a_size_that_the_file_says_is_a_number(axis):
+    model = scaled(axis, 0, -1, HEADS, SIZE)
+    found = steadied(model)
+    onnx.checker.check_model(found, full_check=True)
+    assert "Shape" not in {node.op_type for node in found.graph.node}
+    x = {"x": np.random.default_rng(0).standard_normal((2, LENGTH, 8)).astype(np.float32)}
+    ours, theirs = Session(model).run(x), Session(found).run(x)
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("model", [scaled(2, 0, -1, HEADS, SIZE), scaled(3, 0, LENGTH, HEADS, -1)])
+def test_the_root_of_a_size_that_it_does_not_say_stays(model):
+    assert steadied(model) is model
