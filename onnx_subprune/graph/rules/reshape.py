@@ -68,7 +68,8 @@ def _tie_segment(scope: Scope, ins: list[Digits], outs: list[Digits]) -> None:
         return
     for coarse, others in pairs:
         inside = [axis for axis in others if axis.within(coarse)]
-        inside += [part for part in map(coarse.shared, others) if part is not None]
+        if scope.free(_axis(scope, coarse)):  # else the other loses what it shares with further axes
+            inside += [part for part in map(coarse.shared, others) if part is not None]
         finer = [axis for axis in inside if scope.free(_axis(scope, axis))]
         other = [axis for axis in inside if axis not in finer and scope.attainable(_axis(scope, axis))]
         finer, other = (finer, other) if finer else (other, [])
@@ -202,6 +203,12 @@ def _inferred(site: Resizing, patch: Patch) -> Patch:
     spelled = np.array(target)
     spelled[found[0]], spelled[found[1]] = 0, -1
     return Patch(attributes={**patch.attributes, "allowzero": None}, constants={**patch.constants, 1: (spelled, None)})
+
+
+def follows(site: Site) -> bool:
+    """True if what a target of Reshape computes from run to run follows from the input, and need not be computed where that gets smaller."""
+    value = site.value(1)
+    return value is not None and _copied(site, value, np.broadcast_to(site.varies(1), value.shape)) is not None
 
 
 def _copied(site: Site, target: NDArray[np.generic], flags: NDArray[np.bool_]) -> tuple[list[int], list[int]] | None:

@@ -15,7 +15,8 @@ from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import Observation
 from onnx_subprune.graph.operators import attribute, key_of
 from onnx_subprune.graph.order import captured
-from onnx_subprune.graph.rules.vocabulary import Rule
+from onnx_subprune.graph.rules.reshape import follows
+from onnx_subprune.graph.rules.vocabulary import Rule, Site
 
 Sources = frozenset[Axis]
 SourceArray = NDArray[np.object_]
@@ -145,23 +146,27 @@ def _cut(node: NodeProto, network: Network) -> slice | None:
     return slice(bounds[0], bounds[1], bounds[3] if len(bounds) > 3 else 1)
 
 
+def _left_computed(site: Site, name: str, sources: SourceArray) -> SourceArray:
+    """The sources of what a slot that is rewritten still computes when the model runs, because it varies from run to run."""
+    varying = site.observation.varying.get(name, np.ones((), bool))
+    if not varying.any() or (key_of(site.node) == "Reshape" and follows(site)):
+        return np.empty(0, object)
+    return sources[varying] if varying.shape == sources.shape else sources.ravel()
+
+
 def fixed_by_size(
     network: Network, observation: Observation, rules: Mapping[str, Rule], sources: Mapping[str, SourceArray]
 ) -> Mapping[Axis, str]:
     """Return the axes that must keep their size, each with the label of the node that computes with it."""
     fixed: dict[Axis, str] = {}
-    for label, node in zip(network.labels, network.nodes, strict=True):
+    for index, (label, node) in enumerate(zip(network.labels, network.nodes, strict=True)):
         rewritten = spelled(node, rules)
         for slot, name in enumerate(node.input):
             if name not in sources:
                 continue
             flat = sources[name].ravel()
             if slot in rewritten:
-                varying = observation.varying.get(name, np.ones((), bool))
-                if varying.shape == sources[name].shape:
-                    flat = flat[varying.ravel()]
-                elif not varying.any():
-                    continue
+                flat = _left_computed(Site(network, observation, index), name, sources[name])
             elif all(output in sources and output in observation.values for output in node.output if output):
                 continue
             for axis in frozenset[Axis]().union(*flat):
