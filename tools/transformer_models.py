@@ -91,7 +91,7 @@ MODELS: dict[str, Callable[[], Made]] = {
     ),
     "mobilevit": image("mobilevit_xxs"),
     "convnext": image("convnext_atto", depths=(1, 1, 2, 1)),
-    "mixer": image("mixer_s32_224", img_size=64, num_blocks=2),
+    "mixer": image("mixer_s32_224", img_size=64),
     "bert": text("BertModel/BertConfig", **WIDTHS, num_hidden_layers=2),
     "distilbert": text("DistilBertModel/DistilBertConfig", dim=96, n_heads=3, hidden_dim=384, n_layers=2),
     "gpt2": text("GPT2LMHeadModel/GPT2Config", masked=False, n_embd=96, n_head=3, n_layer=2, n_positions=64),
