@@ -44,7 +44,7 @@ def text(make: str, masked: bool = True, **more: object) -> Callable[[], Made]:
     def build() -> Made:
         kind, config = make.split("/")
         settings = getattr(transformers, config)(vocab_size=VOCABULARY, **more)
-        settings._attn_implementation = "sdpa"  # noqa: SLF001 - as from_pretrained sets it
+        settings._attn_implementation = "sdpa"
         tokens = torch.randint(1, VOCABULARY, (2, TOKENS))
         names = ("input_ids", "attention_mask") if masked else ("input_ids",)
         model = First(getattr(transformers, kind)(settings), *names, **({} if masked else {"use_cache": False}))
@@ -117,7 +117,7 @@ def export_all(folder: Path, names: Sequence[str] = ()) -> Iterator[tuple[str, P
                 model, inputs = MODELS[name]()
                 _export(model.eval(), inputs, path, dynamo=dynamo)
                 yield path.stem, path
-            except Exception as error:  # noqa: BLE001 - exporters raise whatever they like
+            except Exception as error:
                 yield path.stem, f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
