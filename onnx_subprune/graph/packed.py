@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 from onnx import ModelProto, NodeProto
 
+from onnx_subprune.graph.operators import STANDARD
 from onnx_subprune.graph.order import captured
 from onnx_subprune.graph.parts import Packed, split
 from onnx_subprune.graph.reshaped import Targets, axes_of, complete, integer
-from onnx_subprune.graph.stored import STANDARD, Stored
+from onnx_subprune.graph.stored import Stored
 
 ATTENTION = frozenset(("Attention", "Softmax"))
 """What a model with attention has."""

@@ -7,8 +7,8 @@ from itertools import count
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from onnx_subprune.graph.operators import STANDARD
 from onnx_subprune.graph.order import rewritten
-from onnx_subprune.graph.stored import STANDARD
 
 SPLIT_AS_INPUT = 13
 """The opset since which Split has the sizes of its parts as an input."""

@@ -5,7 +5,8 @@ from math import prod
 
 from onnx import ModelProto, NodeProto, TensorProto
 
-from onnx_subprune.graph.stored import STANDARD, Stored
+from onnx_subprune.graph.operators import STANDARD
+from onnx_subprune.graph.stored import Stored
 
 Size = int | tuple[str, int] | None
 """A number; an axis of a tensor; None where it is not known."""

@@ -8,9 +8,10 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnx_subprune._typing import Int64
+from onnx_subprune.graph.operators import STANDARD
 from onnx_subprune.graph.order import rewritten
 from onnx_subprune.graph.reshaped import Targets, complete, integer
-from onnx_subprune.graph.stored import STANDARD, Stored
+from onnx_subprune.graph.stored import Stored
 
 FLOATING = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 LONGEST = 8
