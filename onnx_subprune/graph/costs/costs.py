@@ -92,6 +92,7 @@ def _parameters(network: Network, graph: ChannelGraph, sizes: Sizes, *, refitted
         if not reading.uses or tensor in network.spelled.added or not _floating(network, tensor):
             continue
         versions = _versions(network, graph, sizes, reading, own)
+        sliced = any(term.factors for term in versions.values())
         if reading.others and tensor in held:
             versions.setdefault(("whole", None), Term(coefficient=float(held[tensor]), factors=()))
         else:
@@ -99,7 +100,7 @@ def _parameters(network: Network, graph: ChannelGraph, sizes: Sizes, *, refitted
             versions = {key: sizes.vanishing.stored(nodes, term) for key, term in versions.items()}
         if tensor in held:
             terms += versions.values()
-        elif any(term.factors for term in versions.values()):  # its value takes the place of what it is computed from
+        elif sliced:  # its value takes the place of what it is computed from
             terms += versions.values()
             gone |= network.ancestors([tensor], ())[1]
     rest = [size for tensor, size in held.items() if not readers[tensor].uses and tensor not in gone]
