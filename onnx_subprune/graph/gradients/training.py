@@ -1,6 +1,6 @@
 """A model as it is trained: weights are inputs, a loss and the gradients of the weights are outputs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Objective:
     """
 
     tensor: str
-    weight: float
+    weight: float = 1.0
     softmax: float | None = None
 
 
@@ -89,18 +89,16 @@ def training(
     model: ModelProto,
     folder: Path | None,
     feeds: tuple[Mapping[str, Array], Mapping[str, Array]],
-    objectives: Callable[[Mapping[str, Seen]], Sequence[Objective]],
+    goals: Sequence[Objective],
 ) -> Training:
     """Return `model` as it is trained on runs of the sizes of `feeds`.
 
-    feeds: two runs with different samples, which tell what depends on them. objectives: from what is known of the tensors to what is made smaller.
-    Raises NoGradientError where an operator is in the way.
+    feeds: two runs with different samples, which tell what depends on them. Raises NoGradientError where an operator is in the way.
     """
     graph = model.graph
     nodes = topological(graph)
     seen = seen_in(model, folder, feeds)
     tape = Tape(seen, max((item.version for item in model.opset_import if item.domain in STANDARD), default=1))
-    goals = objectives(seen)
     batch = next(iter(feeds[0].values())).shape[0] if feeds[0] else 1
     targets = tuple(f"{PREFIX}target {number}" for number in range(len(goals)))
     losses, seeds = zip(

@@ -1,0 +1,199 @@
+"""The loop: batches of the calibration inputs, gradients of what the outputs lose, and the best state on samples that no step has seen."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+from onnx import ModelProto, NodeProto
+
+from onnx_subprune._typing import Array, Float32, Int64
+from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.graph.gradients.tape import NoGradientError
+from onnx_subprune.graph.gradients.training import Objective, training
+from onnx_subprune.graph.network import attribute
+from onnx_subprune.reconstruction.finetuning.adam import Adam, falling
+from onnx_subprune.reconstruction.finetuning.settings import FineTune, FineTuned
+from onnx_subprune.reconstruction.finetuning.teacher import STILL, TINY, Goal, Teacher
+from onnx_subprune.runtime.progress import Watch
+from onnx_subprune.runtime.session import Runnable, Session
+
+RATES = (3e-4, 1e-4, 1e-3)
+"""Step sizes that are tried; a refitted model is destroyed by larger ones."""
+TRIED, LOOKS = 0.04, 20
+"""The share of the time that each is tried for, and how often the state is looked at in the rest."""
+HEAT = 4.0
+"""Temperature of the classes where an output is a softmax."""
+SCALED = 8
+"""Batches that tell how much an output varies."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tuning:
+    """A pruned model and the original, the samples to fit to and those to choose the state by, and the inputs that are images, which may be moved."""
+
+    pruned: Runnable
+    original: Runnable
+    fitted: Calibration
+    chosen: Calibration
+    images: tuple[str, ...] = ()
+    threads: int | None = None
+
+
+def finetuned(tuning: Tuning, settings: FineTune, watch: Watch) -> tuple[FineTuned, dict[str, Float32]]:
+    """Return what fine-tuning did, and the new weights by initializer; none where the old ones are as good on the samples that choose.
+
+    Raises NoGradientError where an operator of the pruned model is in the way.
+    """
+    return _Loop(tuning, settings, watch).run()
+
+
+def goals_of(model: ModelProto, shapes: Mapping[str, Array]) -> list[Goal]:
+    """Return what is asked of each output of floating-point numbers; shapes: what the original puts out."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    found = []
+    for name in (value.name for value in model.graph.output):
+        value = shapes.get(name)
+        if value is None or value.dtype.kind != "f" or not value.size:
+            continue
+        maker = makers.get(name)
+        classes = maker is not None and _over_last_axis(maker, value.ndim, model)
+        found.append(Goal(name, maker.input[0], HEAT) if classes and maker is not None else Goal(name, name))
+    if not found:
+        raise NoGradientError("no output holds floating-point numbers")
+    return found
+
+
+def _over_last_axis(node: NodeProto, rank: int, model: ModelProto) -> bool:
+    """True for a softmax over the last axis."""
+    late = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=1) >= 13
+    axis = attribute(node, "axis", -1 if late else 1)
+    return node.op_type == "Softmax" and isinstance(axis, int) and axis in (-1, rank - 1)
+
+
+class _Loop:
+    """One run of fine-tuning."""
+
+    def __init__(self, tuning: Tuning, settings: FineTune, watch: Watch) -> None:
+        self.settings, self.watch, self.tuning = settings, watch, tuning
+        fitted, chosen = tuning.fitted, tuning.chosen
+        self.batch = 1 if fitted.runs else fitted.fixed or min(settings.batch, fitted.samples)
+        self.rng = np.random.default_rng(settings.seed)
+        session = tuning.original.session(threads=tuning.threads)
+        model = tuning.pruned.model
+        assert isinstance(model, ModelProto), "it was cut just now"
+        first = np.arange(self.batch, dtype=np.int64) % fitted.samples
+        probe = Teacher(session, fitted, (), (), self.batch).feeds(first)
+        self.goals = goals_of(model, session.run(probe))
+        self.teacher = Teacher(session, fitted, self.goals, tuning.images, self.batch)
+        self.judge = Teacher(session, chosen, self.goals, (), self.batch)
+        self._queue: list[int] = []
+        self.objectives = self._objectives()
+        other = self.teacher.feeds((first + fitted.samples // 2) % fitted.samples)
+        self.training = training(model, tuning.pruned.folder, (probe, other), self.objectives)
+        self.student = Runnable(self.training.model).session(threads=tuning.threads)
+        self.judged = Runnable(self.training.judge).session(threads=tuning.threads)
+        self.adam = Adam(self.training.weights)
+        self.passes = [0, 0]
+
+    def _objectives(self) -> list[Objective]:
+        """Squared errors in units of what the outputs vary by, over some batches."""
+        batches = [self._places() for _ in range(SCALED)]
+        seen = [self.teacher.targets(places, STILL, self.teacher.feeds(places)) for places in batches]
+        found = []
+        for number, goal in enumerate(self.goals):
+            values = np.concatenate(
+                [item[number].reshape(len(places), -1) for places, item in zip(batches, seen, strict=True)]
+            )
+            spread = float(np.sum(values.var(axis=0, dtype=np.float64))) if len(values) > 1 else 0.0
+            weight = 1.0 / (spread or float(np.mean(np.sum(values.astype(np.float64) ** 2, axis=1))) or 1.0)
+            found.append(Objective(goal.tensor, (1.0 if goal.heat else weight) / len(self.goals), goal.heat))
+        return found
+
+    def run(self) -> tuple[FineTuned, dict[str, Float32]]:
+        """Try the step sizes, then go on with the best."""
+        start, self._start = self.adam.flat.copy(), time.perf_counter()
+        before = self.loss()
+        losses: dict[float, float] = {}
+        done = 0
+        for number, rate in enumerate(RATES):
+            self.adam.restart(start)
+            done = self._until(done, (number + 1) * TRIED, rate, fall=None)
+            losses[rate] = self.loss()
+        rate = min(losses, key=lambda item: losses[item] if isfinite(losses[item]) else np.inf)
+        self.adam.restart(start)
+        best, least, place, first = start, before, 0, done
+        for look in range(1, LOOKS + 1):
+            begun = len(RATES) * TRIED
+            done = self._until(done, begun + (1 - begun) * look / LOOKS, rate, fall=begun)
+            loss = self.loss()
+            if loss < least:
+                best, least, place = self.adam.flat.copy(), loss, done - first
+        self.adam.restart(best)
+        report = FineTuned(
+            loss=(before, least),
+            kept=place > 0,
+            rate=rate,
+            steps=done,
+            best=place,
+            batch=self.batch,
+            samples=(self.tuning.fitted.samples, self.tuning.chosen.samples),
+            forward_passes=self.passes[0] + self.teacher.passes + self.judge.passes,
+            backward_passes=self.passes[1],
+            seconds=time.perf_counter() - self._start,
+            moved=bool(self.tuning.images),
+        )
+        return report, {name: value.copy() for name, value in self.adam.weights.items()} if report.kept else {}
+
+    def _until(self, done: int, share: float, rate: float, fall: float | None) -> int:
+        """Make steps until this share of the time is over; fall: the share from which on the step size falls."""
+        while (now := self.settings.share(done, time.perf_counter() - self._start)) < share:
+            self._step(rate if fall is None else falling(rate, (now - fall) / (1 - fall)))
+            done += 1
+            self.watch("fine-tuning", int(1000 * min(now, 1.0)), 1000)
+        return done
+
+    def _step(self, rate: float) -> None:
+        places = self._places()
+        move = self.teacher.moves[int(self.rng.integers(len(self.teacher.moves)))]
+        feeds = self.teacher.feeds(places, move)
+        found = self.student.run(self._fed(self.student, feeds, self.teacher.targets(places, move, feeds)))
+        self.passes[0] += 1
+        self.passes[1] += 1
+        self.adam.step({name: found[output] for name, output in self.training.gradients.items()}, rate)
+
+    def loss(self) -> float:
+        """Return the loss on the samples that choose, without what no model can go below."""
+        total, batches = 0.0, range(0, self.tuning.chosen.samples, self.batch)
+        for start in batches:
+            places = (start + np.arange(self.batch, dtype=np.int64)) % self.tuning.chosen.samples
+            feeds = self.judge.feeds(places)
+            targets = self.judge.targets(places, STILL, feeds)
+            found = self.judged.run(self._fed(self.judged, feeds, targets), [self.training.loss])[self.training.loss]
+            total += float(found) - sum(map(self._least, self.objectives, targets))
+            self.passes[0] += 1
+        return total / len(batches)
+
+    def _least(self, goal: Objective, target: Float32) -> float:
+        """The loss of a model that does what the original does."""
+        if goal.softmax is None:
+            return 0.0
+        logs = np.log(np.maximum(target, TINY)) * target
+        return -goal.weight * goal.softmax**2 * float(logs.sum(dtype=np.float64)) / self.batch
+
+    def _fed(self, session: Session, feeds: Mapping[str, Array], targets: Sequence[Float32]) -> dict[str, Array]:
+        """What a run reads: inputs, targets and weights."""
+        every: dict[str, Array] = {
+            **feeds,
+            **dict(zip(self.training.targets, targets, strict=True)),
+            **self.adam.weights,
+        }
+        return {port.name: every[port.name] for port in session.inputs}
+
+    def _places(self) -> Int64:
+        """The samples of the next batch: all samples once before one comes again, as far as batches are full."""
+        if len(self._queue) < self.batch:
+            self._queue = [*self._queue, *self.rng.permutation(self.tuning.fitted.samples).tolist()]
+        found, self._queue = self._queue[: self.batch], self._queue[self.batch :]
+        return np.array(found, np.int64)
