@@ -35,7 +35,7 @@ INSIDE = {
         ("calibration/streaming",),
         ("calibration/files", "calibration/dask", "calibration"),
     ),
-    "reconstruction": (("reconstruction/producers",), ("reconstruction",)),
+    "reconstruction": (("reconstruction/producers", "reconstruction/finetuning"), ("reconstruction",)),
     "evaluation": (("evaluation",), ("evaluation/report",)),
     "pruning": (("pruning/budgets",), ("pruning",)),
 }

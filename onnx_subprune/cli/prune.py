@@ -13,8 +13,8 @@ from onnx_subprune.cli.files import guarded, placed, save
 from onnx_subprune.cli.groups import STDOUT
 from onnx_subprune.cli.options import constants_of, read_by, resources_of, streamed
 from onnx_subprune.cli.progress import Bar
-from onnx_subprune.cli.prune_options import layerwise_only
 from onnx_subprune.cli.terminal import tell
+from onnx_subprune.cli.without_data import finetune_on, layerwise_only
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.pruning.arguments import ALLOCATORS, FORMULATIONS
@@ -55,6 +55,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
     selector: prune_options.SelectorOption = "refined",
     allocation: prune_options.AllocationOption = "sensitivity",
     refit: prune_options.RefitOption = True,
+    finetune: prune_options.FinetuneOption = None,
     exclude: prune_options.ExcludeOption = None,
     only: prune_options.OnlyOption = None,
     round_to: prune_options.RoundToOption = "auto",
@@ -121,6 +122,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
                 holdout=holdout,
             ),
         )
+        taught = finetune_on(finetune, seed, statistics)
         gates = Gates(accept_any=accept_any, min_agreement=min_agreement, max_error=max_error)
         with Bar(quiet=quiet) as watch:
             if statistics is not None:
@@ -135,6 +137,7 @@ def prune_command(  # noqa: PLR0913 - one argument an option
                         formulation=form,
                         metric=metric,
                         gates=gates,
+                        finetune=taught,
                         executor=executor,
                         constants=constants_of(constants),
                         **settings,

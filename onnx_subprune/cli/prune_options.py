@@ -1,17 +1,12 @@
 """The options of `onnx-subprune prune` alone."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from onnx_subprune.cli.groups import BUDGET, DATA, GATES, QUALITY, RESOURCES, SPEED, WHERE, multiple, share, times
-from onnx_subprune.errors import OptionError
-from onnx_subprune.evaluation.gates import Gates
-from onnx_subprune.evaluation.metric import Metric
 from onnx_subprune.pruning.arguments import AllocatorName, FormulationName, SelectorName
-from onnx_subprune.pruning.resources import Resources
 
 Names = Annotated[list[str] | None, Parameter(negative="")]
 StatisticsOption = Annotated[
@@ -122,6 +117,14 @@ RefitOption = Annotated[
         help="Refit the weights of the layers that read pruned channels.",
     ),
 ]
+FinetuneOption = Annotated[
+    str | None,
+    Parameter(
+        group=QUALITY,
+        help="Distil the original into the result on the same inputs: a number of steps, such as 2000, or a time, such as 5min. An eighth of the samples "
+        "chooses the state that is kept; where none is better than the refitted weights, these stay. No labels are needed.",
+    ),
+]
 ExcludeOption = Annotated[
     Names, Parameter(group=WHERE, help="Leave these alone: node, group or weight names, globs, or op:Conv; repeatable.")
 ]
@@ -163,7 +166,10 @@ MinWidthOption = Annotated[
 SamplesOption = Annotated[
     int | None, Parameter(group=DATA, help="Use the first N samples; fidelity is then measured on the others.")
 ]
-SeedOption = Annotated[int, Parameter(group=QUALITY, help="For the selectors that draw at random.")]
+SeedOption = Annotated[
+    int,
+    Parameter(group=QUALITY, help="For the selectors that draw at random, and the order of the samples in --finetune."),
+]
 MemoryOption = Annotated[
     str | None,
     Parameter(
@@ -206,40 +212,3 @@ MaxErrorOption = Annotated[
         help="Write nothing, and exit with 1, if an output has a larger relative error (as it is printed, not the spread beside it).",
     ),
 ]
-
-
-def layerwise_only(
-    formulation: str | None,
-    resources: Resources,
-    data: str | None,
-    scheduler: str | None,
-    metric: Metric | None,
-    gates: Gates,
-    constants: Sequence[str] | None,
-    carry: Sequence[str] | None,
-) -> None:
-    """Raise OptionError for what needs data, and cannot be with moments."""
-    if gates.asked:
-        raise OptionError(
-            "--accept-any, --min-agreement, --max-error: with --statistics there are no data to judge the result on"
-        )
-    if constants:
-        raise OptionError("--set: with --statistics nothing is run; give it to `collect`")
-    if carry:
-        raise OptionError("--carry: with --statistics nothing is run; give it to `collect`")
-    if data is not None:
-        raise OptionError("--data and --statistics: give one of them")
-    if formulation not in (None, "layerwise"):
-        raise OptionError(
-            f"--formulation {formulation} runs the models on --data; from --statistics only layerwise is possible"
-        )
-    if resources.samples is not None:
-        raise OptionError("--samples: the moments are of all samples that were collected; give it to `collect`")
-    if resources.holdout is not None:
-        raise OptionError(
-            "--holdout: the moments are of all samples that were collected, and there are no others to judge the result on"
-        )
-    if scheduler is not None:
-        raise OptionError("--scheduler runs the models on --data; with --statistics nothing is run")
-    if metric is not None:
-        raise OptionError("a metric (--labels, --validate) is measured on --data; with --statistics nothing is run")

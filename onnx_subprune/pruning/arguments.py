@@ -1,11 +1,13 @@
 """What the verbs take, as values: names and numbers in place of what they stand for, and one clear error for anything of another type."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from onnx_subprune.allocation import Allocator, Macs, MarginalCost, Threshold, Uniform
 from onnx_subprune.errors import ArgumentTypeError, OptionError, meant, shown
 from onnx_subprune.pruning.budgets.budget import Budget
+from onnx_subprune.reconstruction.finetuning.settings import FineTune
 from onnx_subprune.reconstruction.settings import Asymmetric, Formulation, Layerwise, Refit, Sequential
 from onnx_subprune.selection import ProbingSelector, Selector, selectors
 
@@ -20,6 +22,7 @@ FormulationLike = Formulation | FormulationName
 SelectorLike = Selector | ProbingSelector | SelectorName
 AllocatorLike = Allocator | AllocatorName
 RefitLike = Refit | bool | None
+FineTuneLike = FineTune | int | str | bool | None
 Patterns = str | Sequence[str]
 
 FORMULATIONS: Mapping[str, Formulation] = {
@@ -69,6 +72,26 @@ def refit_of(value: RefitLike) -> Refit | None:
     if isinstance(value, bool):
         return Refit() if value else None
     return None if value is None else _kind("refit", value, (Refit,), "True, False or Refit(...)")
+
+
+def finetune_of(value: FineTuneLike, seed: int = 0) -> FineTune | None:
+    """Return how the result is fine-tuned: a number of steps, a text with that or a time ("90s", "5min", "1h"), True for the default, None for not at all."""
+    if value is None or value is False:
+        return None
+    if value is True:
+        return FineTune(seed=seed)
+    if isinstance(value, int):
+        return FineTune(steps=value, seed=seed)
+    if not isinstance(value, str):
+        return _kind("finetune", value, (FineTune,), "2000, '5min', True or FineTune(...)")
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(s|min|h)?", value.strip())
+    if found is None or float(found[1]) == 0 or (found[2] is None and not found[1].isdigit()):
+        raise OptionError(
+            f"--finetune {value}: write a number of steps, such as 2000, or a time, such as 90s, 5min or 1h"
+        )
+    if found[2] is None:
+        return FineTune(steps=int(found[1]), seed=seed)
+    return FineTune(seconds=float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2]], seed=seed)
 
 
 def patterns_of(option: str, value: Patterns) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from onnx_subprune.pruning.budgets.latency import check_latency, latency_seconds
 from onnx_subprune.pruning.job import Job
 from onnx_subprune.pruning.samples import Samples
 from onnx_subprune.pruning.written import Count, check_budget, counted
+from onnx_subprune.reconstruction.finetuning.settings import FineTuned
 from onnx_subprune.reconstruction.settings import Reconstruction
 from onnx_subprune.runtime.session import Runnable
 
@@ -49,6 +50,7 @@ class Measured:
     layers: tuple[LayerTime, ...] = ()
     fidelity: Fidelity | None = None
     metric: Change | None = None
+    tuning: FineTuned | None = None
 
 
 def cut(job: Job, done: Reconstruction, data: Calibration) -> Cut:

@@ -30,7 +30,7 @@ def reviewed(job: Job, samples: Samples, done: Reconstruction, measured: Measure
     warnings = warnings_of(job.settings, measured.fidelity, scarce)
     if samples.used.uniform:
         warnings = (*warnings, "all samples of the data are the same, so that this says nothing about others")
-    return replace(job, notes=(*job.notes, *filter(None, [scarce])), warnings=warnings)
+    return replace(job, notes=(*job.notes, *filter(None, [scarce])), warnings=(*job.warnings, *warnings))
 
 
 def warnings_of(settings: Settings, fidelity: Fidelity, scarce: str | None) -> tuple[str, ...]:

@@ -56,7 +56,9 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         return augmented(some, network, whole, macs, shifts=shifts)
 
     seldom, chooses = partial(rare, network, whole), settings.chosen_by_metric
-    samples = samples_of(given, rest, resources.holdout, with_copies, seldom, chooses=chooses)
+    samples = samples_of(
+        given, rest, resources.holdout, with_copies, seldom, chooses=chooses, tunes=settings.finetune is not None
+    )
     shifts, used, fitted = samples.shifts, samples.used, samples.fitted
     graph = restricted(whole, network, only=settings.only, exclude=settings.exclude, samples=fitted.samples)
     held_out = samples.judged.data.samples if samples.held_out else 0

@@ -22,27 +22,28 @@ from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.pruning.arguments import (
     AllocatorLike,
     BudgetLike,
+    FineTuneLike,
     FormulationLike,
     Patterns,
     RefitLike,
     SelectorLike,
     allocator_of,
     budget_of,
+    finetune_of,
     formulation_of,
     patterns_of,
     refit_of,
     selector_of,
     value_of,
 )
-from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.budgets.rounding import RoundTo
 from onnx_subprune.pruning.budgets.sensitivity import sensitivities
-from onnx_subprune.pruning.budgets.widths import Means, allocated
 from onnx_subprune.pruning.channel_scores import scored
 from onnx_subprune.pruning.cut import cut, measure
 from onnx_subprune.pruning.domains import within_domains
-from onnx_subprune.pruning.job import Job
+from onnx_subprune.pruning.finetuning import tuned
 from onnx_subprune.pruning.judgement import reviewed
+from onnx_subprune.pruning.meeting import meet
 from onnx_subprune.pruning.preparation import prepare
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.pruning.result import Pruned
@@ -75,6 +76,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
     progress: Watch = silent,
     executor: Executor = LOCAL,
     constants: Mapping[str, Constant] = MappingProxyType({}),
+    finetune: FineTuneLike = None,
 ) -> Pruned:
     """Make `model` smaller, so that it meets `budget` and its outputs on `data` change as little as possible.
 
@@ -120,6 +122,8 @@ def prune(  # noqa: PLR0913 - the interface's signature
         Where the models run: here, or on a cluster.
     constants
         Values of inputs that are the same for all samples, by name.
+    finetune
+        Distil the original into the result on the same inputs: a number of steps, a time such as "5min", True, or `FineTune`.
 
     Returns
     -------
@@ -161,6 +165,7 @@ def prune(  # noqa: PLR0913 - the interface's signature
         progress=progress,
         constants=value_of("constants", constants, Mapping, "a dictionary of values by input name"),
         executor=executor,
+        finetune=finetune_of(finetune),
     )
     job, samples = prepare(model, data, settings)
     traced = time.perf_counter()
@@ -170,25 +175,16 @@ def prune(  # noqa: PLR0913 - the interface's signature
     rebuilt = time.perf_counter()
     settled = rebuilt - sum(done.seconds.values())
     smaller = cut(job, done, samples.used)
+    verified = time.perf_counter()
+    job, smaller, tuning = tuned(job, samples, smaller)
+    taught = time.perf_counter() - verified
     measured = measure(job, samples, smaller)
     job = reviewed(job, samples, done, measured, rebuilt - traced)
     end = time.perf_counter()
     seconds = {"trace": traced - start, "sensitivity": settled - traced, **done.seconds}
-    return summarize(job, found, done, smaller, measured, {**seconds, "verify": end - rebuilt, "total": end - start})
-
-
-def meet(job: Job) -> Allocated:
-    """Return the widths that meet the budget; one that is met by trying brings its walk with it."""
-    settings = job.settings
-    means = Means(
-        price=job.price,
-        rounding=job.rounding,
-        rules=settings.rules,
-        judged=job.chooser,
-        trials=job.trials,
-        candidates=job.candidates,
-    )
-    return allocated(job.task, job.rooms, settings.budget, settings.allocator, means)
+    seconds |= {"fine-tuning": taught} if tuning is not None else {}
+    seconds |= {"verify": end - rebuilt - taught, "total": end - start}
+    return summarize(job, found, done, smaller, replace(measured, tuning=tuning), seconds)
 
 
 @typed("rules", "resources", "progress", "constants")

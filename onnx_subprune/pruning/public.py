@@ -30,6 +30,7 @@ from onnx_subprune.pruning.prune_from_moments import prune_collected
 from onnx_subprune.pruning.recipe import Recipe
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.pruning.result import Pruned
+from onnx_subprune.reconstruction.finetuning.settings import FineTune
 from onnx_subprune.reconstruction.settings import Asymmetric, Layerwise, Refit, Sequential
 from onnx_subprune.selection import (
     ActivationNorm,
@@ -61,6 +62,7 @@ __all__ = [
     "Comparison",
     "DataError",
     "FidelityError",
+    "FineTune",
     "Forward",
     "Gates",
     "InterpolativeDecomposition",

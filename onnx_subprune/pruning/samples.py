@@ -29,7 +29,8 @@ class Samples:
 
     judged: what the result is judged on; `held_out` is True if nothing was fitted to it, nor chosen by it.
     chosen: what a metric chooses widths by. candidates: what candidates are fitted to meanwhile, with copies; None where that is `fitted`.
-    spare: how many samples the user leaves, which could be fitted to.
+    spare: how many samples the user leaves, which could be fitted to. tuning: what fine-tuning chooses its state by: nothing else is done with these;
+    None where nothing is fine-tuned, or samples are too few.
     """
 
     used: Calibration
@@ -39,6 +40,7 @@ class Samples:
     chosen: Judging
     candidates: Calibration | None
     spare: int
+    tuning: Calibration | None = None
 
     @property
     def shifts(self) -> bool:
@@ -54,34 +56,47 @@ def samples_of(
     rare: Rare,
     *,
     chooses: bool,
+    tunes: bool = False,
 ) -> Samples:
     """Share out the samples `given` to fit to, and the `rest` that the user leaves for judging, if any.
 
     holdout: see `Resources`. rare: tells which held-out samples the fit would miss; others near them are held out instead. chooses: a metric
-    chooses the widths. Raises OptionError where nothing would be left to fit to.
+    chooses the widths. tunes: the result is fine-tuned, which takes as many samples again from those to fit to.
+    Raises OptionError where nothing would be left to fit to.
     """
     spare = rest.samples if rest is not None else 0
     total = given.samples + spare
+    tuning, kept = _for_tuning(given) if tunes else (None, None)
     if rest is not None and rest.samples >= count_of(given.samples):
-        fitted = augment(given)
+        used = given if kept is None else given.at(kept)
+        fitted = augment(used)
         places = np.arange(given.samples, total, dtype=np.int64)
-        whole = Judging(rest, places, total)
+        every = Judging(rest, places, total)
         if holdout == 0 or (holdout is None and not chooses):
-            judged = chosen = whole
+            judged = chosen = every
         else:
             others, held = split(rest, holdout)
             judged, chosen = (Judging(rest.at(part), places[part], total) for part in (held, others))
         return Samples(
-            used=given, fitted=fitted, judged=judged, held_out=True, chosen=chosen, candidates=None, spare=spare
+            used=used,
+            fitted=fitted,
+            judged=judged,
+            held_out=True,
+            chosen=chosen,
+            candidates=None,
+            spare=spare,
+            tuning=tuning,
         )
+    whole, kept = given, np.arange(given.samples, dtype=np.int64) if kept is None else kept
+    given = whole if len(kept) == whole.samples else whole.at(kept)
     left, held = _without_rare(given, *split(given, holdout), rare)
     used = given.at(left) if len(held) else given
-    judged = Judging(given.at(held), held, total) if len(held) else Judging(used, left, total)
-    chosen, candidates = Judging(used, left, total), None
+    judged = Judging(given.at(held), kept[held], total) if len(held) else Judging(used, kept[left], total)
+    chosen, candidates = Judging(used, kept[left], total), None
     count = used.samples // QUARTER
     if chooses and used.fixed is None and count:
         before, behind = split(used, count)
-        chosen, candidates = Judging(used.at(behind), left[behind], total), augment(used.at(before))
+        chosen, candidates = Judging(used.at(behind), kept[left[behind]], total), augment(used.at(before))
     return Samples(
         used=used,
         fitted=augment(used),
@@ -90,7 +105,14 @@ def samples_of(
         chosen=chosen,
         candidates=candidates,
         spare=spare,
+        tuning=tuning,
     )
+
+
+def _for_tuning(given: Calibration) -> tuple[Calibration | None, Int64 | None]:
+    """The samples that fine-tuning chooses by, and the places of the others; nothing where there are too few."""
+    others, held = split(given, None)
+    return (given.at(held), others) if len(held) else (None, None)
 
 
 def _without_rare(given: Calibration, left: Int64, held: Int64, rare: Rare) -> tuple[Int64, Int64]:

@@ -18,6 +18,7 @@ from onnx_subprune.graph.tracing.branches import dispensable
 from onnx_subprune.pruning.budgets.budget import Budget, MaxDrop, can_be_tried
 from onnx_subprune.pruning.budgets.rounding import Rounding, RoundTo, least_width, reachable, rounding_of
 from onnx_subprune.pruning.resources import Resources
+from onnx_subprune.reconstruction.finetuning.settings import FineTune
 from onnx_subprune.reconstruction.settings import Formulation, Refit
 from onnx_subprune.runtime.progress import Watch
 from onnx_subprune.runtime.providers import providers_of
@@ -48,6 +49,7 @@ class Settings:
     gates: Gates = field(default_factory=Gates)
     executor: Executor = LOCAL
     constants: Mapping[str, Constant] = field(default_factory=dict)
+    finetune: FineTune | None = None
 
     def __post_init__(self) -> None:
         for name, value in {"--round-to": self.round_to, "--min-width": self.min_width}.items():
@@ -110,4 +112,5 @@ class Settings:
             "min_width": self.least,
             "exclude": " ".join(self.exclude),
             "only": " ".join(self.only),
+            "finetune": str(self.finetune or ""),
         }

@@ -43,6 +43,7 @@ def summarize(
         pinned=job.task.graph.pinned,
         fidelity=measured.fidelity,
         metric=measured.metric,
+        finetuning=measured.tuning,
         deviation=smaller.deviation,
         seconds=seconds,
         notes=(*job.notes, *_gone(job.task, done), *_rounding_note(job, found), *_bases(job, done), *_domains(done)),

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from onnx_subprune._version import __version__
 from onnx_subprune.allocation.widths import GroupSensitivity
+from onnx_subprune.evaluation.report.finetuning import finetuning_words
 from onnx_subprune.evaluation.report.map import Block
 from onnx_subprune.evaluation.report.plots import curve, picture
 from onnx_subprune.evaluation.report.sheet import Part
@@ -33,6 +34,7 @@ def report_html(report: Reported) -> str:
         "report.html.jinja",
         report=report,
         summary=summary(report),
+        finetuning=None if report.finetuning is None else finetuning_words(report.finetuning),
         costs={name: (change, _left(report, change)) for name, change in costs.items()},
         latency=None if report.latency is None else latency_words(report.latency, report.latency_ratios),
         groups=[(group, picture(group)) for group in report.groups],

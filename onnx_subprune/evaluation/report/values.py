@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, field
 from onnx_subprune._version import __version__
 from onnx_subprune.evaluation.layers import LayerTime
 from onnx_subprune.evaluation.measures import Fidelity
+from onnx_subprune.evaluation.report.finetuning import finetuning_dict
 from onnx_subprune.graph.channels import Pinned
+from onnx_subprune.reconstruction.finetuning.settings import FineTuned
 from onnx_subprune.reconstruction.settings import Refitted
 
 SCHEMA = 1
@@ -80,6 +82,7 @@ class Reported:
     """Milliseconds of each layer before and after."""
     metric: Change | None = None
     """The user's own metric, higher is better."""
+    finetuning: FineTuned | None = None
     command: Sequence[str] = field(default=())
 
     def to_dict(self) -> dict[str, object]:
@@ -106,6 +109,7 @@ class Reported:
             ],
             "fidelity": fidelity_dict(self.fidelity) if self.fidelity else None,
             "metric": asdict(self.metric) if self.metric else None,
+            "finetuning": finetuning_dict(self.finetuning) if self.finetuning else None,
             "deviation": self.deviation,
             "notes": list(self.notes),
             "warnings": list(self.warnings),

@@ -12,7 +12,7 @@ from onnx_subprune._typing import Array, Float32, Int64
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.graph.gradients.tape import NoGradientError
 from onnx_subprune.graph.gradients.training import Objective, training
-from onnx_subprune.graph.network import attribute
+from onnx_subprune.graph.operators import attribute
 from onnx_subprune.reconstruction.finetuning.adam import Adam, falling
 from onnx_subprune.reconstruction.finetuning.settings import FineTune, FineTuned
 from onnx_subprune.reconstruction.finetuning.teacher import STILL, TINY, Goal, Teacher

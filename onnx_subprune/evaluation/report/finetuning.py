@@ -1,0 +1,27 @@
+"""Fine-tuning in a report: as values, and in a sentence."""
+
+from dataclasses import asdict
+
+from onnx_subprune.reconstruction.finetuning.settings import FineTuned
+
+
+def finetuning_dict(found: FineTuned) -> dict[str, object]:
+    """Return it as plain values."""
+    before, after = found.loss
+    fitted, chosen = found.samples
+    return {
+        **asdict(found),
+        "loss": {"before": before, "after": after},
+        "samples": {"fitted": fitted, "chosen_by": chosen},
+        "gain_per_hundred_passes": found.gain_per_hundred,
+    }
+
+
+def finetuning_words(found: FineTuned) -> str:
+    """Return in a sentence what it did, and by which samples the result was chosen."""
+    before, after = found.loss
+    cost = f"{found.steps:,} steps of {found.batch}, {found.forward_passes:,} forward and {found.backward_passes:,} backward passes, {found.seconds:.0f} s"
+    on = f"{found.samples[1]} samples that chose the result, and that nothing was fitted to nor is judged on"
+    if not found.kept:
+        return f"fine-tuning: nothing changed, as no state lost less than {before:.3g} of the outputs on {on} ({cost})"
+    return f"fine-tuning: the loss fell from {before:.3g} to {after:.3g} on {on} (the state after step {found.best:,}; {cost})"

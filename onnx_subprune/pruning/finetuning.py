@@ -1,0 +1,67 @@
+"""Fine-tuning as a stage: the weights of the smaller model, which stays the same otherwise."""
+
+from dataclasses import replace
+
+import numpy as np
+from onnx import ModelProto, TensorProto
+
+from onnx_subprune.calibration.shifts import images
+from onnx_subprune.errors import SubpruneError
+from onnx_subprune.pruning.cut import Cut
+from onnx_subprune.pruning.job import Job
+from onnx_subprune.pruning.samples import Samples
+from onnx_subprune.reconstruction.finetuning.finetune import Tuning, finetuned
+from onnx_subprune.reconstruction.finetuning.settings import FineTuned
+from onnx_subprune.runtime.session import Runnable
+
+LARGEST = 512 << 20
+"""Bytes of a model in memory up to which it is fine-tuned: weights, gradients and moments are some times as much."""
+
+
+def tuned(job: Job, samples: Samples, smaller: Cut) -> tuple[Job, Cut, FineTuned | None]:
+    """Return the smaller model with new weights where they are better on samples that nothing else was done with.
+
+    What stands in the way is a warning of the job that is returned, and the model is then as it was.
+    """
+    settings = job.settings.finetune
+    if settings is None:
+        return job, smaller, None
+    try:
+        tuning = _tuning(job, samples, smaller)
+        found, weights = finetuned(tuning, settings, job.settings.progress)
+    except SubpruneError as error:
+        return replace(job, warnings=(*job.warnings, f"not fine-tuned: {error}")), smaller, None
+    model = ModelProto()
+    model.CopyFrom(smaller.model)
+    for tensor in model.graph.initializer:
+        if tensor.name in weights:
+            value = np.ascontiguousarray(weights[tensor.name], np.float32).tobytes()
+            tensor.CopyFrom(
+                TensorProto(
+                    name=tensor.name,
+                    data_type=tensor.data_type,
+                    dims=tensor.dims,
+                    doc_string=tensor.doc_string,
+                    raw_data=value,
+                )
+            )
+    return job, replace(smaller, model=model), found
+
+
+def _tuning(job: Job, samples: Samples, smaller: Cut) -> Tuning:
+    """What is needed; SubpruneError where something is missing."""
+    if samples.tuning is None:
+        raise SubpruneError("too few samples to hold some out that choose the result; give more")
+    if smaller.apart is not None or smaller.model.ByteSize() > LARGEST:
+        raise SubpruneError(
+            "the model is too large: its weights, their gradients and moments would have no room in memory"
+        )
+    still = job.settings.resources.shifts is False or samples.used.runs
+    return Tuning(
+        pruned=Runnable(smaller.model, smaller.folder),
+        original=Runnable(job.original.given, job.original.folder),
+        fitted=samples.used,
+        chosen=samples.tuning,
+        images=() if still else tuple(name for name in images(job.original) if name not in samples.used.shared),
+        threads=job.settings.resources.threads,
+    )

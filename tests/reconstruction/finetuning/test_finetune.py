@@ -1,0 +1,125 @@
+"""The loop on tiny networks: a student that is like the original but for noise finds back to it."""
+
+import numpy as np
+import pytest
+from onnx import ModelProto, numpy_helper, parser
+
+from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.errors import OptionError
+from onnx_subprune.graph.gradients.tape import NoGradientError
+from onnx_subprune.reconstruction.finetuning.finetune import Tuning, finetuned
+from onnx_subprune.reconstruction.finetuning.settings import FineTune
+from onnx_subprune.runtime.progress import silent
+from onnx_subprune.runtime.session import Runnable, Session
+
+CONVS = """
+<ir_version: 8, opset_import: ["" : 17]> g (float[n, 2, 6, 6] image) => (float[n, 4] y) {
+    a = Conv <pads = [1, 1, 1, 1]> (image, w_6_2_3_3, b_6)
+    r = Relu (a)
+    p = GlobalAveragePool (r)
+    f = Flatten (p)
+    y = Gemm (f, v_6_4, c_4)
+}"""
+
+
+def model_of(text: str, seed: int = 0) -> ModelProto:
+    model = parser.parse_model(text)
+    made = {name for node in model.graph.node for name in node.output} | {item.name for item in model.graph.input}
+    rng = np.random.default_rng(seed)
+    for name in dict.fromkeys(name for node in model.graph.node for name in node.input if name not in made):
+        shape = [int(size) for size in name.split("_")[1:]]
+        model.graph.initializer.append(numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name))
+    return model
+
+
+def disturbed(model: ModelProto, by: float) -> ModelProto:
+    found, rng = ModelProto(), np.random.default_rng(9)
+    found.CopyFrom(model)
+    for tensor in found.graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        noise = (by * rng.standard_normal(value.shape)).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(value + noise, tensor.name))
+    return found
+
+
+def images(samples: int, seed: int) -> Calibration:
+    array = np.random.default_rng(seed).standard_normal((samples, 2, 6, 6)).astype(np.float32)
+    return Calibration(arrays={"image": array}, chunk=8)
+
+
+def tuned(original: ModelProto, student: ModelProto, settings: FineTune, moved: tuple[str, ...] = ()):
+    tuning = Tuning(Runnable(student), Runnable(original), images(40, 1), images(20, 2), moved, 1)
+    return finetuned(tuning, settings, silent)
+
+
+@pytest.mark.parametrize("moved", [(), ("image",)], ids=["as they are", "moved"])
+def test_a_disturbed_model_finds_back_and_is_better_on_samples_that_nobody_saw(moved):
+    original = model_of(CONVS)
+    student = disturbed(original, 0.02)
+    found, weights = tuned(original, student, FineTune(steps=200, batch=8), moved)
+    assert found.kept
+    assert found.loss[1] < found.loss[0] / 4
+    other = ModelProto()
+    other.CopyFrom(student)
+    for tensor in other.graph.initializer:
+        assert weights[tensor.name].shape == tuple(tensor.dims)
+        tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
+    feeds = {"image": images(30, 3).all_of("image")}
+    truth, before, after = (Session(item).run(feeds)["y"] for item in (original, student, other))
+    assert np.linalg.norm(after - truth) < 0.6 * np.linalg.norm(before - truth)
+    assert found.steps == 200
+    assert found.backward_passes == 200
+    assert found.moved == bool(moved)
+
+
+def test_a_model_that_does_what_the_original_does_stays_as_it_is():
+    original = model_of(CONVS)
+    found, weights = tuned(original, original, FineTune(steps=25))
+    assert not found.kept
+    assert weights == {}
+    assert found.loss[0] == found.loss[1] < 1e-9
+
+
+def test_the_divergence_from_a_softmax_is_nothing_for_the_same_model_and_falls_for_others():
+    text = CONVS.replace("y = Gemm (f, v_6_4, c_4)", "z = Gemm (f, v_6_4, c_4)  y = Softmax <axis = -1> (z)")
+    original = model_of(text)
+    same, _ = tuned(original, original, FineTune(steps=25))
+    assert abs(same.loss[0]) < 1e-5
+    found, _ = tuned(original, disturbed(original, 0.05), FineTune(steps=200, batch=8))
+    assert found.loss[1] < found.loss[0] / 2
+
+
+def test_the_same_seed_gives_the_same_weights():
+    original = model_of(CONVS)
+    runs = [tuned(original, disturbed(original, 0.05), FineTune(steps=30, seed=seed))[1] for seed in (1, 1, 2)]
+    assert all(np.array_equal(runs[0][name], runs[1][name]) for name in runs[0])
+    assert any(not np.array_equal(runs[0][name], runs[2][name]) for name in runs[0])
+
+
+def test_a_limit_of_time_is_kept_to():
+    original = model_of(CONVS)
+    found, _ = tuned(original, disturbed(original, 0.05), FineTune(seconds=0.3))
+    assert 0 < found.seconds < 3
+    assert found.steps > 0
+
+
+def test_an_operator_without_gradient_is_named():
+    original = model_of(CONVS.replace("r = Relu (a)", "r = Celu (a)"))
+    with pytest.raises(NoGradientError, match=r"r \(Celu\) has no gradient here"):
+        tuned(original, original, FineTune(steps=5))
+
+
+def test_a_fixed_batch_is_kept():
+    text = CONVS.replace("n, ", "8, ")
+    original = model_of(text)
+    data = [Calibration(arrays={"image": images(count, count).all_of("image")}, chunk=8, fixed=8) for count in (40, 16)]
+    tuning = Tuning(Runnable(disturbed(original, 0.05)), Runnable(original), *data, ("image",), 1)
+    found, _ = finetuned(tuning, FineTune(steps=60), silent)
+    assert found.batch == 8
+    assert found.loss[1] < found.loss[0]
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"seconds": 0.0}, {"batch": 0}, {"seconds": float("nan")}])
+def test_numbers_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(OptionError):
+        FineTune(**wrong)
