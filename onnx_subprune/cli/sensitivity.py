@@ -11,7 +11,7 @@ from onnx_subprune.cli.options import constants_of, read_by, resources_of, strea
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.cli.terminal import show
 from onnx_subprune.evaluation.report.table import sensitivity_table
-from onnx_subprune.pruning.prune import sensitivity
+from onnx_subprune.pruning.sensitivity import sensitivity
 from onnx_subprune.runtime.files import json_text
 
 

@@ -8,7 +8,6 @@ from types import MappingProxyType, NoneType
 from threadpoolctl import threadpool_limits
 
 from onnx_subprune.allocation import Macs, MarginalCost
-from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.calibration.streaming.executor import Executor
@@ -36,14 +35,15 @@ from onnx_subprune.pruning.arguments import (
     selector_of,
     value_of,
 )
+from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.budgets.rounding import RoundTo
-from onnx_subprune.pruning.budgets.sensitivity import sensitivities
+from onnx_subprune.pruning.budgets.widths import Means, allocated
 from onnx_subprune.pruning.channel_scores import scored
 from onnx_subprune.pruning.cut import cut, measure
 from onnx_subprune.pruning.domains import within_domains
 from onnx_subprune.pruning.finetuning import tuned
+from onnx_subprune.pruning.job import Job
 from onnx_subprune.pruning.judgement import reviewed
-from onnx_subprune.pruning.meeting import meet
 from onnx_subprune.pruning.preparation import prepare
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.pruning.result import Pruned
@@ -187,58 +187,14 @@ def prune(  # noqa: PLR0913 - the interface's signature
     return summarize(job, found, done, smaller, replace(measured, tuning=tuning), seconds)
 
 
-@typed("rules", "resources", "progress", "constants")
-def sensitivity(
-    model: Model,
-    data: Source,
-    *,
-    selector: SelectorLike = Refined(),
-    rules: Mapping[str, Rule] = RULES,
-    resources: Resources = Resources(),
-    progress: Watch = silent,
-    constants: Mapping[str, Constant] = MappingProxyType({}),
-) -> tuple[GroupSensitivity, ...]:
-    """Return how far the outputs of `model` move on `data` when one group alone gets narrower, its consumers refitted.
-
-    Parameters
-    ----------
-    model, data, selector, rules, resources, progress, constants
-        As in `prune`.
-
-    Returns
-    -------
-    For each group the errors at some of its widths: `output` is a curve of `widths` and `errors`, shares of what the outputs vary.
-
-    Raises
-    ------
-    SubpruneError
-        As `prune`.
-
-    Examples
-    --------
-    >>> from onnx_subprune import sensitivity
-    >>> found = sensitivity("model.onnx", "calibration.npz")
-    >>> [(item.name, item.output.widths[0]) for item in found]
-    [('conv1', 1), ('conv2', 1)]
-
-    """
-    settings = Settings(
-        budget=Macs(0.5),
-        formulation=Asymmetric(),
-        selector=selector_of(selector),
-        allocator=MarginalCost(),
-        exclude=(),
-        only=(),
-        round_to=1,
-        target=None,
-        min_width=1,
-        refit=Refit(),
-        rules=rules,
-        resources=replace(resources, holdout=0, trials=0),
-        progress=progress,
-        constants=constants,
+def meet(job: Job) -> Allocated:
+    """Return the widths that meet the budget; one that is met by trying brings its walk with it."""
+    means = Means(
+        price=job.price,
+        rounding=job.rounding,
+        rules=job.settings.rules,
+        judged=job.chooser,
+        trials=job.trials,
+        candidates=job.candidates,
     )
-    job, _ = prepare(model, data, settings)
-    with threadpool_limits(1):
-        found = sensitivities(scored(job.task, job.rooms, 1.0), job.rooms)
-    return tuple(found[group.name] for group in job.task.graph.groups)
+    return allocated(job.task, job.rooms, job.settings.budget, job.settings.allocator, means)

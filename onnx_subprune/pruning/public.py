@@ -25,11 +25,12 @@ from onnx_subprune.pruning.apply import apply_recipe
 from onnx_subprune.pruning.budgets.budget import MaxDrop
 from onnx_subprune.pruning.collect import collect
 from onnx_subprune.pruning.compare import Comparison, compare
-from onnx_subprune.pruning.prune import prune, sensitivity
+from onnx_subprune.pruning.prune import prune
 from onnx_subprune.pruning.prune_from_moments import prune_collected
 from onnx_subprune.pruning.recipe import Recipe
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.pruning.result import Pruned
+from onnx_subprune.pruning.sensitivity import sensitivity
 from onnx_subprune.reconstruction.finetuning.settings import FineTune
 from onnx_subprune.reconstruction.settings import Asymmetric, Layerwise, Refit, Sequential
 from onnx_subprune.selection import (

@@ -9,7 +9,7 @@ from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.evaluation.parts import apart, parts_of
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observing import observe
-from onnx_subprune.pruning.prune import sensitivity
+from onnx_subprune.pruning.sensitivity import sensitivity
 
 BOXES, SCORES, PLACES = 4, 3, 16
 

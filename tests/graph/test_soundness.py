@@ -13,7 +13,7 @@ from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tensors import MOST_AXES
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.collect import collect
-from onnx_subprune.pruning.prune import sensitivity
+from onnx_subprune.pruning.sensitivity import sensitivity
 
 X = np.random.default_rng(1).standard_normal((16, 12)).astype(np.float32)
 

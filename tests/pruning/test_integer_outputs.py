@@ -9,8 +9,9 @@ from onnx_subprune.allocation import Channels, Macs
 from onnx_subprune.evaluation.gates import Gates, missed
 from onnx_subprune.evaluation.metric import Accuracy
 from onnx_subprune.graph.tracing.trace import trace
-from onnx_subprune.pruning.prune import prune, sensitivity
+from onnx_subprune.pruning.prune import prune
 from onnx_subprune.pruning.resources import Resources
+from onnx_subprune.pruning.sensitivity import sensitivity
 from onnx_subprune.runtime.session import Session
 from tests.networks.net import BOOL, FLOAT, INT64, Net
 

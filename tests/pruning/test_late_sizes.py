@@ -10,8 +10,9 @@ from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.network import Network
 from onnx_subprune.pruning.collect import collect
-from onnx_subprune.pruning.prune import prune, sensitivity
+from onnx_subprune.pruning.prune import prune
 from onnx_subprune.pruning.resources import Resources
+from onnx_subprune.pruning.sensitivity import sensitivity
 from onnx_subprune.reconstruction.settings import Asymmetric, Layerwise, Sequential
 from onnx_subprune.runtime.session import Session
 from onnx_subprune.runtime.spill import Store

@@ -7,9 +7,10 @@ from onnx_subprune.allocation import Channels
 from onnx_subprune.errors import DataError
 from onnx_subprune.pruning.collect import collect
 from onnx_subprune.pruning.compare import compare
-from onnx_subprune.pruning.prune import prune, sensitivity
+from onnx_subprune.pruning.prune import prune
 from onnx_subprune.pruning.prune_from_moments import prune_collected
 from onnx_subprune.pruning.resources import Resources
+from onnx_subprune.pruning.sensitivity import sensitivity
 from onnx_subprune.reconstruction.settings import Asymmetric, Layerwise, Sequential
 from onnx_subprune.runtime.session import Session
 from tests.networks.net import INT64, Net

@@ -25,3 +25,8 @@ def finetuning_words(found: FineTuned) -> str:
     if not found.kept:
         return f"fine-tuning: nothing changed, as no state lost less than {before:.3g} of the outputs on {on} ({cost})"
     return f"fine-tuning: the loss fell from {before:.3g} to {after:.3g} on {on} (the state after step {found.best:,}; {cost})"
+
+
+def finetuning_lines(found: FineTuned | None) -> list[str]:
+    """Return that sentence; nothing where nothing was fine-tuned."""
+    return [] if found is None else [finetuning_words(found)]

@@ -8,7 +8,7 @@ from typing import Protocol
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.evaluation.layers import LayerTime
 from onnx_subprune.evaluation.measures import Fidelity
-from onnx_subprune.evaluation.report.finetuning import finetuning_words
+from onnx_subprune.evaluation.report.finetuning import finetuning_lines
 from onnx_subprune.evaluation.report.removed import removable
 from onnx_subprune.evaluation.report.sheet import Column, Part, Sheet
 from onnx_subprune.evaluation.report.values import Change, Reported
@@ -83,10 +83,8 @@ def report_table(report: Reported) -> tuple[Part, ...]:
     parts: list[Part] = [_costs(f"{report.model['path']} pruned", ("before", "after"), report), *_hint(report)]
     if report.layers:
         parts.append(layers_table(report.layers))
-    if report.fidelity is not None:
-        parts += fidelity_table(report.fidelity)
-    if report.finetuning is not None:
-        parts.append(finetuning_words(report.finetuning))
+    parts += () if report.fidelity is None else fidelity_table(report.fidelity)
+    parts += finetuning_lines(report.finetuning)
     if report.metric is not None and (report.fidelity is None or report.fidelity.accuracy is None):
         parts.append(f"metric: {report.metric.before:.6g} before, {report.metric.after:.6g} after")
     if report.pinned:
