@@ -33,11 +33,11 @@ class Seen:
 class Tape:
     """The nodes and constants that are added to a model, in order.
 
-    seen: all tensors of the model. opset: its version of the standard operators. Nothing of the model may have a name that begins with `PREFIX`.
+    seen: all tensors of the model. opset: its version of the standard operators. prefix: of new names; nothing of the model may have one that begins so.
     """
 
-    def __init__(self, seen: Mapping[str, Seen], opset: int) -> None:
-        self.seen, self.opset = dict(seen), opset
+    def __init__(self, seen: Mapping[str, Seen], opset: int, prefix: str = PREFIX) -> None:
+        self.seen, self.opset, self.prefix = dict(seen), opset, prefix
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self._known: dict[tuple[str, Shape, bytes], str] = {}
@@ -57,15 +57,20 @@ class Tape:
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Add a node of one output; return that."""
-        name = f"{PREFIX}{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
-        return name
+        return self.several(kind, inputs, 1, **attributes)[0]
+
+    def several(self, kind: str, inputs: Sequence[str], count: int, **attributes: Any) -> list[str]:
+        """Add a node of so many outputs; return them."""
+        name = f"{self.prefix}{len(self.nodes)}"
+        outputs = [name, *(f"{name} {place}" for place in range(1, count))]
+        self.nodes.append(helper.make_node(kind, list(inputs), outputs, name=name, **attributes))
+        return outputs
 
     def constant(self, value: Array) -> str:
         """Return the name of a constant; the same one for the same value."""
         key = (value.dtype.str, value.shape, value.tobytes())
         if key not in self._known:
-            self._known[key] = f"{PREFIX}constant {len(self._known)}"
+            self._known[key] = f"{self.prefix}constant {len(self._known)}"
             self.constants.append(
                 numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), self._known[key])
             )

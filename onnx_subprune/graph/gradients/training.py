@@ -11,7 +11,7 @@ from onnx_subprune._typing import Array, Float32
 from onnx_subprune.graph.gradients.reverse import gradients
 from onnx_subprune.graph.gradients.tape import PREFIX, NoGradientError, Seen, Tape
 from onnx_subprune.graph.operators import STANDARD, attribute, key_of
-from onnx_subprune.graph.order import topological
+from onnx_subprune.graph.order import captured, topological
 from onnx_subprune.graph.tensors import tensor_array
 from onnx_subprune.runtime.observing import Observer
 
@@ -181,7 +181,7 @@ def _model(
     for node in reversed(nodes):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(node.input)
+            needed.update((*node.input, *captured(node)))
     graph = GraphProto(name="training")
     graph.node.extend(reversed(kept))
     held = {item.name for item in model.graph.initializer}
