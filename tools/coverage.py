@@ -1,14 +1,16 @@
 """How much of real networks can be pruned, and why the rest cannot.
 
-    python tools/coverage.py [MODEL.onnx ...] [--packages] [--backbones] [--torch] [--share 0.3]
+    python tools/coverage.py [MODEL.onnx ...] [--packages] [--backbones] [--torch] [--transformers] [--share 0.3]
 
-For each model: groups, the share of parameters and multiply-accumulates that depends on the width of a group, what is gone when
-every group loses `--share` of its channels (at random, no refit), the deviation of slicing from masking, seconds of the trace, and the
-reasons for what stays, with the share of the contractions' output channels that each keeps.
+For each model: groups, the share of parameters and multiply-accumulates that depends on the width of a group, the share of multiply-accumulates in layers
+whose own outputs can go (those that give an output of the model are left out: classes, a vocabulary), what is gone when every group loses `--share` of its
+channels (at random, no refit), the deviation of slicing from masking, seconds of the trace, and the reasons for what stays, with the share of the contractions'
+output channels that each keeps.
 
 --packages  ONNX files of Python packages, those that are installed: rapidocr-onnxruntime, silero-vad, magika, nudenet
 --backbones the skeleton networks inside the `onnx` package, with weights drawn at random, at half of the channels
 --torch     exports of the architectures in `tools/architectures.py`; needs PyTorch
+--transformers  those of `tools/transformer_models.py`, at half of the channels; needs PyTorch, timm and transformers
 """
 
 import argparse
@@ -31,6 +33,7 @@ from onnx_subprune.errors import SubpruneError
 from onnx_subprune.evaluation.verification import law
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.costs.costs import costs
+from onnx_subprune.graph.costs.layers import layers
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.tracing.trace import trace
 
@@ -67,6 +70,32 @@ def exports(folder: Path) -> Iterator[tuple[str, Path]]:
     yield from export_all(folder)
 
 
+def transformers(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield exports of transformers by both exporters; print what an exporter cannot do."""
+    from tools.transformer_models import export_all  # noqa: PLC0415 - needs PyTorch, timm and transformers
+
+    for name, path in export_all(folder):
+        if isinstance(path, Path):
+            yield name, path
+        else:
+            print(f"{name:<34} not exported: {path[:100]}")
+
+
+def own(network: Network, graph: ChannelGraph) -> float:
+    """Return the share of multiply-accumulates in layers whose own outputs can go, of those that give no output of the model."""
+    widths = {c.node: graph.observation.shapes[c.output.tensor][c.output.index] for c in graph.contractions}
+    stay: Counter[str] = Counter()
+    for pinned in graph.pinned:
+        stay[pinned.node] += pinned.width
+    last = {pinned.node for pinned in graph.pinned if pinned.reason.endswith("is an output of the model")}
+    items = [item for item in layers(network, graph).items if item.macs and item.node not in last]
+    free = [
+        item.macs * (1 - min(stay[item.node] / widths[item.node], 1.0) if item.node in widths else item.reason is None)
+        for item in items
+    ]
+    return sum(free) / max(sum(item.macs for item in items), 1.0)
+
+
 def kept(graph: ChannelGraph, share: float) -> dict[str, list[int]]:
     """Return supports without `share` of the channels of each group, drawn at random, equally from every cell."""
     rng = np.random.default_rng(0)
@@ -93,7 +122,7 @@ def feeds(network: Network, graph: ChannelGraph) -> dict[str, np.ndarray]:
 def unsaturated(network: Network) -> Network:
     """Return the network without the Sigmoid or Softmax that makes an output: saturated by noise, it magnifies rounding errors."""
     proto = ModelProto()
-    proto.CopyFrom(network.proto)
+    proto.CopyFrom(network.given)
     for output in proto.graph.output:
         node = network.nodes[network.producer[output.name]] if output.name in network.producer else None
         if (
@@ -131,7 +160,8 @@ def line(name: str, model: ModelProto | Path, share: float) -> str:
     for of in (cost.params, cost.macs):
         full = max(of({}), 1.0)
         numbers += [1 - of(zero) / full, 1 - of(widths) / full]
-    head = f"{name:<34} {len(network.nodes):>5} {len(graph.groups):>6} {numbers[0]:>8.1%} {numbers[2]:>8.1%} {numbers[1]:>8.1%} {numbers[3]:>8.1%}"
+    head = f"{name:<34} {len(network.nodes):>5} {len(graph.groups):>6} {numbers[0]:>8.1%} {numbers[2]:>8.1%} {own(network, graph):>8.1%}"
+    head += f" {numbers[1]:>8.1%} {numbers[3]:>8.1%}"
     return "\n".join([f"{head} {deviation:>8.1e} {seconds:>6.2f}", *(f"      {text}" for text in reasons(graph)[:6])])
 
 
@@ -142,12 +172,13 @@ def main() -> None:
     parser.add_argument("--packages", action="store_true")
     parser.add_argument("--backbones", action="store_true")
     parser.add_argument("--torch", action="store_true")
+    parser.add_argument("--transformers", action="store_true")
     parser.add_argument(
         "--share", type=float, default=None, help="share of channels to remove (0.3; 0.5 for the backbones)"
     )
     args = parser.parse_args()
-    head = ("nodes", "groups", "params", "macs", "-params", "-macs", "law", "s")
-    print(f"{'model':<34} {head[0]:>5} {head[1]:>6} " + " ".join(f"{h:>8}" for h in head[2:7]) + f" {head[7]:>6}")
+    head = ("nodes", "groups", "params", "macs", "own", "-params", "-macs", "law", "s")
+    print(f"{'model':<34} {head[0]:>5} {head[1]:>6} " + " ".join(f"{h:>8}" for h in head[2:8]) + f" {head[8]:>6}")
     with tempfile.TemporaryDirectory() as folder:
         sources: list[tuple[Iterator[tuple[str, ModelProto | Path]], float]] = [
             (iter([(p.stem, p) for p in args.models]), 0.3)
@@ -155,6 +186,7 @@ def main() -> None:
         sources += [(packages(), 0.3)] if args.packages else []
         sources += [(backbones(), 0.5)] if args.backbones else []
         sources += [(exports(Path(folder)), 0.3)] if args.torch else []
+        sources += [(transformers(Path(folder)), 0.5)] if args.transformers else []
         for source, share in sources:
             for name, model in source:
                 try:
