@@ -35,7 +35,13 @@ Made = tuple[nn.Module, tuple[Tensor, ...]]
 
 def image(name: str, side: int = 64, **more: object) -> Callable[[], Made]:
     """A model of timm, for small pictures."""
-    return lambda: (timm.create_model(name, num_classes=10, **more), (torch.randn(2, 3, side, side),))
+
+    def build() -> Made:
+        model = timm.create_model(name, num_classes=10, **more)
+        nn.init.normal_(model.get_classifier().weight, std=0.1)  # some begin with zeros
+        return model, (torch.randn(2, 3, side, side),)
+
+    return build
 
 
 def text(make: str, masked: bool = True, **more: object) -> Callable[[], Made]:

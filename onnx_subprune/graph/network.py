@@ -27,6 +27,7 @@ from onnx_subprune.graph.roots import steadied
 from onnx_subprune.graph.separation import separated
 from onnx_subprune.graph.soundness import check, check_graph, not_finite, self_contained
 from onnx_subprune.graph.spelling import spelled
+from onnx_subprune.graph.strides import viewed
 from onnx_subprune.graph.tensors import tensor_array
 from onnx_subprune.runtime.observing import observe
 from onnx_subprune.runtime.session import Port
@@ -42,7 +43,8 @@ class Network:
     """A loaded model. Immutable by convention: nothing here changes after construction.
 
     given: the model with local functions inlined, recurrent layers told apart (`separation`), Einsum as products (`einsums`), and Q, K and V
-        that a Reshape takes apart by a Split (`packed`), and roots of sizes as numbers (`roots`);
+        that a Reshape takes apart by a Split (`packed`), roots of sizes as numbers (`roots`) and views as
+        Reshapes (`strides`);
         side-file weights are still references.
     proto: the same with normalisations over channels spelled out (`spelling`): what is traced and calibrated.
     folder: where side files lie; None for a model that has none.
@@ -56,7 +58,7 @@ class Network:
         self.proto = _inlined(proto) if self.inlined else proto
         self.folder = folder
         check_graph(self.proto.graph)
-        self.given = steadied(unpacked(unfolded(separated(self.proto))))
+        self.given = steadied(viewed(unpacked(unfolded(separated(self.proto)))))
         self.spelled = spelled(self.given)
         self.proto, graph = self.spelled.proto, self.spelled.proto.graph
         self.initializers: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}

@@ -23,7 +23,8 @@ class Made:
 
 INPUTS = {
     **dict.fromkeys(("Cast", "Identity", "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"), 1),
-    **dict.fromkeys(("Add", "Gather", "Gemm", "MatMul", "Reshape"), 2),
+    **dict.fromkeys(("Add", "Gather", "Gemm", "MatMul", "Mul", "Reshape"), 2),
+    "Range": 3,
 }
 """How many inputs these operators have at least."""
 

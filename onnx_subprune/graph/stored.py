@@ -70,10 +70,10 @@ class Stored:
             return None
         return int(tensor.dims[0]), np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
 
-    def small(self, name: str) -> Array | None:
-        """Return the value of a constant of a few numbers; None for any other."""
+    def small(self, name: str, most: int = SMALL) -> Array | None:
+        """Return the value of a constant of a few numbers, `most`; None for any other."""
         tensor = self._stored.get(name)
-        if tensor is None or tensor.data_location == TensorProto.EXTERNAL or np.prod(tensor.dims, dtype=float) > SMALL:
+        if tensor is None or tensor.data_location == TensorProto.EXTERNAL or np.prod(tensor.dims, dtype=float) > most:
             return None
         return numpy_helper.to_array(tensor)
 

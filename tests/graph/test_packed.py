@@ -1,4 +1,4 @@
-"""Q, K and V of one layer, taken apart by a Reshape: loaded with a Split in its place, and the size of a head in a scale as a number."""
+"""Q, K and V of one layer, taken apart by a Reshape: loaded with a Split in its place, the size of a head in a scale as a number, a view as a Reshape."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,7 @@ import pytest
 
 from onnx_subprune.graph.packed import unpacked
 from onnx_subprune.graph.roots import steadied
+from onnx_subprune.graph.strides import viewed
 from onnx_subprune.runtime.session import Session
 from tests.networks.net import Net
 from tests.networks.patterns import taken_apart
@@ -166,3 +167,35 @@ def test_the_root_of_a_size_that_the_file_says_is_a_number(axis):
 @pytest.mark.parametrize("model", [scaled(2, 0, -1, HEADS, SIZE), scaled(3, 0, LENGTH, HEADS, -1)])
 def test_the_root_of_a_size_that_it_does_not_say_stays(model):
     assert steadied(model) is model
+
+
+def strided(places: np.ndarray, stride: int) -> onnx.ModelProto:
+    """Numbers of pooled maps, gathered by places that are computed from the batch."""
+    n = Net(seed=1)
+    x = n.input(("N", 3, 6, 6))
+    flat = n.reshape(n.gap(n.conv(x, 8)), -1)
+    size = n("Gather", n("Shape", x), n.constant(np.array(0)), axis=0)
+    samples = n("Mul", n("Range", n.constant(np.array(0)), size, n.constant(np.array(1))), n.constant(np.array(stride)))
+    index = n("Add", n.unsqueeze(samples, 1, 2, 3), n.constant(places))
+    n.output(n("Gather", flat, n("Add", index, n.constant(np.zeros((1, 1, 1, 1), np.int64))), axis=0), 4)
+    return n.model()
+
+
+def test_a_view_that_is_computed_as_a_gather_is_a_reshape():
+    model = strided(np.arange(8).reshape(1, 8, 1, 1), 8)
+    found = viewed(model)
+    onnx.checker.check_model(found, full_check=True)
+    assert "Range" not in {node.op_type for node in found.graph.node}
+    for batch in (1, 3):
+        x = {"x": np.random.default_rng(batch).standard_normal((batch, 3, 6, 6)).astype(np.float32)}
+        ours, theirs = Session(model).run(x), Session(found).run(x)
+        assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
+    ("places", "stride"),
+    [(np.arange(8)[::-1].copy(), 8), (np.arange(4), 8), (np.zeros(8, np.int64), 8), (np.arange(8), 4)],
+)
+def test_a_gather_that_is_no_view_of_all_stays(places, stride):
+    model = strided(places.reshape(1, -1, 1, 1), stride)
+    assert viewed(model) is model
