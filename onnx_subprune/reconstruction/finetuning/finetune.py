@@ -19,10 +19,10 @@ from onnx_subprune.reconstruction.finetuning.teacher import STILL, TINY, Goal, T
 from onnx_subprune.runtime.progress import Watch
 from onnx_subprune.runtime.session import Runnable, Session
 
-RATES = (3e-4, 1e-4, 1e-3)
-"""Step sizes that are tried; a refitted model is destroyed by larger ones."""
-TRIED, LOOKS = 0.04, 20
-"""The share of the time that each is tried for, and how often the state is looked at in the rest."""
+PHASES = ((3e-4, 0.7), (1e-4, 1.0))
+"""Largest step sizes, and the shares of the time at which they have fallen to nothing; each begins at the best state so far. 1e-3 destroys a refitted model."""
+LOOKS = 20
+"""How often the state is looked at."""
 HEAT = 4.0
 """Temperature of the classes where an output is a softmax."""
 SCALED = 8
@@ -112,29 +112,28 @@ class _Loop:
         return found
 
     def run(self) -> tuple[FineTuned, dict[str, Float32]]:
-        """Try the step sizes, then go on with the best."""
-        start, self._start = self.adam.flat.copy(), time.perf_counter()
-        before = self.loss()
-        losses: dict[float, float] = {}
-        done = 0
-        for number, rate in enumerate(RATES):
-            self.adam.restart(start)
-            done = self._until(done, (number + 1) * TRIED, rate, fall=None)
-            losses[rate] = self.loss()
-        rate = min(losses, key=lambda item: losses[item] if isfinite(losses[item]) else np.inf)
-        self.adam.restart(start)
-        best, least, place, first = start, before, 0, done
-        for look in range(1, LOOKS + 1):
-            begun = len(RATES) * TRIED
-            done = self._until(done, begun + (1 - begun) * look / LOOKS, rate, fall=begun)
-            loss = self.loss()
-            if loss < least:
-                best, least, place = self.adam.flat.copy(), loss, done - first
+        """Go through the phases; the best state of all is kept."""
+        self._start = time.perf_counter()
+        before = least = self.loss()
+        if not isfinite(before):
+            raise NoGradientError("the outputs hold other than finite numbers")
+        best, place, found, done, begun = self.adam.flat.copy(), 0, 0.0, 0, 0.0
+        for rate, end in PHASES:
+            self.adam.restart(best)
+            looks = max(1, round(LOOKS * (end - begun)))
+            for look in range(1, looks + 1):
+                now = self._until(done, begun + (end - begun) * look / looks, rate, (begun, end))
+                if now == done:
+                    continue
+                done, loss = now, self.loss()
+                if loss < least:
+                    best, least, place, found = self.adam.flat.copy(), loss, done, rate
+            begun = end
         self.adam.restart(best)
         report = FineTuned(
             loss=(before, least),
             kept=place > 0,
-            rate=rate,
+            rate=found,
             steps=done,
             best=place,
             batch=self.batch,
@@ -146,10 +145,11 @@ class _Loop:
         )
         return report, {name: value.copy() for name, value in self.adam.weights.items()} if report.kept else {}
 
-    def _until(self, done: int, share: float, rate: float, fall: float | None) -> int:
-        """Make steps until this share of the time is over; fall: the share from which on the step size falls."""
+    def _until(self, done: int, share: float, rate: float, phase: tuple[float, float]) -> int:
+        """Make steps until this share of the time is over; phase: the shares between which the step size falls to nothing."""
+        begun, end = phase
         while (now := self.settings.share(done, time.perf_counter() - self._start)) < share:
-            self._step(rate if fall is None else falling(rate, (now - fall) / (1 - fall)))
+            self._step(falling(rate, (now - begun) / (end - begun)))
             done += 1
             self.watch("fine-tuning", int(1000 * min(now, 1.0)), 1000)
         return done
