@@ -82,7 +82,9 @@ class Walk:
                 self._models.override(use, value)
 
     def _concerned(self, contraction: Contraction) -> bool:
-        """True if the contraction loses inputs, or stands behind a change."""
+        """True if the contraction loses inputs, or stands behind a change, and somebody reads what it makes."""
+        if contraction.node in self._task.gone:
+            return False
         loses = contraction.weight in self._lost or any(
             part.axis == contraction.rows for group in self._groups for part in group.slices
         )

@@ -6,6 +6,7 @@ from dataclasses import replace
 from onnx_subprune.calibration.streaming.target import Original
 from onnx_subprune.graph.channels import ChannelGroup, Use
 from onnx_subprune.reconstruction.compaction import presliced
+from onnx_subprune.reconstruction.gone import read_in, without_branches
 from onnx_subprune.reconstruction.layer_by_layer import Walk
 from onnx_subprune.reconstruction.products import measured, strongest
 from onnx_subprune.reconstruction.settings import Reconstruction
@@ -16,6 +17,7 @@ from onnx_subprune.runtime.spill import Shelf
 
 def reconstruct(task: Task) -> Reconstruction:
     """Walk through the model once; see the module."""
+    task = without_branches(task)
     groups = [group for group in task.graph.groups if task.widths.get(group.name, group.width) < group.width]
     start = task.clock()
     multiplied = [group for group in groups if group.product is not None and group.name not in task.choices]
@@ -40,8 +42,9 @@ def _walked(task: Task, groups: Sequence[ChannelGroup]) -> Reconstruction:
     if sliced is None:
         with task.executor.begin(task.network, task.data, task.running, task.memory, original=original) as models:
             return Walk(task, groups, models, original=original, touched=touched).run()
-    left = [group for group in sliced.graph.groups if task.widths.get(group.name, group.width) < group.width]
-    smaller = replace(task, network=sliced.network, graph=sliced.graph, choices={})
+    graph = read_in(sliced.graph, task.gone)
+    left = [group for group in graph.groups if task.widths.get(group.name, group.width) < group.width]
+    smaller = replace(task, network=sliced.network, graph=graph, choices={})
     with task.executor.begin(sliced.network, task.data, task.running, task.memory, original=sliced.original) as models:
         found = Walk(smaller, left, models, sliced.lost, sliced.original, touched).run()
     weights = Shelf[Use](task.memory // 8)

@@ -48,6 +48,8 @@ class Task:
     """By group, (w,), what a selector that runs the model says of its channels: see `probing`."""
     importance: Mapping[Use, Float64] = field(default_factory=dict)
     """By weight of a recurrent layer, (g, m), what its targets count where units are chosen: see `gate_importance`."""
+    gone: frozenset[str] = frozenset()
+    """Labels of nodes that nobody reads at these widths: see `gone`."""
     strengths: Mapping[str, Float64] = field(default_factory=dict)
     """By group that a product of activations sums over, (w, r), what its channels bring there: see `products`."""
 
