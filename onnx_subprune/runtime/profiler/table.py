@@ -11,18 +11,15 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import onnxruntime as ort
 
+from .grids import measured, without
 from .model import Model, Node
 from .runs import Feeds, Row, Runs, least
-from .wire import number_of, text_of
 
-VERSION = 2
+VERSION = 3
 """Of the table."""
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-WRITTEN = (1, 2, 4)
-"""Blocks of outputs that are timed: kernels compute up to four at once, and read the inputs once for these."""
 MORE = 8
 """Passes that grids may take together beside the fewest runs of each."""
 FACTOR = 1.5
@@ -31,11 +28,6 @@ INTS = ("kernel_shape", "strides", "dilations", "pads", "output_padding")
 EXPLAINED = 0.5
 """This share at least of a run's time must be in its profile, and of the layers, on other providers than the processor: kernels that start elsewhere, or are
 the whole model, tell nothing."""
-
-
-def _without(spent: float, overhead: float) -> float:
-    """What a node takes by itself, where noting it down takes `overhead`."""
-    return max(spent - overhead, spent / 5)
 
 
 def _source(model: Model, makers: Mapping[str, Node], name: str) -> tuple[str, Node | None]:
@@ -77,79 +69,6 @@ def shape_of(node: Node, event: Row, weights: Mapping[str, Sequence[int]]) -> Ro
     return {**kind, "groups": "own" if own else groups, "read": data[1], "written": made[0][1]}
 
 
-def _grid(width: int, block: int, unit: int, blocks: Sequence[int] = (1,)) -> list[int]:
-    """The whole width, half of it, so many blocks, half of one, and the least, ascending; multiples of `unit`."""
-    half = -(-width // (2 * block)) * block
-    sizes = (unit, block // 2, *(count * block for count in blocks), half, width)
-    return sorted({size for size in sizes if 0 < size <= width and size % unit == 0} | {width})
-
-
-def measured(shape: Row, block: int, runs: Runs, overhead: float, seconds: float) -> Row:
-    """Return the milliseconds of a layer of this shape at each pair of widths: `reads` x `writes`, one row where each channel goes by itself."""
-    own = shape.get("groups") == "own"
-    unit = int(str(shape.get("groups", 1))) if not own else 1
-    reads = _grid(int(str(shape["read"])), block, unit)
-    writes = _grid(int(str(shape["written"])), block, unit, (1,) if own else WRITTEN)
-    pairs = [(0, column) for column in range(len(writes))] if own else list(np.ndindex(len(reads), len(writes)))
-    text, feeds = _side_by_side(shape, reads, writes, pairs)
-    events = runs.profiled(text, feeds, seconds=seconds)
-    values = np.zeros((1 if own else len(reads), len(writes)))
-    for event in events:
-        name = event["name"].removesuffix("_nchwc").removeprefix("fused ")
-        if name.startswith("layer "):
-            values[tuple(int(number) for number in name.split()[1:])] = _without(event["ms"], overhead)
-    return {"reads": [0] if own else reads, "writes": writes, "ms": values.tolist()}
-
-
-def _side_by_side(
-    shape: Row, reads: Sequence[int], writes: Sequence[int], pairs: Sequence[tuple[int, ...]]
-) -> tuple[bytes, dict[str, np.ndarray]]:
-    """A model with one layer for each pair of widths, and what it is fed; what a layer makes is pooled, so that its memory is used again."""
-    generator, own = np.random.default_rng(0), shape.get("groups") == "own"
-    rows, size = list(shape["rows"]), list(shape.get("map", ()))
-    parts, feeds, outputs = list[bytes](), dict[str, np.ndarray](), list[bytes]()
-    for row, column in pairs:
-        read, written = writes[column] if own else reads[row], writes[column]
-        source = f"input {read}"
-        if source not in feeds:
-            dims = [*rows, read] if shape["op"] == "MatMul" else [*rows, read, *size]
-            feeds[source] = generator.standard_normal(dims, np.float32)
-        made, weight = f"layer {row} {column}", f"weight {row} {column}"
-        groups = read if own else int(str(shape.get("groups", 1)))
-        kernel = [read, written] if shape["op"] == "MatMul" else [written, read // groups, *shape["kernel"]]
-        if shape["op"] == "ConvTranspose":
-            kernel[:2] = [read, written // groups]
-        options = {**shape.get("options", {}), "group": [groups]} if shape["op"] != "MatMul" else {}
-        attributes = [
-            text_of(5, text_of(1, key), *(number_of(8, v) for v in value), number_of(20, 7))
-            for key, value in options.items()
-            if key != "group"
-        ]
-        attributes += [text_of(5, text_of(1, "group"), number_of(3, groups), number_of(20, 2))] if options else []
-        parts.append(
-            text_of(
-                1,
-                *(text_of(1, name) for name in (source, weight)),
-                text_of(2, made),
-                text_of(3, made),
-                text_of(4, shape["op"]),
-                *attributes,
-            )
-        )
-        value = (generator.standard_normal(kernel, np.float32) * 0.1).tobytes()
-        parts.append(
-            text_of(5, *(number_of(1, dim) for dim in kernel), number_of(2, 1), text_of(8, weight), text_of(9, value))
-        )
-        pooled, pool = f"pooled {row} {column}", "ReduceMax" if shape["op"] == "MatMul" else "GlobalAveragePool"
-        parts.append(text_of(1, text_of(1, made), text_of(2, pooled), text_of(3, pooled), text_of(4, pool)))
-        outputs.append(text_of(12, text_of(1, pooled), text_of(2, text_of(1, number_of(1, 1)))))
-    for name, array in feeds.items():
-        sizes = b"".join(text_of(1, number_of(1, dim)) for dim in array.shape)
-        parts.append(text_of(11, text_of(1, name), text_of(2, text_of(1, number_of(1, 1), text_of(2, sizes)))))
-    graph = text_of(7, *parts, *outputs, text_of(2, "layers"))
-    return number_of(1, 8) + graph + text_of(8, text_of(1, ""), number_of(2, 13)), feeds
-
-
 def _steadied(times: Mapping[str, float], keys: Mapping[str, str], alone: Mapping[str, float]) -> dict[str, float]:
     """Milliseconds of each layer, without what other work on the machine added: layers of one shape take as long as the shortest of them.
 
@@ -188,16 +107,15 @@ def table_of(model: Model, fed: Feeds, runs: Runs, *, block: int = 16) -> Row:
         owner = _owner(model, makers, event["name"])
         if owner in times:
             seen.add(owner)
-            times[owner] += _without(event["ms"], overhead)
+            times[owner] += without(event["ms"], overhead)
         else:
-            rest += _without(event["ms"], overhead)
+            rest += without(event["ms"], overhead)
             place = _place(model, makers, event)
-            others[place] = others.get(place, 0.0) + _without(event["ms"], overhead)
+            others[place] = others.get(place, 0.0) + without(event["ms"], overhead)
     if len(runs.providers) > 1 and (spent < EXPLAINED * wall or len(seen) < EXPLAINED * len(times)):
         raise ValueError("the profile does not tell its layers apart; time whole models there (`prune --latency`)")
     inside = rest + sum(times.values())
     fixed = min(max(0.0, wall - inside), len(events) * node_alone + run_alone)
-    scale = (wall - fixed) / inside if inside > 0.0 else 1.0
     distinct = {json.dumps(shape, sort_keys=True): shape for shape in found.values()}
     grids = {
         key: measured(shape, block, runs, overhead, MORE * wall / 1e3 / len(distinct))
@@ -206,6 +124,8 @@ def table_of(model: Model, fed: Feeds, runs: Runs, *, block: int = 16) -> Row:
     numbers = {key: number for number, key in enumerate(grids)}
     keys = {label: json.dumps(shape, sort_keys=True) for label, shape in found.items()}
     times = _steadied(times, keys, {key: grid["ms"][-1][-1] for key, grid in grids.items()})
+    inside = rest + sum(times.values())
+    scale = (wall - fixed) / inside if inside > 0.0 else 1.0
     times, rest = {label: ms * scale for label, ms in times.items()}, rest * scale
     return {
         "version": VERSION,
