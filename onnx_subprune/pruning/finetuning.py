@@ -1,12 +1,15 @@
 """Fine-tuning as a stage: the weights of the smaller model, which stays the same otherwise."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 from onnx import ModelProto, TensorProto
 
+from onnx_subprune._typing import Float32
 from onnx_subprune.calibration.shifts import images
 from onnx_subprune.errors import SubpruneError
+from onnx_subprune.graph.gradients.training import weight_in
 from onnx_subprune.pruning.cut import Cut
 from onnx_subprune.pruning.job import Job
 from onnx_subprune.pruning.samples import Samples
@@ -31,21 +34,21 @@ def tuned(job: Job, samples: Samples, smaller: Cut) -> tuple[Job, Cut, FineTuned
         found, weights = finetuned(tuning, settings, job.settings.progress)
     except SubpruneError as error:
         return replace(job, warnings=(*job.warnings, f"not fine-tuned: {error}")), smaller, None
-    model = ModelProto()
-    model.CopyFrom(smaller.model)
-    for tensor in model.graph.initializer:
-        if tensor.name in weights:
-            value = np.ascontiguousarray(weights[tensor.name], np.float32).tobytes()
-            tensor.CopyFrom(
-                TensorProto(
-                    name=tensor.name,
-                    data_type=tensor.data_type,
-                    dims=tensor.dims,
-                    doc_string=tensor.doc_string,
-                    raw_data=value,
-                )
-            )
-    return job, replace(smaller, model=model), found
+    return job, replace(smaller, model=with_weights(smaller.model, weights)), found
+
+
+def with_weights(model: ModelProto, weights: Mapping[str, Float32]) -> ModelProto:
+    """Return a copy of the model with other values of weights, by the names of initializers and of what constants put out."""
+    found = ModelProto()
+    found.CopyFrom(model)
+    named = [(tensor.name, tensor) for tensor in found.graph.initializer]
+    named += [(node.output[0], tensor) for node in found.graph.node if (tensor := weight_in(node)) is not None]
+    for name, tensor in named:
+        if name in weights:
+            value = np.ascontiguousarray(weights[name], np.float32).tobytes()
+            kept = {"name": tensor.name, "doc_string": tensor.doc_string} if tensor.name or tensor.doc_string else {}
+            tensor.CopyFrom(TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=value, **kept))
+    return found
 
 
 def _tuning(job: Job, samples: Samples, smaller: Cut) -> Tuning:

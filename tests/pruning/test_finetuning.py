@@ -13,11 +13,11 @@ from tests.networks.net import Net
 QUICK = Resources(trials=0, threads=1)
 
 
-def network(activation: str = "Relu"):
+def network(last: str = "Identity"):
     net = Net()
     x = net.relu(net.conv(net.input(["n", 2, 6, 6], "input"), 8, 3, name="conv1"))
-    x = net(activation, net.conv(x, 8, 3, name="conv2"))
-    net.dense(net("Flatten", net.gap(x)), 8, 4, name="classifier")
+    x = net.relu(net.conv(x, 8, 3, name="conv2"))
+    net(last, net.dense(net("Flatten", net.gap(x)), 8, 4, name="classifier"))
     net.nodes[-1].output[0] = "logits"
     net.output("logits", 2)
     return net.model()

@@ -21,6 +21,8 @@ def finetuning_words(found: FineTuned) -> str:
     """Return in a sentence what it did, and by which samples the result was chosen."""
     before, after = found.loss
     cost = f"{found.steps:,} steps of {found.batch}, {found.forward_passes:,} forward and {found.backward_passes:,} backward passes, {found.seconds:.0f} s"
+    if found.because is not None:
+        cost += f"; {found.left} weights are not learned: {found.because}"
     on = f"{found.samples[1]} samples that chose the result, and that nothing was fitted to nor is judged on"
     if not found.kept:
         return f"fine-tuning: nothing changed, as no state lost less than {before:.3g} of the outputs on {on} ({cost})"

@@ -11,6 +11,7 @@ from onnx_subprune.graph.gradients.linear import Window, window_of
 from onnx_subprune.graph.gradients.tape import Call, NoGradientError, Shape
 
 Rule = Callable[[Call], list[str | None]]
+TINY = 1e-20
 LEAST = float(np.finfo(np.float32).min)
 
 
@@ -73,7 +74,7 @@ def global_average_pool(call: Call) -> list[str | None]:
 
 
 def largest(call: Call) -> list[str | None]:
-    """GlobalMaxPool and ReduceMax: to the largest numbers, in equal shares."""
+    """GlobalMaxPool, ReduceMax and ReduceMin: to the largest or smallest numbers, in equal shares."""
     tape, x = call.tape, call.node.input[0]
     whole = tape.shape(x)
     axes = [*range(2, len(whole))] if call.node.op_type == "GlobalMaxPool" else call.integers("axes", 1)
@@ -86,10 +87,22 @@ def largest(call: Call) -> list[str | None]:
     return [tape.op("Mul", mask, share)]
 
 
+def length(call: Call) -> list[str | None]:
+    """ReduceL2: x over the length; nothing where that is nothing."""
+    tape, x = call.tape, call.node.input[0]
+    whole, axes = tape.shape(x), call.integers("axes", 1)
+    over = {axis % len(whole) for axis in axes} if axes else {*range(len(whole))}
+    kept = [1 if axis in over else size for axis, size in enumerate(whole)]
+    least = tape.op("Add", tape.reshape(call.node.output[0], kept), tape.number(TINY))
+    return [tape.op("Mul", x, tape.op("Div", tape.reshape(call.grad, kept), least))]
+
+
 RULES: Mapping[str, Rule] = {
     "AveragePool": average_pool,
     "GlobalAveragePool": global_average_pool,
     "GlobalMaxPool": largest,
     "MaxPool": max_pool,
+    "ReduceL2": length,
     "ReduceMax": largest,
+    "ReduceMin": largest,
 }

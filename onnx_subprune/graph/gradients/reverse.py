@@ -36,12 +36,7 @@ def gradients(
     nodes: of the model, in topological order. seeds: gradients of some of its tensors. Nothing flows through tensors that are no floating-point
     numbers. Raises NoGradientError, with the node and its operator.
     """
-    moved = set(weights)
-    for node in nodes:
-        if not moved.isdisjoint((*node.input, *captured(node))):
-            moved.update(
-                name for name in node.output if name and (name not in tape.seen or tape.seen[name].dtype.kind == "f")
-            )
+    moved = _moved(tape, nodes, weights)
     pending: dict[str, list[str]] = {name: [seed] for name, seed in seeds.items()}
     for node in reversed(nodes):
         grads = tuple(_summed(tape, pending.pop(name, [])) if name else None for name in node.output)
@@ -56,22 +51,38 @@ def gradients(
     return {name: found for name, found in summed.items() if found is not None}
 
 
+def free_of(error: NoGradientError, tape: Tape, nodes: Sequence[NodeProto], weights: Sequence[str]) -> list[str]:
+    """Return the weights on whose way to the loss the node of `error` does not lie."""
+    return [name for name in weights if _moved(tape, nodes, [name]).isdisjoint(error.node)]
+
+
+def _moved(tape: Tape, nodes: Sequence[NodeProto], weights: Sequence[str]) -> set[str]:
+    """The floating-point tensors that depend on weights."""
+    found = set(weights)
+    for node in nodes:
+        if not found.isdisjoint((*node.input, *captured(node))):
+            found.update(
+                name for name in node.output if name and (name not in tape.seen or tape.seen[name].dtype.kind == "f")
+            )
+    return found
+
+
 def _through(
     tape: Tape, node: NodeProto, grads: tuple[str | None, ...], asked: tuple[bool, ...], *, inside: bool
 ) -> list[str | None]:
     rule, label = GRADIENTS.get(key_of(node)), f"{node.name or node.output[0]} ({key_of(node)})"
     if rule is None or inside:
-        raise NoGradientError(f"{label} has no gradient here")
+        raise NoGradientError(f"{label} has no gradient here", node.output)
     if any(
         name in tape.seen and tape.seen[name].dtype != np.float32
         for name, grad in zip(node.output, grads, strict=True)
         if grad
     ):
-        raise NoGradientError(f"{label} makes other numbers than float32")
+        raise NoGradientError(f"{label} makes other numbers than float32", node.output)
     try:
         return rule(Call(tape, node, grads, asked))
     except NoGradientError as error:
-        raise NoGradientError(f"{label} has no gradient here: {error}") from error
+        raise NoGradientError(f"{label} has no gradient here: {error}", node.output) from error
 
 
 def _summed(tape: Tape, parts: Sequence[str]) -> str | None:

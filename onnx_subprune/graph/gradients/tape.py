@@ -18,7 +18,11 @@ PREFIX = "gradients/"
 
 
 class NoGradientError(SubpruneError):
-    """An operator between a weight and the loss has no gradient here; the text says what is in the way."""
+    """An operator between a weight and the loss has no gradient here; the text says what is in the way, `node` which, by its outputs."""
+
+    def __init__(self, text: str, node: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.node = tuple(node)
 
 
 @dataclass(frozen=True, slots=True)

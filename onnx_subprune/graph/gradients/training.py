@@ -8,8 +8,8 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from onnx_subprune._typing import Array, Float32
-from onnx_subprune.graph.gradients.reverse import gradients
-from onnx_subprune.graph.gradients.tape import PREFIX, NoGradientError, Seen, Tape
+from onnx_subprune.graph.gradients.reverse import free_of, gradients
+from onnx_subprune.graph.gradients.tape import PREFIX, NoGradientError, Seen, Shape, Tape
 from onnx_subprune.graph.operators import STANDARD, attribute, key_of
 from onnx_subprune.graph.order import captured, topological
 from onnx_subprune.graph.tensors import tensor_array
@@ -48,8 +48,8 @@ class Objective:
 class Training:
     """A model to train and one to judge by, both with weights and targets as inputs, and the loss as their first output.
 
-    weights: by name, as they are. targets: names of the inputs for targets, in the order of the objectives. gradients: by weight, the output that has its
-    gradient.
+    weights: by name, as they are; left: how many are not learned, `because` of what is in the way. targets: names of the inputs for targets, in the
+    order of the objectives. gradients: by weight, the output that has its gradient.
     """
 
     model: ModelProto
@@ -57,6 +57,8 @@ class Training:
     weights: Mapping[str, Float32]
     targets: tuple[str, ...]
     gradients: Mapping[str, str]
+    left: int = 0
+    because: str | None = None
 
     @property
     def loss(self) -> str:
@@ -93,40 +95,81 @@ def training(
 ) -> Training:
     """Return `model` as it is trained on runs of the sizes of `feeds`.
 
-    feeds: two runs with different samples, which tell what depends on them. Raises NoGradientError where an operator is in the way.
+    feeds: two runs with different samples, which tell what depends on them. Weights on whose way an operator without gradient lies are
+    not learned; raises NoGradientError where these are all.
     """
-    graph = model.graph
-    nodes = topological(graph)
     seen = seen_in(model, folder, feeds)
-    tape = Tape(seen, max((item.version for item in model.opset_import if item.domain in STANDARD), default=1))
-    batch = next(iter(feeds[0].values())).shape[0] if feeds[0] else 1
-    targets = tuple(f"{PREFIX}target {number}" for number in range(len(goals)))
-    losses, seeds = zip(
-        *(_loss(tape, goal, name, batch) for goal, name in zip(goals, targets, strict=True)), strict=True
-    )
-    loss = losses[0] if len(losses) == 1 else tape.op("Sum", *losses)
-    before = len(tape.nodes)
-    merged: dict[str, str] = {}
-    for goal, seed in zip(goals, seeds, strict=True):
-        merged[goal.tensor] = tape.op("Sum", merged[goal.tensor], seed) if goal.tensor in merged else seed
-    found = gradients(tape, nodes, merged, learned(graph, nodes))
+    model = lifted(model)
+    nodes = topological(model.graph)
+    weights: Sequence[str] = learned(model.graph, nodes)
+    every, because = len(weights), None
+    while True:
+        tape = Tape(seen, max((item.version for item in model.opset_import if item.domain in STANDARD), default=1))
+        losses, seeds = _losses(tape, goals, next(iter(feeds[0].values())).shape[0] if feeds[0] else 1)
+        before = len(tape.nodes)
+        try:
+            found = gradients(tape, nodes, seeds, weights)
+            break
+        except NoGradientError as error:
+            left = free_of(error, tape, nodes, weights)
+            if not left or len(left) == len(weights):
+                raise
+            weights, because = left, because or str(error)
     if not found:
-        raise NoGradientError("no weights of float32 that lead to the outputs")
+        raise NoGradientError(because or "no weights of float32 that lead to the outputs")
     values = {
-        item.name: np.array(tensor_array(item, folder), np.float32) for item in graph.initializer if item.name in found
+        item.name: np.array(tensor_array(item, folder), np.float32)
+        for item in model.graph.initializer
+        if item.name in found
     }
-    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape) for name, value in values.items()]
-    ports += [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, seen[goal.tensor].shape)
-        for goal, name in zip(goals, targets, strict=True)
-    ]
+    shapes = {**{name: value.shape for name, value in values.items()}, **_targets(goals, seen)}
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     return Training(
-        model=_model(model, [*nodes, *tape.nodes], tape.constants, ports, [loss, *found.values()]),
-        judge=_model(model, [*nodes, *tape.nodes[:before]], tape.constants, ports, [loss]),
+        model=_model(model, [*nodes, *tape.nodes], tape.constants, ports, [losses, *found.values()]),
+        judge=_model(model, [*nodes, *tape.nodes[:before]], tape.constants, ports, [losses]),
         weights=values,
-        targets=targets,
+        targets=tuple(_targets(goals, seen)),
         gradients=found,
+        left=every - len(weights),
+        because=because,
     )
+
+
+def _targets(goals: Sequence[Objective], seen: Mapping[str, Seen]) -> dict[str, Shape]:
+    """The inputs for targets, with their shapes."""
+    return {f"{PREFIX}target {number}": seen[goal.tensor].shape for number, goal in enumerate(goals)}
+
+
+def _losses(tape: Tape, goals: Sequence[Objective], batch: int) -> tuple[str, dict[str, str]]:
+    """The sum of the losses, and its gradients by tensor."""
+    losses, seeds = [], dict[str, str]()
+    for goal, target in zip(goals, _targets(goals, tape.seen), strict=True):
+        loss, seed = _loss(tape, goal, target, batch)
+        losses.append(loss)
+        seeds[goal.tensor] = tape.op("Sum", seeds[goal.tensor], seed) if goal.tensor in seeds else seed
+    return (losses[0] if len(losses) == 1 else tape.op("Sum", *losses)), seeds
+
+
+def lifted(model: ModelProto) -> ModelProto:
+    """Return the model with its constants of float32 as initializers; `model` itself where it has none. It is not changed."""
+    held = {node.output[0]: tensor for node in model.graph.node if (tensor := weight_in(node)) is not None}
+    if not held:
+        return model
+    found = ModelProto()
+    found.CopyFrom(model)
+    del found.graph.node[:]
+    found.graph.node.extend(node for node in model.graph.node if node.output[0] not in held)
+    for name, tensor in held.items():
+        found.graph.initializer.append(tensor)
+        found.graph.initializer[-1].name = name
+    return found
+
+
+def weight_in(node: NodeProto) -> TensorProto | None:
+    """Return the tensor of a Constant that may be a weight: float32, with axes."""
+    held = attribute(node, "value") if key_of(node) == "Constant" else None
+    found = isinstance(held, TensorProto) and held.data_type == TensorProto.FLOAT and len(held.dims) > 0
+    return held if found and isinstance(held, TensorProto) else None
 
 
 def seen_in(

@@ -142,6 +142,8 @@ class _Loop:
             backward_passes=self.passes[1],
             seconds=time.perf_counter() - self._start,
             moved=bool(self.tuning.images),
+            left=self.training.left,
+            because=self.training.because,
         )
         return report, {name: value.copy() for name, value in self.adam.weights.items()} if report.kept else {}
 

@@ -59,6 +59,8 @@ CASES = {
     "Gather again and again": "y = Gather <axis = -1> (x_3_4, from_2_0_2)",
     "Expand": "y = Expand (x_3_1, from_2_3_4)",
     "sums and means": "a = ReduceSum <keepdims = 0> (x_2_3_4, axes_n1)  b = ReduceMean <keepdims = 0> (x_2_3_4, axes_n1)  y = Mul (a, b)",
+    "ReduceL2": "y = ReduceL2 <keepdims = 0> (x_2_3_4, axes_n1)",
+    "ReduceMin": "y = ReduceMin (x_2_3_4, axes_0_1)",
     "ReduceMax": "y = ReduceMax <keepdims = 0> (x_2_3_4, axes_1)",
     "global pools": "a = GlobalAveragePool (x_2_3_4_2)  b = GlobalMaxPool (x_2_3_4_2)  y = Mul (a, b)",
     "AveragePool": "y = AveragePool <kernel_shape = [3, 2], strides = [2, 2], pads = [1, 1, 1, 0]> (x_2_3_5_6)",

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from onnx import ModelProto, numpy_helper, parser
+from onnx import ModelProto, helper, numpy_helper, parser
 
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.gradients.tape import NoGradientError
+from onnx_subprune.graph.gradients.training import weight_in
+from onnx_subprune.pruning.finetuning import with_weights
 from onnx_subprune.reconstruction.finetuning.finetune import Tuning, finetuned
 from onnx_subprune.reconstruction.finetuning.settings import FineTune
 from onnx_subprune.runtime.progress import silent
@@ -104,9 +106,41 @@ def test_a_limit_of_time_is_kept_to():
 
 
 def test_an_operator_without_gradient_is_named():
-    original = model_of(CONVS.replace("r = Relu (a)", "r = Celu (a)"))
-    with pytest.raises(NoGradientError, match=r"r \(Celu\) has no gradient here"):
+    original = model_of(CONVS.replace("y = Gemm (f, v_6_4, c_4)", "z = Gemm (f, v_6_4, c_4)  y = Celu (z)"))
+    with pytest.raises(NoGradientError, match=r"y \(Celu\) has no gradient here"):
         tuned(original, original, FineTune(steps=5))
+
+
+def test_weights_in_front_of_such_an_operator_stay_and_the_others_are_learned():
+    original = model_of(CONVS.replace("r = Relu (a)", "r = Celu (a)"))
+    found, weights = tuned(original, disturbed(original, 0.02), FineTune(steps=60, batch=8))
+    assert set(weights) == {"v_6_4", "c_4"}
+    assert found.left == 2
+    assert found.because is not None
+    assert "(Celu)" in found.because
+    assert found.loss[1] < found.loss[0]
+
+
+def test_weights_in_constants_are_learned_as_well():
+    original = model_of(CONVS)
+    student = disturbed(original, 0.05)
+    held = [tensor for tensor in student.graph.initializer if tensor.name != "b_6"]
+    constants = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in held]
+    nodes = [*constants, *student.graph.node]
+    other = ModelProto()
+    other.CopyFrom(student)
+    for repeated, values in ((other.graph.node, nodes), (other.graph.initializer, [student.graph.initializer[1]])):
+        del repeated[:]
+        repeated.extend(values)
+    assert other.graph.initializer[0].name == "b_6"
+    settings = FineTune(steps=30, batch=8)
+    (_, first), (_, second) = (tuned(original, item, settings) for item in (student, other))
+    assert first.keys() == second.keys()
+    assert all(np.allclose(first[name], second[name], atol=1e-5) for name in first)
+    written = with_weights(other, second)
+    values = [tensor for node in written.graph.node if (tensor := weight_in(node)) is not None]
+    for name, tensor in zip([tensor.name for tensor in held], values, strict=True):
+        assert np.array_equal(numpy_helper.to_array(tensor), second[name])
 
 
 def test_a_fixed_batch_is_kept():
