@@ -12,12 +12,18 @@ from onnx_subprune.runtime.session import Session
 from onnx_subprune.selection import Forward, Problem
 from tests.conftest import MODELS, sample_models
 from tools.benchmark_recurrent import network, ratios
-from tools.compare_methods import main, subsets, told
+from tools.compare_methods import main, subsets, told, with_finetuning
 from tools.compare_recurrent import Spectral
 from tools.peers import Priced, peers, within
-from tools.rows import Case, scorer_of
+from tools.rows import Case, Method, scorer_of
 
 TEST = ["--test", str(MODELS / "fashion_test.npz"), "--labels", str(MODELS / "fashion_test_labels.npy")]
+
+
+def test_each_method_has_a_row_with_fine_tuning_where_that_is_asked_for():
+    rows = with_finetuning({"a": Method(selector="weight-norm", reads=False), "b": lambda case, budget, seed: None}, 7)
+    assert [*rows] == ["a", "a, fine-tuned", "b"]
+    assert rows["a, fine-tuned"] == Method(selector="weight-norm", finetune=7)
 
 
 def test_subsets_are_disjoint_where_there_is_enough_data():

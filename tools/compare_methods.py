@@ -1,11 +1,11 @@
-"""Compare selectors, formulations, refits and other tools on labelled test data; calibration stays unlabelled, nothing is fine-tuned.
+"""Compare selectors, formulations, refits and other tools on labelled test data; calibration stays unlabelled, nothing is fine-tuned unasked.
 
     python tools/compare_methods.py MODEL... --data calibration.npz --test test.npz --labels labels.npy --channels 0.5 0.25 --only '*conv1*'
 
 Every method prunes every model to every budget, once for each subset of the calibration data (--subsets, --samples) and, where it
 draws at random, each seed: mean and spread over those. Prints a table a model, and writes JSON and, with matplotlib, a plot of
 accuracy against multiply-accumulates. Other tools are rows where they are installed (see tools/peers.py). What a method cannot do stands
-in its cell.
+in its cell. With --finetune STEPS there is a second row for each method of this package, the same with fine-tuning on the same samples.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from onnx_subprune import Channels, Macs, Params
 from onnx_subprune.errors import OptionError
 from onnx_subprune.runtime.session import Session
 from tools.peers import peers
-from tools.rows import ALLOCATED, ROWS, Arrays, Budget, Case, Row, accuracy, latency, scorer_of
+from tools.rows import ALLOCATED, ROWS, Arrays, Budget, Case, Method, Row, accuracy, latency, scorer_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +128,20 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--latency", action="store_true", help="time pruned models of onnxruntime in turns with the original"
     )
+    parser.add_argument("--finetune", type=int, metavar="STEPS", help="each method with fine-tuning as well")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     return parser.parse_args(arguments)
+
+
+def with_finetuning(rows: Mapping[str, Row], steps: int) -> dict[str, Row]:
+    """Return the rows, and behind each one of this package the same with so many steps of fine-tuning."""
+    found: dict[str, Row] = {}
+    for name, row in rows.items():
+        found[name] = row
+        if isinstance(row, Method):
+            found[f"{name}, fine-tuned"] = replace(row, finetune=steps, reads=True)
+    return found
 
 
 def arrays_of(path: str) -> dict[str, np.ndarray]:
@@ -146,6 +157,7 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, Row] | None
     budgets: dict[str, Budget] = {f"{name} {f}": kind(f) for name, kind in kinds for f in getattr(options, name)}
     every = {**ROWS, **peers()} if known is None else known
     rows = {name: row for name, row in every.items() if any(part in name for part in options.methods)}
+    rows = rows if options.finetune is None else with_finetuning(rows, options.finetune)
     if not budgets or not rows:
         raise SystemExit(str(OptionError("give a budget (--channels, --macs, --params) and methods that exist")))
     trials = Trials(
@@ -166,7 +178,7 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, Row] | None
             found[name] = {
                 title: running.run(row, case, budget)
                 for title, budget in budgets.items()
-                if not (isinstance(budget, Channels) and name in ALLOCATED)
+                if not (isinstance(budget, Channels) and name.removesuffix(", fine-tuned") in ALLOCATED)
             }
             cells = [told(found[name][title]) if title in found[name] else "" for title in budgets]
             table.add_row(name, *cells)

@@ -126,7 +126,7 @@ ALONE = Resources(shifts=False, trials=0)
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One way of `prune`. selector: the name of one, or itself."""
+    """One way of `prune`. selector: the name of one, or itself. finetune: steps of fine-tuning afterwards, on the same samples."""
 
     selector: str | Selector
     formulation: Formulation = field(default_factory=Asymmetric)
@@ -135,6 +135,7 @@ class Method:
     reads: bool = True
     resources: Resources = ALONE
     round_to: int | Literal["auto"] = 1
+    finetune: int | None = None
 
     @property
     def draws(self) -> bool:
@@ -147,6 +148,7 @@ class Method:
             str(case.model),
             case.data,
             budget=budget,
+            finetune=self.finetune,
             round_to=self.round_to,
             formulation=self.formulation,
             selector=selectors(seed)[self.selector] if isinstance(self.selector, str) else self.selector,

@@ -67,4 +67,5 @@ def _tuning(job: Job, samples: Samples, smaller: Cut) -> Tuning:
         chosen=samples.tuning,
         images=() if still else tuple(name for name in images(job.original) if name not in samples.used.shared),
         threads=job.settings.resources.threads,
+        memory=job.task.memory,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,8 @@ class Training:
     """A model to train and one to judge by, both with weights and targets as inputs, and the loss as their first output.
 
     weights: by name, as they are; left: how many are not learned, `because` of what is in the way. targets: names of the inputs for targets, in the
-    order of the objectives. gradients: by weight, the output that has its gradient.
+    order of the objectives. gradients: by weight, the output that has its gradient. activations: bytes of all tensors of the
+    model in such a run.
     """
 
     model: ModelProto
@@ -59,6 +61,7 @@ class Training:
     gradients: Mapping[str, str]
     left: int = 0
     because: str | None = None
+    activations: int = 0
 
     @property
     def loss(self) -> str:
@@ -130,6 +133,7 @@ def training(
         weights=values,
         targets=tuple(_targets(goals, seen)),
         gradients=found,
+        activations=sum(prod(seen[name].shape) * 4 for node in nodes for name in node.output if name in seen),
         left=every - len(weights),
         because=because,
     )

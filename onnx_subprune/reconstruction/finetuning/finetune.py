@@ -25,13 +25,20 @@ LOOKS = 20
 """How often the state is looked at."""
 HEAT = 4.0
 """Temperature of the classes where an output is a softmax."""
+KEPT = 3
+"""So many times the activations of a batch are alive in a step: themselves, their gradients, and what is computed on the way."""
+MEMORY = 4 << 30
+"""Bytes to aim at where nothing is said."""
 SCALED = 8
 """Batches that tell how much an output varies."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tuning:
-    """A pruned model and the original, the samples to fit to and those to choose the state by, and the inputs that are images, which may be moved."""
+    """A pruned model and the original, the samples to fit to and those to choose the state by, and the inputs that are images, which may be moved.
+
+    memory: bytes to aim at: batches are smaller where their activations would take more.
+    """
 
     pruned: Runnable
     original: Runnable
@@ -39,6 +46,7 @@ class Tuning:
     chosen: Calibration
     images: tuple[str, ...] = ()
     threads: int | None = None
+    memory: int = MEMORY
 
 
 def finetuned(tuning: Tuning, settings: FineTune, watch: Watch) -> tuple[FineTuned, dict[str, Float32]]:
@@ -83,15 +91,19 @@ class _Loop:
         session = tuning.original.session(threads=tuning.threads)
         model = tuning.pruned.model
         assert isinstance(model, ModelProto), "it was cut just now"
-        first = np.arange(self.batch, dtype=np.int64) % fitted.samples
-        probe = Teacher(session, fitted, (), (), self.batch).feeds(first)
+        probe = Teacher(session, fitted, (), (), 1).feeds(np.arange(fitted.fixed or 1, dtype=np.int64))
         self.goals = goals_of(model, session.run(probe))
         self.teacher = Teacher(session, fitted, self.goals, tuning.images, self.batch)
         self.judge = Teacher(session, chosen, self.goals, (), self.batch)
         self._queue: list[int] = []
         self.objectives = self._objectives()
-        other = self.teacher.feeds((first + fitted.samples // 2) % fitted.samples)
-        self.training = training(model, tuning.pruned.folder, (probe, other), self.objectives)
+        while True:
+            first = np.arange(self.batch, dtype=np.int64) % fitted.samples
+            feeds = self.teacher.feeds(first), self.teacher.feeds((first + fitted.samples // 2) % fitted.samples)
+            self.training = training(model, tuning.pruned.folder, feeds, self.objectives)
+            if self.batch == 1 or fitted.fixed is not None or KEPT * self.training.activations <= tuning.memory:
+                break
+            self.batch //= 2
         self.student = Runnable(self.training.model).session(threads=tuning.threads)
         self.judged = Runnable(self.training.judge).session(threads=tuning.threads)
         self.adam = Adam(self.training.weights)

@@ -143,6 +143,15 @@ def test_weights_in_constants_are_learned_as_well():
         assert np.array_equal(numpy_helper.to_array(tensor), second[name])
 
 
+def test_batches_are_smaller_where_memory_is():
+    original = model_of(CONVS)
+    data = [
+        Tuning(Runnable(original), Runnable(original), images(40, 1), images(20, 2), (), 1, size) for size in (1, 10**9)
+    ]
+    batches = [finetuned(item, FineTune(steps=2, batch=16), silent)[0].batch for item in data]
+    assert batches == [1, 16]
+
+
 def test_a_fixed_batch_is_kept():
     text = CONVS.replace("n, ", "8, ")
     original = model_of(text)
