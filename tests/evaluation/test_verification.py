@@ -4,13 +4,16 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.evaluation.verification import law
+from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.errors import VerificationError
+from onnx_subprune.evaluation.verification import MOST, TOLERANCE, law, verify
 from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.branches import dispensable
 from onnx_subprune.graph.tracing.trace import trace
 from tests.conftest import SHARED, all_models
+from tests.networks.net import Net
 
 
 def random_supports(network, graph, generator):
@@ -96,3 +99,41 @@ def test_metadata_names_and_ports_survive(tmp_path):
     assert sliced.graph.node[0].doc_string == "first"
     assert sliced.graph.input == proto.graph.input
     assert sliced.graph.output == proto.graph.output
+
+
+def amplifying(gain):
+    """A sum over 2,048 channels, much enlarged, behind a sine: what differs in the last digit there differs much in the output."""
+    generator, net = np.random.default_rng(0), Net()
+    x = net.input(("N", 32))
+    made = net.relu(net("MatMul", x, net.constant(generator.standard_normal((32, 2048)).astype(np.float32), "made")))
+    read = net("MatMul", made, net.constant(generator.standard_normal((2048, 4)).astype(np.float32), "read"))
+    net.output(net("Sin", net("Mul", read, net.constant(np.float32(gain)))), 2)
+    network = load(net.model())
+    graph = trace(network)
+    supports = {group.name: tuple(range(0, group.width, 2)) for group in graph.groups}
+    return (
+        network,
+        graph,
+        supports,
+        Calibration(arrays={"x": generator.standard_normal((16, 32)).astype(np.float32)}, chunk=16),
+    )
+
+
+def test_what_rounding_alone_moves_in_a_network_that_amplifies_it_is_no_other_model():
+    network, graph, supports, data = amplifying(10.0)
+    plan = Plan(supports=supports)
+    found = verify(network, graph, plan, apply(network, graph, plan), data)
+    assert TOLERANCE < found < MOST
+
+
+def test_a_wrong_weight_in_such_a_network_is_seen():
+    network, graph, supports, data = amplifying(10.0)
+    plan = Plan(supports=supports)
+    wrong = apply(network, graph, plan)
+    for tensor in wrong.graph.initializer:
+        if tensor.name == "read":
+            value = onnx.numpy_helper.to_array(tensor).copy()
+            value[0, 0] *= np.float32(1.01)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    with pytest.raises(VerificationError, match="not what was planned"):
+        verify(network, graph, plan, wrong, data)
