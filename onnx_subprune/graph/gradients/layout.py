@@ -102,6 +102,31 @@ def gather(call: Call) -> list[str | None]:
     return [tape.reshape(found, shape)]
 
 
+def depth_to_space(call: Call) -> list[str | None]:
+    """DepthToSpace, in either order of the channels."""
+    tape, shape, size = call.tape, call.tape.shape(call.node.input[0]), call.integer("blocksize", 1)
+    batch, channels, high, wide = shape
+    parts = tape.reshape(call.grad, (batch, channels // size**2, high, size, wide, size))
+    order = (0, 3, 5, 1, 2, 4) if call.text("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    return [tape.reshape(tape.transpose(parts, order), shape)]
+
+
+def resize(call: Call) -> list[str | None]:
+    """Resize and Upsample by whole factors, where each number is repeated: sums of the copies."""
+    tape, few, many = call.tape, call.tape.shape(call.node.input[0]), call.shape
+    modes = call.text("mode", "nearest"), call.text("coordinate_transformation_mode", "half_pixel")
+    halves = (
+        modes[1] in ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel")
+        and call.text("nearest_mode", "round_prefer_floor")[:5] == "round"
+    )
+    floors = modes[1] == "asymmetric" and call.text("nearest_mode", "round_prefer_floor") == "floor"
+    old = call.node.op_type == "Upsample" or tape.opset == 10
+    if modes[0] != "nearest" or not (halves or floors or old) or any(b % a for a, b in zip(few, many, strict=True)):
+        raise NoGradientError("it does not repeat numbers a whole number of times")
+    shape = [size for a, b in zip(few, many, strict=True) for size in (a, b // a)]
+    return [tape.reshape(tape.total(tape.reshape(call.grad, shape), [*range(1, len(shape), 2)]), few)]
+
+
 def expand(call: Call) -> list[str | None]:
     """Expand."""
     return [call.tape.fitted(call.grad, call.shape, call.tape.shape(call.node.input[0]))]
@@ -134,12 +159,15 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"), same),
     "Cast": cast,
     "Concat": concat,
+    "DepthToSpace": depth_to_space,
     "Expand": expand,
     "Gather": gather,
     "Pad": pad,
     "ReduceMean": reduce(mean=True),
     "ReduceSum": reduce(mean=False),
+    "Resize": resize,
     "Slice": cut,
     "Split": split,
     "Transpose": transpose,
+    "Upsample": resize,
 }

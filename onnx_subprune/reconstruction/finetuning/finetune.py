@@ -25,6 +25,7 @@ LOOKS = 20
 """How often the state is looked at."""
 HEAT = 4.0
 """Temperature of the classes where an output is a softmax."""
+STAGE = "fine-tuning"
 KEPT = 3
 """So many times the activations of a batch are alive in a step: themselves, their gradients, and what is computed on the way."""
 MEMORY = 4 << 30
@@ -108,6 +109,7 @@ class _Loop:
         self.judged = Runnable(self.training.judge).session(threads=tuning.threads)
         self.adam = Adam(self.training.weights)
         self.passes = [0, 0]
+        self.total = settings.total
 
     def _objectives(self) -> list[Objective]:
         """Squared errors in units of what the outputs vary by, over some batches."""
@@ -142,6 +144,7 @@ class _Loop:
                     best, least, place, found = self.adam.flat.copy(), loss, done, rate
             begun = end
         self.adam.restart(best)
+        self.watch(STAGE, self.total, self.total)
         report = FineTuned(
             loss=(before, least),
             kept=place > 0,
@@ -165,7 +168,7 @@ class _Loop:
         while (now := self.settings.share(done, time.perf_counter() - self._start)) < share:
             self._step(falling(rate, (now - begun) / (end - begun)))
             done += 1
-            self.watch("fine-tuning", int(1000 * min(now, 1.0)), 1000)
+            self.watch(STAGE, int(self.total * min(now, 1.0)), self.total)
         return done
 
     def _step(self, rate: float) -> None:

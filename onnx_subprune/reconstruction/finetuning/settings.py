@@ -28,6 +28,11 @@ class FineTune:
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise OptionError(f"seconds={self.seconds}: give a time above zero")
 
+    @property
+    def total(self) -> int:
+        """What progress is counted in: steps, or seconds where these alone are limited."""
+        return self.steps or (STEPS if self.seconds is None else max(1, int(self.seconds)))
+
     def share(self, steps: int, seconds: float) -> float:
         """Return which share of the time is over after so many steps and seconds."""
         most = self.steps or (STEPS if self.seconds is None else None)

@@ -100,9 +100,12 @@ def test_the_same_seed_gives_the_same_weights():
 
 def test_a_limit_of_time_is_kept_to():
     original = model_of(CONVS)
-    found, _ = tuned(original, disturbed(original, 0.05), FineTune(seconds=0.3))
+    told = []
+    tuning = Tuning(Runnable(disturbed(original, 0.05)), Runnable(original), images(40, 1), images(20, 2), (), 1)
+    found, _ = finetuned(tuning, FineTune(seconds=0.3), lambda *step: told.append(step))
     assert 0 < found.seconds < 3
     assert found.steps > 0
+    assert told[-1] == ("fine-tuning", 1, 1)
 
 
 def test_an_operator_without_gradient_is_named():
