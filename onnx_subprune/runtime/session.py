@@ -53,6 +53,7 @@ class Session:
     folder: where side files of an in-memory model lie. optimize: False for onnxruntime's graph optimizations off (verification).
     threads: None for as many as there are cores. profile: where to write the time of every node (`runtime.profiling`).
     providers: what runs it, in order of preference; the processor runs what they leave, see `session_on`.
+    alone: the thread that asks for a run does all of it.
     Raises ModelError if onnxruntime refuses the model.
     """
 
@@ -74,6 +75,7 @@ class Session:
             not optimize
         ):  # shapes are taken as soon as a tensor is there, so that the tensor can go (see observe_shapes)
             options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+        self.alone = threads == 1 and not providers
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
         if profile is not None:
