@@ -5,7 +5,8 @@
     FLAP        variance of x times the squared row, standardized in each layer; layers and kinds compete by what a unit
                 costs, and what goes is replaced by its mean, in a bias                                                (the same)
     CORP        units by their energy, what goes regressed on what stays (ridge, with a constant); numbers of Q and K by
-                the energy of the logits, with q_S (1 + M) k_S in place of q k; the same share of both                 (Zhang and Yang, 2026)
+                the energy of the logits, with q_S (1 + M) k_S in place of q k, where positions are not rotated; the same
+                share of both                                                                                          (Zhang and Yang, 2026)
 
 Nothing is cut: what goes is written as a matrix in front of the layer that reads it, which puts out the same. Costs are those of the cut model, which are
 linear in heads, units and numbers. Each method takes the smallest share that meets the budget.
@@ -76,7 +77,7 @@ class Transformer:
         self.logits = [
             Logits(g.product.node, g.name, sums[g.product.left][0], sums[g.product.right][0])
             for g in products
-            if g.product
+            if g.product and g.width == sums[g.product.left][0].shape[-1]  # rotated positions tie numbers in pairs
         ]
 
     def _part(self, group: ChannelGroup, asking: object, sums: Mapping[Axis, tuple[Numbers, Numbers]]) -> Part:
