@@ -21,6 +21,8 @@ class Made:
     leading: int
 
 
+LONGEST = 3
+"""Changes of type between a Shape and what takes a size of it."""
 INPUTS = {
     **dict.fromkeys(("Cast", "Identity", "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"), 1),
     **dict.fromkeys(("Add", "Gather", "Gemm", "MatMul", "Mul", "Reshape"), 2),
@@ -111,6 +113,9 @@ class Targets:
     def _of_shape(self, node: NodeProto) -> tuple[str, int] | None:
         """The axis that a Gather or a Slice of one number, or a Shape with ends, takes the size of."""
         shape = node if node.op_type == "Shape" else self._known.producer(next(iter(node.input), ""))
+        for _ in range(LONGEST):
+            if shape is not None and shape.op_type in ("Cast", "Identity"):
+                shape = self._known.producer(shape.input[0])
         if shape is None or shape.op_type != "Shape":
             return None
         ends = [item for item in shape.attribute if item.name in ("start", "end")]
@@ -151,7 +156,7 @@ class Targets:
             return None
         if own:
             return (*[0] * len(ahead), *numbers)
-        fixed = [size if isinstance(size, int) and size > 0 else -1 for size in ahead]
+        fixed = [size if isinstance(size, int) and (size > 0 or (size == 0 and copies)) else -1 for size in ahead]
         return (*fixed, *numbers) if fixed.count(-1) < 2 else ()
 
 

@@ -52,6 +52,15 @@ def with_another_axis(n: Net, x: str, y: str) -> list[str]:
     return taken_apart(n, n.squeeze(y, 3), "Gather")
 
 
+def with_changes_of_type(n: Net, x: str, y: str) -> list[str]:
+    """As Paddle has it: a batch of zero, and all sizes of another type first."""
+    short = n("Cast", n("Shape", x), to=onnx.TensorProto.INT32)
+    sizes = [n.constant(np.array([size], np.int32)) for size in (0, 3, HEADS, SIZE)]
+    sizes.insert(1, n.slice(short, 1, 2, 0))
+    target = n.concat(*(n("Cast", size, to=onnx.TensorProto.INT64) for size in sizes), axis=0)
+    return taken_apart(n, n("Transpose", n("Reshape", y, target), perm=[2, 0, 3, 1, 4]), "Slice")
+
+
 def in_place(n: Net, x: str, y: str) -> list[str]:
     y = n.reshape(y, 0, 0, 3, HEADS, SIZE)
     return [n("Gather", y, n.constant(np.array(i)), axis=2) for i in (2, 0)]
@@ -73,6 +82,7 @@ WRITTEN: dict[str, Build] = {
     "a size that is divided": computed("0", "1", 3, HEADS, SIZE, factor=True),
     "one size of the input": computed("0", LENGTH, 3, HEADS, SIZE),
     "sizes of other axes": computed("1", "0", 3, HEADS, SIZE),
+    "sizes behind changes of type": with_changes_of_type,
     "another axis": with_another_axis,
     "in place": in_place,
     "two parts": two_parts,
