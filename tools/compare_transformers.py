@@ -26,6 +26,7 @@ from onnx_subprune import Gates, Macs, Params, Resources, Sequential, Uniform, p
 from onnx_subprune._typing import Int64
 from onnx_subprune.runtime.session import Session
 from onnx_subprune.selection import Choice, Problem, Refined
+from tools.peers import Onnxsim, peers
 from tools.published import METHODS, Transformer
 from tools.rows import PLAIN
 from tools.sample_scores import MEASURES, MODELS, apart, parameters, read, scores, task_of
@@ -59,6 +60,9 @@ OURS: Mapping[str, Mapping[str, object]] = {
 }
 """By the name in the table."""
 
+PEERS = {name: row for name, row in peers().items() if isinstance(row, Onnxsim)}
+"""Where it is installed; its pruning of heads changes none of the sample models."""
+
 
 def ours(
     path: Path, data: Mapping[str, np.ndarray], budget: Budget, options: Mapping[str, object]
@@ -67,6 +71,18 @@ def ours(
     found = prune(path, data, budget=budget, resources=Resources(threads=1), gates=Gates(accept_any=True), **options)
     cost = found.report.macs if isinstance(budget, Macs) else found.report.params
     return found.model, cost.ratio
+
+
+def pruned(row: str, path: Path, data: Mapping[str, np.ndarray], budget: Budget) -> tuple[ModelProto, float]:
+    """Return the model of a row of the table, and the share of the cost that is left."""
+    if row in METHODS:
+        kind = "macs" if isinstance(budget, Macs) else "params"
+        return METHODS[row](Transformer(path, data, kind), budget.fraction)
+    if row in PEERS:
+        best, full = PEERS[row].smaller(path, data, budget)
+        assert isinstance(best.model, ModelProto)
+        return best.model, best.macs / full.macs if isinstance(budget, Macs) else best.params / full.params
+    return ours(path, data, budget, OURS[row])
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -97,21 +113,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for draw in range(options.draws)
     ]
     table = Table("method", *budgets, title=f"{options.model}: {measure.shown.format(before)}")
-    for row in (*METHODS, *OURS):
+    for row in (*METHODS, *PEERS, *OURS):
         if not any(part in row for part in options.methods):
             continue
         cells = []
         for budget in budgets.values():
-            lost, kept = [], []
+            lost, kept, reason = [], [], ""
             for data in draws:
-                if row in METHODS:
-                    kind = "macs" if isinstance(budget, Macs) else "params"
-                    model, left = METHODS[row](Transformer(path, data, kind), budget.fraction)
-                else:
-                    model, left = ours(path, data, budget, OURS[row])
+                try:
+                    model, left = pruned(row, path, data, budget)
+                except ValueError as error:  # what another tool cannot reach
+                    reason = str(error)
+                    break
                 lost.append(measure.lost(before, measure.sum_up(scores(model, test, labels, measure))))
                 kept.append(left)
-            cells.append(f"{measure.lost_shown.format(statistics.mean(lost))} ({statistics.mean(kept):.2f})")
+            found = reason or f"{measure.lost_shown.format(statistics.mean(lost))} ({statistics.mean(kept):.2f})"
+            cells.append(found)
         table.add_row(row, *cells)
         print(row, cells, file=sys.stderr, flush=True)
     Console(width=160).print(table)

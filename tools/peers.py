@@ -96,12 +96,18 @@ class Onnxsim:
 
     def __call__(self, case: Case, budget: Budget, seed: int) -> Outcome:
         """See `Row`; the tool cannot be told which layers to leave alone: `only` is not looked at."""
+        best, full = self.smaller(case.model, case.data, budget)
+        assert isinstance(best.model, ModelProto)
+        return outcome(Session(best.model, threads=1), best.macs / full.macs)
+
+    def smaller(self, path: Path, data: Arrays, budget: Budget) -> tuple[Priced, Priced]:
+        """Return the largest model below the budget, and the whole one."""
         import onnxsim  # noqa: PLC0415 - an extra
 
-        simple, _ = onnxsim.simplify(onnx.load(case.model))
+        simple, _ = onnxsim.simplify(onnx.load(path))
         feeds = [
-            {name: array[start : start + CALIBRATION_BATCH] for name, array in case.data.items()}
-            for start in range(0, len(next(iter(case.data.values()))), CALIBRATION_BATCH)
+            {name: array[start : start + CALIBRATION_BATCH] for name, array in data.items()}
+            for start in range(0, len(next(iter(data.values()))), CALIBRATION_BATCH)
         ]
 
         def make(share: float) -> Priced:
@@ -110,9 +116,7 @@ class Onnxsim:
             return priced(onnxsim.apply_structured_pruning(simple, sparsity=share))
 
         full = priced(simple)
-        best = within(make, full, budget)
-        assert isinstance(best.model, ModelProto)
-        return outcome(Session(best.model, threads=1), best.macs / full.macs)
+        return within(make, full, budget), full
 
 
 def priced(model: ModelProto) -> Priced:
