@@ -136,7 +136,8 @@ RoundToOption = Annotated[
         converter=multiple,
         help="Make every new width a multiple of N, for kernels that work on N channels at once; 1 for any width. The default, auto, takes "
         "what --target likes for each group of channels, and any width with --params. Groups of at most N channels, which have no smaller "
-        "multiple, get N/2, N/4 ...; --min-width N forbids that. Whole residual branches may go as well, unless --min-width is given. "
+        "multiple, get N/2, N/4 ...; --min-width N forbids that. Whole residual, attention and feed-forward "
+        "blocks may go as well, unless --min-width is given. "
         "With --macs the work of such kernels is bounded too, to about the same fraction, so that the result can be narrower than the "
         "multiply-accumulates alone ask for; --channels keeps at least its fraction.",
     ),
@@ -160,7 +161,8 @@ MinWidthOption = Annotated[
     int | None,
     Parameter(
         group=SPEED,
-        help="Leave at least so many channels in a group; 0 lets whole residual branches go. [default: 0 with rounded widths or --latency, else 1]",
+        help="Leave at least so many channels in a group; 0 lets whole residual, attention and feed-forward blocks go, 1 forbids it. "
+        "[default: 0 with rounded widths or --latency, else 1]",
     ),
 ]
 SamplesOption = Annotated[

@@ -105,7 +105,8 @@ def prune(  # noqa: PLR0913 - the interface's signature
     target
         The machine that the model is for, a name in `graph.targets`; None for this one.
     min_width
-        No group gets narrower; at 0, the default with rounded widths or a budget of latency, whole residual branches may go.
+        No group gets narrower; at 0, the default with rounded widths or a budget of latency, whole residual,
+        attention and feed-forward blocks may go.
     refit
         False keeps the weights as they are.
     metric
