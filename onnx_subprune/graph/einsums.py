@@ -11,13 +11,14 @@ The weight keeps its numbers where they are: only its shape changes, or it is tu
 a plain product with a matrix along the last axis (see `contractions.einsum`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from onnx_subprune.graph.names import fresh
 from onnx_subprune.graph.operators import STANDARD
 from onnx_subprune.graph.order import captured
 from onnx_subprune.graph.stored import Stored
@@ -187,9 +188,7 @@ class _Writer:
         return None not in plans and len({plan.shape for plan in plans if plan is not None}) == 1
 
     def _fresh(self, stem: str) -> str:
-        name = next(name for name in _numbered(f"{stem}/product") if name not in self._taken)
-        self._taken.add(name)
-        return name
+        return fresh(self._taken, f"{stem}/product")
 
     def _turned(self, name: str, letters: str, wanted: str, made: str | None = None) -> str:
         if letters == wanted:
@@ -217,14 +216,6 @@ class _Writer:
         self._added.append(numpy_helper.from_array(np.array(shape, np.int64), target))
         self._nodes.append(helper.make_node("Reshape", [name, target], [made]))
         return made
-
-
-def _numbered(stem: str) -> Iterator[str]:
-    yield stem
-    number = 1
-    while True:
-        yield f"{stem}_{number}"
-        number += 1
 
 
 def _terms(node: NodeProto) -> tuple[list[str], str] | None:

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from onnx_subprune.graph.names import fresh
 from onnx_subprune.graph.operators import STANDARD
 from onnx_subprune.graph.order import rewritten
 
@@ -58,21 +58,21 @@ class _Writer:
     def nodes(self, plan: Packed) -> list[NodeProto]:
         """Return the nodes in the place of a packed layer's Reshape."""
         source, label = plan.reshape.input[0], plan.reshape.name
-        parts = [self._fresh(f"{source}/part_{number}") for number in range(plan.parts)]
+        parts = [fresh(self._taken, f"{source}/part_{number}") for number in range(plan.parts)]
         sizes = [plan.width] * plan.parts
         if self._opset < SPLIT_AS_INPUT:
             made = [helper.make_node("Split", [source], parts, name=label, axis=-1, split=sizes)]
         else:
             made = [helper.make_node("Split", [source, self._constant(source, sizes)], parts, name=label, axis=-1)]
         if plan.target is None:
-            target = self._fresh(f"{source}/target")
+            target = fresh(self._taken, f"{source}/target")
             places = [place for place in range(len(plan.order) + 1) if place != plan.place]
             made.append(helper.make_node("Gather", [plan.reshape.input[1], self._constant(source, places)], [target]))
         else:
             target = self._constant(source, plan.target)
         turned = plan.order != tuple(range(len(plan.order)))
         for name, which in plan.made:
-            inner = self._fresh(f"{name}/heads") if turned else name
+            inner = fresh(self._taken, f"{name}/heads") if turned else name
             made.append(helper.make_node("Reshape", [parts[which], target], [inner]))
             if plan.target is None:
                 made[-1].attribute.extend(plan.reshape.attribute)  # whether zeros are sizes
@@ -81,12 +81,6 @@ class _Writer:
         return made
 
     def _constant(self, stem: str, numbers: Sequence[int]) -> str:
-        name = self._fresh(f"{stem}/sizes")
+        name = fresh(self._taken, f"{stem}/sizes")
         self.constants.append(numpy_helper.from_array(np.array(numbers, np.int64), name))
         return name
-
-    def _fresh(self, stem: str) -> str:
-        names = (f"{stem}_{number}" if number else stem for number in count())
-        found = next(name for name in names if name not in self._taken)
-        self._taken.add(found)
-        return found

@@ -6,11 +6,10 @@
 PyTorch's exporter has it behind the pooling of ConvNeXt and Swin. Such a Gather reads at least N s numbers, or the model does not run.
 """
 
-from itertools import count
-
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from onnx_subprune.graph.names import fresh
 from onnx_subprune.graph.operators import STANDARD
 from onnx_subprune.graph.order import rewritten
 from onnx_subprune.graph.reshaped import axes_of, complete, integer
@@ -61,8 +60,8 @@ class _Search:
         length, stride, rank = found
         if total.ndim != rank or total.shape[0] != 1 or not np.array_equal(total.ravel(), np.arange(stride)):
             return []
-        whole = self._fresh(f"{node.output[0]}/all")
-        shape, ends = self._constant(node, [-1, *total.shape[1:]]), self._fresh(f"{node.output[0]}/end")
+        whole = fresh(self._taken, f"{node.output[0]}/all")
+        shape, ends = self._constant(node, [-1, *total.shape[1:]]), fresh(self._taken, f"{node.output[0]}/end")
         zero, one = self._constant(node, [0]), self._constant(node, [1])
         return [
             helper.make_node("Reshape", [flat.input[0], shape], [whole]),
@@ -100,12 +99,6 @@ class _Search:
         return made.input[1], int(stride), len(axes) + 1
 
     def _constant(self, node: NodeProto, numbers: list[int]) -> str:
-        name = self._fresh(f"{node.output[0]}/sizes")
+        name = fresh(self._taken, f"{node.output[0]}/sizes")
         self.constants.append(numpy_helper.from_array(np.array(numbers, np.int64), name))
         return name
-
-    def _fresh(self, stem: str) -> str:
-        names = (f"{stem}_{number}" if number else stem for number in count())
-        found = next(name for name in names if name not in self._taken)
-        self._taken.add(found)
-        return found

@@ -8,6 +8,7 @@ import itertools
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from onnx import ModelProto, NodeProto
 
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Use
+from onnx_subprune.graph.names import fresh
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import Observation
 from onnx_subprune.graph.operators import key_of, set_input
@@ -75,7 +77,7 @@ class _Surgery:
         self._new: dict[str, Array] = {}
         self._taken = {name for node in network.nodes for name in (*node.input, *node.output)}
         self._taken.update(network.initializers)
-        self._constants = Constants(network, graph, plan.weights, kept, self._fresh)
+        self._constants = Constants(network, graph, plan.weights, kept, partial(fresh, self._taken))
 
     def model(self) -> ModelProto:
         sliced = self._constants.sliced()
@@ -91,7 +93,7 @@ class _Surgery:
         constant = {self._network.producer[name] for name in sliced.replaced}
         if self._branches:
             constant |= unread(self._network, self._branches.values())
-        sums = Sums(self._network, self._fresh)
+        sums = Sums(self._network, partial(fresh, self._taken))
         for index, node in enumerate(self._network.nodes):
             if index in constant:
                 continue
@@ -104,7 +106,7 @@ class _Surgery:
                 nodes += self._rewrite(index, node, by_node)
         self._new.update(sums.constants)
         nodes = live(sums.renamed(nodes), [*self._network.outputs, *leaves(self._network)])
-        absorbing = Absorbing(nodes, self._known, sums.kept, self._fresh)
+        absorbing = Absorbing(nodes, self._known, sums.kept, partial(fresh, self._taken))
         absorbing.take(sums.constants, sums.maps)
         self._new.update(absorbing.made)
         if self._branches or self._network.spelled.closed:
@@ -180,7 +182,7 @@ class _Surgery:
 
     def _gather(self, node: NodeProto, gather: tuple[str, int, Int64]) -> NodeProto:
         source, axis, positions = gather
-        name = self._fresh(f"{node.output[0]}_positions")
+        name = fresh(self._taken, f"{node.output[0]}_positions")
         self._new[name] = positions.astype(np.int64)
         return onnx.helper.make_node("Gather", [source, name], list(node.output), name=node.name, axis=axis)
 
@@ -189,7 +191,7 @@ class _Surgery:
     ) -> tuple[str, list[NodeProto]]:
         """A new constant; where some elements stay computed at run time, those are taken from what the computed tensor is put together of."""
         if mask is None or not np.any(mask):
-            name = self._fresh(f"{stem}_pruned")
+            name = fresh(self._taken, f"{stem}_pruned")
             self._new[name] = value
             return name, []
         flags = np.broadcast_to(mask, value.shape)
@@ -199,34 +201,26 @@ class _Surgery:
         nodes, pieces = [], []
         edges = [0, *(np.flatnonzero(np.diff(flags)) + 1).tolist(), len(value)]
         for start, end in itertools.pairwise(edges):
-            piece = self._fresh(f"{stem}_piece")
+            piece = fresh(self._taken, f"{stem}_piece")
             pieces.append(piece)
             if flags[start] and self._network.opset < 10:
                 nodes.append(onnx.helper.make_node("Slice", [computed], [piece], axes=[0], starts=[start], ends=[end]))
             elif flags[start]:
-                bounds = [self._fresh(f"{stem}_bound") for _ in range(2)]
+                bounds = [fresh(self._taken, f"{stem}_bound") for _ in range(2)]
                 self._new[bounds[0]], self._new[bounds[1]] = np.array([start]), np.array([end])
                 nodes.append(onnx.helper.make_node("Slice", [computed, *bounds], [piece]))
             else:
                 self._new[piece] = value[start:end]
-        whole = self._fresh(f"{stem}_pruned")
+        whole = fresh(self._taken, f"{stem}_pruned")
         return whole, [*nodes, onnx.helper.make_node("Concat", pieces, [whole], axis=0)]
 
     def _joined(self, stem: str, value: Array, parts: Sequence[tuple[str, int]]) -> tuple[str, list[NodeProto]]:
         """A Concat of these parts, with constants for those without a name."""
-        pieces, start, whole = list[str](), 0, self._fresh(f"{stem}_pruned")
+        pieces, start, whole = list[str](), 0, fresh(self._taken, f"{stem}_pruned")
         for name, length in parts:
-            piece = name or self._fresh(f"{stem}_piece")
+            piece = name or fresh(self._taken, f"{stem}_piece")
             if not name:
                 self._new[piece] = value[start : start + length]
             pieces.append(piece)
             start += length
         return whole, [onnx.helper.make_node("Concat", pieces, [whole], axis=0)]
-
-    def _fresh(self, stem: str) -> str:
-        name, number = stem, 1
-        while name in self._taken:
-            number += 1
-            name = f"{stem}_{number}"
-        self._taken.add(name)
-        return name
