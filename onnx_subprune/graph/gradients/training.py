@@ -108,7 +108,7 @@ def training(
     every, because = len(weights), None
     while True:
         tape = Tape(seen, max((item.version for item in model.opset_import if item.domain in STANDARD), default=1))
-        losses, seeds = _losses(tape, goals, next(iter(feeds[0].values())).shape[0] if feeds[0] else 1)
+        losses, seeds, each = _losses(tape, goals, next(iter(feeds[0].values())).shape[0] if feeds[0] else 1)
         before = len(tape.nodes)
         try:
             found = gradients(tape, nodes, seeds, weights)
@@ -129,7 +129,7 @@ def training(
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     return Training(
         model=_model(model, [*nodes, *tape.nodes], tape.constants, ports, [losses, *found.values()]),
-        judge=_model(model, [*nodes, *tape.nodes[:before]], tape.constants, ports, [losses]),
+        judge=_model(model, [*nodes, *tape.nodes[:before]], tape.constants, ports, [losses, *([each] if each else [])]),
         weights=values,
         targets=tuple(_targets(goals, seen)),
         gradients=found,
@@ -144,14 +144,16 @@ def _targets(goals: Sequence[Objective], seen: Mapping[str, Seen]) -> dict[str, 
     return {f"{PREFIX}target {number}": seen[goal.tensor].shape for number, goal in enumerate(goals)}
 
 
-def _losses(tape: Tape, goals: Sequence[Objective], batch: int) -> tuple[str, dict[str, str]]:
-    """The sum of the losses, and its gradients by tensor."""
-    losses, seeds = [], dict[str, str]()
+def _losses(tape: Tape, goals: Sequence[Objective], batch: int) -> tuple[str, dict[str, str], str | None]:
+    """The sum of the losses, its gradients by tensor, and the losses by sample; None where an output does not begin with the samples."""
+    losses, seeds, each = [], dict[str, str](), list[str]()
     for goal, target in zip(goals, _targets(goals, tape.seen), strict=True):
-        loss, seed = _loss(tape, goal, target, batch)
-        losses.append(loss)
+        part, seed = _loss(tape, goal, target, batch)
+        losses.append(tape.total(part, [0]) if tape.shape(goal.tensor) else part)
+        each += [part] if tape.shape(goal.tensor)[:1] == (batch,) else []
         seeds[goal.tensor] = tape.op("Sum", seeds[goal.tensor], seed) if goal.tensor in seeds else seed
-    return (losses[0] if len(losses) == 1 else tape.op("Sum", *losses)), seeds
+    whole, alone = (parts[0] if len(parts) == 1 else tape.op("Sum", *parts) for parts in (losses, each or losses))
+    return whole, seeds, alone if len(each) == len(goals) else None
 
 
 def lifted(model: ModelProto) -> ModelProto:
@@ -202,9 +204,9 @@ def seen_in(
 
 
 def _loss(tape: Tape, goal: Objective, target: str, batch: int) -> tuple[str, str]:
-    """The loss of an objective, a mean over samples, and its gradient in the tensor."""
+    """The loss of an objective by the first axis, whose sum is a mean over samples, and its gradient in the tensor."""
     shape = tape.shape(goal.tensor)
-    axes = [*range(len(shape))]
+    axes = [*range(1, len(shape))]
     if goal.softmax is None:
         apart = tape.op("Sub", goal.tensor, target)
         loss = tape.op("Mul", tape.total(tape.op("Mul", apart, apart), axes), tape.number(goal.weight / batch))

@@ -3,12 +3,12 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, sqrt
 
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from onnx_subprune._typing import Array, Float32, Int64
+from onnx_subprune._typing import Array, Float32, Float64, Int64
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.graph.gradients.tape import NoGradientError
 from onnx_subprune.graph.gradients.training import Objective, training
@@ -26,6 +26,8 @@ LOOKS = 20
 HEAT = 4.0
 """Temperature of the classes where an output is a softmax."""
 STAGE = "fine-tuning"
+SURE = 1.0
+"""A state is better than the first one where its gain is so many times the standard error of gains over the samples that choose."""
 KEPT = 3
 """So many times the activations of a batch are alive in a step: themselves, their gradients, and what is computed on the way."""
 MEMORY = 4 << 30
@@ -81,6 +83,11 @@ def _over_last_axis(node: NodeProto, rank: int, model: ModelProto) -> bool:
     return node.op_type == "Softmax" and isinstance(axis, int) and axis in (-1, rank - 1)
 
 
+def surely(gains: Float64) -> bool:
+    """True if gains of samples are above zero on the mean by more than that would differ on other samples; of one there is nothing to tell by."""
+    return float(gains.mean()) > SURE * float(gains.std()) / sqrt(max(len(gains) - 1, 1))
+
+
 class _Loop:
     """One run of fine-tuning."""
 
@@ -128,7 +135,8 @@ class _Loop:
     def run(self) -> tuple[FineTuned, dict[str, Float32]]:
         """Go through the phases; the best state of all is kept."""
         self._start = time.perf_counter()
-        before = least = self.loss()
+        first = self.loss()
+        before = least = float(first.mean())
         if not isfinite(before):
             raise NoGradientError("the outputs hold other than finite numbers")
         best, place, found, done, begun = self.adam.flat.copy(), 0, 0.0, 0, 0.0
@@ -139,8 +147,9 @@ class _Loop:
                 now = self._until(done, begun + (end - begun) * look / looks, rate, (begun, end))
                 if now == done:
                     continue
-                done, loss = now, self.loss()
-                if loss < least:
+                done, losses = now, self.loss()
+                loss = float(losses.mean())
+                if loss < least and surely(first - losses):
                     best, least, place, found = self.adam.flat.copy(), loss, done, rate
             begun = end
         self.adam.restart(best)
@@ -180,17 +189,19 @@ class _Loop:
         self.passes[1] += 1
         self.adam.step({name: found[output] for name, output in self.training.gradients.items()}, rate)
 
-    def loss(self) -> float:
-        """Return the loss on the samples that choose, without what no model can go below."""
-        total, batches = 0.0, range(0, self.tuning.chosen.samples, self.batch)
-        for start in batches:
-            places = (start + np.arange(self.batch, dtype=np.int64)) % self.tuning.chosen.samples
+    def loss(self) -> Float64:
+        """Return the loss of each sample that chooses, or of each batch, without what no model can go below."""
+        found, samples = [], self.tuning.chosen.samples
+        names = [port.name for port in self.judged.outputs][-1:]
+        for start in range(0, samples, self.batch):
+            places = np.sort((start + np.arange(self.batch, dtype=np.int64)) % samples)
             feeds = self.judge.feeds(places)
             targets = self.judge.targets(places, STILL, feeds)
-            found = self.judged.run(self._fed(self.judged, feeds, targets), [self.training.loss])[self.training.loss]
-            total += float(found) - sum(map(self._least, self.objectives, targets))
+            lost = self.judged.run(self._fed(self.judged, feeds, targets), names)[names[0]].astype(np.float64)
+            least = sum(map(self._least, self.objectives, targets))
+            found.append(lost.reshape(-1) * lost.size - least)
             self.passes[0] += 1
-        return total / len(batches)
+        return np.concatenate(found)
 
     def _least(self, goal: Objective, target: Float32) -> float:
         """The loss of a model that does what the original does."""

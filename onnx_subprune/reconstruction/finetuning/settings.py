@@ -44,7 +44,7 @@ class FineTuned:
     """What fine-tuning did.
 
     loss: of the samples that chose the state that was kept, before and after: the share of the variance of the original's outputs that is lost; where an
-    output is a softmax, the divergence from it. kept: False where no state was better than the weights as they were, which are then left. rate: the
+    output is a softmax, the divergence from it. kept: False where no state was surely better than the weights as they were, which are then left. rate: the
     largest step size on the way to it. steps: that were made; best: the one whose state was kept. samples: fitted to, and chosen by. forward_passes,
     backward_passes: batches that were run through the pruned model or the original, and back through the pruned one. seconds: it took. moved: True if
     images were moved by a pixel. left: weights that are not learned, `because` of an operator that is in the way.

@@ -9,7 +9,7 @@ from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.gradients.tape import NoGradientError
 from onnx_subprune.graph.gradients.training import weight_in
 from onnx_subprune.pruning.finetuning import with_weights
-from onnx_subprune.reconstruction.finetuning.finetune import Tuning, finetuned
+from onnx_subprune.reconstruction.finetuning.finetune import Tuning, finetuned, surely
 from onnx_subprune.reconstruction.finetuning.settings import FineTune
 from onnx_subprune.runtime.progress import silent
 from onnx_subprune.runtime.session import Runnable, Session
@@ -96,6 +96,14 @@ def test_the_same_seed_gives_the_same_weights():
     runs = [tuned(original, disturbed(original, 0.05), FineTune(steps=30, seed=seed))[1] for seed in (1, 1, 2)]
     assert all(np.array_equal(runs[0][name], runs[1][name]) for name in runs[0])
     assert any(not np.array_equal(runs[0][name], runs[2][name]) for name in runs[0])
+
+
+def test_gains_of_single_samples_are_no_gains():
+    few = np.zeros(64)
+    few[:2] = 1.0, -0.5
+    assert not surely(few)
+    assert surely(np.linspace(-0.5, 1.0, 64))
+    assert not surely(np.zeros(64))
 
 
 def test_a_limit_of_time_is_kept_to():
