@@ -167,7 +167,9 @@ def living(half: Regression, alive: Mask) -> Regression:
 
 def spread(half: Regression, alive: Mask) -> Regression:
     """Undo `living`."""
-    return half.spread(np.flatnonzero(alive), len(alive)) if half.columns < len(alive) and not alive.all() else half
+    if alive.all() or half.columns == len(alive):
+        return half
+    return living(half, alive).spread(np.flatnonzero(alive), len(alive))  # one column is collected where none is alive
 
 
 def plain(moments: Regression, prior: Weights, alive: Mask) -> Fit:

@@ -17,7 +17,7 @@ from onnx_subprune._typing import Mask
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.calibration.streaming.target import Aim
-from onnx_subprune.reconstruction.fit import Fit, plain
+from onnx_subprune.reconstruction.fit import Fit, living, plain
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.reconstruction.task import lost
@@ -48,6 +48,8 @@ class Losses:
         )  # the target of the old weights alone
         narrow = whole.columns < len(alive) and len(layer.prior) == 1
         prior = layer.prior[:, alive] if narrow else layer.prior
+        if narrow:
+            whole = living(whole, alive)  # one column is collected where none is alive
         found = plain(whole, prior, alive[alive] if narrow else alive)
         if not found.plain_error * float(whole.energy.sum()) <= max(NEAR, 4.0 * self._least()) * size:
             return None

@@ -242,6 +242,31 @@ def test_branches_go_in_every_formulation(few, settings):
     assert np.isfinite(next(iter(found.report.fidelity.outputs.values())).relative_error)
 
 
+def two_ends(net, x):
+    """Two branches end with what reads the same channels."""
+    y = net.relu(net.conv(x, 8, 3))
+    return net("Add", net("Add", x, net.conv(y, 8, 3)), net.conv(y, 8))
+
+
+def weight_twice(net, x):
+    """Two blocks with the same weights."""
+    first, last = net.weight(8, 8, 3, 3), net.weight(8, 8, 3, 3)
+    for _ in range(2):
+        x = net("Add", x, net.conv(net.relu(net.conv(x, 8, 3, w=first)), 8, 3, w=last))
+    return x
+
+
+@pytest.mark.parametrize("block", [two_ends, weight_twice])
+def test_all_ends_that_read_nothing_are_refitted(block):
+    """The first finds out that nothing is read, the others are told."""
+    net, x = begun(seed=4)
+    given = np.random.default_rng(0).standard_normal((48, 3, 8, 8)).astype(np.float32)
+    settings = {"budget": Macs(0.2), "round_to": 8, "exclude": "conv_2", "gates": Gates(accept_any=True)}
+    found = prune(finished(net, block(net, x)), given, **settings)
+    assert [group.width for group in found.report.groups if group.width[1] == 0]
+    assert found.report.deviation < 1e-5
+
+
 def test_refits_are_better_than_none(few):
     errors = []
     for refit in (Refit(), None):
