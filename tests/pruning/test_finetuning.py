@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from onnx_subprune import ArgumentTypeError, FineTune, OptionError, Resources, prune
 from onnx_subprune.calibration.data.samples import Calibration
@@ -78,6 +78,25 @@ def test_no_sample_is_for_two_things(rest, chooses):
     assert found.held_out
     for item in (found.judged, found.chosen):
         assert item.places.tolist() == item.data.all_of("x").ravel().tolist()
+
+
+@pytest.mark.parametrize("also", ["sum", "constant"])
+def test_outputs_that_are_not_of_samples_are_kept_to_as_well(also):
+    """A number of the whole batch, and a constant with another number of rows."""
+    model = network()
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((3, 2), np.float32), "held"))
+    whole = also == "sum"
+    node = (
+        helper.make_node("ReduceSum", ["logits"], ["also"], keepdims=0)
+        if whole
+        else helper.make_node("Identity", ["held"], ["also"])
+    )
+    model.graph.node.append(node)
+    model.graph.output.append(helper.make_tensor_value_info("also", 1, [] if whole else [3, 2]))
+    found = prune(model, data(), budget=0.5, finetune=FineTune(steps=20), resources=QUICK).report
+    assert found.finetuning is not None
+    assert found.finetuning.steps == 20
+    assert found.finetuning.loss[1] <= found.finetuning.loss[0]
 
 
 def test_too_few_samples_to_choose_by_are_a_warning():

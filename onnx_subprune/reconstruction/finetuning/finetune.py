@@ -83,6 +83,11 @@ def _over_last_axis(node: NodeProto, rank: int, model: ModelProto) -> bool:
     return node.op_type == "Softmax" and isinstance(axis, int) and axis in (-1, rank - 1)
 
 
+def by_sample(value: Float32, batch: int) -> Float32:
+    """Return an output of a batch with a row a sample; one row where it is not of samples, as a sum over all of them, or a constant."""
+    return value.reshape(1 if value.size % batch else batch, -1)
+
+
 def surely(gains: Float64) -> bool:
     """True if gains of samples are above zero on the mean by more than that would differ on other samples; of one there is nothing to tell by."""
     return float(gains.mean()) > SURE * float(gains.std()) / sqrt(max(len(gains) - 1, 1))
@@ -124,9 +129,7 @@ class _Loop:
         seen = [self.teacher.targets(places, STILL, self.teacher.feeds(places)) for places in batches]
         found = []
         for number, goal in enumerate(self.goals):
-            values = np.concatenate(
-                [item[number].reshape(len(places), -1) for places, item in zip(batches, seen, strict=True)]
-            )
+            values = np.concatenate([by_sample(item[number], self.batch) for item in seen])
             spread = float(np.sum(values.var(axis=0, dtype=np.float64))) if len(values) > 1 else 0.0
             weight = 1.0 / (spread or float(np.mean(np.sum(values.astype(np.float64) ** 2, axis=1))) or 1.0)
             found.append(Objective(goal.tensor, (1.0 if goal.heat else weight) / len(self.goals), goal.heat))

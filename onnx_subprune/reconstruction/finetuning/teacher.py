@@ -67,7 +67,7 @@ class Teacher:
             self._keeps = (
                 not self.data.runs
                 and each * self.data.samples * len(self.moves) <= HELD
-                and all(len(item) == len(places) for item in one)
+                and all(item.shape[:1] == (len(places),) for item in one)
             )
         if not self._keeps:
             return self._run(feeds)
