@@ -32,7 +32,25 @@ def _mean(
     if not names:
         return 0.0
     with np.errstate(over="ignore", invalid="ignore"):  # where a model leaves its domain the result is no number
-        return float(np.mean([measure([c[name] for c in original], [c[name] for c in pruned]) for name in names]))
+        return float(
+            np.mean([measure(*_alike([c[name] for c in original], [c[name] for c in pruned])) for name in names])
+        )
+
+
+def _alike(original: Sequence[Array], pruned: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    """Return both with zeros where the other has more: how many there are may depend on what the model finds, as boxes."""
+    pairs = [_padded(a, b) for a, b in zip(original, pruned, strict=True)]
+    return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+def _padded(first: Array, second: Array) -> tuple[Array, Array]:
+    if first.shape == second.shape:
+        return first, second
+    if first.ndim != second.ndim:
+        first, second = first.ravel(), second.ravel()
+    whole = np.maximum(first.shape, second.shape)
+    one, other = (np.pad(item, [(0, more) for more in whole - item.shape]) for item in (first, second))
+    return one, other
 
 
 def _divergence(original: Sequence[Array], pruned: Sequence[Array]) -> float:

@@ -99,6 +99,26 @@ def test_outputs_that_are_not_of_samples_are_kept_to_as_well(also):
     assert found.finetuning.loss[1] <= found.finetuning.loss[0]
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_outputs_whose_size_depends_on_what_is_found_do_not_stop_anything(alone):
+    """As many numbers as there are scores above zero: another model finds others."""
+    model = network()
+    nodes = [
+        helper.make_node("Relu", ["logits"], ["positive"]),
+        helper.make_node("NonZero", ["positive"], ["turned"]),
+        helper.make_node("Transpose", ["turned"], ["places"]),
+        helper.make_node("GatherND", ["logits", "places"], ["found"]),
+    ]
+    model.graph.node.extend(nodes)
+    if alone:
+        del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("found", 1, ["m"]))
+    report = prune(model, data(), budget=0.5, finetune=FineTune(steps=5), resources=QUICK).report
+    assert any("another shape than the original's" in line for line in report.warnings)
+    assert (report.finetuning is None) == alone
+    assert any("one shape for all inputs" in line for line in report.warnings) == alone
+
+
 def test_too_few_samples_to_choose_by_are_a_warning():
     result = prune(network(), data(7), finetune=5, resources=QUICK, budget=0.6)
     assert any("too few samples" in line for line in result.report.warnings)

@@ -32,6 +32,8 @@ KEPT = 3
 """So many times the activations of a batch are alive in a step: themselves, their gradients, and what is computed on the way."""
 MEMORY = 4 << 30
 """Bytes to aim at where nothing is said."""
+PROBES = 4
+"""Batches that tell whether an output has one shape."""
 SCALED = 8
 """Batches that tell how much an output varies."""
 
@@ -61,7 +63,7 @@ def finetuned(tuning: Tuning, settings: FineTune, watch: Watch) -> tuple[FineTun
 
 
 def goals_of(model: ModelProto, shapes: Mapping[str, Array]) -> list[Goal]:
-    """Return what is asked of each output of floating-point numbers; shapes: what the original puts out."""
+    """Return what is asked of each output of floating-point numbers; shapes: what the original puts out, where that has one shape."""
     makers = {name: node for node in model.graph.node for name in node.output}
     found = []
     for name in (value.name for value in model.graph.output):
@@ -72,8 +74,15 @@ def goals_of(model: ModelProto, shapes: Mapping[str, Array]) -> list[Goal]:
         classes = maker is not None and _over_last_axis(maker, value.ndim, model)
         found.append(Goal(name, maker.input[0], HEAT) if classes and maker is not None else Goal(name, name))
     if not found:
-        raise NoGradientError("no output holds floating-point numbers")
+        raise NoGradientError("no output holds floating-point numbers, in one shape for all inputs")
     return found
+
+
+def _steady(session: Session, data: Calibration, batch: int) -> dict[str, Array]:
+    """Return what a batch makes, without outputs that have other shapes for other batches, as boxes that a model finds."""
+    teacher, each = Teacher(session, data, (), (), batch), np.arange(batch, dtype=np.int64)
+    runs = [session.run(teacher.feeds((each + data.samples * part // PROBES) % data.samples)) for part in range(PROBES)]
+    return {name: value for name, value in runs[0].items() if all(run[name].shape == value.shape for run in runs)}
 
 
 def _over_last_axis(node: NodeProto, rank: int, model: ModelProto) -> bool:
@@ -104,8 +113,7 @@ class _Loop:
         session = tuning.original.session(threads=tuning.threads)
         model = tuning.pruned.model
         assert isinstance(model, ModelProto), "it was cut just now"
-        probe = Teacher(session, fitted, (), (), 1).feeds(np.arange(fitted.fixed or 1, dtype=np.int64))
-        self.goals = goals_of(model, session.run(probe))
+        self.goals = goals_of(model, _steady(session, fitted, self.batch))
         self.teacher = Teacher(session, fitted, self.goals, tuning.images, self.batch)
         self.judge = Teacher(session, chosen, self.goals, (), self.batch)
         self._queue: list[int] = []
