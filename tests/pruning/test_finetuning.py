@@ -61,6 +61,16 @@ def test_what_has_no_gradient_is_a_warning_and_the_model_stays():
     assert all(np.isfinite(numpy_helper.to_array(item)).all() for item in found.model.graph.initializer)
 
 
+def test_gradients_that_are_no_numbers_are_a_warning():
+    """The root of what Relu has made zero: no step would be taken."""
+    net = Net()
+    x = net.relu(net.conv(net.input(["n", 2, 6, 6], "input"), 8, 3))
+    net.head(net.conv(net("Sqrt", x), 8, 3), 4)
+    found = prune(net.model(), data(), finetune=40, resources=QUICK, budget=0.6).report
+    assert found.finetuning is None
+    assert any("not fine-tuned: the gradients are no finite numbers" in line for line in found.warnings)
+
+
 @pytest.mark.parametrize("rest", [0, 40])
 @pytest.mark.parametrize("chooses", [False, True])
 def test_no_sample_is_for_two_things(rest, chooses):

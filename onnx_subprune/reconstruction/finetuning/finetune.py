@@ -128,7 +128,7 @@ class _Loop:
         self.student = Runnable(self.training.model).session(threads=tuning.threads)
         self.judged = Runnable(self.training.judge).session(threads=tuning.threads)
         self.adam = Adam(self.training.weights)
-        self.passes = [0, 0]
+        self.passes, self.taken = [0, 0], 0
         self.total = settings.total
 
     def _objectives(self) -> list[Objective]:
@@ -158,6 +158,8 @@ class _Loop:
                 now = self._until(done, begun + (end - begun) * look / looks, rate, (begun, end))
                 if now == done:
                     continue
+                if not self.taken:
+                    raise NoGradientError("the gradients are no finite numbers, as those of a root of zero")
                 done, losses = now, self.loss()
                 loss = float(losses.mean())
                 if loss < least and surely(first - losses):
@@ -198,7 +200,7 @@ class _Loop:
         found = self.student.run(self._fed(self.student, feeds, self.teacher.targets(places, move, feeds)))
         self.passes[0] += 1
         self.passes[1] += 1
-        self.adam.step({name: found[output] for name, output in self.training.gradients.items()}, rate)
+        self.taken += self.adam.step({name: found[output] for name, output in self.training.gradients.items()}, rate)
 
     def loss(self) -> Float64:
         """Return the loss of each sample that chooses, or of each batch, without what no model can go below."""
