@@ -139,6 +139,10 @@ class ChannelGroup:
         return int(self.cells.max()) + 1
 
 
+BY_OPTION = "it is excluded by an option"
+"""Why a layer that the user names keeps its channels."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pinned:
     """Channels of a contraction's output that stay, and why."""

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from onnx_subprune.calibration.moments.limits import COLUMNS, _columns, oversized
 from onnx_subprune.errors import OptionError, meant
-from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Contraction, Pinned
+from onnx_subprune.graph.channels import BY_OPTION, ChannelGraph, ChannelGroup, Contraction, Pinned
 from onnx_subprune.graph.network import Network, check_computes
 
 BLOCK = 256
@@ -50,7 +50,7 @@ def restricted(
                 "moments say nothing about a normalisation that takes its statistics of it: give --data"
             )
         if (only and not hit(group, only)) or hit(group, exclude):
-            reasons[group.name] = "it is excluded by an option"
+            reasons[group.name] = BY_OPTION
     left = [group for group in graph.groups if reasons[group.name] is None]
     if not left:
         found = sorted({reason for reason in reasons.values() if reason is not None})

@@ -242,6 +242,22 @@ def test_branches_go_in_every_formulation(few, settings):
     assert np.isfinite(next(iter(found.report.fidelity.outputs.values())).relative_error)
 
 
+@pytest.mark.parametrize(
+    ("settings", "goes"), [({"exclude": ["conv_2", "first"]}, False), ({"exclude": "conv_2"}, True)]
+)
+def test_what_the_user_excludes_does_not_go_with_its_block(settings, goes):
+    net, x = begun(seed=4)
+    y = net.relu(net.conv(net.relu(net.conv(x, 8, 3, name="first")), 8, 3, name="second"))
+    model = finished(net, net("Add", x, net.conv(y, 8, 3)))
+    network = Network(model)
+    assert "second" in dispensable(network, trace(network))
+    given = np.random.default_rng(0).standard_normal((48, 3, 8, 8)).astype(np.float32)
+    found = prune(
+        model, given, budget=Channels(1 / 64), round_to=8, min_width=0, gates=Gates(accept_any=True), **settings
+    )
+    assert ("first" not in {node.name for node in found.model.graph.node}) == goes
+
+
 def two_ends(net, x):
     """Two branches end with what reads the same channels."""
     y = net.relu(net.conv(x, 8, 3))

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from onnx_subprune.graph.channels import ChannelGraph, Contraction
+from onnx_subprune.graph.channels import BY_OPTION, ChannelGraph, Contraction
 from onnx_subprune.graph.network import Network, only_reader
 from onnx_subprune.graph.observation import Observation
 from onnx_subprune.graph.operators import attribute, key_of
@@ -38,6 +38,7 @@ def dispensable(network: Network, graph: ChannelGraph) -> frozenset[str]:
 
     Each of their consumers reads nothing else and is the end of a residual branch, or lies in one, as what weighs channels by their means does.
     The other summand stays: of two branches that meet, one at most is named. No normalisation takes its statistics of them: of none there are none.
+    What the user excludes does not go with a block either.
     """
     return frozenset(blocks(network, graph))
 
@@ -53,6 +54,7 @@ class Block:
 def blocks(network: Network, graph: ChannelGraph) -> dict[str, Block]:
     """Return, for each group that may lose all its channels, what goes with them; see `dispensable`."""
     found, met = dict[str, Block](), set[int]()
+    kept = {network.position[item.node] for item in graph.pinned if item.reason == BY_OPTION}
     for group in graph.groups:
         ends, inside = list[Branch](), set[int]()
         for consumer in () if graph.normalized(group) else group.consumers:
@@ -65,7 +67,8 @@ def blocks(network: Network, graph: ChannelGraph) -> dict[str, Block]:
         sums = {branch.sum for branch in ends}
         if ends and len(sums) == len(ends) and met.isdisjoint(sums):
             gone = unread(network, ends)
-            if inside <= gone and gone.isdisjoint(sums):
+            within = gone.difference(place for branch in ends for place in branch.places)
+            if inside <= gone and gone.isdisjoint(sums) and kept.isdisjoint(within):
                 found[group.name] = Block(tuple(ends), gone)
                 met |= sums
     return found
