@@ -4,7 +4,8 @@
     y -> Split (.., H D each) -> three times: Reshape (.., H, D) -> Transpose
 
 Exactly the same numbers. But in the first form Q, K and V have one shape, and would have to lose the same numbers of each head; in the second one they are
-taken apart first. What shares the axis is known from constants, or follows from the sizes in front, where those are the layer's own.
+taken apart first. A layer with a head that is dead already stays as it is, so that whole heads go. What shares the axis is known from constants, or follows
+from the sizes in front, where those are the layer's own.
 """
 
 from collections.abc import Sequence
@@ -60,6 +61,8 @@ class _Search:
         count = sizes[place]
         if not isinstance(count, int) or not 2 <= count <= MOST or made.width % count:
             return None
+        if isinstance(sizes[-1], int) and sizes[-1] > 1 and self._targets.silent(made, sizes[-1]):
+            return None  # whole heads can go only as the file has them, and one that is dead goes first
         target = self._targets.without(made, node, place)
         if target is None or any(not 0 <= which < count for _, which in taken):
             return None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
 from onnx_subprune.graph.operators import STANDARD
@@ -14,13 +15,21 @@ Size = int | tuple[str, int] | None
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A dense layer's output `width` wide. alike: tensors whose axes but for the last are those of the output, of which there are `leading`; 0: unknown."""
+    """A dense layer's output `width` wide. alike: tensors whose axes but for the last are those of the output, of which there are `leading`; 0: unknown.
+
+    weight: a matrix, `turned` where it has a row for each channel. biases: what is added.
+    """
 
     width: int
     alike: frozenset[str]
     leading: int
+    weight: str
+    turned: bool
+    biases: tuple[str, ...]
 
 
+LARGEST = 1 << 26
+"""Numbers of a weight that is looked at."""
 LONGEST = 3
 """Changes of type between a Shape and what takes a size of it."""
 INPUTS = {
@@ -39,13 +48,14 @@ class Targets:
 
     def made(self, name: str) -> Made | None:
         """Return what a dense layer makes, with or without a bias."""
-        alike, width = [name], 0
+        alike, biases, width = [name], list[str](), 0
         node = self._known.producer(name)
         if node is not None and node.op_type == "Add":
             known = [self._known.known(item) for item in node.input]
             if sum(known) != 1 or len(self._known.shape(node.input[known.index(True)])) != 1:
                 return None
-            width = self._known.shape(node.input[known.index(True)])[0]
+            biases.append(node.input[known.index(True)])
+            width = self._known.shape(biases[0])[0]
             name = node.input[known.index(False)]
             alike.append(name)
             node = self._known.producer(name)
@@ -63,7 +73,21 @@ class Targets:
             return None
         plain = node.op_type == "MatMul" or not integer(node, "transA", 0)
         leading = 1 if node.op_type == "Gemm" else max(self._known.rank(name) - 1, 0)
-        return Made(own, frozenset([*alike, *([node.input[0]] if plain else [])]), leading)
+        biases += [item for item in node.input[2:] if item]
+        return Made(
+            own, frozenset([*alike, *([node.input[0]] if plain else [])]), leading, weight, turned, tuple(biases)
+        )
+
+    def silent(self, made: Made, size: int) -> bool:
+        """True if some run of `size` channels, from the first on, is always 0: a head that is dead."""
+        values = [self._known.small(name, LARGEST) for name in (made.weight, *made.biases)]
+        if made.width % size or any(value is None for value in values):
+            return False
+        weight, *biases = (np.asarray(value) for value in values)
+        live = weight.any(axis=1 if made.turned else 0)
+        for bias in biases:
+            live = live | (bias.reshape(-1, bias.shape[-1] if bias.ndim else 1) != 0).any(axis=0)
+        return not bool(live.reshape(-1, size).any(axis=1).all())
 
     def sizes(self, name: str) -> list[Size] | None:
         """Return the numbers of a target; None where their count is not known."""

@@ -148,6 +148,21 @@ def test_parts_of_a_layer_are_split_and_put_out_the_same(form, opset):
     assert {tensor.name for tensor in found.graph.initializer} <= read
 
 
+def test_a_layer_with_a_dead_head_stays_so_that_heads_go():
+    build = targeted(0, 0, 3, HEADS, SIZE)
+    model = packed(build)
+    assert unpacked(model) is not model
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    silenced = onnx.ModelProto()
+    silenced.CopyFrom(model)
+    for tensor in silenced.graph.initializer:
+        value = values[tensor.name].copy()
+        if value.dtype == np.float32 and value.shape[-1:] == (3 * WIDTH,):
+            value[..., 2 * WIDTH + SIZE : 2 * WIDTH + 2 * SIZE] = 0
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    assert unpacked(silenced) is silenced
+
+
 @pytest.mark.parametrize("form", LEFT)
 def test_what_is_no_layer_in_parts_stays(form):
     model = packed(LEFT[form])
