@@ -289,3 +289,16 @@ def test_refits_are_better_than_none(few):
         found = prune(RESNET, few, budget=Macs(0.3), round_to=16, refit=refit, gates=Gates(accept_any=True))
         errors.append(next(iter(found.report.fidelity.outputs.values())).relative_error)
     assert errors[0] < 0.7 * errors[1]
+
+
+def test_channels_that_nobody_reads_without_a_branch_are_as_few_as_planned():
+    net = Net()
+    stem = net.conv(net.input(["n", 3, 8, 8]), 8, 3)
+    net.output(stem, 4)
+    stream = net.conv(stem, 12, 1)  # what follows leads to no output
+    net("Add", stream, net.conv(net.relu(net.conv(stream, 8, 3)), 12, 3))
+    data = np.random.default_rng(0).standard_normal((32, 3, 8, 8)).astype(np.float32)
+    options = {"refit": False, "gates": Gates(accept_any=True), "round_to": 4}
+    found = prune(net.model(), data, budget=Macs(0.15), **options)
+    assert found.report.macs.ratio <= 0.15
+    assert {group.width[1] for group in found.report.groups} == {8, 0}

@@ -26,7 +26,10 @@ def finetuning_words(found: FineTuned) -> str:
     on = f"{found.samples[1]} samples that chose the result, and that nothing was fitted to nor is judged on"
     if not found.kept:
         return f"fine-tuning: nothing changed, as no state lost surely less than {before:.3g} of the outputs on {on} ({cost})"
-    return f"fine-tuning: the loss fell from {before:.3g} to {after:.3g} on {on} (the state after step {found.best:,}; {cost})"
+    return (
+        f"fine-tuning: the loss fell from {before:.3g} to {after:.3g} on {on} (the state after step {found.best:,}; {cost}); "
+        "errors of single layers and groups are those before it"
+    )
 
 
 def finetuning_lines(found: FineTuned | None) -> list[str]:

@@ -96,8 +96,8 @@ class Kernel(ABC):
 
     def by_channel(self, tensor: Array, axis: int) -> Float32:
         """Return `tensor`, an input or output whose channels lie on `axis`, as (groups, channels, n) float32; a view where possible."""
-        if axis in (-1, 1) and tensor.ndim > 2:  # channels last: keep the view
-            return tensor.astype(np.float32, copy=False).reshape(-1, tensor.shape[axis]).T[None]
+        if axis == -1 and tensor.ndim > 2:  # channels last: keep the view
+            return tensor.astype(np.float32, copy=False).reshape(-1, tensor.shape[-1]).T[None]
         return grouped(tensor, axis, self.groups)
 
     def columns_of(self, rows: Int64) -> Int64:
