@@ -7,10 +7,13 @@ from fnmatch import fnmatchcase
 from onnx_subprune.calibration.moments.limits import COLUMNS, _columns, oversized
 from onnx_subprune.errors import OptionError, meant
 from onnx_subprune.graph.channels import BY_OPTION, ChannelGraph, ChannelGroup, Contraction, Pinned
+from onnx_subprune.graph.costs.layers import layers
 from onnx_subprune.graph.network import Network, check_computes
 
 BLOCK = 256
 """Most inputs that a channel of a larger layer may own: choosing works on a channel's own block of the Gram as a whole."""
+NAMED = 3
+"""Layers that are named where nothing can be pruned."""
 
 
 def restricted(
@@ -54,7 +57,7 @@ def restricted(
     left = [group for group in graph.groups if reasons[group.name] is None]
     if not left:
         found = sorted({reason for reason in reasons.values() if reason is not None})
-        raise OptionError(f"nothing is left to prune: {'; '.join(found) or 'see the reasons in `inspect`'}")
+        raise OptionError(f"nothing is left to prune: {'; '.join(found or _largest_of(graph, network))}")
     pinned = [
         Pinned(node=contraction.node, axis=contraction.output, width=group.width, reason=reason)
         for group in graph.groups
@@ -72,6 +75,13 @@ def _too_large(graph: ChannelGraph, group: ChannelGroup, network: Network, sampl
         ):
             return f"{consumer.node} sums over {columns:,} inputs, too many to take their moments (limit {COLUMNS:,})"
     return None
+
+
+def _largest_of(graph: ChannelGraph, network: Network) -> list[str]:
+    """Why the largest layers of a model in which no channels are free stay."""
+    found = sorted(layers(network, graph).staying, key=lambda item: (-item.params, -item.macs))
+    rest = ["`inspect` lists all layers"] if len(found) > NAMED else []
+    return [*(f"{item.node} stays, {item.reason}" for item in found[:NAMED]), *rest] or ["there are no weights"]
 
 
 def makers_of(group: ChannelGroup, graph: ChannelGraph) -> list[Contraction]:

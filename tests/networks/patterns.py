@@ -220,6 +220,13 @@ def depthwise_multiplier(n: Net) -> None:
     n.head(n.relu(n.conv(x, 12, 3, group=4)))
 
 
+@pattern(24, 6)
+def many_outputs_of_each_input(n: Net) -> None:
+    """Real and imaginary part, or colours, filtered one by one: more outputs of each than there are inputs."""
+    x = n.relu(n.conv(n.input(IMAGE), 24, 3, group=3))
+    n.head(n.relu(n.conv(x, 6)))
+
+
 @pattern(4)
 def grouped_conv_of_one_output_each(n: Net) -> None:
     x = n.relu(n.conv(n.input(IMAGE), 8, 3))

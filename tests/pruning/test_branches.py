@@ -57,6 +57,11 @@ def bottleneck(net, x):
     return net("Add", net.conv(y, 8), x)
 
 
+def grouped(net, x):
+    """The groups of the first convolution have inputs left that nothing reads."""
+    return net("Add", net.conv(net.relu(net.conv(x, 6, 3, group=2)), 8), x)
+
+
 def gated(net, x):
     """Squeeze and excite inside: a second reader of what the last convolution reads."""
     y = net.relu(net.conv(x, 12))
@@ -97,6 +102,7 @@ BLOCKS = {
     inverted: 3,
     projected: 2,
     bottleneck: 3,
+    grouped: 2,
     gated: 4,
     channels_last: 2,
     attention: 6,

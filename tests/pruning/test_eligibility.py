@@ -53,3 +53,14 @@ def test_embeddings_and_scales_are_names_of_the_channels_that_they_make():
     assert sorted(group.width for group in graph.groups) == [6, 8]
     for pattern in ("table", "scale"):
         assert [group.width for group in restricted(graph, found, only=[pattern], exclude=[]).groups] == [8]
+
+
+def test_where_no_channels_are_free_the_largest_layers_are_named_with_their_reasons():
+    n = Net()
+    x = n.input(["N", 6])
+    for number, width in enumerate((6, 4, 9, 8)):
+        n.output(n("MatMul", x, n.weight(6, width), name=f"layer{number}"), 2)
+    found = load(n.model())
+    text = r"prune: layer2 stays, '.*' is an output of the model; layer3 stays, .*; layer0 stays, .*; `inspect` lists all"
+    with pytest.raises(OptionError, match=text):
+        restricted(trace(found), found, only=[], exclude=[])

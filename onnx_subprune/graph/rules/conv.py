@@ -1,7 +1,8 @@
 """Convolutions: channels of the input are contracted, channels of the output are made, positions stay.
 
 A grouped convolution whose groups read or make a single channel loses whole groups; any other keeps equally many channels
-of each group.
+of each group, and so does one whose groups make (or read) more channels each than there are groups: that is the finer choice, and what few channels
+it reads are mostly those of the model's input.
 """
 
 import numpy as np
@@ -25,7 +26,7 @@ def _conv(scope: Scope, *, rows: int) -> None:
     scope.tie(weight_out, y)
     if scope.has(2):
         scope.tie(scope.input(2, 0), y)
-    whole = groups > 1 and groups in (inputs, outputs)
+    whole = groups > 1 and groups in (inputs, outputs) and max(inputs, outputs) <= groups * groups
     if groups > 1:
         if whole:
             scope.tie(x.reshape(groups, -1, 1), y.reshape(groups, 1, -1))

@@ -29,6 +29,8 @@ def slice_weight(weight: Array, contraction: Contraction, rows: Int64 | None, co
         for axis, kept in ((row_axis, rows), (column_axis, columns)):
             weight = weight if kept is None else np.take(weight, kept, axis=axis)
         return weight
+    if any(kept is not None and not kept.size for kept in (rows, columns)):
+        return weight[:0]  # of a branch that goes as a whole: nobody reads it
     outer = 0  # both Conv (out, in / groups) and ConvTranspose (in, out / groups) stack the groups on axis 0
     stacked, inner = (columns, rows) if column_axis == outer else (rows, columns)
     size, depth = weight.shape[0] // contraction.groups, weight.shape[1]
@@ -38,7 +40,7 @@ def slice_weight(weight: Array, contraction: Contraction, rows: Int64 | None, co
         if first.size and second.size:
             parts.append(weight[group * size + first][:, second])
         assert bool(first.size) == bool(second.size), "a group of a convolution lost one side only"
-    return np.concatenate(parts) if parts else weight[:0]
+    return np.concatenate(parts)
 
 
 def slice_constant(
