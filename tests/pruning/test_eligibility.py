@@ -61,6 +61,8 @@ def test_where_no_channels_are_free_the_largest_layers_are_named_with_their_reas
     for number, width in enumerate((6, 4, 9, 8)):
         n.output(n("MatMul", x, n.weight(6, width), name=f"layer{number}"), 2)
     found = load(n.model())
-    text = r"prune: layer2 stays, '.*' is an output of the model; layer3 stays, .*; layer0 stays, .*; `inspect` lists all"
+    text = (
+        r"prune: layer2 stays, '.*' is an output of the model; layer3 stays, .*; layer0 stays, .*; `inspect` lists all"
+    )
     with pytest.raises(OptionError, match=text):
         restricted(trace(found), found, only=[], exclude=[])
