@@ -41,6 +41,16 @@ class Timing:
         return self.ratios[1]
 
 
+def together(first: Timing, second: Timing, weight: float) -> Timing:
+    """Return the mean of two measurements of the same models, of which the second took `weight` times as long as the first."""
+
+    def mean(one: float, other: float) -> float:
+        return (one + weight * other) / (1.0 + weight)
+
+    low, middle, high = (mean(*pair) for pair in zip(first.ratios, second.ratios, strict=True))
+    return Timing(mean(first.before, second.before), mean(first.after, second.after), (low, middle, high))
+
+
 def timing(before: Session, after: Session, feeds: Mapping[str, Array], *, seconds: float = 1.0) -> Timing:
     """Return how long both take, in turns; see `latency`."""
     rounds = _rounds((before, after), feeds, seconds)

@@ -27,7 +27,7 @@ from onnx_subprune.graph.save import NAMED, side_file_wanted, written_bytes
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets.ladder import Allocated
-from onnx_subprune.pruning.cut import cut, measure
+from onnx_subprune.pruning.cut import cut, measure, timed
 from onnx_subprune.pruning.judgement import reviewed
 from onnx_subprune.pruning.preparation import inlined_note, prepare
 from onnx_subprune.pruning.recipe import Kept, Recipe
@@ -151,7 +151,7 @@ def _refitted(model: Model, recipe: Recipe, data: Source, settings: Settings) ->
         done = reconstruct(task)
     rebuilt = time.perf_counter()
     smaller = cut(job, done, samples.used)
-    measured = measure(job, samples, smaller)
+    measured = measure(job, samples, smaller, timed(job, samples, smaller))
     job = reviewed(job, samples, done, measured, rebuilt - traced)
     notes = () if len(same) == len(kept) else (
         f"{len(kept) - len(same)} groups are cut in another basis, that of these data: as wide as in the recipe, but not the same channels",

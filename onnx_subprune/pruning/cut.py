@@ -5,7 +5,6 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from onnx_subprune.allocation import Params
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.evaluation.fidelity import fidelity
 from onnx_subprune.evaluation.latency import measured_latency, raced_feeds
@@ -19,7 +18,7 @@ from onnx_subprune.evaluation.verification import verify
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.save import Settled, settled, side_file_wanted
 from onnx_subprune.graph.surgery.surgery import Plan, apply
-from onnx_subprune.pruning.budgets.latency import check_latency, latency_seconds, result_timing
+from onnx_subprune.pruning.budgets.latency import result_timing
 from onnx_subprune.pruning.job import Job
 from onnx_subprune.pruning.samples import Samples
 from onnx_subprune.pruning.written import Count, check_budget, counted
@@ -69,31 +68,34 @@ def cut(job: Job, done: Reconstruction, data: Calibration) -> Cut:
     return Cut(model=small, folder=folder, apart=apart, deviation=deviation, costs=costs)
 
 
-def measure(job: Job, samples: Samples, smaller: Cut) -> Measured:
-    """Return latency, fidelity and the user's metric, before and after; VerificationError if the latency misses its bound."""
-    threads, budget = job.settings.resources.threads, job.settings.budget
+def timed(job: Job, samples: Samples, smaller: Cut) -> Timing | None:
+    """Return how long the smaller model takes beside the original, None where it is for another machine; what is in doubt is measured for longer."""
+    budget, providers = job.settings.budget, job.task.running.placement.timed
     before, after = Runnable(job.original.given, job.original.folder), Runnable(smaller.model, smaller.folder)
-    timed = job.task.running.placement.timed
-    racing = before.on(timed), after.on(timed)
-    found = result_timing(
-        budget, before, after, lambda: measured_latency(*racing, samples.used, threads, latency_seconds(budget))
-    )
-    if found is not None:
-        check_latency(budget, found)
-    if found is not None and found.ratio >= 1.0 and not isinstance(budget, Params):
-        found = measured_latency(*racing, samples.used, threads, DOUBTED)
+
+    def here(seconds: float) -> Timing:
+        racing = before.on(providers), after.on(providers)
+        return measured_latency(*racing, samples.used, job.settings.resources.threads, seconds)
+
+    return result_timing(budget, before, after, here)
+
+
+def measure(job: Job, samples: Samples, smaller: Cut, timing: Timing | None) -> Measured:
+    """Return the latency, `timing`, with fidelity and the user's metric, before and after."""
+    threads = job.settings.resources.threads
+    before, after = Runnable(job.original.given, job.original.folder), Runnable(smaller.model, smaller.folder)
     scores = Change(job.judge.base, job.judge.judge(smaller.model)) if job.judge is not None else None
     judged = samples.judged.data if samples.held_out else judged_of(samples.used)
     places = parts_of(job.network, job.task.graph.observation, job.network.outputs)
     faithful = fidelity(before, after, judged, threads=threads, places=places).on(held_out=samples.held_out)
     if scores is not None and isinstance(job.settings.judged_by, Accuracy):
         faithful = replace(faithful, accuracy=(scores.before, scores.after))
-    layers = layer_times(job.original, job.task.graph, racing[1], raced_feeds(samples.used), threads)
-    return Measured(latency=found, layers=layers, fidelity=faithful, metric=scores)
+    layers = layer_times(
+        job.original, job.task.graph, after.on(job.task.running.placement.timed), raced_feeds(samples.used), threads
+    )
+    return Measured(latency=timing, layers=layers, fidelity=faithful, metric=scores)
 
 
-DOUBTED = 0.5
-"""Seconds that a model is timed for again that seems to be no faster."""
 JUDGED, JUDGED_BYTES = 256, 1 << 24
 """Samples of the calibration data that fidelity is measured on where none are held out: what was fitted says little about others anyway."""
 

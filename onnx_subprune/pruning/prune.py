@@ -39,9 +39,10 @@ from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.budgets.rounding import RoundTo
 from onnx_subprune.pruning.budgets.widths import Means, allocated
 from onnx_subprune.pruning.channel_scores import scored
-from onnx_subprune.pruning.cut import cut, measure
+from onnx_subprune.pruning.cut import measure
 from onnx_subprune.pruning.domains import within_domains
 from onnx_subprune.pruning.finetuning import tuned
+from onnx_subprune.pruning.in_time import in_time
 from onnx_subprune.pruning.job import Job
 from onnx_subprune.pruning.judgement import reviewed
 from onnx_subprune.pruning.preparation import prepare
@@ -175,17 +176,17 @@ def prune(  # noqa: PLR0913 - the interface's signature
         job, found, done = within_domains(job, meet)
     rebuilt = time.perf_counter()
     settled = rebuilt - sum(done.seconds.values())
-    smaller = cut(job, done, samples.used)
+    made = in_time(job, samples, found, done)
     verified = time.perf_counter()
-    job, smaller, tuning = tuned(job, samples, smaller)
+    job, smaller, tuning = tuned(job, samples, made.smaller)
     taught = time.perf_counter() - verified
-    measured = measure(job, samples, smaller)
-    job = reviewed(job, samples, done, measured, rebuilt - traced)
-    end = time.perf_counter()
-    seconds = {"trace": traced - start, "sensitivity": settled - traced, **done.seconds}
+    measured = measure(job, samples, smaller, made.timing)
+    job = reviewed(job, samples, made.done, measured, rebuilt - traced)
+    end, again = time.perf_counter(), sum(made.done.seconds.values()) - sum(done.seconds.values())
+    seconds = {"trace": traced - start, "sensitivity": settled - traced, **made.done.seconds}
     seconds |= {"fine-tuning": taught} if tuning is not None else {}
-    seconds |= {"verify": end - rebuilt - taught, "total": end - start}
-    return summarize(job, found, done, smaller, replace(measured, tuning=tuning), seconds)
+    seconds |= {"verify": end - rebuilt - taught - again, "total": end - start}
+    return summarize(job, made.found, made.done, smaller, replace(measured, tuning=tuning), seconds)
 
 
 def meet(job: Job) -> Allocated:

@@ -32,7 +32,8 @@ from onnx_subprune.evaluation.timing import Timing
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets.ladder import Ladder
-from onnx_subprune.pruning.budgets.latency import check_latency, first_channels, within_latency
+from onnx_subprune.pruning.budgets.latency import check_latency, first_channels, result_timing
+from onnx_subprune.pruning.budgets.latency_search import Search
 from onnx_subprune.pruning.budgets.starts import starts_of
 from onnx_subprune.runtime.session import Session
 from tests.conftest import MODELS
@@ -166,24 +167,75 @@ def test_a_stream_stays_whole_in_the_second_widths_that_are_tried_where_the_othe
     assert all(start["a"] < 64 for start in starts_of(both, MarginalCost(), 0.5, ()))
 
 
-@pytest.mark.parametrize("slower", [1.0, 1.4, 0.8])
+def search(ratio, rungs=None):
+    return Search(budget=Latency(0.5), ladder=rungs or ladder(), ratio=ratio, watch=silent, seconds=1.0)
+
+
+@pytest.mark.parametrize("slower", [1.0, 1.4, 0.8, 0.6, 3.0])
 def test_the_widest_widths_within_the_latency_are_found_however_far_predictions_are_off(slower):
+    asked = []
+
     def ratio(widths, seconds):
+        asked.append(dict(widths))
         return slower * widths["a"] * widths["b"] / 64**2
 
-    widths = within_latency(Latency(0.5), ladder(), ratio, silent)
-    assert 0.43 < ratio(widths, 1.0) <= 0.5
+    widths = search(ratio).widths()
+    assert 0.475 < slower * widths["a"] * widths["b"] / 64**2 <= 0.5
+    assert len(asked) <= 3
+
+
+def test_of_widths_within_the_latency_those_that_lose_least_are_taken_though_wider_ones_were_measured():
+    """Blocks are coarse: what is predicted below 0.5 takes 0.45, the next ones take more than is allowed."""
+    curves = dict.fromkeys("ab", Curve((16, 32, 48), (0.5, 0.3, 0.1)))
+    coarse = replace(ladder(MarginalCost()), rooms=[Room("a", 64, 16), Room("b", 64, 16)], curves=curves)
+    found = search(lambda widths, seconds: 0.45 if coarse.fraction(widths) < 0.5 else 0.52, coarse)
+    assert found.widths() == coarse.widths(0.49)
+    assert max(coarse.fraction(widths) for widths, _, _ in found.measured) >= 0.5
+
+
+def test_what_is_hardly_beyond_the_bound_is_measured_once_more():
+    scattered = iter([0.505, 0.481])
+    found = search(lambda widths, seconds: next(scattered))
+    found.widths()
+    assert [share for _, _, share in found.measured] == pytest.approx([0.493])
+
+
+def test_where_the_model_itself_is_beyond_the_bound_narrower_widths_take_its_place():
+    def ratio(widths, seconds):
+        return widths["a"] * widths["b"] / 64**2
+
+    found = search(ratio)
+    first = found.widths()
+    other = found.instead(first, 0.51)
+    assert 0.45 < ratio(other, 1.0) <= 0.485 < ratio(first, 1.0)
 
 
 def test_a_latency_out_of_reach_names_the_least():
     with pytest.raises(BudgetError, match=r"the least measured here is 0\.7 "):
-        within_latency(Latency(0.5), ladder(), lambda widths, seconds: 0.7, silent)
-    with pytest.raises(BudgetError, match=r"0\.49 of the original's, and 0\.475 is aimed at"):
-        within_latency(Latency(0.5), ladder(), lambda widths, seconds: 0.49, silent)
+        search(lambda widths, seconds: 0.7).widths()
+    with pytest.raises(BudgetError, match=r"0\.498 of the original's, and 0\.495 is aimed at"):
+        search(lambda widths, seconds: 0.498).widths()
+
+
+def test_a_model_that_seems_to_be_beyond_its_bound_is_measured_for_longer_and_all_of_it_counts():
+    asked = []
+
+    def timed(seconds):
+        asked.append(seconds)
+        ratio = 0.53 if len(asked) == 1 else 0.47
+        return Timing(10.0, 10.0 * ratio, (ratio - 0.1, ratio, ratio + 0.1))
+
+    found = result_timing(Latency(0.5), None, None, timed)
+    assert asked == [2.0, 4.0]
+    assert (found.before, found.after, found.ratio) == pytest.approx((10.0, 4.9, 0.49))
+    assert result_timing(Latency(0.5), None, None, timed).ratio == 0.47
+    assert len(asked) == 3
 
 
 def test_a_missed_bound_is_a_failed_verification():
     check_latency(Latency(0.5), Timing(10.0, 5.0, (0.49, 0.5, 0.51)))
+    with pytest.raises(VerificationError, match=r"0\.52 of the original's"):
+        check_latency(Latency(0.5), Timing(10.0, 5.2, (0.49, 0.5, 0.51)))
     check_latency(Macs(0.5), Timing(10.0, 9.0, (0.89, 0.9, 0.91)))
     with pytest.raises(VerificationError, match="nothing was written"):
         check_latency(Latency(0.5), Timing(10.0, 5.1, (0.49, 0.51, 0.6)))

@@ -15,6 +15,7 @@ from onnx_subprune import BudgetError, Latency, OptionError, Resources, Uniform,
 from onnx_subprune.allocation.multilinear import Grid
 from onnx_subprune.cli import run
 from onnx_subprune.graph.costs import tables
+from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.costs.milliseconds import milliseconds
 from onnx_subprune.graph.costs.tables import made_here
 from onnx_subprune.graph.network import Network
@@ -239,6 +240,32 @@ def test_the_users_own_command_measures(tmp_path, capsys):
     assert "go with --latency" in capsys.readouterr().err
     assert run([*words, "--speedup", "1.6", "--measure", "echo soon", "--force"]) == 2
     assert "has to print milliseconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_model_that_is_beyond_its_bound_is_made_once_more_with_less_and_else_nothing_is(monkeypatch, always):
+    """A machine that counts parameters, and on which the first model, or every one, takes longer when it is whole."""
+    seen, slow = list[float](), list[float]()
+
+    def spent(command, model, folder):
+        size = sum(np.prod(tensor.dims, dtype=float) for tensor in model.graph.initializer)
+        if size in seen[1:] and size < seen[0] and (always or not slow):
+            slow.append(size)
+        seen.append(size)
+        return size * (1.1 if slow and slow[-1] == size else 1.0)
+
+    monkeypatch.setattr(latency, "milliseconds_by", spent)
+    monkeypatch.setattr(latency, "_price", lambda task, table: costs(task.network, task.graph).params)
+    budget = Latency(0.6, measure="any")
+    settings = {"budget": budget, "allocator": Uniform(), "refit": None, "round_to": 1}
+    if always:
+        with pytest.raises(VerificationError, match="misses its bound"):
+            prune(network(), IMAGES, **settings)
+        assert len(slow) == 2
+    else:
+        found = prune(network(), IMAGES, **settings)
+        assert 0.54 < found.report.latency.ratio == seen[-1] / seen[0] <= 0.97 * 0.6
+        assert [0.57 * seen[0] < size <= 0.594 * seen[0] for size in slow] == [True]
 
 
 def test_profile_writes_a_table(tmp_path):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from onnx_subprune.errors import BudgetError
-from onnx_subprune.pruning.budgets.latency import Stopwatch
+from onnx_subprune.pruning.budgets.latency_search import Stopwatch
 from onnx_subprune.pruning.budgets.rounding import PLAIN, Rounding
 from onnx_subprune.runtime.progress import Watch, silent
 

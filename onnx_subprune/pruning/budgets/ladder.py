@@ -1,6 +1,6 @@
 """The allocations for every fraction of a cost: what the searches of this package walk on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -22,11 +22,15 @@ CLOSE = 0.97
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Allocated:
-    """Widths of the groups, the sensitivities they come from, and the walk where the search has done it already."""
+    """Widths of the groups, the sensitivities they come from, and the walk where the search has done it already.
+
+    instead: from these widths and the share of the original's time that the model at these takes to others that take less; BudgetError if there are none.
+    """
 
     widths: Mapping[str, int]
     sensitivity: Mapping[str, GroupSensitivity] = field(default_factory=dict)
     done: Reconstruction | None = None
+    instead: Callable[[Mapping[str, int], float], Mapping[str, int]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

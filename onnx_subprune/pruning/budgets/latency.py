@@ -6,15 +6,14 @@ import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from onnx import ModelProto
 
-from onnx_subprune.allocation import Latency, Multilinear
-from onnx_subprune.errors import BudgetError, ModelError, OptionError, VerificationError
+from onnx_subprune.allocation import Latency, Multilinear, Params
+from onnx_subprune.errors import ModelError, OptionError, VerificationError
 from onnx_subprune.evaluation.latency import Race, raced_feeds
-from onnx_subprune.evaluation.timing import Timing
+from onnx_subprune.evaluation.timing import Timing, together
 from onnx_subprune.graph.channels import ChannelGroup
 from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.costs.milliseconds import milliseconds
@@ -22,77 +21,31 @@ from onnx_subprune.graph.costs.tables import kept_here, read_table
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.save import save_model, side_file_wanted
 from onnx_subprune.graph.surgery.surgery import Plan, apply
-from onnx_subprune.pruning.budgets.ladder import Ladder
+from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder
+from onnx_subprune.pruning.budgets.latency_search import Search, Stopwatch, Widths
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.blocks import convolution_block
 from onnx_subprune.runtime.files import scratch
-from onnx_subprune.runtime.progress import Watch
 from onnx_subprune.runtime.session import Runnable
 
-ATTEMPTS = 6
-"""Widths that are measured at most: each aims at what the ones before it missed the bound by."""
-LONG, REPORTED = 2.0, 0.25
-"""Seconds that a latency is measured for where it decides, and where it is only reported."""
-MARGIN = 0.95
-"""A latency budget aims below the bound by this factor, because the last measurement scatters too, by several per cent on a busy machine."""
-NEAR = 0.95
-"""Widths that take this much of what is allowed are near enough."""
-
-Widths = Mapping[str, int]
+LONG, REPORTED, DOUBTED = 2.0, 0.25, 0.5
+"""Seconds that a latency is measured for where it decides, where it is only reported, and where it is, but the model seems to be no faster."""
+MORE = 2.0
+"""A model that seems to be beyond its bound is measured for so many times as long again, and all that was measured counts."""
 
 
-class Stopwatch(Protocol):
-    """Measures the latency at some widths over that of the original, for about so many seconds."""
-
-    def __call__(self, widths: Widths, seconds: float) -> float:
-        """Return the ratio."""
-
-
-def within_latency(budget: Latency, ladder: Ladder, ratio: Stopwatch, watch: Watch) -> Widths:
-    """Return the widths with the least loss among those that are measured to be within the budget; `ladder.cost` predicts their time.
-
-    What widths miss the bound by, the next ones aim beside it. Raises BudgetError if none are within, naming the least that was measured.
-    """
-    bound = budget.fraction * MARGIN
-    aim, best, measured = bound, None, dict[float, Widths]()
-    for attempt in range(ATTEMPTS):
-        watch("measuring latencies", attempt, ATTEMPTS)
-        try:
-            widths: Widths = ladder.widths(aim)
-        except BudgetError:
-            widths = ladder.smallest
-        if widths in measured.values():
-            break
-        found = ratio(widths, LONG)
-        measured[found] = widths
-        if found <= bound and (best is None or ladder.loss(widths) < ladder.loss(best)):
-            best = widths
-        if NEAR * bound <= found <= bound:
-            break
-        aim = min(aim * bound / found, 0.999)
-    if best is None:
-        least, room = min(measured), ""
-        if least <= budget.fraction:
-            room = f", and {bound:.3g} is aimed at, since the last measurement scatters too"
-        raise BudgetError(
-            f"the latency {budget.fraction:.4g} cannot be reached: the least measured here is {least:.3g} of the original's{room}; "
-            "allow more, or prune more of it (--only, --exclude, --min-width, --round-to)"
-        )
-    return best
-
-
-def timed_widths(budget: Latency, ladder: Ladder, task: Task, rules: Mapping[str, Rule]) -> Widths:
+def timed_widths(budget: Latency, ladder: Ladder, task: Task, rules: Mapping[str, Rule]) -> Allocated:
     """Return the widths for a latency budget, allocated by the milliseconds of its table, or of one that is made here and kept.
 
     With a table from elsewhere nothing is measured here: what it predicts counts, unless the budget has a command that measures.
     """
     table = read_table(budget.table) if budget.table is not None else None
     timed = replace(ladder, cost=_price(task, table))
-    if budget.measure is not None:
-        return within_latency(budget, timed, commanded(task, rules, budget.measure), task.watch)
-    if table is not None:
-        return timed.widths(budget.fraction)
-    return within_latency(budget, timed, stopwatch(task, rules), task.watch)
+    if table is not None and budget.measure is None:
+        return Allocated(widths=timed.widths(budget.fraction))
+    ratio = stopwatch(task, rules) if budget.measure is None else commanded(task, rules, budget.measure)
+    search = Search(budget=budget, ladder=timed, ratio=ratio, watch=task.watch, seconds=LONG)
+    return Allocated(widths=search.widths(), instead=search.instead)
 
 
 def _price(task: Task, table: Mapping[str, object] | None) -> Multilinear:
@@ -165,25 +118,38 @@ def first_channels(group: ChannelGroup, width: int) -> tuple[int, ...]:
     return tuple(sorted(int(i) for cell in range(count) for i in np.flatnonzero(cells == cell)[: width // count]))
 
 
-def result_timing(budget: object, original: Runnable, smaller: Runnable, here: Callable[[], Timing]) -> Timing | None:
-    """Return how long the result takes: by the budget's command, `here`, or None where it is for another machine."""
+def result_timing(
+    budget: object, original: Runnable, smaller: Runnable, here: Callable[[float], Timing]
+) -> Timing | None:
+    """Return how long the result takes: by the budget's command, `here` in so many seconds, or None where it is for another machine."""
     if isinstance(budget, Latency) and budget.measure is not None:
         models = [item.model for item in (original, smaller)]
         assert all(isinstance(model, ModelProto) for model in models), "models are in memory"
         times = [milliseconds_by(budget.measure, item.model, item.folder) for item in (original, smaller)]  # type: ignore[arg-type]  # see above
         return Timing(times[0], times[1], (times[1] / times[0],) * 3)
-    return None if isinstance(budget, Latency) and budget.table is not None else here()
+    if isinstance(budget, Latency):
+        if budget.table is not None:
+            return None
+        found = here(LONG)
+        return found if not exceeds(budget, found) else together(found, here(MORE * LONG), MORE)
+    found = here(REPORTED)
+    return here(DOUBTED) if found.ratio >= 1.0 and not isinstance(budget, Params) else found
 
 
-def latency_seconds(budget: object) -> float:
-    """Return how long to measure the result."""
-    return LONG if isinstance(budget, Latency) else REPORTED
+def taken(found: Timing) -> float:
+    """Return the share of the original's time, by the rounds or by the medians that are printed: the larger one."""
+    return max(found.ratio, found.after / found.before)
+
+
+def exceeds(budget: object, found: Timing) -> bool:
+    """Return whether the budget bounds the latency and the model misses it."""
+    return isinstance(budget, Latency) and taken(found) > budget.fraction
 
 
 def check_latency(budget: object, found: Timing) -> None:
     """Raise VerificationError if the budget bounds the latency and the model misses it."""
-    if isinstance(budget, Latency) and found.ratio > budget.fraction:
+    if isinstance(budget, Latency) and exceeds(budget, found):
         raise VerificationError(
-            f"the pruned model takes {found.after:.4g} ms, {found.ratio:.3g} of the original's {found.before:.4g} ms, and misses its bound of "
+            f"the pruned model takes {found.after:.4g} ms, {taken(found):.3g} of the original's {found.before:.4g} ms, and misses its bound of "
             f"{budget.fraction:.4g}: nothing was written; try again on a quieter machine, or a smaller --latency"
         )

@@ -80,7 +80,7 @@ def allocated(task: Task, rooms: Sequence[Room], budget: Budget, allocator: Allo
         assert judged is not None, "the budget has a metric"
         return replace(within_drop(budget, ladder, task, judged, rules, means.candidates), sensitivity=sensitivity)
     if isinstance(budget, Latency):
-        return Allocated(widths=timed_widths(budget, ladder, task, rules), sensitivity=sensitivity)
+        return replace(timed_widths(budget, ladder, task, rules), sensitivity=sensitivity)
 
     def other(kind: Rounding) -> Mapping[str, int]:
         return replace(ladder, rooms=kind.again(task.graph, rooms)).widths(budget.fraction)
