@@ -3,7 +3,8 @@
     python tools/benchmark_recurrent.py --units 256 --features 256 --steps 100 --shares 0.75 0.5 0.25
 
 The recurrent layer and a dense one of eight outputs that reads it; units are cut by the surgery, no data is needed. Prints the ratio of the
-milliseconds, the median over rounds that ran both models back to back, beside the ratio of multiply-accumulates, and what the first is of the second.
+milliseconds, the median over rounds that ran both models back to back, beside those of multiply-accumulates and of the work that budgets count, which
+has the activations of units as well, and what the first is of each of these.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.runtime.blocks import convolution_block
 from onnx_subprune.runtime.session import Session
 
 
@@ -59,16 +61,19 @@ def network(op: str, shape: tuple[int, int, int], units: int, directions: int) -
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def ratios(model: onnx.ModelProto, share: float, feeds: dict[str, np.ndarray], seconds: float) -> tuple[float, float]:
-    """Return latency and multiply-accumulates of the model with this share of its units, of those of the whole."""
+def ratios(
+    model: onnx.ModelProto, share: float, feeds: dict[str, np.ndarray], seconds: float
+) -> tuple[float, float, float]:
+    """Return latency, multiply-accumulates and work of the model with this share of its units, of those of the whole."""
     whole = load(model)
     graph = trace(whole)
     (group,) = graph.groups
     width = int(share * group.width)
     small = apply(whole, graph, Plan(supports={group.name: tuple(range(width))}))
-    macs = costs(whole, graph).macs
+    price, widths = costs(whole, graph, convolution_block()), {group.name: width}
     before, after = (Session(item, threads=1) for item in (model, small))
-    return latency_ratio(before, after, feeds, seconds=seconds), macs({group.name: width}) / macs({})
+    time = latency_ratio(before, after, feeds, seconds=seconds)
+    return time, price.macs(widths) / price.macs({}), price.work(widths) / price.work({})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -83,15 +88,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=[0.75, 0.5, 0.25])
     parser.add_argument("--seconds", type=float, default=2.0, help="for each number")
     options = parser.parse_args(arguments)
-    print("| layer | batch | units left | latency | MACs | latency / MACs |", "| --- " * 6 + "|", sep="\n")
+    titles = ("layer", "batch", "units left", "latency", "MACs", "work", "latency / MACs", "latency / work")
+    print(f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|", sep="\n")
     for op in options.ops:
         for batch in options.batches:
             shape = (options.steps, batch, options.features)
             model = network(op, shape, options.units, options.directions)
             feeds = {"x": np.random.default_rng(1).standard_normal(shape).astype(np.float32)}
             for share in options.shares:
-                time, macs = ratios(model, share, feeds, options.seconds)
-                print(f"| {op} | {batch} | {share:.0%} | {time:.2f} | {macs:.2f} | {time / macs:.2f} |", flush=True)
+                time, macs, work = ratios(model, share, feeds, options.seconds)
+                numbers = " | ".join(f"{item:.2f}" for item in (time, macs, work, time / macs, time / work))
+                print(f"| {op} | {batch} | {share:.0%} | {numbers} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from onnx_subprune.evaluation.verification import law
+from onnx_subprune.graph.contractions.recurrent import GATES
 from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.operators import attribute
@@ -35,6 +36,11 @@ MORE = [
     pytest.param(Recurrent("RNN", "reverse", lengths=True), id="lengths-rnn"),
     pytest.param(Recurrent("LSTM", last=True), id="last-state-alone"),
     pytest.param(Recurrent("GRU", "bidirectional", last=True), id="last-states-alone"),
+    pytest.param(Recurrent("LSTM", "bidirectional", states="expanded", peepholes=True, lengths=True), id="all-at-once"),
+    *(
+        pytest.param(Recurrent(op, "bidirectional", joined="Concat"), id=f"concat-{op}")
+        for op in ("LSTM", "GRU", "RNN")
+    ),
 ]
 
 
@@ -106,6 +112,55 @@ def test_units_of_both_directions_go_together_and_those_of_stacked_layers_apart(
     graph = trace(network)
     assert [(group.width, group.consumers[-1].positions.shape[1]) for group in graph.groups] == [(6, 1), (5, 2), (5, 2)]
     assert law(network, graph, supports_of(graph, 0, share=0.5), feeds_of(network, 3, 0)) < 1e-5
+
+
+def test_a_layer_for_each_direction_keeps_units_of_its_own():
+    """As Keras is exported: one layer goes forward, the other back, and a Concat puts them together."""
+    n = Net(17)
+    x = n("Transpose", n.relu(n.linear(n.input(("N", 4, 3)), 3, 6)), perm=[1, 0, 2])
+    both = []
+    for direction in ("forward", "reverse"):
+        args = (n.weight(1, 20, 6), n.weight(1, 20, 5), n.weight(1, 40))
+        both.append(n.squeeze(n.add("LSTM", x, *args, outputs=3, hidden_size=5, direction=direction)[0], 1))
+    n.output(n.linear(n.concat(*both, axis=2), 10, 2), 3)
+    network = load(n.model())
+    graph = trace(network)
+    assert [group.width for group in graph.groups] == [6, 5, 5]
+    widths = dict(zip((group.name for group in graph.groups), ([0, 2], [1, 2, 4], [3]), strict=True))
+    assert law(network, graph, widths, feeds_of(network, 2, 0)) < 1e-5
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU"])
+def test_cells_that_are_unrolled_are_cut_as_one_layer_is(op: str):
+    """A product with the data and one with the units for each step, with the same weights, whose sums are split into gates."""
+    n, gates = Net(17), GATES[op]
+    w, r, b = n.weight(6, 5 * gates), n.weight(5, 5 * gates), n.weight(5 * gates)
+    x = n.relu(n.linear(n.input(("N", 3, 3)), 3, 6))
+    h = c = n("ConstantOfShape", n.concat(n.dim("x", 0), n.constant(np.array([5])), axis=0))
+    for step in range(3):
+        data = n("Gemm", n.squeeze(n.slice(x, step, step + 1, 1), 1), w, b)
+        units = n("MatMul", h, r)
+        if op == "LSTM":
+            i, o, f, new = n.split(n("Add", data, units), [5] * 4, 1)
+            i, o, f = (n("Sigmoid", gate) for gate in (i, o, f))
+            c = n("Add", n("Mul", f, c), n("Mul", i, n("Tanh", new)))
+            h = n("Mul", o, n("Tanh", c))
+        else:
+            (a, *last), (d, *before) = (n.split(part, [10, 5], 1) for part in (data, units))
+            z, reset = n.split(n("Sigmoid", n("Add", a, d)), [5, 5], 1)
+            new = n("Tanh", n("Add", last[0], n("Mul", reset, before[0])))
+            h = n("Add", new, n("Mul", z, n("Sub", h, new)))
+    n.output(n.linear(h, 5, 2), 2)
+    network = load(n.model())
+    graph = trace(network)
+    assert [group.width for group in graph.groups] == [6, 5]
+    for seed in (0, 1):
+        supports = supports_of(graph, seed)
+        assert law(network, graph, supports, feeds_of(network, 3, seed)) < 1e-5
+        small = load(apply(network, graph, Plan(supports=supports)))
+        assert sorted(map(len, supports.values())) == sorted(
+            group.width for group in trace(small).groups if group.width > 1
+        )
 
 
 def test_layers_whose_zero_states_are_cut_from_one_tensor_keep_units_of_their_own():

@@ -15,7 +15,10 @@ STATES = ("none", "given", "filled", "expanded")
 
 @dataclass(frozen=True)
 class Recurrent:
-    """See the module. reset: linear_before_reset of a GRU. last: the last states alone are read, and nothing else has a name."""
+    """See the module. reset: linear_before_reset of a GRU. last: the last states alone are read, and nothing else has a name.
+
+    joined: how both directions become one axis, by a Reshape, or taken apart and put together by a Concat.
+    """
 
     op: str
     direction: str = "forward"
@@ -25,6 +28,7 @@ class Recurrent:
     peepholes: bool = False
     lengths: bool = False
     last: bool = False
+    joined: str = "Reshape"
     extra: Mapping[str, object] = field(default_factory=dict)
     features: int = 6
     units: int = 5
@@ -51,6 +55,8 @@ class Recurrent:
         if self.last:
             n.nodes[-1].output[:] = ["", made[1]]
             y = n.reshape(n("Transpose", made[1], perm=[1, 0, 2]), 0, width)
+        elif self.joined == "Concat":
+            y = n.concat(*(n.squeeze(n.slice(made[0], at, at + 1, 1), 1) for at in range(directions)), axis=2)
         else:
             y = n.reshape(n("Transpose", made[0], perm=[0, 2, 1, 3]), 0, 0, width)
         n.output(n.linear(y, width, 2), 2 if self.last else 3)
