@@ -15,7 +15,7 @@ from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.errors import OptionError, typed
 from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.evaluation.report.model import Report
-from onnx_subprune.evaluation.report.removed import removed
+from onnx_subprune.evaluation.report.removed import gone_with, removed, still_pinned
 from onnx_subprune.evaluation.report.values import Change
 from onnx_subprune.evaluation.verification import verify
 from onnx_subprune.graph.channels import ChannelGraph
@@ -114,7 +114,7 @@ def apply_recipe(
 
 
 def _matching(recipe: Recipe, graph: ChannelGraph) -> dict[str, Kept]:
-    """The recipe's groups by name; OptionError if the model does not have them."""
+    """The recipe's groups by name, without those that go with a block anyway; OptionError if the model does not have them."""
     widths = {group.name: (group.width, group.cells) for group in graph.groups}
     for item in recipe.groups:
         if item.name not in widths:
@@ -133,14 +133,16 @@ def _matching(recipe: Recipe, graph: ChannelGraph) -> dict[str, Kept]:
             )
     if not recipe.groups:
         raise OptionError("the recipe keeps all channels: there is nothing to cut")
-    return {item.name: item for item in recipe.groups}
+    return {item.name: item for item in recipe.groups if item.gone is None}
 
 
 def _refitted(model: Model, recipe: Recipe, data: Source, settings: Settings) -> Pruned:
     start = time.perf_counter()
     job, samples = prepare(model, data, settings)
     kept = _matching(recipe, job.task.graph)
-    same = {name: item for name, item in kept.items() if not item.basis and name not in job.turned}
+    same = {
+        name: item for name, item in kept.items() if not item.kept or (not item.basis and name not in job.turned)
+    }
     traced = time.perf_counter()
     task = replace(
         job.task,
@@ -177,7 +179,8 @@ def _sliced(model: Model, recipe: Recipe, rules: Mapping[str, Rule]) -> Pruned:
     deviation = verify(network, graph, plan, small, Calibration(arrays=runs, chunk=1, runs=True), network.folder)
     before, after = counted(network, graph), counted(load(small), graph)
     done = Reconstruction(choices=chosen, weights={}, refits={}, seconds={})
-    groups = group_reports(graph, done, {})
+    empty = [name for name, choice in chosen.items() if not choice.support]
+    groups = group_reports(graph, done, {}, gone=gone_with(network, graph, empty))
     stamped(small, graph, groups)
     side_file = side_file_wanted(small) or side_file_wanted(network.proto)
     report = Report(
@@ -190,13 +193,13 @@ def _sliced(model: Model, recipe: Recipe, rules: Mapping[str, Rule]) -> Pruned:
         size=Change(network.size, written_bytes(small, NAMED, side_file=side_file)),
         latency=None,
         groups=groups,
-        pinned=graph.pinned,
+        pinned=still_pinned(network, graph, empty),
         fidelity=None,
         deviation=deviation,
         seconds={"total": time.perf_counter() - start},
         notes=(
             *inlined_note(network),
-            *removed(network, graph, [name for name, choice in chosen.items() if not choice.support]),
+            *removed(network, graph, empty),
             "weights are sliced, not refitted, and nothing was measured: there are no data",
             *_whole(left),
         ),

@@ -16,12 +16,13 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A group that got narrower. basis: its channels are those of another basis than the model's; see `GroupReport`."""
+    """A group that got narrower. basis: its channels are those of another basis than the model's; gone: see `GroupReport`, which tells of both."""
 
     name: str
     width: int
     kept: tuple[int, ...]
     basis: bool = False
+    gone: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,9 @@ class Recipe:
         """Return the recipe of a run."""
         narrower = [group for group in report.groups if group.width[1] < group.width[0]]
         return cls(
-            groups=tuple(Kept(group.name, group.width[0], tuple(group.kept), group.basis) for group in narrower),
+            groups=tuple(
+                Kept(group.name, group.width[0], tuple(group.kept), group.basis, group.gone) for group in narrower
+            ),
             model=report.model,
             data=report.data,
             settings=report.settings,
@@ -72,7 +75,13 @@ class Recipe:
             "data": dict(self.data),
             "settings": dict(self.settings),
             "groups": [
-                {"name": item.name, "width": item.width, "kept": list(item.kept), "basis": item.basis}
+                {
+                    "name": item.name,
+                    "width": item.width,
+                    "kept": list(item.kept),
+                    "basis": item.basis,
+                    "gone": item.gone,
+                }
                 for item in self.groups
             ],
         }
@@ -90,4 +99,5 @@ def _kept(item: Mapping[str, object]) -> Kept:
         raise ValueError("a group needs a name, a width, and the channels that are kept")
     if not all(isinstance(place, int) and 0 <= place < width for place in kept) or sorted(set(kept)) != kept:
         raise ValueError(f"group {name!r} keeps channels that are not ascending numbers below its width {width}")
-    return Kept(name, width, tuple(kept), bool(item.get("basis", False)))
+    gone = item.get("gone")
+    return Kept(name, width, tuple(kept), bool(item.get("basis", False)), None if gone is None else str(gone))

@@ -1,12 +1,13 @@
 """What is said of a run: the report, and what became of each group."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from onnx_subprune.allocation import Macs, Params
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.evaluation.layers import slower_because
 from onnx_subprune.evaluation.report.model import Report
-from onnx_subprune.evaluation.report.removed import removed
+from onnx_subprune.evaluation.report.removed import gone_with, removed, still_pinned
 from onnx_subprune.evaluation.report.values import Change, GroupReport
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.save import NAMED, side_file_wanted, written_bytes
@@ -19,6 +20,7 @@ from onnx_subprune.pruning.written import resized
 from onnx_subprune.reconstruction.settings import Reconstruction
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.session import environment
+from onnx_subprune.selection import Choice
 
 
 def summarize(
@@ -26,7 +28,8 @@ def summarize(
 ) -> Pruned:
     """Return the smaller model with the report on it; `seconds` by stage."""
     network, timed = job.original, measured.latency
-    groups = group_reports(job.task.graph, done, found.sensitivity, job.turned)
+    gone = gone_with(job.task.network, job.task.graph, _empty(done))
+    groups = group_reports(job.task.graph, done, found.sensitivity, job.turned, gone)
     stamped(smaller.model, job.task.graph, groups)
     side_file = side_file_wanted(smaller.model) or side_file_wanted(network.proto)
     report = Report(
@@ -40,7 +43,7 @@ def summarize(
         latency=None if timed is None else Change(timed.before, timed.after),
         latency_ratios=None if timed is None else timed.ratios,
         groups=groups,
-        pinned=job.task.graph.pinned,
+        pinned=still_pinned(job.task.network, job.task.graph, _empty(done)),
         fidelity=measured.fidelity,
         metric=measured.metric,
         finetuning=measured.tuning,
@@ -56,7 +59,12 @@ def summarize(
 
 def _gone(task: Task, done: Reconstruction) -> list[str]:
     """Which blocks are gone as a whole."""
-    return removed(task.network, task.graph, [name for name, choice in done.choices.items() if not choice.support])
+    return removed(task.network, task.graph, _empty(done))
+
+
+def _empty(done: Reconstruction) -> list[str]:
+    """The groups that lose all their channels."""
+    return [name for name, choice in done.choices.items() if not choice.support]
 
 
 def _domains(done: Reconstruction) -> list[str]:
@@ -71,7 +79,8 @@ def _domains(done: Reconstruction) -> list[str]:
 def _bases(job: Job, done: Reconstruction) -> list[str]:
     """How many groups lost numbers of another basis."""
     count = sum(
-        len(done.choices[name].support) < job.task.graph.group(name).width for name in job.turned & done.choices.keys()
+        0 < len(done.choices[name].support) < job.task.graph.group(name).width
+        for name in job.turned & done.choices.keys()
     )
     what = "a group loses" if count == 1 else f"{count} groups lose"
     return (
@@ -114,11 +123,12 @@ def group_reports(
     done: Reconstruction,
     sensitivity: Mapping[str, GroupSensitivity],
     turned: frozenset[str] = frozenset(),
+    gone: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[GroupReport, ...]:
-    """Return a report on every group of `graph`; those of `turned` are in other bases than the model's."""
+    """Return a report on every group of `graph`; those of `turned` are in other bases than the model's, and `gone` says which went with which block."""
     reports = []
     for group in graph.groups:
-        choice = done.choices.get(group.name)
+        choice = Choice((), 0.0) if group.name in gone else done.choices.get(group.name)
         curve = sensitivity[group.name].output if group.name in sensitivity else None
         reports.append(
             GroupReport(
@@ -129,7 +139,8 @@ def group_reports(
                 conditioning=choice.conditioning if choice else None,
                 data=choice.data if choice else None,
                 curve=(curve.widths, curve.errors) if curve else None,
-                basis=group.name in turned,
+                basis=group.name in turned and (choice is None or bool(choice.support)),
+                gone=gone.get(group.name),
                 consumers=tuple(done.refits[c.weight] for c in group.consumers if c.weight in done.refits),
             )
         )

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune import Channels, Gates, Layerwise, Macs, Refit, Sequential, prune
+from onnx_subprune import Channels, Gates, Layerwise, Macs, Recipe, Refit, Sequential, apply_recipe, prune
 from onnx_subprune.evaluation.report.removed import removable
 from onnx_subprune.evaluation.verification import law
 from onnx_subprune.graph.costs.costs import costs
@@ -262,6 +262,36 @@ def test_what_the_user_excludes_does_not_go_with_its_block(settings, goes):
         model, given, budget=Channels(1 / 64), round_to=8, min_width=0, gates=Gates(accept_any=True), **settings
     )
     assert ("first" not in {node.name for node in found.model.graph.node}) == goes
+
+
+def shares(net, x):
+    """Channels that stay where the block does: a Softmax goes over them."""
+    y = net("Softmax", net.conv(x, 6, 3, name="shared out"), axis=1)
+    return net("Add", net.conv(net.relu(net.conv(y, 6)), 8), x)
+
+
+@pytest.mark.parametrize("block", [bottleneck, attention, shares])
+def test_what_lies_in_a_block_that_is_gone_is_listed_as_gone_and_recipes_tell_it(block, tmp_path):
+    net, x = begun(seed=4)
+    model = finished(net, block(net, x))
+    given = np.random.default_rng(0).standard_normal((48, 3, 8, 8)).astype(np.float32)
+    settings = {"budget": Channels(1 / 64), "round_to": 8, "min_width": 0, "gates": Gates(accept_any=True)}
+    report = prune(model, given, exclude="conv_2", **settings).report
+    inner = [group for group in report.groups if group.gone is not None]
+    assert {group.width[1] for group in report.groups} == {0}
+    assert len(inner) == (block is not shares)
+    assert "shared out" not in {item.node for item in report.pinned}
+    assert all(group.kept == () and group.gone.startswith("the ") for group in inner)
+    listed = {item["name"]: item for item in report.to_dict()["groups"]}
+    Recipe.of(report).to_json(tmp_path / "r.json")
+    read = Recipe.read(tmp_path / "r.json")
+    assert [item.gone for item in read.groups] == [group.gone for group in report.groups]
+    for data in (None, given) if block is bottleneck else (None,):
+        again = {group.name: group for group in apply_recipe(model, read, data).report.groups}
+        assert all((again[item.name].width, again[item.name].gone) == (item.width, item.gone) for item in report.groups)
+    for group in inner:
+        assert listed[group.name]["width"]["after"] == 0
+        assert f"gone with {group.gone}" in report._repr_html_()
 
 
 def two_ends(net, x):

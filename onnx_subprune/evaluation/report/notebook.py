@@ -33,7 +33,12 @@ def _groups(report: Reported) -> str:
 def _row(group: GroupReport) -> str:
     before, after = group.width
     bar = f'<span style="{BAR};width:{80 * after / before:.0f}px;background:#2563eb"></span>'
-    cells = (escape(group.name), f"{before} → {after}", bar, _drawn(group))
+    cells = (
+        escape(group.name),
+        f"{before} → {after}" + (f", gone with {escape(group.gone)}" if group.gone else ""),
+        bar,
+        _drawn(group),
+    )
     return "<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>"
 
 

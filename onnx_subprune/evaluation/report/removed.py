@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection
 
-from onnx_subprune.graph.channels import ChannelGraph
+from onnx_subprune.graph.channels import ChannelGraph, Pinned
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.tracing.branches import Block, blocks
@@ -25,6 +25,24 @@ def removed(network: Network, graph: ChannelGraph, empty: Collection[str]) -> li
         else f"{len(found)} blocks are gone as a whole, and what each added is"
     )
     return [f"{what} a constant: {'; '.join(said)}"]
+
+
+def gone_with(network: Network, graph: ChannelGraph, empty: Collection[str]) -> dict[str, str]:
+    """Return the groups that are not `empty` themselves, but lie in a block that went with one that is: which block that is, in words."""
+    found = [block for name, block in blocks(network, graph).items() if name in empty]
+    inside = dict[str, str]()
+    for group in graph.groups if found else ():
+        places = {network.position[node] for node in (*group.producers, *group.readers)}
+        block = next((block for block in found if places <= block.unread), None)
+        if block is not None and group.name not in empty:
+            inside[group.name] = _described(network, graph, block)
+    return inside
+
+
+def still_pinned(network: Network, graph: ChannelGraph, empty: Collection[str]) -> tuple[Pinned, ...]:
+    """Return what is pinned, without what went with the groups that are `empty`."""
+    gone = {place for name, block in blocks(network, graph).items() if name in empty for place in block.unread}
+    return tuple(item for item in graph.pinned if network.position[item.node] not in gone)
 
 
 def removable(network: Network, graph: ChannelGraph) -> list[str]:

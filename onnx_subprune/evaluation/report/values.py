@@ -52,6 +52,8 @@ class GroupReport:
     consumers: tuple[Refitted, ...]
     basis: bool = False
     """True if the channels are those of another basis than the model's, head by head: `kept` counts from the one that matters most."""
+    gone: str | None = None
+    """The block that its layers went with, in words: no channel is left then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +140,7 @@ def _group(group: GroupReport) -> dict[str, object]:
         "width": {"before": group.width[0], "after": group.width[1]},
         "kept": list(group.kept),
         "basis": group.basis,
+        "gone": group.gone,
         "error": group.error,
         "conditioning": group.conditioning,
         "data": group.data,
