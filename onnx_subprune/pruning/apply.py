@@ -140,9 +140,7 @@ def _refitted(model: Model, recipe: Recipe, data: Source, settings: Settings) ->
     start = time.perf_counter()
     job, samples = prepare(model, data, settings)
     kept = _matching(recipe, job.task.graph)
-    same = {
-        name: item for name, item in kept.items() if not item.kept or (not item.basis and name not in job.turned)
-    }
+    same = {name: item for name, item in kept.items() if not item.kept or (not item.basis and name not in job.turned)}
     traced = time.perf_counter()
     task = replace(
         job.task,
