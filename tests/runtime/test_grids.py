@@ -13,10 +13,11 @@ class Machine:
     """Takes a thousandth of a millisecond a product of channels, longer at the places of `disturbed`, so often; and a reorder so long a channel."""
 
     def __init__(self, disturbed=(), times=0, reorder=0.0):
-        self.disturbed, self.times, self.reorder, self.runs = disturbed, times, reorder, 0
+        self.disturbed, self.times, self.reorder, self.runs, self.spent = disturbed, times, reorder, 0, 0.0
 
-    def profiled(self, text, feeds, *, seconds):
+    def profiled(self, text, feeds, *, seconds, most):
         self.runs += 1
+        self.spent += 1.0
         events = [{"name": "moved", "op": "ReorderInput", "ms": 16 * self.reorder, "inputs": [[2, 16, 4, 4]]}]
         for row, read in enumerate(SIZES["reads"]):
             for column, written in enumerate(SIZES["writes"]):
@@ -25,8 +26,8 @@ class Machine:
         return events
 
 
-def found(machine):
-    grid = measured(SHAPE, 16, machine, 0.0, 0.0)
+def found(machine, most=np.inf):
+    grid = measured(SHAPE, 16, machine, 0.0, 0.0, most)
     assert {side: grid[side] for side in SIZES} == SIZES
     return np.array(grid["ms"])
 
@@ -46,6 +47,15 @@ def test_what_other_work_made_longer_is_timed_again_and_bounded_by_fewer_channel
     machine = Machine([place], times)
     assert found(machine) == pytest.approx(LINEAR)
     assert machine.runs == 2
+
+
+@pytest.mark.parametrize(("most", "runs"), [(0.5, 1), (1.9, 1), (2.0, 2)])
+def test_nothing_is_timed_again_where_that_takes_more_than_is_left_and_what_is_bounded_by_fewer_channels_stays(
+    most, runs
+):
+    machine = Machine([(4, 5)], 1)
+    assert found(machine, most) == pytest.approx(LINEAR)
+    assert machine.runs == runs
 
 
 def test_fewer_channels_than_a_block_are_put_into_another_layout_first():

@@ -15,7 +15,7 @@ from onnx_subprune.runtime.cache import keep, processor, recalled
 from onnx_subprune.runtime.files import reason
 from onnx_subprune.runtime.profiler.model import Model
 from onnx_subprune.runtime.profiler.runs import Runs
-from onnx_subprune.runtime.profiler.table import VERSION, table_of
+from onnx_subprune.runtime.profiler.table import BATCHES, VERSION, table_of
 from onnx_subprune.runtime.session import Runnable, environment
 
 Table = Mapping[str, Any]
@@ -25,8 +25,10 @@ WHOLE = 1 << 30
 """Bytes of a serialized model up to which it is profiled: it is held twice for that."""
 
 
-def made_here(model: Runnable, feeds: Mapping[str, Array], *, threads: int | None, block: int) -> Table:
-    """Return the table of `model` on this machine; ModelError where it cannot be profiled."""
+def made_here(
+    model: Runnable, feeds: Mapping[str, Array], *, threads: int | None, block: int, most: float = BATCHES
+) -> Table:
+    """Return the table of `model` on this machine, made in the time of `most` runs; ModelError where it cannot be profiled."""
     proto = model.model
     assert isinstance(proto, ModelProto), "models are in memory"
     if proto.ByteSize() > WHOLE:
@@ -34,18 +36,20 @@ def made_here(model: Runnable, feeds: Mapping[str, Array], *, threads: int | Non
     try:
         read = Model(proto.SerializeToString(), model.folder)
         providers = [(item.name, item.on(threads)) for item in model.providers]
-        return table_of(read, feeds, Runs(threads or 0, model.folder, providers), block=block)
+        return table_of(read, feeds, Runs(threads or 0, model.folder, providers), block=block, most=most)
     except Exception as error:  # onnxruntime's exceptions have no common base
         raise ModelError(f"the model cannot be profiled: {error}") from error
 
 
-def kept_here(model: Runnable, feeds: Mapping[str, Array], *, threads: int | None, block: int) -> Table:
+def kept_here(
+    model: Runnable, feeds: Mapping[str, Array], *, threads: int | None, block: int, most: float = BATCHES
+) -> Table:
     """Return the table that this machine made of the same layers, if it is fresh, or make one and keep it; see `made_here`."""
     key = key_of(model, feeds, threads, block)
     found = recalled(TABLES, key)
     if isinstance(found, dict) and found.get("version") == VERSION:
         return found
-    made = made_here(model, feeds, threads=threads, block=block)
+    made = made_here(model, feeds, threads=threads, block=block, most=most)
     keep(TABLES, key, made)
     return made
 

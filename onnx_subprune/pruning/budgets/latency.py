@@ -12,7 +12,7 @@ from onnx import ModelProto
 
 from onnx_subprune.allocation import Latency, Multilinear, Params
 from onnx_subprune.errors import ModelError, OptionError, VerificationError
-from onnx_subprune.evaluation.latency import Race, raced_feeds
+from onnx_subprune.evaluation.latency import Race, raced, raced_feeds
 from onnx_subprune.evaluation.timing import Timing, together
 from onnx_subprune.graph.channels import ChannelGroup
 from onnx_subprune.graph.costs.costs import costs
@@ -30,6 +30,8 @@ from onnx_subprune.runtime.session import Runnable
 
 LONG, REPORTED, DOUBTED = 2.0, 0.25, 0.5
 """Seconds that a latency is measured for where it decides, where it is only reported, and where it is, but the model seems to be no faster."""
+PASSES = 20
+"""Passes over the data that a table may take."""
 MORE = 2.0
 """A model that seems to be beyond its bound is measured for so many times as long again, and all that was measured counts."""
 
@@ -55,7 +57,8 @@ def _price(task: Task, table: Mapping[str, object] | None) -> Multilinear:
         feeds = raced_feeds(task.data)
         try:
             model = Runnable(network.given, network.folder, task.running.placement.timed)
-            table = kept_here(model, feeds, threads=task.running.threads, block=block)
+            most = PASSES * task.data.samples / raced(task.data)
+            table = kept_here(model, feeds, threads=task.running.threads, block=block, most=most)
         except ModelError:
             return costs(network, graph, block).work
     return milliseconds(network, graph, table)

@@ -1,5 +1,6 @@
 """What layers of one shape take at a grid of widths: a model of convolutions or products side by side, one for each pair of widths, is timed."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from itertools import pairwise
@@ -30,10 +31,11 @@ def _grid(width: int, block: int, unit: int, blocks: Sequence[int] = (1,)) -> li
     return sorted({size for size in sizes if 0 < size <= width and size % unit == 0} | {width})
 
 
-def measured(shape: Row, block: int, runs: Runs, overhead: float, seconds: float) -> Row:
+def measured(shape: Row, block: int, runs: Runs, overhead: float, seconds: float, most: float = math.inf) -> Row:
     """Return the milliseconds of a layer of this shape at each pair of widths: `reads` x `writes`, one row where each channel goes by itself.
 
-    Fewer channels than a block are read in the plain layout, which has to be made of a block first.
+    Fewer channels than a block are read in the plain layout, which has to be made of a block first. seconds, most: see `Runs.profiled`; times that
+    contradict each other are taken again only where that fits into what is left of `most`.
     """
     own = shape.get("groups") == "own"
     unit = int(str(shape.get("groups", 1))) if not own else 1
@@ -45,9 +47,10 @@ def measured(shape: Row, block: int, runs: Runs, overhead: float, seconds: float
     pairs = [pair for pair in pairs if pair not in mixed]
     text, feeds = _side_by_side(shape, reads, writes, pairs)
     values = np.full((1 if own else len(reads), len(writes)), np.inf)
+    begun = runs.spent
     for _ in range(AGAIN):
-        moved = list[float]()
-        for event in runs.profiled(text, feeds, seconds=seconds):
+        moved, before = list[float](), runs.spent
+        for event in runs.profiled(text, feeds, seconds=seconds, most=begun + most - before):
             name = event["name"].removesuffix("_nchwc").removeprefix("fused ")
             if name.startswith("layer "):
                 place = tuple(int(number) for number in name.split()[1:])
@@ -59,7 +62,7 @@ def measured(shape: Row, block: int, runs: Runs, overhead: float, seconds: float
         values = np.where(np.isinf(values), 0.0, values)
         likely = _likely(values.T, writes, block).T
         likely = likely if own else _likely(likely, reads, block)
-        if np.allclose(likely, values, rtol=DOUBT):
+        if np.allclose(likely, values, rtol=DOUBT) or 2.0 * runs.spent - before > begun + most:
             break
     values = likely
     if not own and reads[-1] >= block and moved:

@@ -1,6 +1,7 @@
 """Runs of models with and without onnxruntime's profile."""
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,11 @@ class Runs:
     ) -> None:
         self.threads, self.folder = threads, folder
         self.providers = [*providers, ("CPUExecutionProvider", dict[str, str]())]
+        self.spent = 0.0
+        """Milliseconds of all runs so far."""
+        exact = time.get_clock_info("process_time").resolution < RESOLUTION
+        own = threads == 1 and len(self.providers) == 1 and exact
+        self._clock = time.process_time if own else time.perf_counter
 
     def session(self, text: bytes, *, plain: bool = False, profile: Path | None = None) -> ort.InferenceSession:
         """Return a session for a serialized model; plain: without optimizations, on the processor."""
@@ -47,18 +53,31 @@ class Runs:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
         return ort.InferenceSession(text, options, providers=self.providers[-1:] if plain else self.providers)
 
-    def profiled(self, text: bytes, feeds: Feeds, *, plain: bool = False, seconds: float = SECONDS) -> list[Row]:
+    def timed(self, session: ort.InferenceSession, feeds: Feeds) -> float:
+        """Milliseconds of a run: of the processor, where one thread and no other device does all."""
+        start = self._clock()
+        session.run(None, dict(feeds))
+        found = (self._clock() - start) * 1e3
+        self.spent += found
+        return found
+
+    def profiled(
+        self, text: bytes, feeds: Feeds, *, plain: bool = False, seconds: float = SECONDS, most: float = math.inf
+    ) -> list[Row]:
         """Return the nodes that ran: name, op, the shortest milliseconds and those of all runs, input and output shapes; plain: see `session`.
 
-        seconds: how long more than the fewest runs may take.
+        seconds: how long more than the fewest runs may take. most: milliseconds after which there is no further run in any case, but for the first two.
         """
+        stop = self.spent + most
         with tempfile.TemporaryDirectory() as scratch:
             session = self.session(text, plain=plain, profile=Path(scratch) / "profile")
-            session.run(None, dict(feeds))
-            count, end = 0 if plain else RUNS, time.perf_counter() + seconds
-            while count > 0 or (not plain and count > RUNS - MOST and time.perf_counter() < end):
-                session.run(None, dict(feeds))
-                count -= 1
+            self.timed(session, feeds)
+            count, end = 0, time.perf_counter() + seconds
+            while not plain and (
+                count == 0 or (self.spent < stop and (count < RUNS or (count < MOST and time.perf_counter() < end)))
+            ):
+                self.timed(session, feeds)
+                count += 1
             written = Path(session.end_profiling()).read_text(encoding="utf-8")
         try:
             events = json.loads(written)
@@ -88,15 +107,9 @@ class Runs:
         return list(found.values())
 
     def shortest(self, text: bytes, feeds: Feeds) -> float:
-        """Milliseconds of a run without the profile; of the processor, where one thread and no other device does all."""
-        session, found = self.session(text), list[float]()
-        exact = time.get_clock_info("process_time").resolution < RESOLUTION
-        clock = time.process_time if self.threads == 1 and len(self.providers) == 1 and exact else time.perf_counter
-        for _ in range(MOST // 2):
-            start = clock()
-            session.run(None, dict(feeds))
-            found.append((clock() - start) * 1e3)
-        return min(found)
+        """Milliseconds of a run without the profile; see `timed`."""
+        session = self.session(text)
+        return min(self.timed(session, feeds) for _ in range(MOST // 2))
 
 
 def least(runs: Runs) -> tuple[float, float, float]:

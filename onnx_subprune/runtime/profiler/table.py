@@ -22,6 +22,8 @@ VERSION = 3
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 MORE = 8
 """Passes that grids may take together beside the fewest runs of each."""
+BATCHES = 320
+"""Runs of the model that all together may take, in milliseconds of one, where nobody says how many: 20 passes over 512 samples in batches of 32."""
 FACTOR = 1.5
 """How far a layer's time in the model may be from what it takes alone, beside what is usual for the model."""
 INTS = ("kernel_shape", "strides", "dilations", "pads", "output_padding")
@@ -84,10 +86,11 @@ def _steadied(times: Mapping[str, float], keys: Mapping[str, str], alone: Mappin
     }
 
 
-def table_of(model: Model, fed: Feeds, runs: Runs, *, block: int = 16) -> Row:
+def table_of(model: Model, fed: Feeds, runs: Runs, *, block: int = 16, most: float = BATCHES) -> Row:
     """Return the table of a model: milliseconds of every layer in it, of the rest, and of each distinct shape at a grid of widths.
 
-    What is fixed lies between the nodes; all together is what a run without the profile takes. Raises ValueError where the profile does not tell
+    most: in how many runs' time; beyond the fewest, which take some 30, nothing is timed for longer or again. What is fixed lies between the nodes; all
+    together is what a run without the profile takes. Raises ValueError where the profile does not tell
     what the layers take, as on providers that run the model as one piece.
     """
     makers = {name: node for node in model.nodes for name in node.outputs}
@@ -117,10 +120,10 @@ def table_of(model: Model, fed: Feeds, runs: Runs, *, block: int = 16) -> Row:
     inside = rest + sum(times.values())
     fixed = min(max(0.0, wall - inside), len(events) * node_alone + run_alone)
     distinct = {json.dumps(shape, sort_keys=True): shape for shape in found.values()}
-    grids = {
-        key: measured(shape, block, runs, overhead, MORE * wall / 1e3 / len(distinct))
-        for key, shape in distinct.items()
-    }
+    grids = dict[str, Row]()
+    for key, shape in distinct.items():
+        share = max(0.0, most * wall - runs.spent) / (len(distinct) - len(grids))
+        grids[key] = measured(shape, block, runs, overhead, MORE * wall / 1e3 / len(distinct), share)
     numbers = {key: number for number, key in enumerate(grids)}
     keys = {label: json.dumps(shape, sort_keys=True) for label, shape in found.items()}
     times = _steadied(times, keys, {key: grid["ms"][-1][-1] for key, grid in grids.items()})
