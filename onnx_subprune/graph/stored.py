@@ -31,8 +31,9 @@ class Stored:
             for name in node.input:
                 self._readers.setdefault(name, []).append(node)
         self.outputs = frozenset(value.name for value in graph.output)
-        self._proto, self._inferred = proto, False
-        self._ranks = _ranks(graph)
+        self._proto = proto
+        self._inferred: dict[str, tuple[int | None, ...]] | None = None
+        self._ranks = {name: len(sizes) for name, sizes in _sizes(graph).items()}
         self.half = any(tensor.data_type in HALF for tensor in graph.initializer)
 
     def producer(self, name: str) -> NodeProto | None:
@@ -50,10 +51,18 @@ class Stored:
 
     def rank(self, name: str) -> int:
         """Return the number of axes of a tensor, declared or inferred; 0 where it is not known."""
-        if name not in self._ranks and not self._inferred:
-            self._inferred = True
-            self._ranks |= _inferred_ranks(self._proto)
-        return self._ranks.get(name, 0)
+        if name not in self._ranks:
+            return len(self.sizes(name) or ())
+        return self._ranks[name]
+
+    def sizes(self, name: str) -> tuple[int | None, ...] | None:
+        """Return the sizes of a tensor that follow from those that are declared of inputs and constants, None where that is open.
+
+        None for a tensor whose rank is not known.
+        """
+        if self._inferred is None:
+            self._inferred = _inferred_sizes(self._proto)
+        return self._inferred.get(name)
 
     def known(self, name: str) -> bool:
         """True if the file holds this constant."""
@@ -83,27 +92,29 @@ class Stored:
         return float(value.item()) if value is not None and value.size == 1 and value.dtype.kind in "fi" else None
 
 
-def _ranks(graph: GraphProto) -> dict[str, int]:
+def _sizes(graph: GraphProto) -> dict[str, tuple[int | None, ...]]:
     return {
-        value.name: len(value.type.tensor_type.shape.dim)
+        value.name: tuple(dim.dim_value or None for dim in value.type.tensor_type.shape.dim)
         for value in (*graph.input, *graph.value_info, *graph.output)
         if value.type.tensor_type.HasField("shape")
     }
 
 
-def _inferred_ranks(proto: ModelProto) -> dict[str, int]:
-    """What shape inference says of a model whose large constants are inputs: it needs their shapes alone."""
+def _inferred_sizes(proto: ModelProto) -> dict[str, tuple[int | None, ...]]:
+    """What shape inference says of a model whose large constants are inputs: it needs their shapes alone, and what is declared behind them may be wrong."""
     skeleton = ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
     graph = skeleton.graph
     graph.node.extend(proto.graph.node)
     graph.input.extend(proto.graph.input)
-    graph.output.extend(proto.graph.output)
+    for value in proto.graph.output:
+        graph.output.append(value)
+        graph.output[-1].type.tensor_type.ClearField("shape")
     for tensor in proto.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL or np.prod(tensor.dims, dtype=float) > SMALL:
             graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
         else:
             graph.initializer.append(tensor)
     try:
-        return _ranks(onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph)
+        return _sizes(onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
         return {}

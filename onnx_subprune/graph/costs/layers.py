@@ -12,7 +12,7 @@ from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.quantized import quantizes
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.sharing import BODY, readers_of_constants
-from onnx_subprune.graph.tracing.reasons import MIXERS
+from onnx_subprune.graph.tracing.reasons import MIXERS, chosen_by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +97,7 @@ def _why(network: Network, index: int) -> str:
     node = network.nodes[index]
     key = key_of(node)
     if key == "If":
-        _, read = network.ancestors([node.input[0]], ())
-        deciding = ", ".join(repr(value.name) for value in network.inputs if value.name in read)
-        return f"its bodies are not looked into{f': which one runs hangs on the input {deciding}' * bool(deciding)}"
+        return f"its bodies are not looked into{chosen_by(network, node)}"
     if any(True for _ in bodies(node)):
         return "its body is not looked into"
     if quantizes(node) or _dequantized(network, node):

@@ -2,6 +2,7 @@
 
 from onnx import AttributeProto, NodeProto
 
+from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.quantized import quantizes
 
@@ -35,10 +36,17 @@ def mixing(label: str, node: NodeProto) -> str:
     return f"it feeds {label} ({key_of(node)}), {MIXERS.get(key_of(node), what)}"
 
 
-def unknown(label: str, node: NodeProto) -> str:
+def chosen_by(network: Network, node: NodeProto) -> str:
+    """Return which inputs of the model decide which body of an If runs, as the end of a reason; nothing for any other node."""
+    _, read = network.ancestors([node.input[0]], ()) if key_of(node) == "If" else ([], set())
+    deciding = ", ".join(repr(value.name) for value in network.inputs if value.name in read)
+    return f": which one runs hangs on the input {deciding}" if deciding else ""
+
+
+def unknown(network: Network, label: str, node: NodeProto) -> str:
     """Return the reason for all axes of a node without a rule."""
     if any(item.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for item in node.attribute):
-        return f"it enters or leaves the body of {label} ({key_of(node)})"
+        return f"it enters or leaves the body of {label} ({key_of(node)}){chosen_by(network, node)}"
     if quantizes(node):
         return f"it feeds or leaves {label} ({key_of(node)}), where numbers are quantized: prune the float model first, then quantize it"
     return f"it feeds or leaves {label} ({key_of(node)}), an operator without a rule"

@@ -15,7 +15,7 @@ from onnx_subprune.graph.rules.coordinates import Classes, Labels
 from onnx_subprune.graph.rules.elementwise import POSITIONWISE
 from onnx_subprune.graph.rules.reshape import KEEPING
 from onnx_subprune.graph.rules.vocabulary import Findings, Rule, Scope, UnknownError
-from onnx_subprune.graph.tracing.reasons import mixing, unknown
+from onnx_subprune.graph.tracing.reasons import chosen_by, mixing, unknown
 from onnx_subprune.graph.tracing.shared import tie_shared
 
 VARYING = "its size varies from run to run"
@@ -85,10 +85,10 @@ def _apply(scope: Scope, rule: Rule | None) -> None:
     """Run the rule of a node, then pin every axis that it did not mention."""
     node = scope.node
     for name in captured(node):
-        reason = f"the body of {scope.label} ({key_of(node)}) reads it"
+        reason = f"the body of {scope.label} ({key_of(node)}) reads it{chosen_by(scope.network, node)}"
         _pin_tensor(scope.network, scope.observation, scope.labels, name, reason)
     if rule is None:
-        reason = unknown(scope.label, node)
+        reason = unknown(scope.network, scope.label, node)
     else:
         reason = mixing(scope.label, node)
         mark = scope.labels.mark(), len(scope.findings.contractions), len(scope.findings.balances)
