@@ -8,6 +8,7 @@ from onnx_subprune.evaluation.verification import law
 from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.costs.count import multiply_accumulates
 from onnx_subprune.graph.network import load
+from onnx_subprune.graph.order import captured
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
 from tests.networks.check import feeds_of, supports_of, weigh
@@ -28,6 +29,12 @@ MERGED = frozenset(
 """One constant serves several groups, or is computed: foretold for groups of which all get narrower, so that it is cut, and copied."""
 
 
+def unread(model: onnx.ModelProto) -> set[str]:
+    """Constants of a model that nothing reads."""
+    read = {name for node in model.graph.node for name in (*node.input, *captured(node))}
+    return {tensor.name for tensor in model.graph.initializer} - read - {value.name for value in model.graph.output}
+
+
 @pytest.mark.parametrize(("pattern", "opset"), CASES)
 def test_a_pattern_is_pruned_or_refused_with_its_reason_and_slicing_equals_masking(pattern: Pattern, opset: int):
     network = load(pattern.model(opset))
@@ -43,6 +50,7 @@ def test_a_pattern_is_pruned_or_refused_with_its_reason_and_slicing_equals_maski
         small = apply(network, graph, Plan(supports=supports))
         if pattern.name not in UNCHECKED:
             onnx.checker.check_model(small, full_check=True)
+        assert unread(small) <= unread(network.proto)
         foretold, measured = weigh(network, graph, supports, small)
         assert foretold[1] == measured[1]
         assert foretold[0] == measured[0] or (pattern.name in MERGED and abs(foretold[0] - measured[0]) <= 12)

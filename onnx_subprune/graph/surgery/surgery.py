@@ -109,9 +109,8 @@ class _Surgery:
         absorbing = Absorbing(nodes, self._known, sums.kept, partial(fresh, self._taken))
         absorbing.take(sums.constants, sums.maps)
         self._new.update(absorbing.made)
-        if self._branches or self._network.spelled.closed:
-            read = {name for node in nodes for name in (*node.input, *captured(node))} | set(self._network.outputs)
-            self._new = {name: value for name, value in self._new.items() if name in read}
+        read = {name for node in nodes for name in (*node.input, *captured(node))} | set(self._network.outputs)
+        self._new = {name: value for name, value in self._new.items() if name in read}
         return assemble(self._network, nodes, self._new, stale | set(self._new))
 
     def _added(self, branch: Branch, renamed: Mapping[Use, str]) -> Array:
