@@ -15,7 +15,7 @@ MARGIN = 0.99
 """The search stays below the bound by this factor, because the model that is made in the end is measured again."""
 NEAR = 0.97
 """Widths that take this much of what is allowed are near enough."""
-DOUBT = 0.03
+DOUBT = 0.08
 """Widths that seem to be beyond the bound by less than this share are measured once more: on a busy machine latencies scatter by as much."""
 CAREFUL = 0.97
 """Where the model that is made in the end is beyond the bound all the same, the search stays below it by this factor."""
