@@ -27,6 +27,17 @@ def key_of(node: NodeProto) -> str:
     return node.op_type if node.domain in STANDARD else f"{node.domain}.{node.op_type}"
 
 
+def biased(node: NodeProto) -> list[NodeProto]:
+    """Return a node as runtimes take it: a MatMul with a third input, the bias that its place has none for, is a MatMul and a sum."""
+    if node.op_type != "MatMul" or node.domain or len(node.input) < 3:
+        return [node]
+    product, bias, made = NodeProto(), node.input[2], node.output[0]
+    product.CopyFrom(node)
+    del product.input[2:]
+    product.output[0] = f"{made}/unbiased"
+    return [product, onnx.helper.make_node("Add", [product.output[0], bias], [made])]
+
+
 def set_input(node: NodeProto, slot: int, name: str) -> None:
     """Make `name` input `slot` of a node; inputs in front of it that it does not have are left out."""
     node.input.extend([""] * (slot + 1 - len(node.input)))

@@ -8,6 +8,7 @@ import numpy as np
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.streaming.target import Left, Original
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Use
+from onnx_subprune.graph.contractions.ends import empty_bias
 from onnx_subprune.graph.formats import model_bytes
 from onnx_subprune.graph.network import LARGE, Network
 from onnx_subprune.graph.surgery.slicing import kept_positions, slice_constant
@@ -32,7 +33,9 @@ class Presliced:
         inputs = network.node(use.node).input
         name = inputs[use.slot] if use.slot < len(inputs) else ""
         contractions = self.whole_graph.contractions
-        contraction = next((item for item in contractions if use == (item.weight if name else item.new_bias)), None)
+        contraction = next(
+            (item for item in contractions if use == (item.weight if name else item.new_bias or empty_bias(item))), None
+        )
         if name:
             shape: tuple[int, ...] = network.array(name).shape
         else:

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from onnx_subprune.graph.channels import ChannelGraph
+from onnx_subprune.graph.contractions.ends import with_biases
 from onnx_subprune.graph.tracing.branches import blocks
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.selection import Choice
@@ -28,7 +29,8 @@ def without_branches(task: Task) -> Task:
         if name in task.widths and group.product is None and not gone.issuperset(group.producers)
     }
     widths = {name: width for name, width in task.widths.items() if name in left or name not in unread}
-    return replace(task, graph=read_in(task.graph, gone), widths=widths, gone=gone, choices={**task.choices, **left})
+    graph = with_biases(read_in(task.graph, gone), ends)
+    return replace(task, graph=graph, widths=widths, gone=gone, choices={**task.choices, **left})
 
 
 def read_in(graph: ChannelGraph, gone: Collection[str]) -> ChannelGraph:

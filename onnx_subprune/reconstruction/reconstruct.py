@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from onnx_subprune.calibration.streaming.target import Original
 from onnx_subprune.graph.channels import ChannelGroup, Use
+from onnx_subprune.graph.contractions.ends import with_biases
 from onnx_subprune.reconstruction.compaction import presliced
 from onnx_subprune.reconstruction.gone import read_in, without_branches
 from onnx_subprune.reconstruction.layer_by_layer import Walk
@@ -38,11 +39,12 @@ def _walked(task: Task, groups: Sequence[ChannelGroup]) -> Reconstruction:
     touched = frozenset(use.node for group in multiplied for part in group.silencers if (use := part.axis.use))
     original = Original(network=task.network) if task.formulation.repairs else None
     supports = {group.name: task.choices[group.name].support for group in groups if group.name in task.choices}
+    products = [item.new_bias for item in task.graph.contractions if item.op == "MatMul"]
     sliced = presliced(task.network, task.graph, supports) if original is not None else None
     if sliced is None:
         with task.executor.begin(task.network, task.data, task.running, task.memory, original=original) as models:
             return Walk(task, groups, models, original=original, touched=touched).run()
-    graph = read_in(sliced.graph, task.gone)
+    graph = with_biases(read_in(sliced.graph, task.gone), [use.node for use in products if use is not None])
     left = [group for group in graph.groups if task.widths.get(group.name, group.width) < group.width]
     smaller = replace(task, network=sliced.network, graph=graph, choices={})
     with task.executor.begin(sliced.network, task.data, task.running, task.memory, original=sliced.original) as models:

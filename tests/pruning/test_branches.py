@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune import Channels, Gates, Layerwise, Macs, Recipe, Refit, Sequential, apply_recipe, prune
+from onnx_subprune import Asymmetric, Channels, Gates, Layerwise, Macs, Recipe, Refit, Sequential, apply_recipe, prune
 from onnx_subprune.evaluation.report.removed import removable
 from onnx_subprune.evaluation.verification import law
 from onnx_subprune.graph.costs.costs import costs
@@ -292,6 +292,34 @@ def test_what_lies_in_a_block_that_is_gone_is_listed_as_gone_and_recipes_tell_it
     for group in inner:
         assert listed[group.name]["width"]["after"] == 0
         assert f"gone with {group.gone}" in report._repr_html_()
+
+
+def unbiased_scaled(net, x):
+    """A block of ConvNeXt without biases: a layer scale, and a layout of its own, behind its last product."""
+    y = net("Transpose", x, perm=[0, 2, 3, 1])
+    y = net.linear(net.relu(net.linear(y, 8, 12, bias=False)), 12, 8, bias=False)
+    return net("Add", x, net("Transpose", net("Mul", y, net.weight(8)), perm=[0, 3, 1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("block", "formulation"),
+    [(unbiased, Asymmetric()), (unbiased_scaled, Sequential()), (unbiased_scaled, Layerwise())],
+)
+def test_a_branch_leaves_the_mean_of_what_it_added_though_nothing_has_a_bias(block, formulation):
+    net, x = begun(seed=3)
+    y = net.add("Flatten", net.gap(net.relu(block(net, block(net, x)))))[0]
+    net.output(net.linear(y, 8, 3, bias=False), 2)
+    model = net.model()
+    given = np.random.default_rng(0).standard_normal((48, 3, 8, 8)).astype(np.float32) + 1.0
+    settings = {"budget": Macs(0.4), "round_to": 8, "min_width": 0, "exclude": "conv_2"}
+    settings |= {"gates": Gates(accept_any=True), "formulation": formulation}
+    report = prune(model, given, **settings).report
+    gone = [group for group in report.groups if group.gone is None and group.width[1] == 0]
+    assert gone
+    assert report.deviation < 1e-5
+    assert next(iter(report.fidelity.outputs.values())).relative_error < 0.12
+    known = [group.curve for group in report.groups if group.curve[0][0] == 0]
+    assert all(curve[1][0] < 0.03 for curve in known)
 
 
 def two_ends(net, x):

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx_subprune._typing import Array
 from onnx_subprune.graph.channels import Use
 from onnx_subprune.graph.network import Network
-from onnx_subprune.graph.operators import attribute, key_of, set_input
+from onnx_subprune.graph.operators import attribute, biased, key_of, set_input
 from onnx_subprune.graph.order import captured
 from onnx_subprune.runtime.protobuf import Field, in_graph
 from onnx_subprune.runtime.weights import Pieces
@@ -101,7 +101,7 @@ def _changed(node: NodeProto, uses: Sequence[Use], changed: Changed) -> tuple[li
             copy.input[0] = narrow
             value = value[:, read]
         weights.append(numpy_helper.from_array(np.ascontiguousarray(value), slot_name(use)))
-    return [*before, copy], weights
+    return [*before, *biased(copy)], weights
 
 
 BLOCK = 16

@@ -106,7 +106,11 @@ def _parameters(network: Network, graph: ChannelGraph, sizes: Sizes, *, refitted
     rest = [size for tensor, size in held.items() if not readers[tensor].uses and tensor not in gone]
     inside = [size for node in network.nodes for size in parameters_inside(node).values()]
     added = [sizes.factor(*place) for place in new_biases(network, graph)] if refitted else []
-    terms += sizes.vanishing.added(lambda axis: sizes.factor(axis, graph.observation.shapes[axis.tensor][axis.index]))
+
+    def channels(axis: Axis) -> Factor:
+        return sizes.factor(axis, graph.observation.shapes[axis.tensor][axis.index])
+
+    terms += [*sizes.vanishing.added(channels), *(sizes.vanishing.means(channels) if refitted else ())]
     fixed = Term(coefficient=float(sum(rest) + sum(inside)), factors=())
     return [*terms, fixed, *(folded(1.0, [factor]) for factor in added)]
 

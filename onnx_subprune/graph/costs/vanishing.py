@@ -7,6 +7,7 @@ from typing import TypeVar
 from onnx_subprune.allocation import Factor, Term
 from onnx_subprune.allocation.multilinear import Tabulated
 from onnx_subprune.graph.channels import Axis, ChannelGraph
+from onnx_subprune.graph.contractions.ends import empty_bias
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.tracing.branches import blocks
 
@@ -29,6 +30,17 @@ class Vanishing:
     def stored(self, labels: Collection[str], term: Some) -> Some:
         """Return the cost of a constant that nodes of these labels read, all that do; biases at the end of a branch stay, as what that adds."""
         return term if self._ends.intersection(labels) else self.gated(labels, term)
+
+    def means(self, channels: Callable[[Axis], Factor]) -> list[Term]:
+        """Return what stands in the place of branches that end with a product without a bias: a number a channel, where the branch is gone."""
+        terms = list[Term]()
+        for name, block in self._blocks.items():
+            gate = Factor(offset=0.0, slopes={name: 1}, block=self._widths[name])
+            for end in block.ends:
+                if empty_bias(end.contraction) is not None:
+                    factor = channels(end.contraction.output)
+                    terms += [Term(1.0, (factor,)), Term(-1.0 / self._widths[name], (factor, gate))]
+        return terms
 
     def added(self, channels: Callable[[Axis], Factor]) -> list[Term]:
         """Return the constants beside the bias of what stands in the place of branches in maps: two numbers a channel, where the branch is gone."""

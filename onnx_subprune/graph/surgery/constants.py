@@ -8,6 +8,7 @@ import numpy as np
 
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Use
+from onnx_subprune.graph.contractions.ends import empty_bias
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.sharing import Readers, passing_on, readers_of_constants
 from onnx_subprune.graph.surgery.slicing import slice_constant
@@ -43,7 +44,8 @@ class Constants:
         self._network, self._graph, self._weights = network, graph, weights
         self._kept, self._fresh = kept, fresh
         self._contractions = {contraction.weight: contraction for contraction in graph.contractions}
-        self._biased = {item.new_bias: item for item in graph.contractions if item.new_bias is not None}
+        biases = ((item.new_bias or empty_bias(item), item) for item in graph.contractions)
+        self._biased = {use: item for use, item in biases if use is not None}
 
     def sliced(self) -> Sliced:
         """Return all that changes."""

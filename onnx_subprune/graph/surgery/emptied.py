@@ -19,7 +19,7 @@ def added_by(network: Network, branch: Branch, channels: int, left: Left) -> Arr
     """Return what a branch without inputs adds, for so many channels, in a shape that broadcasts."""
     first, *others = branch.places
     node, dtype = network.nodes[first], network.array(branch.contraction.weight_tensor).dtype
-    value, bias = np.zeros(channels), left(first, 2) if key_of(node) != "MatMul" else None
+    value, bias = np.zeros(channels), left(first, 2)
     if bias is not None:
         beta = attribute(node, "beta", 1.0) if key_of(node) == "Gemm" else 1.0
         assert isinstance(beta, float)

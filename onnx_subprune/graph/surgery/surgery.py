@@ -20,7 +20,7 @@ from onnx_subprune.graph.channels import Axis, ChannelGraph, Use
 from onnx_subprune.graph.names import fresh
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import Observation
-from onnx_subprune.graph.operators import key_of, set_input
+from onnx_subprune.graph.operators import biased, key_of, set_input
 from onnx_subprune.graph.order import captured, live
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule
@@ -164,7 +164,7 @@ class _Surgery:
             new.attribute.extend(kept)
             if setting is not None:
                 new.attribute.append(onnx.helper.make_attribute(name, setting))
-        return [*before, new]
+        return [*before, *biased(new)]
 
     def _touches(self, node: NodeProto) -> bool:
         """True if an axis of an input or output of `node` loses positions, or a size that it reads does."""

@@ -10,6 +10,7 @@ from onnx_subprune.allocation import Curve, Room
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.graph.channels import ChannelGroup, Consumer, Use
 from onnx_subprune.graph.contractions.bias import bias_of
+from onnx_subprune.graph.contractions.ends import mean_of
 from onnx_subprune.graph.contractions.reading import kernel_of
 from onnx_subprune.pruning.budgets.lossless import lossless_width
 from onnx_subprune.reconstruction.columns import problem_of, weighed
@@ -169,6 +170,8 @@ class Reader:
         self._biases = [bias_of(network, item.contraction, self._kernel, channels) for item in family]
         together = pooled_halves(self._members, [bias is not None for bias in self._biases])
         self._halves, self._free = together or self._members[0], len(family) == 1 and self._biases[0] is not None
+        empty = any(not choice.support for path in paths for choice in path.values())
+        self._mean = mean_of(task.graph, contraction) if empty and len(family) == 1 else None
         self._pull, self._columns = None, 1.0
         if together is None or contraction.weight in task.graph.fixed:
             return
@@ -185,7 +188,8 @@ class Reader:
         pull = self._pull
         if pull is not None:
             pull = replace(pull, strength=pull.strength * float(alive[0].sum()) / self._columns)
-        found = crossfit(self._halves, self._prior, alive, pull, free_bias=self._free)
+        nothing = self._mean is not None and not any(choice.support for choice in choices)
+        found = crossfit(self._halves, self._prior, alive, pull, free_bias=self._free or nothing)
         sides = []
         for half, weights in enumerate(found.weights):
             matrix, values = self._kernel.from_matrix(weights, self._old.dtype, self._old.shape), dict[Use, Array]()
@@ -194,6 +198,9 @@ class Reader:
                 if bias is not None:
                     inside = bias.inside((self._prior.shape[0], self._prior.shape[2]))
                     values[bias.use] = bias.replaced(inside + means(own.parts[half], weights))
+            if self._mean is not None:  # all widths of a group change the same constants
+                mean = means(self._members[0].parts[half], weights).ravel() if nothing else np.zeros(weights.shape[2])
+                values[self._mean] = mean.astype(self._old.dtype)
             sides.append(values)
         return sides, found.error
 
