@@ -20,6 +20,7 @@ from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.decided import decided
 from onnx_subprune.graph.einsums import unfolded
 from onnx_subprune.graph.formats import Model, given_bytes, line_of, model_bytes, read_model
+from onnx_subprune.graph.layouts import steps_first
 from onnx_subprune.graph.operators import STANDARD, key_of
 from onnx_subprune.graph.order import captured, topological
 from onnx_subprune.graph.packed import unpacked
@@ -43,9 +44,9 @@ NO_CONSTANTS = ("Bernoulli", "Multinomial", "Optional", "Random", "Sequence")
 class Network:
     """A loaded model. Immutable by convention: nothing here changes after construction.
 
-    given: the model with local functions inlined, the body of an If that sizes decide in its place (`decided`), recurrent layers told apart
-        (`separation`), Einsum as products (`einsums`), and Q, K and V that a Reshape takes apart by a Split (`packed`), roots of sizes as
-        numbers (`roots`) and views as Reshapes (`strides`);
+    given: the model with local functions inlined, the body of an If that sizes decide in its place (`decided`), recurrent layers with their steps
+        first (`layouts`) and told apart (`separation`), Einsum as products (`einsums`), and Q, K and V that a Reshape takes apart by a Split
+        (`packed`), roots of sizes as numbers (`roots`) and views as Reshapes (`strides`);
         side-file weights are still references.
     proto: the same with normalisations over channels spelled out (`spelling`): what is traced and calibrated.
     folder: where side files lie; None for a model that has none.
@@ -59,7 +60,7 @@ class Network:
         self.proto = _inlined(proto) if self.inlined else proto
         self.folder = folder
         check_graph(self.proto.graph)
-        self.given = steadied(viewed(unpacked(unfolded(separated(decided(self.proto))))))
+        self.given = steadied(viewed(unpacked(unfolded(separated(steps_first(decided(self.proto)))))))
         self.spelled = spelled(self.given)
         self.proto, graph = self.spelled.proto, self.spelled.proto.graph
         self.initializers: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}

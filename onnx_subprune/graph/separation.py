@@ -71,10 +71,7 @@ class _Search:
         found = [
             (part, 2 if _text(maker, "direction") == "bidirectional" else 1)
             for part, maker in zip(node.input, makers, strict=True)
-            if maker is not None
-            and _recurrent(maker)
-            and part in list(maker.output)[1:]
-            and not _integer(maker, "layout", 0)
+            if maker is not None and _recurrent(maker) and part in list(maker.output)[1:]
         ]
         return found if len(found) == len(node.input) else []
 

@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import onnx
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 from onnx_subprune.evaluation.verification import law
 from onnx_subprune.graph.contractions.recurrent import GATES
@@ -13,6 +14,7 @@ from onnx_subprune.graph.network import load
 from onnx_subprune.graph.operators import attribute
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.runtime.session import Session
 from tests.networks.check import feeds_of, supports_of, weigh
 from tests.networks.net import Net
 from tests.networks.recurrent import STATES, Recurrent
@@ -58,6 +60,22 @@ def test_units_and_features_are_cut_and_slicing_equals_masking(case: Recurrent):
         assert foretold == measured
         (layer,) = (node for node in small.graph.node if node.op_type == case.op)
         assert attribute(layer, "hidden_size") in map(len, supports.values())
+
+
+@pytest.mark.parametrize("states", STATES)
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+def test_layers_whose_batch_comes_first_are_loaded_as_the_standard_says_and_cut(op: str, direction: str, states: str):
+    """onnxruntime does not run them; the reference evaluator of onnx does."""
+    for last in (False, True):
+        model = Recurrent(op, direction, states=states, batch_first=True, last=last).model()
+        network = load(model)
+        feeds = feeds_of(network, 3, 0)
+        (found,) = Session(network.given).run(feeds).values()
+        assert np.allclose(found, ReferenceEvaluator(model).run(None, feeds)[0], atol=1e-5)
+        graph = trace(network)
+        assert sorted(group.width for group in graph.groups) == [5, 6]
+        assert law(network, graph, supports_of(graph, 0), feeds) < 1e-5
 
 
 @pytest.mark.parametrize(("which", "reason"), [("input", "'h' is an input"), ("output", "is an output of the model")])

@@ -17,7 +17,7 @@ STATES = ("none", "given", "filled", "expanded")
 class Recurrent:
     """See the module. reset: linear_before_reset of a GRU. last: the last states alone are read, and nothing else has a name.
 
-    joined: how both directions become one axis, by a Reshape, or taken apart and put together by a Concat.
+    batch_first: the layout 1. joined: how both directions become one axis, by a Reshape, or taken apart and put together by a Concat.
     """
 
     op: str
@@ -29,6 +29,7 @@ class Recurrent:
     lengths: bool = False
     last: bool = False
     joined: str = "Reshape"
+    batch_first: bool = False
     extra: Mapping[str, object] = field(default_factory=dict)
     features: int = 6
     units: int = 5
@@ -39,7 +40,9 @@ class Recurrent:
         n, directions = Net(opset, seed=seed), 2 if self.direction == "bidirectional" else 1
         count = 3 if self.states == "given" or self.lengths else "N"
         x = n.relu(n.linear(n.input((count, self.steps, 3)), 3, self.features))
-        x, rows = n("Transpose", x, perm=[1, 0, 2]), GATES[self.op] * self.units
+        rows = GATES[self.op] * self.units
+        if not self.batch_first:
+            x = n("Transpose", x, perm=[1, 0, 2])
         inputs = [x, n.weight(directions, rows, self.features), n.weight(directions, rows, self.units)]
         inputs.append(n.weight(directions, 2 * rows) if self.bias else "")
         inputs.append(n.constant(np.array([4, 2, 3], np.int32)) if self.lengths else "")
@@ -50,11 +53,15 @@ class Recurrent:
         options = {"hidden_size": self.units, "direction": self.direction, **self.extra}
         if self.op == "GRU":
             options["linear_before_reset"] = self.reset
+        if self.batch_first:
+            options["layout"] = 1
         made = n.add(self.op, *inputs, outputs=2 + cell, **options)  # type: ignore[arg-type]
         width = directions * self.units
         if self.last:
             n.nodes[-1].output[:] = ["", made[1]]
-            y = n.reshape(n("Transpose", made[1], perm=[1, 0, 2]), 0, width)
+            y = n.reshape(made[1] if self.batch_first else n("Transpose", made[1], perm=[1, 0, 2]), 0, width)
+        elif self.batch_first:
+            y = n.reshape(made[0], 0, 0, width)
         elif self.joined == "Concat":
             y = n.concat(*(n.squeeze(n.slice(made[0], at, at + 1, 1), 1) for at in range(directions)), axis=2)
         else:
@@ -65,10 +72,11 @@ class Recurrent:
     def _state(self, n: Net, directions: int) -> str:
         if self.states == "none":
             return ""
+        order = [1, 0, 2] if self.batch_first else [0, 1, 2]
         if self.states == "given":
-            return n.weight(directions, 3, self.units)
-        sizes = [np.array([size], np.int64) for size in (directions, self.units)]
-        shape = n.concat(n.constant(sizes[0]), n.dim("x", 0), n.constant(sizes[1]), axis=0)
+            return n.weight(*np.array([directions, 3, self.units])[order])
+        sizes = n.constant(np.array([directions])), n.dim("x", 0), n.constant(np.array([self.units]))
+        shape = n.concat(*(sizes[place] for place in order), axis=0)
         if self.states == "expanded":
-            return n("Expand", n.weight(directions, 1, self.units), shape)
+            return n("Expand", n.weight(*np.array([directions, 1, self.units])[order]), shape)
         return n("ConstantOfShape", shape)

@@ -60,7 +60,7 @@ def _check(call: Call, ways: int) -> None:
     names = [item.decode() for item in kinds] if isinstance(kinds, list) else None
     if names not in (None, ACTIVATIONS[call.node.op_type] * ways):
         raise NoGradientError("its activations are others than usual")
-    if attribute(call.node, "clip") is not None or call.integer("input_forget", 0) or call.integer("layout", 0):
+    if attribute(call.node, "clip") is not None or call.integer("input_forget", 0):
         raise NoGradientError("it clips, couples gates, or has the batch first")
     if call.has(LENGTHS) or call.has(PEEPHOLES):
         raise NoGradientError("its sequences have lengths, or its gates see the cells")

@@ -4,8 +4,8 @@ With H units, g gates (4, 3, 1), I features and d directions:
 
     W (d, g H, I)   R (d, g H, H)   B (d, 2 g H)   P (d, 3 H)   states (d, batch, H)   Y (steps, d, batch, H)   Y_h, Y_c (d, batch, H)
 
-(layout = 1, the batch first, is refused: no runtime has it). A unit owns its row of every gate, its column of R, which carries it on to the next
-step, and its place in all states. Both directions of a unit have one place in Y, so that they go together. What the activations are, clipping
+(layout = 1, the batch first, is turned when a model is loaded: see `layouts`). A unit owns its row of every gate, its column of R, which carries
+it on to the next step, and its place in all states. Both directions of a unit have one place in Y, so that they go together. What the activations are, clipping
 and the lengths of the sequences do not matter: all are done unit by unit.
 
 States that begin as zeros whatever the model reads are left out where units go, which is the same: exporters cut those of all layers from one tensor, and
@@ -37,8 +37,6 @@ def recurrent(scope: Scope) -> None:
     weights = (WEIGHT, RECURRENCE, *(slot for slot in (BIAS, PEEPHOLES) if scope.has(slot)))
     if not all(scope.constant(slot) for slot in weights):
         raise UnknownError("its weights are computed at run time")
-    if scope.integer("layout", 0):
-        raise UnknownError("its batch comes first (layout = 1)")
     if not any(scope.node.output):
         raise UnknownError("nothing that it makes has a name")
     units = scope.input(RECURRENCE, 2)
