@@ -23,6 +23,7 @@ from onnx_subprune.graph.linear_paths import LinearPath, linear_path
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observing import made_before
 from onnx_subprune.reconstruction.head_factors import Factors, factors, pooled, wins
+from onnx_subprune.reconstruction.linear_streams import stream_sides
 from onnx_subprune.reconstruction.products import SEEN, into_softmax, visible_rows
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Store
@@ -33,7 +34,7 @@ class Site:
     """A group whose basis may change: constants with its numbers on both sides, and the tensors that moments are taken of, one or two.
 
     softmax: the right one is centred, sample by sample. centred: the left one is, as a whole. shared: heads of queries that one of keys and values
-    serves, one after another; these have one basis.
+    serves, one after another; these have one basis. stream: there are no heads, but maybe more readers than one; see `linear_streams`.
     """
 
     group: ChannelGroup
@@ -43,11 +44,17 @@ class Site:
     softmax: bool = False
     centred: bool = False
     shared: int = 1
+    stream: bool = False
 
 
 def sites(network: Network, graph: ChannelGraph) -> list[Site]:
     """Return the groups of `graph` whose numbers may be seen in another basis."""
-    found = [_product_site(network, graph, g) if g.product else _context_site(network, graph, g) for g in graph.groups]
+    found = []
+    for group in graph.groups:
+        if group.product is not None:
+            found.append(_product_site(network, graph, group))
+        else:
+            found.append(_context_site(network, graph, group) or _stream_site(network, graph, group))
     return [site for site in found if site is not None]
 
 
@@ -78,7 +85,8 @@ def turned_weights(task: Task, *, grouped: bool = True) -> tuple[frozenset[str],
 
 
 def _place(network: Network, site: Site) -> int:
-    return network.position[site.group.readers[0]]
+    """Where the stream is when a site's moments are taken: all that is watched is there."""
+    return max(network.position[label] for label in site.group.readers)
 
 
 def _product_site(network: Network, graph: ChannelGraph, group: ChannelGroup) -> Site | None:
@@ -127,6 +135,15 @@ def _context_site(network: Network, graph: ChannelGraph, group: ChannelGroup) ->
     shared = positions.shape[1] // made[0].positions.shape[1]
     centred = contraction.bias is not None or contraction.new_bias is not None
     return Site(group=group, left=made, right=(rows,), watched=(context,), centred=centred, shared=shared)
+
+
+def _stream_site(network: Network, graph: ChannelGraph, group: ChannelGroup) -> Site | None:
+    """What nothing but sums lies on between layers."""
+    sides = stream_sides(network, graph, group)
+    if sides is None:
+        return None
+    centred = all(c.contraction.bias is not None or c.contraction.new_bias is not None for c in group.consumers)
+    return Site(group=group, left=sides.written, right=sides.read, watched=sides.watched, centred=centred, stream=True)
 
 
 def _widest(group: ChannelGroup, path: LinearPath) -> Slice:
@@ -192,15 +209,22 @@ def _factors(network: Network, site: Site, halves: Sequence[Sequence[Float64]]) 
     """The bases of both sides; None where they lose no less than a subset, or moments are infinite or no numbers."""
     refitted = site.group.product is None
     if refitted:
-        weights = _rows(network, site.right[0])
-        target = weights @ weights.transpose(0, 2, 1)
-        halves = [[*half, target] for half in halves]
+        weights = [_rows(network, part) for part in site.right]
+        targets = [part @ part.transpose(0, 2, 1) for part in weights]
+        if site.stream:
+            targets, halves = [_whole(targets)], [[_whole(half)] for half in halves]
+        halves = [[*half, targets[0]] for half in halves]
     heads = len(halves[0][0])
     sides = [(half[0], np.repeat(half[1], heads // len(half[1]), axis=0)) for half in halves]
     finite = all(np.isfinite(moment).all() for side in sides for moment in side)
     if not finite or not wins(sides, refitted=refitted, shared=site.shared):
         return None
     return factors(*(pooled(sides[0][side] + sides[1][side], site.shared) for side in (0, 1)))
+
+
+def _whole(moments: Sequence[Float64]) -> Float64:
+    """(1, w, w), the sum of moments (r, w, w)."""
+    return np.asarray(sum(item.sum(axis=0, keepdims=True) for item in moments))
 
 
 def _rows(network: Network, part: Slice) -> Float64:

@@ -38,15 +38,16 @@ def without_loss(curve: Curve, lossless: int) -> Curve:
 
 def trial_widths(room: Room, shares: Sequence[float] = TRIED + BETWEEN) -> tuple[int, ...]:
     """Allowed widths closest to the shares of the full one, ascending, without that itself; and none, where that is allowed."""
-    near = {min(room.choices, key=lambda width: abs(width - share * room.width)) for share in shares}
-    near |= {0} & set(room.choices)
-    return tuple(sorted(near - {room.width})) or room.choices[:1]
+    narrower = [width for width in room.choices if width < room.width] or room.choices[:1]
+    near = {min(narrower, key=lambda width: (abs(width - share * room.width), -width)) for share in shares}
+    return tuple(sorted(near | {0} & set(room.choices)))
 
 
 def completed(measured: Curve, consumers: Curve) -> Curve:
     """Return the curve of the output at all widths of the consumers' one, from some of them.
 
-    Output and consumers err in proportion to some power of each other over short ways: logarithms are interpolated.
+    Output and consumers err in proportion to some power of each other over short ways: logarithms are interpolated. Beyond the least and the largest that
+    were measured they err in proportion.
     """
     known = dict(zip(measured.widths, measured.errors, strict=True))
     floor = 1e-30
@@ -55,9 +56,15 @@ def completed(measured: Curve, consumers: Curve) -> Curve:
         for width, error in zip(consumers.widths, consumers.errors, strict=True)
         if width in known
     )
-    at, values = zip(*pairs, strict=True)
+    at, values = (np.array(item) for item in zip(*pairs, strict=True))
+
+    def likely(error: float) -> float:
+        place = np.log(max(error, floor))
+        beyond = place - np.clip(place, at[0], at[-1])
+        return float(np.exp(np.interp(place, at, values) + beyond))
+
     errors = (
-        known[width] if width in known else float(np.exp(np.interp(np.log(max(error, floor)), at, values)))
+        known[width] if width in known else likely(error)
         for width, error in zip(consumers.widths, consumers.errors, strict=True)
     )
     return Curve(consumers.widths, tuple(errors))
