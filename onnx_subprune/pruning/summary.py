@@ -84,7 +84,9 @@ def _bases(job: Job, done: Reconstruction) -> list[str]:
     )
     what = "a group loses" if count == 1 else f"{count} groups lose"
     return (
-        [f"{what} the last numbers of their heads in another basis, in which these matter least, in place of a subset"]
+        [
+            f"{what} the last channels, or numbers of heads, in another basis, in which these matter least, in place of a subset"
+        ]
         if count
         else []
     )

@@ -7,7 +7,8 @@ W_q U, W_k V with U V' = 1, and W_v, W_o become W_v T, T^-1 W_o, head by head, a
     V and W_o:   C_z^1/2 W_o = P S R',       T = C_z^-1/2 P S^1/2                           (C_z: the context, centred where there is a bias)
 
 The first r are then the optimum over all factorisations of rank r (Eckart and Young). The usual groups, selection and refits go on from there: a subset of the
-numbers is the special case of a basis that is not changed. Heads share the places of their numbers, so that every head loses as many.
+numbers is the special case of a basis that is not changed. Heads share the places of their numbers, so that every head loses as many. Streams that
+nothing but sums lies on are a head of their own: see `linear_streams`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,9 +23,9 @@ from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Slice, Use
 from onnx_subprune.graph.linear_paths import LinearPath, linear_path
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observing import made_before
-from onnx_subprune.reconstruction.head_factors import Factors, factors, pooled, wins
-from onnx_subprune.reconstruction.linear_streams import stream_sides
-from onnx_subprune.reconstruction.products import SEEN, into_softmax, visible_rows
+from onnx_subprune.reconstruction.head_factors import Factors, factors, in_basis, pooled, wins
+from onnx_subprune.reconstruction.linear_streams import Sides, stream_sides, told_apart
+from onnx_subprune.reconstruction.products import SEEN, into_softmax, some_rows, visible_rows
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Store
 
@@ -34,7 +35,7 @@ class Site:
     """A group whose basis may change: constants with its numbers on both sides, and the tensors that moments are taken of, one or two.
 
     softmax: the right one is centred, sample by sample. centred: the left one is, as a whole. shared: heads of queries that one of keys and values
-    serves, one after another; these have one basis. stream: there are no heads, but maybe more readers than one; see `linear_streams`.
+    serves, one after another; these have one basis. stream: there are no heads, but maybe more readers than one.
     """
 
     group: ChannelGroup
@@ -44,7 +45,7 @@ class Site:
     softmax: bool = False
     centred: bool = False
     shared: int = 1
-    stream: bool = False
+    stream: Sides | None = None
 
 
 def sites(network: Network, graph: ChannelGraph) -> list[Site]:
@@ -79,7 +80,7 @@ def turned_weights(task: Task, *, grouped: bool = True) -> tuple[frozenset[str],
             bases = _factors(network, site, _moments(site, stream, Visible(data, task.running.mask)))
             if bases is not None:
                 names.add(site.group.name)
-                _turn(network, site, bases, weights)
+                turned_by(network, site, bases, weights)
         stream.close()
     return frozenset(names), weights
 
@@ -143,7 +144,8 @@ def _stream_site(network: Network, graph: ChannelGraph, group: ChannelGroup) -> 
     if sides is None:
         return None
     centred = all(c.contraction.bias is not None or c.contraction.new_bias is not None for c in group.consumers)
-    return Site(group=group, left=sides.written, right=sides.read, watched=sides.watched, centred=centred, stream=True)
+    left, right = sides.written, sides.read
+    return Site(group=group, left=left, right=right, watched=sides.watched, centred=centred, stream=sides)
 
 
 def _widest(group: ChannelGroup, path: LinearPath) -> Slice:
@@ -185,14 +187,17 @@ def _own(graph: ChannelGraph, use: Use) -> bool:
 
 
 def _moments(site: Site, stream: Stream, visible: Visible) -> list[list[Float64]]:
-    """Return second moments, (r, w, w), of what is watched, over the visible rows of the even and of the odd chunks."""
+    """Return second moments, (r, w, w), of what is watched, over visible rows of the even and of the odd chunks."""
     names = list(dict.fromkeys(part.axis.tensor for part in site.watched))
     sums = [[[np.zeros(1), np.zeros(1), np.zeros(1)] for _ in site.watched] for _ in range(2)]
     for number, chunk in enumerate(stream.read(names)):
         for which, part in enumerate(site.watched):
             value = chunk[part.axis.tensor]
-            centred = site.softmax and which == 1
-            moved, shown = visible_rows(value, part.axis.index, visible, number, centred=centred)
+            centred, axis = site.softmax and which == 1, part.axis.index
+            if site.stream is None:
+                moved, shown = visible_rows(value, axis, visible, number, centred=centred)
+            else:
+                moved, shown = some_rows(value, axis, visible, number)
             heads = np.ascontiguousarray(moved.reshape(-1, moved.shape[-1])[:, part.positions.T].transpose(1, 0, 2))
             with np.errstate(over="ignore", invalid="ignore"):
                 own = (heads.transpose(0, 2, 1) @ heads, heads.sum(axis=1), shown.sum())
@@ -211,7 +216,7 @@ def _factors(network: Network, site: Site, halves: Sequence[Sequence[Float64]]) 
     if refitted:
         weights = [_rows(network, part) for part in site.right]
         targets = [part @ part.transpose(0, 2, 1) for part in weights]
-        if site.stream:
+        if site.stream is not None:
             targets, halves = [_whole(targets)], [[_whole(half)] for half in halves]
         halves = [[*half, targets[0]] for half in halves]
     heads = len(halves[0][0])
@@ -233,19 +238,13 @@ def _rows(network: Network, part: Slice) -> Float64:
     return np.asarray(value.reshape(len(value), -1)[part.positions.T])
 
 
-def _turn(network: Network, site: Site, bases: Factors, weights: dict[Use, Array]) -> None:
+def turned_by(network: Network, site: Site, bases: Factors, weights: dict[Use, Array]) -> None:
     """Write the constants of both sides in the new basis into `weights`."""
+    if site.stream is not None:
+        told_apart(network, site.stream, weights)
     for parts, basis in ((site.left, bases.left), (site.right, bases.right)):
         for part in parts:
             assert part.axis.use is not None, "a constant has a use"
             own = np.repeat(basis, part.positions.shape[1] // len(basis), axis=0)
             value = weights.get(part.axis.use, network.array(part.axis.tensor))
-            weights[part.axis.use] = _in_basis(value, part, own)
-
-
-def _in_basis(value: Array, part: Slice, basis: Float64) -> Array:
-    """`value` with the numbers of every head times its `basis`, (r, w, w)."""
-    moved = np.moveaxis(value.astype(np.float64), part.axis.index, 0)
-    for head, places in enumerate(part.positions.T):
-        moved[places] = np.tensordot(basis[head].T, moved[places], axes=1)
-    return np.ascontiguousarray(np.moveaxis(moved, 0, part.axis.index).astype(value.dtype))
+            weights[part.axis.use] = in_basis(value, part, own)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune._typing import Float64, Int64
+from onnx_subprune._typing import Array, Float64, Int64
+from onnx_subprune.graph.channels import Slice
 from onnx_subprune.selection import Forward, Problem
 
 SHARES = (0.25, 0.5, 0.75)
@@ -47,6 +48,14 @@ def factors(left: Float64, right: Float64) -> Factors:
 def pooled(moments: Float64, shared: int) -> Float64:
     """Return the sums of moments of so many heads each, one after another, which have one basis."""
     return np.asarray(moments.reshape(-1, shared, *moments.shape[1:]).sum(axis=1))
+
+
+def in_basis(value: Array, part: Slice, basis: Float64) -> Array:
+    """Return `value` with the numbers of every head times its `basis`, (r, w, w)."""
+    moved = np.moveaxis(value.astype(np.float64), part.axis.index, 0)
+    for head, places in enumerate(part.positions.T):
+        moved[places] = np.tensordot(basis[head].T, moved[places], axes=1)
+    return np.ascontiguousarray(np.moveaxis(moved, 0, part.axis.index).astype(value.dtype))
 
 
 def wins(sides: Sequence[tuple[Float64, Float64]], *, refitted: bool, shared: int = 1) -> bool:

@@ -22,6 +22,8 @@ from onnx_subprune.selection import Choice
 
 SEEN = 128
 """Samples that are looked at."""
+ROWS = 1 << 14
+"""Positions of a chunk of which second moments of a stream are taken."""
 SCALING = frozenset({"Add", "Cast", "Div", "Identity", "Mul", "Where"})
 """Operators between a product and its Softmax."""
 
@@ -112,6 +114,15 @@ def visible_rows(value: Array, axis: int, visible: Visible, chunk: int, *, centr
         with np.errstate(invalid="ignore"):  # of infinite numbers; what follows from them is looked at
             moved = (moved - moved.sum(axis=tuple(places), keepdims=True) / counts) * shown
     return np.asarray(moved), np.asarray(shown)
+
+
+def some_rows(value: Array, axis: int, visible: Visible, chunk: int) -> tuple[Float64, Float64]:
+    """Return what `visible_rows` does, (n, w) and (n, 1), of about `ROWS` positions where none is hidden: maps have far more than moments need."""
+    if visible.mask is not None:
+        return visible_rows(value, axis, visible, chunk, centred=False)
+    rows = np.moveaxis(value, axis, -1).reshape(-1, value.shape[axis])
+    some = rows[:: max(1, len(rows) // ROWS) | 1].astype(np.float64)
+    return some, np.ones((len(some), 1))
 
 
 def into_softmax(network: Network, label: str) -> bool:

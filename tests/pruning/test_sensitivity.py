@@ -1,9 +1,12 @@
 """Sensitivities hold on samples that nothing was fitted to."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from onnx_subprune import Resources, sensitivity
+from onnx_subprune.allocation import Curve, Room
 from onnx_subprune.pruning.budgets import halved_trials
 from onnx_subprune.pruning.budgets import sensitivity as module
 from tests.networks.net import Net
@@ -65,3 +68,15 @@ def test_where_choosing_is_dear_one_half_chooses_and_promises_no_more(network, s
     assert one != both
     for width in (6, 12, 24, 42):
         assert 0.6 * many[width] < one[width] < 2.0 * both[width]
+
+
+@pytest.mark.parametrize("width", [24, 32, 48, 64])
+def test_the_widest_that_is_narrower_is_tried_where_few_are_allowed(width):
+    room = Room("group", width, 1, 1, 1, False).rounded(16)
+    assert max(halved_trials.trial_widths(replace(room, halves=True), halved_trials.TRIED)) == width - 16 + (width % 16)
+
+
+def test_what_lies_beyond_the_widths_that_were_tried_errs_in_proportion_to_its_consumers():
+    consumers = Curve((1, 2, 4, 8), (0.8, 0.4, 0.2, 0.02))
+    found = halved_trials.completed(Curve((2, 4), (0.3, 0.1)), consumers)
+    np.testing.assert_allclose(found.errors, (0.6, 0.3, 0.1, 0.01))

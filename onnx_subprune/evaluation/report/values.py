@@ -51,7 +51,7 @@ class GroupReport:
     curve: tuple[tuple[int, ...], tuple[float, ...]] | None
     consumers: tuple[Refitted, ...]
     basis: bool = False
-    """True if the channels are those of another basis than the model's, head by head: `kept` counts from the one that matters most."""
+    """True if the channels are those of another basis than the model's, or a head's: `kept` counts from the one that matters most."""
     gone: str | None = None
     """The block that its layers went with, in words: no channel is left then."""
 
