@@ -52,14 +52,14 @@ def decided(proto: ModelProto) -> ModelProto:
 
 
 def _is_if(node: NodeProto) -> bool:
-    return node.op_type == "If" and node.domain in STANDARD and all(node.output)
+    return node.op_type == "If" and node.domain in STANDARD and bool(node.output) and all(node.output)
 
 
 def _body(node: NodeProto, chosen: bool) -> GraphProto | None:
     """The body that runs; None where it holds constants that no graph takes over."""
     body = attribute(node, "then_branch" if chosen else "else_branch")
-    assert isinstance(body, GraphProto), "an If has two bodies"
-    return None if body.sparse_initializer or len(body.output) != len(node.output) else body
+    sound = isinstance(body, GraphProto) and not body.sparse_initializer and len(body.output) == len(node.output)
+    return body if isinstance(body, GraphProto) and sound else None
 
 
 class _Sizes:

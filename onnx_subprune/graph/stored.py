@@ -108,7 +108,8 @@ def _inferred_sizes(proto: ModelProto) -> dict[str, tuple[int | None, ...]]:
     graph.input.extend(proto.graph.input)
     for value in proto.graph.output:
         graph.output.append(value)
-        graph.output[-1].type.tensor_type.ClearField("shape")
+        if value.type.HasField("tensor_type"):
+            graph.output[-1].type.tensor_type.ClearField("shape")
     for tensor in proto.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL or np.prod(tensor.dims, dtype=float) > SMALL:
             graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))

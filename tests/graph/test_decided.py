@@ -83,6 +83,18 @@ def test_what_sizes_decide_runs_as_before(name):
         assert all(np.array_equal(before[key], after[key]) for key in before)
 
 
+def test_a_model_that_puts_out_a_sequence_is_inferred_as_well():
+    n = Net(17)
+    x = n.input(("N", 3, 1))
+    bodies = {
+        name: body(name, [helper.make_node(op, [x], ["y"])], ["y"])
+        for name, op in (("then_branch", "Exp"), ("else_branch", "Sin"))
+    }
+    n.output(n("If", CONDITIONS["an axis"](n, x), **bodies), 3)
+    n.outputs.append(helper.make_tensor_sequence_value_info(n("SequenceConstruct", x), FLOAT, None))
+    assert [node.op_type for node in decided(n.model()).graph.node] == ["Exp", "SequenceConstruct"]
+
+
 def test_channels_lead_through_a_body_that_sizes_decide():
     """As TorchScript exports a reader of text lines: the height is gone if it is one, which it always is."""
     n = Net(17)
