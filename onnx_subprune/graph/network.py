@@ -27,7 +27,7 @@ from onnx_subprune.graph.packed import unpacked
 from onnx_subprune.graph.quantized import only_quantized, quantizes
 from onnx_subprune.graph.roots import steadied
 from onnx_subprune.graph.separation import separated
-from onnx_subprune.graph.soundness import check, check_graph, not_finite, self_contained
+from onnx_subprune.graph.soundness import check, check_graph, check_signatures, not_finite, self_contained
 from onnx_subprune.graph.spelling import spelled
 from onnx_subprune.graph.strides import viewed
 from onnx_subprune.graph.tensors import tensor_array
@@ -60,6 +60,7 @@ class Network:
         self.proto = _inlined(proto) if self.inlined else proto
         self.folder = folder
         check_graph(self.proto.graph)
+        check_signatures(self.proto.graph, self.opset)
         self.given = steadied(viewed(unpacked(unfolded(separated(steps_first(decided(self.proto)))))))
         self.spelled = spelled(self.given)
         self.proto, graph = self.spelled.proto, self.spelled.proto.graph

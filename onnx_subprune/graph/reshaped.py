@@ -85,6 +85,8 @@ class Targets:
             return False
         weight, *biases = (np.asarray(value) for value in values)
         live = weight.any(axis=1 if made.turned else 0)
+        if any(bias.shape[-1:] not in ((), (1,), live.shape) for bias in biases):
+            return True  # no model that runs has such a one
         for bias in biases:
             live = live | (bias.reshape(-1, bias.shape[-1] if bias.ndim else 1) != 0).any(axis=0)
         return not bool(live.reshape(-1, size).any(axis=1).all())

@@ -10,9 +10,10 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import onnx
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 from onnx.external_data_helper import uses_external_data
 
 from onnx_subprune._typing import Array
@@ -140,6 +141,27 @@ def _domain(domain: str) -> str:
 
 def _spelled(key: Key) -> str:
     return ".".join(part for part in key if part)[:80]
+
+
+def check_signatures(graph: GraphProto, opset: int) -> None:
+    """Raise ModelError if a standard node of `graph` lacks inputs or attributes that it cannot be without, or has an attribute of another type."""
+    known_here = 1 <= opset <= onnx.defs.onnx_opset_version()
+    for number, node in enumerate(graph.node if known_here else ()):
+        if _domain(node.domain) or not onnx.defs.has(node.op_type, opset):
+            continue
+        schema = onnx.defs.get_schema(node.op_type, opset)
+        if len(node.input) < schema.min_input:
+            raise ModelError(
+                f"{_called(node, number)} has {len(node.input)} inputs, and {node.op_type} at least {schema.min_input}: the model is not valid"
+            )
+        given = {item.name: item.type for item in node.attribute}
+        for name, known in schema.attributes.items():
+            if known.required and name not in given:
+                raise ModelError(f"{_called(node, number)} lacks the attribute {name!r}: the model is not valid")
+            if name in given and given[name] not in (known.type.value, AttributeProto.UNDEFINED):
+                raise ModelError(
+                    f"{_called(node, number)}: its attribute {name!r} is of another type: the model is not valid"
+                )
 
 
 def check_graph(graph: GraphProto) -> None:

@@ -1,6 +1,6 @@
 """Samples that alone show a channel alive are not held out: nothing that is fitted to the others could know of it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -27,13 +27,13 @@ def rare(network: Network, graph: ChannelGraph, used: Calibration, held: Calibra
     if not names or used.runs or model_bytes(network.proto) > LARGE:
         return np.zeros(0, np.int64)
     session = observing(network.proto, names, network.folder)
-    size = _size(graph, names, used)
+    size, shapes = _size(graph, names, used), graph.observation.shapes
 
     def seen(data: Calibration) -> Iterator[Mapping[str, Mask]]:
         for start in range(0, data.samples, size):
             places = np.arange(start, min(start + size, data.samples), dtype=np.int64)
             made = session.run(data.at(places).feeds(len(places)), names)
-            yield {name: _alive(made[name], axes[name], len(places)) for name in names}
+            yield {name: _alive(made[name], shapes[name], axes[name], len(places)) for name in names}
 
     pieces = list(seen(held))
     shown = {name: np.concatenate([piece[name] for piece in pieces]) for name in names}
@@ -53,8 +53,14 @@ def _size(graph: ChannelGraph, names: list[str], data: Calibration) -> int:
     return data.fixed or max(1, min(data.chunk, AT_ONCE // max(each, 1)))
 
 
-def _alive(value: Array, axis: int, samples: int) -> Mask:
-    """Which channels are not zero everywhere, (samples, channels); of all samples at once where the first axis does not count them."""
+def _alive(value: Array, shape: Sequence[int], axis: int, samples: int) -> Mask:
+    """Which channels are not zero everywhere, (samples, channels); of all samples at once where the first axis does not count them.
+
+    shape: what was observed. A Squeeze without axes takes that of a single sample, too: where it was the first one, it is put back.
+    """
+    value = value.reshape(*(1,) * (len(shape) - value.ndim), *value.shape)
+    if value.ndim != len(shape) or value.shape[axis] != shape[axis]:
+        return np.zeros((samples, shape[axis]), bool)
     moved = np.moveaxis(value != 0, axis, -1)
     if moved.shape[0] % samples:
         return np.broadcast_to(moved.reshape(-1, moved.shape[-1]).any(axis=0), (samples, moved.shape[-1]))

@@ -23,7 +23,7 @@ from onnx_subprune.graph.channels import ChannelGraph, ChannelGroup, Slice, Use
 from onnx_subprune.graph.linear_paths import LinearPath, linear_path
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observing import made_before
-from onnx_subprune.reconstruction.head_factors import Factors, factors, in_basis, pooled, wins
+from onnx_subprune.reconstruction.head_factors import WIDEST, Factors, factors, in_basis, pooled, wins
 from onnx_subprune.reconstruction.linear_streams import Sides, stream_sides, told_apart
 from onnx_subprune.reconstruction.products import SEEN, into_softmax, some_rows, visible_rows
 from onnx_subprune.reconstruction.task import Task
@@ -49,9 +49,9 @@ class Site:
 
 
 def sites(network: Network, graph: ChannelGraph) -> list[Site]:
-    """Return the groups of `graph` whose numbers may be seen in another basis."""
+    """Return the groups of `graph` whose numbers may be seen in another basis; not those of more than `WIDEST`."""
     found = []
-    for group in graph.groups:
+    for group in (item for item in graph.groups if item.width <= WIDEST):
         if group.product is not None:
             found.append(_product_site(network, graph, group))
         else:

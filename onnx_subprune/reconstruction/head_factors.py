@@ -16,6 +16,8 @@ SHARES = (0.25, 0.5, 0.75)
 """Shares of the numbers at which a basis is compared with a subset."""
 FLOOR = 1e-6
 """Least eigenvalue of a second moment, as a share of the largest: more of what is less is rounding."""
+WIDEST = 1024
+"""Numbers beyond which a basis costs more than all else: 7 s for 1024, and as their cube."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -103,7 +103,8 @@ def told_apart(network: Network, sides: Sides, weights: dict[Use, Array]) -> Non
         if len(layer.input) > BIAS and layer.input[BIAS]:
             use = Use(axis.use.node, BIAS)
             bias = weights.get(use, network.array(layer.input[BIAS]))
-            weights[use] = (bias.astype(np.float64) * factor).astype(bias.dtype)
+            if bias.any():  # one number of all channels is none
+                weights[use] = (bias.astype(np.float64) * factor).astype(bias.dtype)
 
 
 def _shared_out(use: Use | None, scaled: Mapping[str, Slice]) -> bool:
@@ -129,6 +130,13 @@ def _plain(graph: ChannelGraph, contraction: Contraction, weight: Use | None) ->
     return own and plain and not contraction.recurs
 
 
+def _adds_to_channels(network: Network, place: int, carried: set[str], added: set[Use | None]) -> bool:
+    """True if a layer adds a number of its own to each channel, or nothing: one that all of them share is not the same in another basis."""
+    name, use = (*network.nodes[place].input, "", "", "")[BIAS], Use(network.labels[place], BIAS)
+    nothing = not name or (name in network.constants and not network.array(name).any())
+    return nothing or name in carried or use in added
+
+
 def _only_sums(network: Network, group: ChannelGroup) -> bool:
     """True if channels are written by layers, added up, moved, and read by layers, and nothing else happens to them."""
     carried = {part.axis.tensor for part in group.slices if part.axis.use is None}
@@ -142,6 +150,8 @@ def _only_sums(network: Network, group: ChannelGroup) -> bool:
     for place in {*places, *(index for index, _ in reads)}:
         node, label = network.nodes[place], network.labels[place]
         key = key_of(node)
+        if label in group.producers and key in WRITERS and not _adds_to_channels(network, place, carried, added):
+            return False
         if label in group.readers or (label in group.producers and key in WRITERS):
             continue
         if place in scaled and all(Use(label, slot) in added for slot in range(1, 5)):

@@ -330,3 +330,28 @@ def test_a_large_declared_batch_is_made_up_once_at_a_time(monkeypatch):
     )
     trace(model)
     assert len(made) <= 2
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (helper.make_node("If", [], ["y"]), "has 0 inputs, and If at least 1"),
+        (helper.make_node("Loop", ["x", "x"], ["y"]), "lacks the attribute 'body'"),
+        (helper.make_node("Gather", ["e"], ["y"]), "has 1 inputs, and Gather at least 2"),
+        (helper.make_node("Shape", ["e"], ["y"], start="first"), "its attribute 'start' is of another type"),
+    ],
+    ids=["an If without a condition", "a Loop without a body", "a Gather without places", "a word for a number"],
+)
+def test_nodes_that_lack_what_their_operators_need_are_named_before_anything_is_read_of_them(broken, said):
+    model = network()
+    model.graph.node[-1].CopyFrom(broken)
+    with pytest.raises(ModelError, match=said):
+        load(model)
+
+
+@pytest.mark.parametrize("opset", [-(2**31), 0, 10**6])
+def test_opsets_that_there_are_not_are_left_to_the_runtime(opset):
+    model = network()
+    model.opset_import[0].version = opset
+    with pytest.raises(ModelError):
+        prune(model, X, budget=Channels(0.5))

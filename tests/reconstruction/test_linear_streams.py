@@ -11,7 +11,7 @@ from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning import preparation
 from onnx_subprune.reconstruction.bases import sites, turned_by
-from onnx_subprune.reconstruction.head_factors import Factors
+from onnx_subprune.reconstruction.head_factors import WIDEST, Factors
 from onnx_subprune.runtime.session import Session
 from tests.networks.check import feeds_of
 from tests.networks.net import Net
@@ -109,3 +109,30 @@ def test_any_basis_of_a_stream_is_the_same_function(name):
     for output, value in before.items():
         reference = value.astype(np.float64)
         np.testing.assert_allclose(after[output].astype(np.float64), reference, atol=1e-3 * np.abs(reference).max())
+
+
+@pytest.mark.parametrize(("bias", "count"), [(0.0, 1), (1.5, 0)])
+@pytest.mark.parametrize("single", [(), (1,), (1, 1)])
+def test_one_number_that_all_channels_share_is_no_bias_of_a_stream(bias, count, single):
+    net = Net()
+    x = net.relu(net.linear(net.input(("N", 4)), 4, 6))
+    shared = net.constant(np.full(single, bias, np.float32))
+    net.output(net.linear(net("Gemm", x, net.weight(6, 5), shared), 5, 2), 2)
+    network = load(net.model())
+    assert len([site for site in sites(network, trace(network)) if site.stream is not None]) == count
+
+
+def test_a_sum_of_each_sample_that_a_layer_adds_to_all_channels_keeps_them_as_they_are():
+    net = Net()
+    x = net.relu(net.linear(net.input(("N", 4)), 4, 6))
+    added = net.linear(x, 6, 1)
+    net.output(net.linear(net("Gemm", x, net.weight(6, 5), added), 5, 2), 2)
+    network = load(net.model())
+    assert not any(site.stream is not None and site.group.width == 5 for site in sites(network, trace(network)))
+
+
+def test_very_wide_streams_stay_as_they_are():
+    net = Net()
+    net.output(net.linear(net.linear(net.relu(net.linear(net.input(("N", 2)), 2, 3)), 3, WIDEST + 1), WIDEST + 1, 2), 2)
+    network = load(net.model())
+    assert [site.group.width for site in sites(network, trace(network))] == []

@@ -112,14 +112,24 @@ def _followed(network: Network, producer: Contraction, readers: dict[str, Contra
     start, links = producer.output.tensor, list[Link]()
     while (reader := readers.get(start)) is None or reader.whole_groups:
         link = _elementwise(network, start) or _single(network, start)
-        if link is None:
+        if link is None or network.opset < max(_backwards_since(network, index) for index in link.nodes):
             return None
         links.append(link)
         start = link.end
     last = only_reader(network, start)
     if last is None or network.labels[last[0]] != reader.node or not _transposable(network, reader):
         return None
+    if network.opset < _backwards_since(network, last[0]):
+        return None
     return Chain(producer=producer, reader=reader, links=tuple(links))
+
+
+def _backwards_since(network: Network, index: int) -> int:
+    """The opset from which on there are operators for the way back through a node: Expand, MaxUnpool, and Slices to sizes that are computed."""
+    node = network.nodes[index]
+    if key_of(node) in ("Conv", "AveragePool"):
+        return 10 if any(stride > 1 for stride in whole_numbers(node, "strides")) else 1
+    return {"GlobalAveragePool": 8, "MaxPool": 9}.get(key_of(node), 1)
 
 
 def _single(network: Network, start: str) -> Link | None:

@@ -51,8 +51,8 @@ READERS = {
 }
 
 
-def network_of(between, reader, size=9):
-    net = Net(opset=17, seed=1)
+def network_of(between, reader, size=9, opset=17):
+    net = Net(opset=opset, seed=1)
     x = net.input(["n", 3, size, size])
     made = net.conv(x, 6, 3)
     passed = between(net, made)
@@ -163,3 +163,21 @@ def test_the_gradient_of_some_channels_is_that_of_a_residual_which_is_zero_in_th
         some = sent(narrow, output, given)
         assert np.any(some)
         np.testing.assert_allclose(some, whole[:, channels], rtol=1e-4, atol=1e-5 * np.abs(whole).max())
+
+
+@pytest.mark.parametrize("opset", [7, 8, 9])
+@pytest.mark.parametrize(
+    ("between", "reader"),
+    [
+        ("relu, maximum pooling", "convolution"),
+        ("average pooling", "convolution"),
+        ("depthwise convolution", "convolution"),
+        ("relu", "stride 2"),
+        ("relu", "dense after pooling"),
+    ],
+)
+def test_a_chain_of_an_old_model_has_operators_for_its_derivative_or_is_none(opset, between, reader):
+    network = network_of(BETWEEN[between], READERS[reader], opset=opset)
+    contractions = sorted(trace(network).contractions, key=lambda item: network.position[item.node])
+    for chain in chains(network, contractions).values():
+        Session(onnx.ModelProto.FromString(adjoint(network, chain, {}).model))
