@@ -158,7 +158,8 @@ def check_signatures(graph: GraphProto, opset: int) -> None:
         for name, known in schema.attributes.items():
             if known.required and name not in given:
                 raise ModelError(f"{_called(node, number)} lacks the attribute {name!r}: the model is not valid")
-            if name in given and given[name] not in (known.type.value, AttributeProto.UNDEFINED):
+            kind = known.type.value  # type: ignore[attr-defined] # an IntEnum, which stubs do not say
+            if name in given and given[name] not in (kind, AttributeProto.UNDEFINED):
                 raise ModelError(
                     f"{_called(node, number)}: its attribute {name!r} is of another type: the model is not valid"
                 )
