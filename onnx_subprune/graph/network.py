@@ -29,6 +29,7 @@ from onnx_subprune.graph.roots import steadied
 from onnx_subprune.graph.separation import separated
 from onnx_subprune.graph.soundness import check, check_graph, check_signatures, not_finite, self_contained
 from onnx_subprune.graph.spelling import spelled
+from onnx_subprune.graph.squeezes import with_axes
 from onnx_subprune.graph.strides import viewed
 from onnx_subprune.graph.tensors import tensor_array
 from onnx_subprune.runtime.observing import observe
@@ -48,6 +49,7 @@ class Network:
         first (`layouts`) and told apart (`separation`), Einsum as products (`einsums`), and Q, K and V that a Reshape takes apart by a Split
         (`packed`), roots of sizes as numbers (`roots`) and views as Reshapes (`strides`);
         side-file weights are still references.
+    squeezed: what Squeezes make that have no axes in the file (`squeezes`).
     proto: the same with normalisations over channels spelled out (`spelling`): what is traced and calibrated.
     folder: where side files lie; None for a model that has none.
     size: bytes of the model and its side files as they were given.
@@ -61,7 +63,8 @@ class Network:
         self.folder = folder
         check_graph(self.proto.graph)
         check_signatures(self.proto.graph, self.opset)
-        self.given = steadied(viewed(unpacked(unfolded(separated(steps_first(decided(self.proto)))))))
+        whole, self.squeezed = with_axes(decided(self.proto), self.opset)
+        self.given = steadied(viewed(unpacked(unfolded(separated(steps_first(whole))))))
         self.spelled = spelled(self.given)
         self.proto, graph = self.spelled.proto, self.spelled.proto.graph
         self.initializers: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}

@@ -24,6 +24,7 @@ from onnx_subprune.graph.network import check_computes, load
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.save import NAMED, side_file_wanted, written_bytes
+from onnx_subprune.graph.squeezes import without_axes
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets.ladder import Allocated
@@ -180,6 +181,7 @@ def _sliced(model: Model, recipe: Recipe, rules: Mapping[str, Rule]) -> Pruned:
     empty = [name for name, choice in chosen.items() if not choice.support]
     groups = group_reports(graph, done, {}, gone=gone_with(network, graph, empty))
     stamped(small, graph, groups)
+    small = without_axes(small, network.squeezed)
     side_file = side_file_wanted(small) or side_file_wanted(network.proto)
     report = Report(
         model=identity(model),

@@ -11,6 +11,7 @@ from onnx_subprune.evaluation.report.removed import gone_with, removed, still_pi
 from onnx_subprune.evaluation.report.values import Change, GroupReport
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.save import NAMED, side_file_wanted, written_bytes
+from onnx_subprune.graph.squeezes import without_axes
 from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.cut import Cut, Measured
 from onnx_subprune.pruning.job import Job
@@ -31,6 +32,7 @@ def summarize(
     gone = gone_with(job.task.network, job.task.graph, _empty(done))
     groups = group_reports(job.task.graph, done, found.sensitivity, job.turned, gone)
     stamped(smaller.model, job.task.graph, groups)
+    written = without_axes(smaller.model, network.squeezed)
     side_file = side_file_wanted(smaller.model) or side_file_wanted(network.proto)
     report = Report(
         model=job.model,
@@ -39,7 +41,7 @@ def summarize(
         environment=environment(),
         params=Change(smaller.costs[0].params, smaller.costs[1].params),
         macs=Change(smaller.costs[0].macs, smaller.costs[1].macs),
-        size=Change(network.size, written_bytes(smaller.model, NAMED, side_file=side_file)),
+        size=Change(network.size, written_bytes(written, NAMED, side_file=side_file)),
         latency=None if timed is None else Change(timed.before, timed.after),
         latency_ratios=None if timed is None else timed.ratios,
         groups=groups,
@@ -54,7 +56,7 @@ def summarize(
         composites=resized(*smaller.costs),
         layers=measured.layers,
     )
-    return Pruned(model=smaller.model, report=report, folder=smaller.folder, side_file=side_file, apart=smaller.apart)
+    return Pruned(model=written, report=report, folder=smaller.folder, side_file=side_file, apart=smaller.apart)
 
 
 def _gone(task: Task, done: Reconstruction) -> list[str]:
