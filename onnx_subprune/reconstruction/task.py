@@ -22,7 +22,8 @@ from onnx_subprune.graph.network import Network
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.settings import Formulation, Refit
 from onnx_subprune.runtime.progress import Watch
-from onnx_subprune.selection import Choice, Forward, ProbingSelector, Problem, Refined, Selector, ranked
+from onnx_subprune.selection import Backward, Choice, Forward, ProbingSelector, Problem, Refined, Selector, ranked
+from onnx_subprune.selection.selector import with_all_live
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -83,7 +84,10 @@ class Task:
     def _chosen(self, group: ChannelGroup, problems: Sequence[Problem], sizes: Sequence[int]) -> tuple[Choice, ...]:
         if isinstance(self.selector, ProbingSelector):
             return ranked(problems, self.scores[group.name], sizes, group.cells)
-        return self.selector.path(problems, sizes, group.cells, self.running.cores)
+        found = self.selector.path(problems, sizes, group.cells, self.running.cores)
+        if not isinstance(self.selector, Forward | Backward | Refined):  # others are published as they are
+            return found
+        return tuple(with_all_live(problems, choice, group.cells) for choice in found)
 
 
 def aimed(

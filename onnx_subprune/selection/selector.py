@@ -88,6 +88,23 @@ def presence_of(problems: Sequence[Problem]) -> Float64:
     return total
 
 
+def with_all_live(problems: Sequence[Problem], choice: Choice, cells: Int64) -> Choice:
+    """Return the choice with every channel that brings anything, where there is room for all of them; else as it is.
+
+    Nothing is lost then, on any data. On few samples others may do as well up to rounding, and fail elsewhere.
+    """
+    if any(problem.presence is None for problem in problems):
+        return choice
+    live, chosen, count = presence_of(problems) > 0.0, np.zeros(len(cells), bool), int(cells.max()) + 1
+    chosen[list(choice.support)] = True
+    each = len(choice.support) // count
+    if np.all(chosen[live]) or np.bincount(cells[live], minlength=count).max() > each:
+        return choice
+    order = np.lexsort((~chosen, ~live))
+    support = tuple(sorted(int(i) for cell in range(count) for i in order[cells[order] == cell][:each]))
+    return Choice(support, mean_error(problems, support))
+
+
 def pick(values: Float64, allowed: NDArray[np.bool_], *, largest: bool, presence: Float64 | None = None) -> int:
     """Return the allowed index with the largest (smallest) value.
 

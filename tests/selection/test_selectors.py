@@ -19,6 +19,7 @@ from onnx_subprune.selection import (
     selectors,
 )
 from onnx_subprune.selection.linalg import elimination
+from onnx_subprune.selection.selector import Choice, with_all_live
 from tests.selection.layer import path
 
 NAMES = sorted(selectors(0))
@@ -200,3 +201,28 @@ def test_keeping_everything_leaves_the_error_of_the_full_regression():
 def test_settings_that_make_no_sense_are_refused(kind, settings, told):
     with pytest.raises(OptionError, match=told):
         kind(**settings)
+
+
+@pytest.mark.parametrize(
+    ("presence", "support", "wanted"),
+    [
+        ((1.0, 0.0, 2.0, 0.0, 0.0), (1, 3), (0, 2)),
+        ((1.0, 0.0, 2.0, 0.0, 0.0), (1, 3, 4), (0, 1, 2)),
+        ((1.0, 0.0, 2.0, 0.0, 3.0), (1, 3), (1, 3)),
+        ((1.0, 0.0, 2.0, 0.0, 0.0), (0, 2, 3), (0, 2, 3)),
+        (None, (1, 3), (1, 3)),
+    ],
+    ids=["all fit", "more than all", "not all fit", "all are there", "not known"],
+)
+def test_channels_that_bring_anything_are_kept_where_all_of_them_fit(presence, support, wanted):
+    rows = np.random.default_rng(0).standard_normal((3, 5))  # fewer than channels: others do as well here
+    target = rows[:, [0, 2]].sum(axis=1, keepdims=True)
+    problem = Problem(
+        gram=rows.T @ rows,
+        cross=rows.T @ target,
+        energy=float(np.sum(target**2)),
+        columns=np.arange(5)[:, None],
+        prior=np.array([[1.0], [0.0], [1.0], [0.0], [0.0]]),
+        presence=None if presence is None else np.array(presence),
+    )
+    assert with_all_live([problem], Choice(support, 0.5), np.zeros(5, np.int64)).support == wanted
