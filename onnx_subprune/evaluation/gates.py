@@ -1,9 +1,9 @@
 """When a result is too bad to be written, and when it is bad enough for a warning.
 
 A result is *ruined* where an output is no better than a constant: it is not finite; or its choices agree with the original's about as often as by
-chance; or its error is at or above the deviation of the original from its mean, unless its choices say otherwise (scores that all moved alike are
-still scores), or it is smaller than the original and still rises and falls with it (no constant does). It is *poor* where an error is above 0.3 or an
-agreement below 0.9.
+chance (beyond doubt, where its scores rise and fall with the original's); or its error is at or above the deviation of the original from its mean,
+unless its choices say otherwise (scores that all moved alike are still scores), or it is smaller than the original and still rises and falls with it
+(no constant does). It is *poor* where an error is above 0.3 or an agreement below 0.9.
 """
 
 from collections.abc import Iterator
@@ -71,9 +71,10 @@ def _ruined(name: str, item: OutputFidelity) -> str | None:
         beyond = (item.agreement - item.chance) / (1.0 - item.chance)
     if beyond is not None and item.agreement is not None and item.agreement >= MOST:
         return None
-    if beyond is not None and beyond <= CHANCE and (against is None or against > FAR):
-        return f"output {name!r} agrees with the original for {item.agreement:.1%} of the samples, by chance it would for {item.chance:.1%}"
     along = error is not None and error < 1.0 and item.correlation is not None and item.correlation >= ALONG
+    doubt = (item.agreement_spread or 0.0) / (1.0 - (item.chance or 0.0)) if along and beyond is not None else 0.0
+    if beyond is not None and beyond + doubt <= CHANCE and (against is None or against > FAR):
+        return f"output {name!r} agrees with the original for {item.agreement:.1%} of the samples, by chance it would for {item.chance:.1%}"
     if against is not None and against >= 1.0 and (beyond is None or beyond <= CHOICES) and not along:
         beside = "" if item.standardized_error is None else f", {against:.3g} times that of the best constant"
         return f"output {name!r} is no better than a constant: its relative error is {error:.3g}{beside}"

@@ -1,5 +1,7 @@
 """Measures of fidelity, what they call ruined or poor, and the user's gates."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -114,6 +116,26 @@ def test_integers_are_judged_by_agreement():
     assert 0 < same.outputs["y"].agreement_spread < other.outputs["y"].agreement_spread + 0.05
     assert ruined(same) is None
     assert "by chance" in ruined(other)
+
+
+def test_few_samples_do_not_tell_choices_by_chance_from_poor_ones_where_scores_go_along():
+    item = OutputFidelity(
+        relative_error=0.6,
+        cosine=0.8,
+        agreement=0.4,
+        chance=0.37,
+        standardized_error=1.9,
+        correlation=0.56,
+        agreement_spread=0.09,
+    )
+    few, many, apart = (
+        replace(measured(SCORES, HALVED, "N, 10"), outputs={"y": found})
+        for found in (item, replace(item, agreement_spread=0.01), replace(item, correlation=0.2))
+    )
+    assert ruined(few) is None
+    assert list(complaints(few, Gates()))
+    assert "by chance" in ruined(many)
+    assert "by chance" in ruined(apart)
 
 
 def test_outputs_of_other_sizes_are_not_compared_and_that_is_said():
