@@ -57,7 +57,7 @@ def sensitivity(
     >>> from onnx_subprune import sensitivity
     >>> found = sensitivity("model.onnx", "calibration.npz")
     >>> [(item.name, item.output.widths[0]) for item in found]
-    [('conv1', 1), ('conv2', 1)]
+    [('conv1', 1), ('conv2', 2)]
 
     """
     settings = Settings(

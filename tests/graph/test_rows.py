@@ -11,10 +11,10 @@ from tests.networks.net import Net
 X = np.random.default_rng(0).standard_normal((2, 6, 4)).astype(np.float32)
 
 
-def rows(build, opset=17):
-    """Rows of what `build` makes of x (n, 6, 4)."""
+def rows(build, opset=17, steps=6):
+    """Rows of what `build` makes of x (n, 6, 4); steps: what the model says of the second size."""
     net = Net(opset=opset)
-    x = net.input(["n", 6, 4])
+    x = net.input(["n", steps, 4])
     name = build(net, x)
     net.output(net.relu(x))
     example = Example(feeds={"x": X}, samples=2, stacked=frozenset("x"), free=True)
@@ -66,4 +66,8 @@ def test_nobody_asks_where_it_is_not_needed():
 
 
 def test_a_tensor_of_which_one_sample_leaves_a_single_number_is_not_told():
-    assert rows(lambda net, x: net("Squeeze", net.linear(net.reduce("ReduceMean", x, 1, keepdims=0), 4, 1))) is None
+    assert rows(lambda net, x: net("Squeeze", net.linear(x, 4, 1)), steps="m") is None
+
+
+def test_where_declared_sizes_tell_what_a_squeeze_takes_samples_stay():
+    assert rows(lambda net, x: net("Squeeze", net.linear(net.reduce("ReduceMean", x, 1, keepdims=0), 4, 1))) == 1
