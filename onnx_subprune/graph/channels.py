@@ -173,6 +173,10 @@ class ChannelGraph:
         """Return the contractions that have the weight of this one, in topological order; it may be alone."""
         return self.shared.get(contraction.weight, (contraction,))
 
+    def alone(self, weight: Use) -> bool:
+        """True if nothing else has this weight, in whatever manner."""
+        return weight not in self.shared and weight not in self.fixed
+
     def normalized(self, group: ChannelGroup) -> bool:
         """True if channels of a group count in the statistics of a normalisation."""
         return any(part.axis.use in self.counted for part in group.slices)

@@ -24,7 +24,7 @@ from onnx_subprune.graph.linear_paths import LinearPath, linear_path
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observing import made_before
 from onnx_subprune.reconstruction.head_factors import WIDEST, Factors, factors, in_basis, pooled, wins
-from onnx_subprune.reconstruction.linear_streams import Sides, stream_sides, told_apart
+from onnx_subprune.reconstruction.linear_streams import Sides, fold_scales, stream_sides
 from onnx_subprune.reconstruction.products import SEEN, into_softmax, some_rows, visible_rows
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Store
@@ -116,7 +116,7 @@ def _context_site(network: Network, graph: ChannelGraph, group: ChannelGroup) ->
     if len(group.consumers) != 1 or len(group.producers) != 1 or group.step > 1:
         return None
     contraction, positions = group.consumers[0].contraction, group.consumers[0].positions
-    if contraction.op not in ("MatMul", "Gemm") or not _own(graph, contraction.weight):
+    if contraction.op not in ("MatMul", "Gemm") or not graph.alone(contraction.weight):
         return None
     path = linear_path(network, graph.observation, contraction.input.tensor, through_attention=True)
     rows = next(part for part in group.slices if part.axis == contraction.rows)
@@ -161,7 +161,7 @@ def _constants(
 ) -> tuple[Slice, ...] | None:
     """The weight and the biases that make one side, all with as many numbers a channel; None where one is not that side's alone."""
     found = [part for part in group.slices if part.axis.use in path.uses]
-    if len(found) != len(path.uses) or not all(_own(graph, use) for use in path.uses):
+    if len(found) != len(path.uses) or not all(graph.alone(use) for use in path.uses):
         return None
     parts = [_taken(part, path) for part in found]
     if None in parts or len({part.positions.shape for part in parts if part is not None}) != 1:
@@ -179,11 +179,6 @@ def _taken(part: Slice, path: LinearPath) -> Slice | None:
     if part.size != path.width or counts.min() != counts.max():
         return None
     return replace(part, positions=part.positions[inside].reshape(len(inside), -1))
-
-
-def _own(graph: ChannelGraph, use: Use) -> bool:
-    """True if no other layer has the same weight."""
-    return use not in graph.shared and use not in graph.fixed
 
 
 def _moments(site: Site, stream: Stream, visible: Visible) -> list[list[Float64]]:
@@ -241,7 +236,7 @@ def _rows(network: Network, part: Slice) -> Float64:
 def turned_by(network: Network, site: Site, bases: Factors, weights: dict[Use, Array]) -> None:
     """Write the constants of both sides in the new basis into `weights`."""
     if site.stream is not None:
-        told_apart(network, site.stream, weights)
+        fold_scales(network, site.stream, weights)
     for parts, basis in ((site.left, bases.left), (site.right, bases.right)):
         for part in parts:
             assert part.axis.use is not None, "a constant has a use"

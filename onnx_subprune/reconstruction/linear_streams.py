@@ -9,7 +9,7 @@ is the best basis of any width for a reader that is refitted. In seven streams o
 is read, where the best subsets lose 3 to 17 %.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,32 +56,37 @@ class Sides:
 
 def stream_sides(network: Network, graph: ChannelGraph, group: ChannelGroup) -> Sides | None:
     """Return where the channels of `group` may be seen in another basis; None where they may not."""
-    if group.product is not None or group.step > 1 or not group.consumers or not _only_sums(network, group):
+    if group.product is not None or group.step > 1 or not group.consumers:
         return None
     contractions = {item.node: item for item in graph.contractions if not item.internal}
-    writers = [contractions.get(label) for label in group.producers]
-    if not all(item is not None and _plain(graph, item, item.columns.use) for item in writers):
-        return None
-    if not all(_plain(graph, consumer.contraction, consumer.weight) for consumer in group.consumers):
-        return None
+    writers = [contractions[label] for label in group.producers if label in contractions]
     parts = {part.axis: part for part in group.slices}
+    if len(writers) < len(group.producers) or not all(
+        item.columns in parts and _plain(graph, item) for item in writers
+    ):
+        return None
+    if not all(_plain(graph, consumer.contraction) for consumer in group.consumers):
+        return None
+    scaled = {
+        behind: parts[item.columns]
+        for item in writers
+        if (behind := _normalization(network, item.output.tensor)) is not None
+    }
+    if not _only_sums(network, group, scaled):
+        return None
     rows = [consumer.contraction.rows for consumer in group.consumers]
     inputs = dict.fromkeys(consumer.contraction.input for consumer in group.consumers)
-    scaled = {
-        network.labels[behind]: parts[item.columns]
-        for item in writers
-        if item is not None and (behind := _normalization(network, item.output.tensor)) is not None
-    }
-    written = [part for axis, part in parts.items() if axis not in rows and _shared_out(axis.use, scaled)]
+    named = {network.labels[behind]: part for behind, part in scaled.items()}
+    written = [part for axis, part in parts.items() if axis not in rows and _writes(axis.use, named)]
     constants = [*written, *(parts[axis] for axis in rows if axis in parts)]
     single = all(network.array(part.axis.tensor).dtype in (np.float32, np.float64) for part in constants)
     if not single or any(part.positions.shape[1] != 1 for part in written) or not parts.keys() >= {*rows, *inputs}:
         return None
-    return Sides(tuple(written), tuple(parts[axis] for axis in rows), tuple(parts[axis] for axis in inputs), scaled)
+    return Sides(tuple(written), tuple(parts[axis] for axis in rows), tuple(parts[axis] for axis in inputs), named)
 
 
-def told_apart(network: Network, sides: Sides, weights: dict[Use, Array]) -> None:
-    """Write constants into `weights` with which normalizations behind layers do nothing but add: the layers scale."""
+def fold_scales(network: Network, sides: Sides, weights: dict[Use, Array]) -> None:
+    """Write constants into `weights` with which the layers scale, and the normalizations behind them do nothing but add."""
     for label, part in sides.scaled.items():
         node = network.node(label)
         scale, shift, mean, variance = (network.array(name).astype(np.float64) for name in node.input[1:5])
@@ -107,7 +112,7 @@ def told_apart(network: Network, sides: Sides, weights: dict[Use, Array]) -> Non
                 weights[use] = (bias.astype(np.float64) * factor).astype(bias.dtype)
 
 
-def _shared_out(use: Use | None, scaled: Mapping[str, Slice]) -> bool:
+def _writes(use: Use | None, scaled: Mapping[str, Slice]) -> bool:
     """True for a constant whose numbers are written to the channels; not for the scales and statistics of normalizations, which will be alike."""
     return use is not None and (use.node not in scaled or use.slot == SHIFT)
 
@@ -123,11 +128,10 @@ def _normalization(network: Network, tensor: str) -> int | None:
     return reads[0][0] if plain and constant and not any(node.output[1:]) else None
 
 
-def _plain(graph: ChannelGraph, contraction: Contraction, weight: Use | None) -> bool:
+def _plain(graph: ChannelGraph, contraction: Contraction) -> bool:
     """True if a layer sums over all that it reads, with a weight that nothing else has."""
-    own = weight is not None and weight not in graph.shared and weight not in graph.fixed
     plain = contraction.groups == 1 and not contraction.whole_groups and contraction.observed
-    return own and plain and not contraction.recurs
+    return plain and graph.alone(contraction.weight) and not contraction.recurs
 
 
 def _adds_to_channels(network: Network, place: int, carried: set[str], added: set[Use | None]) -> bool:
@@ -137,16 +141,17 @@ def _adds_to_channels(network: Network, place: int, carried: set[str], added: se
     return nothing or name in carried or use in added
 
 
-def _only_sums(network: Network, group: ChannelGroup) -> bool:
-    """True if channels are written by layers, added up, moved, and read by layers, and nothing else happens to them."""
+def _only_sums(network: Network, group: ChannelGroup, scaled: Collection[int]) -> bool:
+    """True if channels are written by layers, added up, moved, and read by layers, and nothing else happens to them.
+
+    scaled: the places of the normalizations behind layers.
+    """
     carried = {part.axis.tensor for part in group.slices if part.axis.use is None}
     added = {part.axis.use for part in group.slices}
     places = [network.producer.get(name, -1) for name in carried]
     reads = [pair for name in carried for pair in network.readers.get(name, ())]
     if min(places) < 0 or any(slot < 0 for _, slot in reads):
         return False
-    made = [network.node(label).output[0] for label in group.producers if key_of(network.node(label)) in WRITERS]
-    scaled = {_normalization(network, name) for name in made if name in carried}
     for place in {*places, *(index for index, _ in reads)}:
         node, label = network.nodes[place], network.labels[place]
         key = key_of(node)

@@ -49,7 +49,7 @@ def input_of_gates(network: Network, graph: ChannelGraph, units: Contraction) ->
         return None
     for item in graph.contractions:
         if item.node == units.node and not item.recurs:
-            alone = len(graph.together(item)) == 1 and item.weight not in graph.fixed
+            alone = graph.alone(item.weight)
             return item if alone and (item.bias is None) == (units.bias is None) else None
     return None
 

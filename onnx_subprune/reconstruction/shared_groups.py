@@ -62,6 +62,6 @@ def far_apart(graph: ChannelGraph, group: ChannelGroup) -> bool:
     """
     if graph.normalized(group):
         return True
-    shared = any(len(graph.together(c.contraction)) > 1 or c.weight in graph.fixed for c in group.consumers)
+    shared = not all(graph.alone(consumer.weight) for consumer in group.consumers)
     shared = shared or any(consumer.contraction.recurs for consumer in group.consumers)
     return shared or len({consumer.contraction.input.tensor for consumer in group.consumers}) > 1

@@ -17,7 +17,7 @@ def empty_bias(contraction: Contraction) -> Use | None:
 
 def mean_of(graph: ChannelGraph, contraction: Contraction) -> Use | None:
     """Return the same where the product has a weight for itself that is refitted."""
-    return None if contraction.weight in {*graph.shared, *graph.fixed} else empty_bias(contraction)
+    return empty_bias(contraction) if graph.alone(contraction.weight) else None
 
 
 def with_biases(graph: ChannelGraph, nodes: Collection[str]) -> ChannelGraph:
