@@ -1,5 +1,6 @@
 """What a Reshape makes of the channels of a dense layer, known before a model is loaded: the numbers of its target, and whose axes they are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -160,6 +161,29 @@ class Targets:
                 return shape.input[0], int(first)
         return None
 
+    def filled(self, node: NodeProto) -> list[Size] | None:
+        """Return what a Reshape makes the sizes of its output, with the number that -1 stands for where it takes the channels of a layer apart."""
+        sizes = self.sizes(node.input[1])
+        if sizes is None or sizes.count(-1) != 1:
+            return sizes
+        place, made = sizes.index(-1), self.made(node.input[0])
+        numbers = [] if made is None else [size for size in sizes[made.leading :] if isinstance(size, int) and size > 0]
+        if (
+            made is None
+            or len(numbers) != len(sizes) - made.leading - 1
+            or not self._own(made, node, sizes[: made.leading])
+        ):
+            return sizes
+        return [*sizes[:place], made.width // prod(numbers), *sizes[place + 1 :]]
+
+    def _own(self, made: Made, node: NodeProto, ahead: Sequence[Size]) -> bool:
+        """True if the first sizes of a target are those of all axes of a layer but the last."""
+        copies = not integer(node, "allowzero", 0)
+        return len(ahead) == made.leading and all(
+            (size == 0 and copies) or (isinstance(size, tuple) and size[0] in made.alike and size[1] == axis)
+            for axis, size in enumerate(ahead)
+        )
+
     def without(self, made: Made, node: NodeProto, place: int) -> tuple[int, ...] | None:
         """Return the target of a Reshape for one part, empty where it has to be looked up; None if it is not sure that parts are whole channels.
 
@@ -169,10 +193,7 @@ class Targets:
         ahead, behind, count = sizes[:place], sizes[place + 1 :], sizes[place]
         assert isinstance(count, int), "it has been looked at"
         each, copies = made.width // count, not integer(node, "allowzero", 0)
-        own = len(ahead) == made.leading and all(
-            (size == 0 and copies) or (isinstance(size, tuple) and size[0] in made.alike and size[1] == axis)
-            for axis, size in enumerate(ahead)
-        )
+        own = self._own(made, node, ahead)
         numbers = [size if isinstance(size, int) and size > 0 else 0 for size in behind]
         open_ = [axis for axis, size in enumerate(numbers) if not size]
         rest = prod(size for size in numbers if size)

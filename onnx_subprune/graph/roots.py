@@ -1,8 +1,11 @@
 """Numbers that exporters compute from the size of a head at run time, though the file says it: the model is loaded with the size in their place.
 
 The scale of attention is 1 / Sqrt(Cast(Shape(q)[-1])) in what TorchScript writes, so that it would change with what goes. Where q comes from a Reshape whose
-target has that size as a number, it is a constant, and stays that of the original.
+target has that size as a number, or where -1 stands for what a number of heads leaves of a layer's width, it is a constant, and stays that of the original.
 """
+
+from collections.abc import Callable, Mapping
+from operator import add, floordiv, mul, sub
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
@@ -16,6 +19,8 @@ from onnx_subprune.graph.stored import Stored
 FLOATING = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 LONGEST = 8
 """Changes of layout between a Reshape and what the size is taken of."""
+COMPUTED: Mapping[str, Callable[[int, int], int]] = {"Add": add, "Div": floordiv, "Mul": mul, "Sub": sub}
+"""What is computed of sizes."""
 
 
 def steadied(proto: ModelProto) -> ModelProto:
@@ -74,18 +79,63 @@ class _Search:
             return None
         return int(start) if end == start + 1 or (start == -1 and end > 1 << 30) else None
 
-    def _size(self, name: str, axis: int) -> int | None:
-        """The size of an axis that a target of Reshape has as a number."""
-        for _ in range(LONGEST):
-            node = self._known.producer(name)
-            if node is None:
+    def _size(self, name: str, axis: int, left: int = LONGEST) -> int | None:
+        """The size of an axis that follows from a target of Reshape, through changes of layout and parts that are cut off behind it."""
+        node = self._known.producer(name) if left else None
+        if node is None:
+            return None
+        if node.op_type in ("Cast", "Identity"):
+            return self._size(node.input[0], axis, left - 1)
+        if node.op_type == "Reshape":
+            sizes = self._targets.filled(node)
+            size = sizes[axis] if sizes is not None and -len(sizes) <= axis < len(sizes) else None
+            return size if isinstance(size, int) and size > 0 else None
+        if node.op_type == "Slice" and len(node.input) >= 4:
+            return self._cut(node, axis, left - 1)
+        order = next((list(item.ints) for item in node.attribute if item.name == "perm"), [])
+        if node.op_type != "Transpose" or not -len(order) <= axis < len(order):
+            return None
+        return self._size(node.input[0], order[axis], left - 1)
+
+    def _cut(self, node: NodeProto, axis: int, left: int) -> int | None:
+        """What a Slice of one axis leaves of `axis`: as `torch.chunk` is written, from and to some third of its size."""
+        at, rank = self._known.number(node.input[3]), self._rank(node.input[0])
+        whole = self._size(node.input[0], axis, left)
+        if at is None or whole is None or not rank:
+            return None
+        if int(at) % rank != axis % rank:
+            return whole
+        plain = len(node.input) < 5 or self._known.number(node.input[4]) == 1
+        ends = [self._whole(name, left) for name in node.input[1:3]]
+        if not plain or any(end is None for end in ends):
+            return None
+        start, end, _ = slice(*ends).indices(whole)
+        return end - start if end > start else None
+
+    def _rank(self, name: str) -> int:
+        """The number of axes of a tensor; 0 where it is not known."""
+        node = self._known.producer(name)
+        if node is not None and node.op_type == "Transpose":
+            return next((len(item.ints) for item in node.attribute if item.name == "perm"), 0)
+        sizes = self._targets.sizes(node.input[1]) if node is not None and node.op_type == "Reshape" else None
+        return self._known.rank(name) if sizes is None else len(sizes)
+
+    def _whole(self, name: str, left: int) -> int | None:
+        """A whole number that is computed of sizes."""
+        number = self._known.number(name)
+        node = self._known.producer(name) if left and number is None else None
+        if node is None:
+            return None if number is None else int(number)
+        if node.op_type in ("Cast", "Identity", "Squeeze", "Unsqueeze"):
+            return self._whole(node.input[0], left - 1)
+        if node.op_type == "Gather":
+            shape, axis = self._known.producer(node.input[0]), self._known.number(node.input[1])
+            if shape is None or shape.op_type != "Shape" or shape.attribute or axis is None:
                 return None
-            if node.op_type == "Reshape":
-                sizes = self._targets.sizes(node.input[1])
-                size = sizes[axis] if sizes is not None and -len(sizes) <= axis < len(sizes) else None
-                return size if isinstance(size, int) and size > 0 else None
-            order = next((list(item.ints) for item in node.attribute if item.name == "perm"), [])
-            if node.op_type != "Transpose" or not -len(order) <= axis < len(order):
-                return None
-            name, axis = node.input[0], order[axis]
-        return None
+            return self._size(shape.input[0], int(axis), left - 1)
+        if node.op_type not in COMPUTED:
+            return None
+        first, second = (self._whole(item, left - 1) for item in node.input[:2])
+        if first is None or second is None or (node.op_type == "Div" and (first < 0 or second <= 0)):
+            return None
+        return COMPUTED[node.op_type](first, second)

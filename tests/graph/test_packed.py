@@ -194,6 +194,38 @@ def test_the_root_of_a_size_that_it_does_not_say_stays(model):
     assert steadied(model) is model
 
 
+def chunked(n: Net, heads: str) -> str:
+    """Q as TorchScript cuts it from all of a head: up to a third of what its last axis is long, rounded up."""
+    size = n("Gather", n("Shape", heads), n.constant(np.array([3])), axis=0)
+    third = n("Div", n("Add", size, n.constant(np.array([2]))), n.constant(np.array([3])))
+    end = n("Mul", third, n.constant(np.array([1])))
+    return n("Slice", heads, n.constant(np.array([0])), end, n.constant(np.array([3])))
+
+
+@pytest.mark.parametrize("cut", [None, chunked], ids=["whole", "chunked"])
+@pytest.mark.parametrize("sizes", [(0, 0, HEADS, -1), ("0", "1", HEADS, -1), ("0", "1", -1, SIZE)])
+def test_the_root_of_a_size_that_a_layer_is_wide_is_a_number(sizes, cut):
+    n = Net(seed=1)
+    x = n.input(("N", "L", 8))
+    made = n.linear(x, 8, WIDTH)
+    target = n.concat(*(n.dim(x, int(s)) if isinstance(s, str) else n.constant(np.array([s])) for s in sizes), axis=0)
+    q = n("Transpose", n("Reshape", made, target), perm=[0, 2, 1, 3])
+    q = q if cut is None else cut(n, q)
+    size = n("Slice", n("Shape", q), n.constant(np.array([-1])), n.constant(np.array([1 << 62])))
+    n.output(n("Div", q, n("Sqrt", n("Cast", size, to=FLOAT))), 4)
+    model = n.model()
+    found = steadied(model)
+    onnx.checker.check_model(found, full_check=True)
+    assert "Cast" in {node.op_type for node in found.graph.node}
+    assert sum(node.op_type == "Shape" for node in found.graph.node) < sum(
+        node.op_type == "Shape" for node in model.graph.node
+    )
+    for length in (1, LENGTH):
+        x = {"x": np.random.default_rng(0).standard_normal((2, length, 8)).astype(np.float32)}
+        ours, theirs = Session(model).run(x), Session(found).run(x)
+        assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
 def strided(places: np.ndarray, stride: int) -> onnx.ModelProto:
     """Numbers of pooled maps, gathered by places that are computed from the batch."""
     n = Net(seed=1)
