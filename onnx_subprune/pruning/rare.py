@@ -17,7 +17,7 @@ AT_ONCE = 256 << 20
 
 
 def rare(network: Network, graph: ChannelGraph, used: Calibration, held: Calibration) -> Int64:
-    """Return which of the samples `held` show channels alive, that read layers of groups, that are dead on all of `used`.
+    """Return which of the samples `held` show channels alive, that read layers of groups, that are dead on all of `used`; those that show most first.
 
     Costs a pass over `held`, and of `used` as much as it takes to see those channels alive. Nothing is looked at in models with side files of more
     than `LARGE` bytes, nor where samples are no first axis of the activations.
@@ -42,8 +42,8 @@ def rare(network: Network, graph: ChannelGraph, used: Calibration, held: Calibra
         missing = {name: mask & ~piece[name].any(axis=0) for name, mask in missing.items()}
         if not any(mask.any() for mask in missing.values()):
             return np.zeros(0, np.int64)
-    alone = np.any([(shown[name] & missing[name]).any(axis=1) for name in names], axis=0)
-    return np.flatnonzero(alone)
+    alone = np.sum([np.count_nonzero(shown[name] & missing[name], axis=1) for name in names], axis=0)
+    return np.argsort(-alone, kind="stable")[: np.count_nonzero(alone)].astype(np.int64)
 
 
 def _size(graph: ChannelGraph, names: list[str], data: Calibration) -> int:

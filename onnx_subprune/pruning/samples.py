@@ -116,8 +116,11 @@ def _for_tuning(given: Calibration) -> tuple[Calibration | None, Int64 | None]:
 
 
 def _without_rare(given: Calibration, left: Int64, held: Int64, rare: Rare) -> tuple[Int64, Int64]:
-    """Fit to the samples that show what no other does, and hold out others near them, or fewer, where those are rare too."""
-    kept = set[int]()
+    """Fit to the samples that show what no other does, and hold out others near them, or fewer, where those are rare too.
+
+    Where every sample shows something that no other does, half of them are held out all the same: the result is judged on samples, not on one or two.
+    """
+    kept, least = set[int](), (len(held) + 1) // 2
     for _ in range(ATTEMPTS if given.fixed is None and not given.runs else 0):
         found = held[rare(given.at(left), given.at(held))] if len(held) else held
         if not len(found):
@@ -132,6 +135,6 @@ def _without_rare(given: Calibration, left: Int64, held: Int64, rare: Rare) -> t
         left = np.setdiff1d(np.arange(given.samples, dtype=np.int64), held)
     else:
         if kept and len(held):
-            held = np.delete(held, rare(given.at(left), given.at(held)))
+            held = np.delete(held, rare(given.at(left), given.at(held))[: len(held) - least])
             left = np.setdiff1d(np.arange(given.samples, dtype=np.int64), held)
     return left, held

@@ -247,6 +247,22 @@ def test_a_sample_that_alone_shows_a_channel_alive_is_fitted_to_not_held_out():
     assert 20 in found.report.groups[0].kept
 
 
+def test_samples_that_all_show_something_of_their_own_are_held_out_all_the_same():
+    """Each of 64 samples alone shows a channel alive: 8 of the 16 that are to be held out stay, and the result is judged on them."""
+    net = Net(seed=3)
+    x = net.input(("N", 64))
+    hidden = net(
+        "Relu", net("Add", net("MatMul", x, net.constant(np.eye(64, dtype=np.float32))), net.constant(np.float32(-0.5)))
+    )
+    net.output(net("MatMul", hidden, net.weight(64, 5)), 2)
+    model = net.model()
+    given = Calibration(arrays={"x": np.eye(64, dtype=np.float32)}, chunk=16)
+    graph, network = trace(model), load(model)
+    samples = samples_of(given, None, None, lambda part: part, partial(rare, network, graph), chooses=False)
+    assert samples.judged.data.samples == len(split(given)[1]) // 2
+    assert len(np.union1d(samples.used.rows, samples.judged.places)) == 64
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.2, "a second"), (30.4, "30 s"), (119, "119 s"), (125, "2 min"), (9000, "2 h")]
 )
