@@ -10,7 +10,6 @@ With B (n x p) the unfolded input and T (n x m) the target:
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-import scipy.linalg
 
 from onnx_subprune._typing import Float64, Int64, Weights
 from onnx_subprune.calibration.moments.regression import presence_in
@@ -180,7 +179,7 @@ class Moments:
         """See `Regression`."""
         groups, p, m = weights.shape
         presence = presence_in(self.squares, weights)[left[columns]].sum(axis=1)
-        gram = self.gram[0] if groups == 1 else scipy.linalg.block_diag(*self.gram)
+        gram = self.gram[0] if groups == 1 else _block_diagonal(self.gram)
         cross, prior = self.cross.reshape(groups * p, m), weights.reshape(groups * p, m)
         if len(left) < groups * p:
             gram, cross, prior = gram[np.ix_(left, left)], cross[left], prior[left]
@@ -193,3 +192,11 @@ class Moments:
             energy = kept * energy + shrinkage * float(np.sum(pulled * prior))
             cross = kept * cross + shrinkage * pulled
         return Problem(gram=gram, cross=cross, energy=energy, columns=columns, prior=prior, presence=presence)
+
+
+def _block_diagonal(blocks: Float64) -> Float64:
+    """The matrix (g p, g p) of the blocks (g, p, p) on its diagonal."""
+    groups, size, _ = blocks.shape
+    whole, each = np.zeros((groups, size, groups, size)), np.arange(groups)
+    whole[each, :, each] = blocks
+    return whole.reshape(groups * size, groups * size)

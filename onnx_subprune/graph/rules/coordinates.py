@@ -8,8 +8,6 @@ components of the graph of ties).
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from onnx_subprune._typing import Int64
 from onnx_subprune.graph.channels import Axis
@@ -81,10 +79,27 @@ class Labels:
         """Return the classes of coinciding coordinates."""
         left = np.concatenate([a for a, _ in self._ties]) if self._ties else np.zeros(0, np.int64)
         right = np.concatenate([b for _, b in self._ties]) if self._ties else np.zeros(0, np.int64)
-        links = coo_array((np.ones(left.size, np.int8), (left, right)), shape=(self._count, self._count))
-        classes, label = connected_components(links, directed=False)
-        reasons: list[str | None] = [None] * classes
+        label = components(self._count, left, right)
+        reasons: list[str | None] = [None] * int(label.max(initial=-1) + 1)
         for ids, reason in reversed(self._pins):
             for pinned in np.unique(label[ids]):
                 reasons[pinned] = reason
-        return Classes(label.astype(np.int64), tuple(reasons))
+        return Classes(label, tuple(reasons))
+
+
+def components(count: int, left: Int64, right: Int64) -> Int64:
+    """Return the connected component of each of `count` nodes, in the order of their first nodes, where left[i] and right[i] are linked.
+
+    Every node points to one of its component that is not behind it, and each round links what two linked nodes point to: at least half of all
+    that is not linked yet goes with every other round.
+    """
+    first = np.arange(count, dtype=np.int64)
+    while left.size:
+        low, high = np.minimum(left, right), np.maximum(left, right)
+        np.minimum.at(first, high, low)
+        while not np.array_equal(further := first[first], first):
+            first = further
+        left, right = first[left], first[right]
+        apart = left != right
+        left, right = left[apart], right[apart]
+    return (np.cumsum(first == np.arange(count)) - 1)[first]

@@ -2,22 +2,28 @@
 
 That is a sixth of the processor time of a prune of VGG-11 (64 samples).
 The same LAPACK, by the addresses that SciPy gives to compiled code (`scipy.linalg.cython_lapack`); its own functions where these are not
-what they are known to be. All matrices are symmetric, so that C order and Fortran order are the same matrix.
+what they are known to be. The module of addresses is loaded alone: all of `scipy.linalg` takes a tenth of a second, which is more than all
+factorizations of a small network do. All matrices are symmetric, so that C order and Fortran order are the same matrix.
 """
 
 import ctypes
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder
+from importlib.util import module_from_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.linalg.lapack
-from scipy.linalg import cython_lapack
+import scipy
 
 from onnx_subprune._typing import Float64
 
 PART, LARGE = 128, 256
 """Columns of a right-hand side that are solved for at a time, where the matrix has so many rows."""
+ADDRESSES = "scipy.linalg.cython_lapack"
 NUMBERS = "__pyx_t_5scipy_6linalg_13cython_lapack_d *"
 SIGNATURES = {
     "dpotrf": f"void (char *, int *, {NUMBERS}, int *, int *)",
@@ -99,9 +105,26 @@ def _by_scipy(name: str, factor: Float64, right: Float64 | None) -> int:
     return int(info)
 
 
-def _routine(name: str) -> Callable[..., None] | None:
+def _capsules() -> dict[str, Any]:
+    """What SciPy gives to compiled code, by name; whoever imports the module by itself afterwards finds it as ever."""
+    if ADDRESSES in sys.modules:
+        return getattr(sys.modules[ADDRESSES], "__pyx_capi__", {})
+    try:
+        folder = Path(scipy.__file__).with_name("linalg")
+        spec = FileFinder(str(folder), (ExtensionFileLoader, EXTENSION_SUFFIXES)).find_spec(ADDRESSES)
+        assert spec is not None, "SciPy is no folder of files"
+        assert spec.loader is not None, "it is compiled"
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except (AssertionError, ImportError):
+        module = import_module(ADDRESSES)
+    else:
+        sys.modules.pop(ADDRESSES, None)  # its package is not there yet
+    return getattr(module, "__pyx_capi__", {})
+
+
+def _routine(name: str, capsules: dict[str, Any]) -> Callable[..., None] | None:
     """The LAPACK routine of that name; None if SciPy does not give its address, or it takes other arguments."""
-    capsules: dict[str, Any] = getattr(cython_lapack, "__pyx_capi__", {})
     capsule, signature = capsules.get(name), SIGNATURES[name].encode()
     name_of, address_of = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
     name_of.restype, name_of.argtypes = ctypes.c_char_p, [ctypes.py_object]
@@ -112,4 +135,5 @@ def _routine(name: str) -> Callable[..., None] | None:
     return ctypes.CFUNCTYPE(None, *arguments)(address_of(capsule, signature))
 
 
-_ROUTINES = {name: _routine(name) for name in SIGNATURES}
+_CAPSULES = _capsules()
+_ROUTINES = {name: _routine(name, _CAPSULES) for name in SIGNATURES}

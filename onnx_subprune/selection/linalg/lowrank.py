@@ -13,7 +13,7 @@ of which E^1/2 Z are the new rows: without d (a ridge), these are Z less its pro
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
+import scipy
 
 from onnx_subprune._typing import Float64, Int64
 
