@@ -1,5 +1,7 @@
 """Factorizations in place, by LAPACK's own addresses or by SciPy's functions."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -66,5 +68,23 @@ def test_solutions_solve_and_do_not_depend_on_the_threads(way, size, count, orde
 def test_a_routine_that_is_not_as_expected_is_left_to_scipy(monkeypatch):
     monkeypatch.setitem(module.SIGNATURES, "dpotrf", "void (char *, long *)")
     monkeypatch.setitem(module.SIGNATURES, "dzzzzz", "void (char *, long *)")
-    assert module._routine("dpotrf") is None
-    assert module._routine("dzzzzz") is None
+    assert module._routine("dpotrf", module._CAPSULES) is None
+    assert module._routine("dzzzzz", module._CAPSULES) is None
+
+
+def test_without_its_file_the_addresses_come_from_the_package(monkeypatch, tmp_path):
+    monkeypatch.delitem(sys.modules, module.ADDRESSES, raising=False)
+    monkeypatch.setattr(module.scipy, "__file__", str(tmp_path / "__init__.py"))
+    assert set(module.SIGNATURES) <= set(module._capsules())
+
+
+def test_all_of_scipy_is_not_loaded_for_three_routines_and_is_whole_afterwards():
+    script = (
+        "import sys, onnx_subprune.cli, onnx_subprune.selection.linalg.lapack as ours\n"
+        "assert 'scipy.linalg' not in sys.modules and 'scipy.sparse' not in sys.modules\n"
+        "import scipy.linalg.cython_lapack\n"
+        "assert set(ours.SIGNATURES) <= set(scipy.linalg.cython_lapack.__pyx_capi__)\n"
+        "assert all(ours._ROUTINES.values()) and scipy.linalg.inv([[2.0]]) == 0.5\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
