@@ -23,6 +23,7 @@ class State:
         self._cost = cost
         self._widths = dict(cost.full)
         self._changes: list[Float64 | None] = [None] * len(rooms)
+        self._spent: float | None = None
         numbers = {name: number for number, name in enumerate(self._names)}
         self._near = [sorted(numbers[near] for near in cost.neighbours(name) & set(numbers)) for name in self._names]
 
@@ -34,7 +35,9 @@ class State:
     @property
     def spent(self) -> float:
         """The cost, from scratch: what rounding does to a sum of changes does not add up."""
-        return self._cost(self._widths)
+        if self._spent is None:
+            self._spent = self._cost(self._widths)
+        return self._spent
 
     def near(self, number: int) -> Sequence[int]:
         """Return the rooms whose changes depend on the width of this one, itself among them."""
@@ -55,7 +58,7 @@ class State:
 
     def move(self, number: int, place: int) -> None:
         """Give the room another of its choices."""
-        self.places[number] = place
+        self.places[number], self._spent = place, None
         self._widths[self._names[number]] = int(self._choices[number][place])
         for near in self._near[number]:
             self._changes[near] = None

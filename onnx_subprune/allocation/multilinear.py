@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import prod
+from math import ceil, prod
 
 import numpy as np
 
@@ -29,14 +29,21 @@ class Factor:
     def at(self, widths: Mapping[str, int]) -> float:
         """Return the size at these widths."""
         size = self._channels(widths)
-        return size if self.block == 1 else float(self._whole(np.array(size)))
+        if self.block == 1:
+            return size
+        whole = size if self.partial and size < self.block else float(ceil(size / self.block) * self.block)
+        return whole + self.extra if size > 0 else whole
 
-    def along(self, widths: Mapping[str, int], name: str, steps: Float64) -> Float64:
-        """Return the sizes, (n,) float64, when group `name` is wider by each of `steps`, (n,) float64."""
-        return self._whole(self._channels(widths) + self.slopes.get(name, 0) * steps)
+    def along(self, widths: Mapping[str, int], name: str, steps: Float64) -> Float64 | float:
+        """Return the sizes, (n,) float64, when group `name` is wider by each of `steps`, (n,) float64; one number where they are all the same."""
+        slope = self.slopes.get(name, 0)
+        return self._whole(self._channels(widths) + slope * steps) if slope else self.at(widths)
 
     def _channels(self, widths: Mapping[str, int]) -> float:
-        return self.offset + sum(slope * widths[name] for name, slope in self.slopes.items())
+        channels = 0
+        for name, slope in self.slopes.items():
+            channels += slope * widths[name]
+        return self.offset + channels
 
     def _whole(self, sizes: Float64) -> Float64:
         if self.block == 1:
@@ -62,10 +69,10 @@ class Term:
 
     def along(self, widths: Mapping[str, int], name: str, steps: Float64) -> Float64:
         """Return the values, (n,) float64, when group `name` is wider by each of `steps`, (n,) float64."""
-        values = np.full(len(steps), self.coefficient, np.float64)
+        values: Float64 | float = self.coefficient
         for factor in self.factors:
-            values *= factor.along(widths, name, steps)
-        return values
+            values = values * factor.along(widths, name, steps)
+        return np.broadcast_to(values, steps.shape)
 
 
 @dataclass(frozen=True, slots=True)

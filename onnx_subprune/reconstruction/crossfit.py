@@ -9,7 +9,8 @@ from onnx_subprune._typing import Float64, Mask, Weights
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.reconstruction.fit import means
-from onnx_subprune.selection.linalg.ridge import STRENGTHS, likely
+from onnx_subprune.selection.linalg.ridge import STRENGTHS
+from onnx_subprune.selection.linalg.strengths import likely
 
 GROUPS = 8
 """Of more convolution groups so many are looked at to find the strength of the ridge."""

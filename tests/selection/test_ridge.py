@@ -101,3 +101,18 @@ def test_the_strength_for_very_many_columns_is_found_on_some_of_them(monkeypatch
     assert found.prior_error == whole.prior_error
     assert found.error <= 1.2 * whole.error < 0.9 * found.prior_error
     assert whole.strength / 30 <= found.strength <= 30 * whole.strength
+
+
+def test_what_does_not_depend_on_the_strength_is_computed_once_a_half(monkeypatch):
+    asked = []
+    rescaled = Normal.rescaled
+    monkeypatch.setattr(Normal, "rescaled", lambda self, prior: asked.append(self) or rescaled(self, prior))
+    random = np.random.default_rng(5)
+    prior = random.standard_normal((6, 2))
+    halves = []
+    for _ in range(2):
+        rows = random.standard_normal((40, 6))
+        target = rows @ prior + random.standard_normal((40, 2))
+        halves.append(normal(rows, target))
+    cross_validated(*halves, prior)
+    assert len(asked) == 2

@@ -101,11 +101,15 @@ def filled_up(ladder: Ladder, fraction: float, finer: Iterable[Sequence[Room]]) 
 
     Whole blocks are a coarse grid for narrow groups: of 64 channels in blocks of 16, seven tenths are two blocks, half of them.
     """
-    best = ladder
-    for rooms in () if ladder.loses_nothing(fraction) else finer:
-        if best.fraction(best.widths(fraction)) >= CLOSE * fraction:
+    if ladder.loses_nothing(fraction):
+        return ladder
+    best, used = ladder, ladder.fraction(ladder.widths(fraction))
+    for rooms in finer:
+        if used >= CLOSE * fraction:
             break
-        best = max(best, replace(ladder, rooms=rooms), key=lambda item: item.fraction(item.widths(fraction)))
+        other = replace(ladder, rooms=rooms)
+        if (more := other.fraction(other.widths(fraction))) > used:
+            best, used = other, more
     return best
 
 

@@ -13,7 +13,8 @@ from functools import cached_property
 import numpy as np
 
 from onnx_subprune._typing import Float64, Weights
-from onnx_subprune.selection.linalg.ridge import Validation, downhill, factors_of, likely
+from onnx_subprune.selection.linalg.ridge import Validation, factors_of
+from onnx_subprune.selection.linalg.strengths import downhill, likely
 
 STRIP = 256
 """Columns of W that are float64 at once."""

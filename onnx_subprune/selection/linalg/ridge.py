@@ -11,20 +11,20 @@ W may be *rescaled* before: one factor a target, with which B W meets it best. W
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 
 from onnx_subprune._typing import Float64, Int64, Weights
 from onnx_subprune.selection.linalg.lapack import cholesky, solved
 from onnx_subprune.selection.linalg.lowrank import Gram
+from onnx_subprune.selection.linalg.strengths import downhill, likely
 
 Solver = Callable[[Float64], Float64]
 
 STRENGTHS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 TARGETS = 128
 """About so many targets, of more, are fitted and judged to find the best strength: it is one for all of them."""
-LIKELY = 1 / 3
-"""The best strength is most often near this many times the number of columns for a row; the search begins there."""
 SEARCHED = 2048
 """Columns at most that the best strength is sought on: each strength costs a factorization of either half. It grows with the number of columns."""
 LARGEST = 4.0
@@ -107,7 +107,7 @@ class Normal:
 
     def loss(self, weights: Weights) -> float:
         """Return the squared error of `weights` less the energy of the target."""
-        return float(np.sum(weights * (self.gram @ weights)) - 2.0 * np.sum(weights * self.cross))
+        return float(summed(weights * (self.gram @ weights)) - 2.0 * summed(weights * self.cross))
 
     def validated(self, other: "Normal", prior: Weights, strengths: Sequence[float], threads: int = 1) -> Validation:
         """Return the best of `strengths`, each fitted on one of the two and judged on the other; with 2 `threads`, side by side."""
@@ -115,13 +115,19 @@ class Normal:
 
     def rescaled(self, prior: Weights) -> Weights:
         """Return `prior` with one factor a target."""
-        factors = factors_of(np.sum(prior * self.cross, axis=0), np.sum(prior * (self.gram @ prior), axis=0))
+        factors = factors_of(np.add.reduce(prior * self.cross), np.add.reduce(prior * (self.gram @ prior)))
         scaled: Weights = prior * factors.astype(prior.dtype)
         return scaled
 
     def ridged(self, prior: Weights, strength: float, threads: int = 1) -> Weights:
         """Return the weights X of the module's formula, (p, m)."""
         return ridge(self.gram, self.cross, prior, strength, self.factored, threads)
+
+
+def summed(values: Float64) -> np.float64:
+    """Return the sum of all values: `numpy.sum` takes longer than the sum, where there are as few as in a depthwise convolution."""
+    total: np.float64 = np.add.reduce(values, axis=None)
+    return total
 
 
 def factors_of(crossed: Float64, energies: Float64) -> Float64:
@@ -148,10 +154,10 @@ def factorized(gram: Float64, threads: int = 1) -> Solver:
     """Return what `pseudo_solve` does with `gram`, for any cross; `threads` share in it where there are many targets."""
     if not len(gram):
         return np.zeros_like
-    energies = np.diagonal(gram)
+    energies = gram.diagonal()
     try:
         factor = cholesky(gram)
-        if np.all(np.diagonal(factor) ** 2 > DEPENDENT * energies):  # pivots scale with their columns
+        if (factor.diagonal() ** 2 > DEPENDENT * energies).all():  # pivots scale with their columns
             return lambda cross: solved(factor, cross, threads)
     except np.linalg.LinAlgError:
         pass
@@ -168,13 +174,13 @@ def ridge(
     """Return the weights X of the module's formula, (p, m); strength 0 is plain least squares."""
     if strength == 0.0:
         return pseudo_solve(gram, cross)
-    pull = strength * float(np.mean(np.diagonal(gram)))
+    pull = strength * float(summed(gram.diagonal()) / max(len(gram), 1))
     if pull <= 0.0:
         return prior.copy()
 
     def ridged() -> Float64:
         found = gram.copy()
-        found[np.diag_indices(len(gram))] += pull
+        found.reshape(-1)[:: len(gram) + 1] += pull
         return found
 
     solver = factorized(ridged(), threads) if factored is None else factored.solver(strength, ridged, threads)
@@ -206,14 +212,12 @@ def cross_validated(
         some = np.arange(0, len(prior), -(-len(prior) // SEARCHED))
         narrow = cross_validated(first.among(some, prior), second.among(some, prior), prior[some], strengths, threads)
         strengths = (narrow.strength * len(prior) / len(some),)
+    posed = cache(partial(_posed, prior)) if len(strengths) > 1 else partial(_posed, prior)
     losses: dict[int, Float64] = {}
 
     def fitted(place: int) -> float:
         def one_way(half: Normal, other: Normal) -> Float64:
-            both: Float64 = np.hstack([prior, half.rescaled(prior)]).astype(np.float64, copy=False)
-            twice = np.hstack([half.cross, half.cross])
-            found = ridge(half.gram, twice, both, strengths[place])
-            targets = prior.shape[1]
+            found, targets = ridge(half.gram, *posed(half), strengths[place]), prior.shape[1]
             return np.array([other.loss(found[:, :targets]), other.loss(found[:, targets:])])
 
         losses[place] = both_ways(one_way)
@@ -225,24 +229,7 @@ def cross_validated(
     return Validation(strengths[best], 1.0 + least / energy, 1.0 + plain / energy, rescaled)
 
 
-def likely(strengths: Sequence[float], columns: int, rows: float) -> int:
-    """Return which of `strengths`, which rise, is most likely the best for so many columns and rows."""
-    guess = np.log(max(LIKELY * columns / rows, 1e-300))
-    return int(np.argmin(np.abs(np.log(np.maximum(strengths, 1e-300)) - guess)))
-
-
-def downhill(loss: Callable[[int], float], count: int, start: int) -> tuple[int, float]:
-    """Return the place below `count` with the least loss downhill from `start`, and that loss: a handful of fits instead of all."""
-    losses: dict[int, float] = {}
-
-    def known(place: int) -> float:
-        if not 0 <= place < count:
-            return float("inf")
-        if place not in losses:
-            losses[place] = loss(place)
-        return losses[place]
-
-    best = start
-    while known(better := min((best - 1, best + 1), key=known)) < known(best):
-        best = better
-    return best, known(best)
+def _posed(prior: Weights, half: Normal) -> tuple[Float64, Float64]:
+    """The products with its targets, twice, and what these are fitted towards, the prior weights and those rescaled: (p, 2 m) each."""
+    both: Float64 = np.hstack([prior, half.rescaled(prior)]).astype(np.float64, copy=False)
+    return np.hstack([half.cross, half.cross]), both
