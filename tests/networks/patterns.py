@@ -1528,3 +1528,29 @@ def sizes_in_a_sequence(n: Net) -> None:
     y = n("Relu", n.linear(n("Relu", n.linear(n.input(("N", 8)), 8, 6)), 6, 5))
     held = n("SequenceInsert", n("SequenceEmpty", dtype=INT64), n("Shape", y))
     n.output(n.linear(n("Reshape", y, n("ConcatFromSequence", held, axis=0)), 5, 3), 2)
+
+
+@pattern(5, 6)
+def messages_along_edges(n: Net) -> None:
+    """As graph networks sum over edges: rows are taken by one end, and added up by the other, which is expanded to as many columns."""
+    x, ends = n.input((4, 8)), n.input((5, 1), "ends", kind=INT64)
+    taken = n("GatherND", n("Relu", n.linear(x, 8, 6)), ends)
+    made = n("Relu", n.linear(taken, 6, 5))
+    index = n("Expand", ends, n.constant(np.array([5, 5])))
+    zeros = n("ConstantOfShape", n.concat(n.dim(x, 0), n.constant(np.array([5])), axis=0))
+    n.output(n.linear(n("ScatterElements", zeros, index, made, axis=0, reduction="add"), 5, 3), 2)
+
+
+@pattern(6)
+def rows_that_are_replaced(n: Net) -> None:
+    x, places = n.input((4, 8)), n.input((2, 1), "places", kind=INT64)
+    changed = n("ScatterND", n("Relu", n.linear(x, 8, 6)), places, n("Tanh", n.linear(n.input((2, 8), "y"), 8, 6)))
+    order = n("Expand", n.input((4, 1), "order", kind=INT64), n.constant(np.array([1, 6])))
+    n.output(n.linear(n("GatherElements", changed, order, axis=0), 6, 3), 2)
+
+
+@pattern(pinned=["(ScatterElements), whose indices count along this axis"])
+def columns_by_index(n: Net) -> None:
+    x = n("Relu", n.linear(n.input((4, 8)), 8, 6))
+    columns = n.input((4, 2), "columns", kind=INT64)
+    n.output(n.linear(n("ScatterElements", x, columns, n.input((4, 2), "y"), axis=1), 6, 3), 2)

@@ -17,6 +17,7 @@ from onnx_subprune.graph.rules import (
     pooling,
     recurrent,
     reshape,
+    scattered,
     shape,
     slices,
 )
@@ -33,6 +34,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **pooling.RULES,
         **recurrent.RULES,
         **reshape.RULES,
+        **scattered.RULES,
         **shape.RULES,
         **slices.RULES,
     }

@@ -27,6 +27,9 @@ MIXERS = {
     **dict.fromkeys(("Reshape", "Flatten"), "which regroups this axis with others"),
     **dict.fromkeys(("Tile", "Expand"), "which repeats this axis"),
     **dict.fromkeys(("Conv", "ConvTranspose"), "which slides along this axis"),
+    **dict.fromkeys(
+        ("GatherElements", "GatherND", "Scatter", "ScatterElements", "ScatterND"), "whose indices count along this axis"
+    ),
 }
 
 
