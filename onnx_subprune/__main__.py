@@ -10,6 +10,7 @@ def main() -> None:
     gc.disable()  # what is loaded stays: looking through it takes a tenth of the time
     try:
         command = import_module("onnx_subprune.cli")
+        command.load(sys.argv[1:])
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted; nothing was written\n")
         sys.exit(130)

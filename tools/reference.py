@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import onnx_subprune
-from onnx_subprune.cli import COMMANDS, app
+from onnx_subprune.cli.application import COMMANDS, app
 from onnx_subprune.graph import rules
 from onnx_subprune.graph.rules import RULES, vocabulary
 
@@ -107,8 +107,7 @@ def commands() -> str:
         "`onnx-subprune --version` names the versions that matter, `onnx-subprune --install-completion` installs completion for your shell.",
         "This page is written by `tools/reference.py` from the commands themselves.",
     ]
-    for module in COMMANDS:
-        name = module.__name__.rsplit(".", 1)[-1]
+    for name in COMMANDS:
         text += _command(name)
     return _page(text)
 

@@ -6,25 +6,29 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TextIO
 
 from cyclopts import CycloptsError, UnusedCliTokensError
 
 from onnx_subprune._version import __version__
-from onnx_subprune.cli import apply, collect, compare, inspect, merge, profile, prune, sensitivity
-from onnx_subprune.cli.application import app, versions
+from onnx_subprune.cli.application import COMMANDS, app, versions
 from onnx_subprune.cli.terminal import printable
 from onnx_subprune.errors import DataNote, ProviderNote, SubpruneError, VerificationError
 from onnx_subprune.runtime.interrupts import end_like_ctrl_c
 from onnx_subprune.runtime.memory import share_one_heap
 
-COMMANDS = (prune, apply, inspect, sensitivity, compare, collect, merge, profile)
-"""Modules whose import registers a command."""
 NOTES = (DataNote, ProviderNote)
 """Warnings that are notes."""
 LONGEST = 2000
 """Characters of an error: names in a file can be of any length."""
+
+
+def load(tokens: Sequence[str]) -> None:
+    """Load the command that is meant."""
+    for name in _named(tokens):
+        import_module(f"{__name__}.{name}")
 
 
 def run(tokens: Sequence[str]) -> int:
@@ -77,7 +81,7 @@ def _said(error: CycloptsError) -> str:
 
 def _named(tokens: Sequence[str]) -> list[str]:
     """The command that was meant, if there is such a one."""
-    return [name for name in tokens[:1] if name in {module.__name__.rsplit(".", 1)[-1] for module in COMMANDS}]
+    return [name for name in tokens[:1] if name in COMMANDS]
 
 
 def _left(error: BaseException) -> str:

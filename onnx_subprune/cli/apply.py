@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnx_subprune.cli import options
-from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, placed, save
 from onnx_subprune.cli.groups import STDOUT
 from onnx_subprune.cli.options import constants_of, read_by, resources_of, streamed_if_any
@@ -13,10 +12,6 @@ from onnx_subprune.cli.terminal import tell
 from onnx_subprune.pruning.apply import apply_recipe
 
 
-@app.command(
-    name="apply",
-    help_epilogue="Example: onnx-subprune apply finetuned.onnx recipe.json small.onnx --data calibration.npz",
-)
 def apply_command(  # noqa: PLR0913 - one argument an option
     model: Path,
     recipe: Path,

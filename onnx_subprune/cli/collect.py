@@ -6,7 +6,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from onnx_subprune.cli import options
-from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, moments_dict, moments_line, written
 from onnx_subprune.cli.groups import DATA, RESOURCES, STDOUT
 from onnx_subprune.cli.options import StatisticsOutput, constants_of, read_by, resources_of, streamed
@@ -17,10 +16,6 @@ from onnx_subprune.pruning.collect import collect
 from onnx_subprune.runtime.files import json_text
 
 
-@app.command(
-    name="collect",
-    help_epilogue="Example: onnx-subprune collect model.onnx --data calibration.npz --shard 1/4 -o 1.npz",
-)
 def collect_command(  # noqa: PLR0913 - one argument an option
     model: Path,
     *,

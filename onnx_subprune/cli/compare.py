@@ -6,7 +6,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from onnx_subprune.cli import options
-from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, written
 from onnx_subprune.cli.groups import DATA, RESOURCES, STDOUT
 from onnx_subprune.cli.options import constants_of, read_by, streamed
@@ -15,10 +14,6 @@ from onnx_subprune.pruning.compare import compare as compare_models
 from onnx_subprune.runtime.files import json_text
 
 
-@app.command(
-    name="compare",
-    help_epilogue="Example: onnx-subprune compare model.onnx small.onnx --data test.npz --labels labels.npy",
-)
 def compare_command(  # noqa: PLR0913 - one argument an option
     original: Path,
     pruned: Path,

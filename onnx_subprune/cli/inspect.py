@@ -6,7 +6,6 @@ from pathlib import Path
 from onnx_subprune.calibration.data.constants import Constant, constant_values
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.cli import options
-from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, parts_text, written
 from onnx_subprune.cli.groups import STDOUT
 from onnx_subprune.cli.options import constants_of, read_by, streamed_if_any
@@ -23,7 +22,6 @@ from onnx_subprune.pruning.opening import opened
 from onnx_subprune.runtime.files import json_text
 
 
-@app.command(name="inspect", help_epilogue="Example: onnx-subprune inspect model.onnx --data calibration.npz")
 def inspect_command(  # noqa: PLR0913 - one argument an option
     model: Path,
     *,

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from onnx_subprune.calibration.files import merge
-from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, moments_dict, moments_line, written
 from onnx_subprune.cli.groups import STDOUT
 from onnx_subprune.cli.options import ForceOption, JsonOption, QuietOption, StatisticsOutput
@@ -11,7 +10,6 @@ from onnx_subprune.cli.terminal import show
 from onnx_subprune.runtime.files import json_text
 
 
-@app.command(name="merge", help_epilogue="Example: onnx-subprune merge 1.npz 2.npz 3.npz 4.npz -o all.npz")
 def merge_command(
     *files: Path,
     output: StatisticsOutput,

@@ -11,7 +11,6 @@ from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.constants import Constant, constant_values
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.cli import options
-from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, written
 from onnx_subprune.cli.groups import OUTPUT, RESOURCES, STDOUT
 from onnx_subprune.cli.options import constants_of, read_by, streamed_if_any
@@ -28,7 +27,6 @@ from onnx_subprune.runtime.files import json_text
 from onnx_subprune.runtime.session import Runnable
 
 
-@app.command(name="profile", help_epilogue="Example: onnx-subprune profile model.onnx -o table.json")
 def profile_command(  # noqa: PLR0913 - one argument an option
     model: Path,
     *,

@@ -2,11 +2,15 @@
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
+from onnx_subprune._later import later
 from onnx_subprune.runtime.progress import Watch
+
+if TYPE_CHECKING:
+    from onnx_subprune.cli.bar import bar
+else:
+    bar = later("onnx_subprune.cli.bar", "bar")
 
 LONG = 3.0
 """Seconds from which on a run that nobody watches says what it has done."""
@@ -16,30 +20,22 @@ class Bar:
     """Progress on stderr; nothing if `quiet`."""
 
     def __init__(self, *, quiet: bool) -> None:
-        console = Console(stderr=True)
-        self._quiet, self._piped = quiet, not console.is_terminal
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=quiet or self._piped,
-            transient=True,
-        )
+        piped = not sys.stderr.isatty()
+        self._quiet, self._progress = quiet, None if quiet or piped else bar()
         self._tasks: dict[str, int] = {}
         self._start = time.perf_counter()
 
     def __enter__(self) -> Watch:
-        self._progress.start()
+        if self._progress is not None:
+            self._progress.start()
         return self._watch
 
     def __exit__(self, *error: object) -> None:
-        self._progress.stop()
+        if self._progress is not None:
+            self._progress.stop()
 
     def _watch(self, stage: str, done: int, total: int) -> None:
-        if self._piped:
+        if self._progress is None:
             seconds = time.perf_counter() - self._start
             if done == total and seconds >= LONG and not self._quiet:
                 print(f"progress: {stage}: {total} done after {seconds:.0f} s", file=sys.stderr, flush=True)

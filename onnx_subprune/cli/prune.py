@@ -6,7 +6,6 @@ from typing import TypedDict
 
 from onnx_subprune.allocation import Allocator
 from onnx_subprune.cli import options, prune_options
-from onnx_subprune.cli.application import app
 from onnx_subprune.cli.budget import budget_of, metric_of, timed
 from onnx_subprune.cli.executor import executor_of
 from onnx_subprune.cli.files import guarded, placed, save
@@ -26,14 +25,7 @@ from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.reconstruction.settings import Refit
 from onnx_subprune.selection import ProbingSelector, Selector, selectors
 
-EXAMPLE = """Examples:
 
-onnx-subprune prune model.onnx small.onnx --data calibration.npz --speedup 2
-
-onnx-subprune prune model.onnx small.onnx --data calibration.npz --macs 50% --exclude 'op:Gemm' --report report.html"""
-
-
-@app.command(name="prune", help_epilogue=EXAMPLE)
 def prune_command(  # noqa: PLR0913 - one argument an option
     model: Path,
     output: Path,

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnx_subprune.cli import options
-from onnx_subprune.cli.application import app
 from onnx_subprune.cli.files import guarded, sensitivities_text, written
 from onnx_subprune.cli.groups import STDOUT
 from onnx_subprune.cli.options import constants_of, read_by, resources_of, streamed
@@ -15,10 +14,6 @@ from onnx_subprune.pruning.sensitivity import sensitivity
 from onnx_subprune.runtime.files import json_text
 
 
-@app.command(
-    name="sensitivity",
-    help_epilogue="Example: onnx-subprune sensitivity model.onnx --data calibration.npz --samples 256 --report curves.html",
-)
 def sensitivity_command(  # noqa: PLR0913 - one argument an option
     model: Path,
     *,

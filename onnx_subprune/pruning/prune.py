@@ -4,9 +4,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType, NoneType
+from typing import TYPE_CHECKING
 
 from threadpoolctl import threadpool_limits
 
+from onnx_subprune._later import later
 from onnx_subprune.allocation import Macs, MarginalCost
 from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.sources import Source
@@ -41,7 +43,6 @@ from onnx_subprune.pruning.budgets.widths import Means, allocated
 from onnx_subprune.pruning.channel_scores import scored
 from onnx_subprune.pruning.cut import measure
 from onnx_subprune.pruning.domains import within_domains
-from onnx_subprune.pruning.finetuning import tuned
 from onnx_subprune.pruning.in_time import in_time
 from onnx_subprune.pruning.job import Job
 from onnx_subprune.pruning.judgement import reviewed
@@ -53,6 +54,11 @@ from onnx_subprune.pruning.summary import summarize
 from onnx_subprune.reconstruction.settings import Asymmetric, Refit
 from onnx_subprune.runtime.progress import Watch, silent
 from onnx_subprune.selection import Refined
+
+if TYPE_CHECKING:
+    from onnx_subprune.pruning.finetuning import tuned
+else:
+    tuned = later("onnx_subprune.pruning.finetuning", "tuned")
 
 
 @typed("round_to", "target", "min_width", "progress", "executor")
@@ -178,7 +184,8 @@ def prune(  # noqa: PLR0913 - the interface's signature
     settled = rebuilt - sum(done.seconds.values())
     made = in_time(job, samples, found, done)
     verified = time.perf_counter()
-    job, smaller, tuning = tuned(job, samples, made.smaller)
+    untouched = job, made.smaller, None
+    job, smaller, tuning = untouched if settings.finetune is None else tuned(job, samples, made.smaller)
     taught = time.perf_counter() - verified
     measured = measure(job, samples, smaller, made.timing)
     job = reviewed(job, samples, made.done, measured, rebuilt - traced)

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import onnx_subprune
+from onnx_subprune._later import later
 
 INTERRUPTED = """
 import sys
@@ -40,6 +41,24 @@ def test_the_package_loads_what_it_gives_when_it_is_asked_for():
     )
 
     assert done.stdout == "False True True\n", done.stderr
+
+
+def test_a_command_loads_neither_the_others_nor_what_a_run_may_do_without():
+    done = run(
+        "import sys, onnx_subprune.cli as cli\n"
+        "from onnx_subprune.cli.progress import Bar\n"
+        "cli.load(['prune', 'model.onnx'])\n"
+        "with Bar(quiet=False) as watch: watch('measuring', 1, 1)\n"
+        "few = ('rich', 'onnx_subprune.cli.inspect', 'onnx_subprune.cli.apply', 'onnx_subprune.graph.gradients.training')\n"
+        "print('onnx_subprune.cli.prune' in sys.modules, [name for name in few if name in sys.modules])"
+    )
+
+    assert done.stdout == "True []\n", done.stderr
+
+
+def test_what_is_loaded_later_is_what_it_would_have_been():
+    assert later("math", "hypot")(3.0, 4.0) == 5.0
+    assert later("builtins", "sorted")([1, 2], reverse=True) == [2, 1]
 
 
 def test_every_name_that_the_package_gives_is_there():

@@ -10,14 +10,14 @@ import sys
 import onnx
 import pytest
 
-from onnx_subprune.cli import COMMANDS, main, run
-from onnx_subprune.cli.application import app, versions
+from onnx_subprune.cli import main, run
+from onnx_subprune.cli.application import COMMANDS, app, versions
 from onnx_subprune.cli.progress import Bar
 from onnx_subprune.runtime.files import json_text
 from tests.conftest import ROOT
 from tests.small import fill
 
-NAMES = [module.__name__.rsplit(".", 1)[-1] for module in COMMANDS]
+NAMES = [*COMMANDS]
 
 
 @pytest.fixture
