@@ -150,3 +150,18 @@ def test_what_stays_because_it_is_in_the_bodies_of_an_if_is_told_with_the_input_
     (item,) = found.staying
     assert (item.op, item.params) == ("If", 4 * 6 + 2)
     assert item.reason == "its bodies are not looked into: which one runs hangs on the input 'rate'"
+
+
+def test_weights_that_are_computed_of_constants_are_those_of_the_layer_that_reads_them():
+    """As standardized weights are: the file has a weight, and the nodes that make another one of it."""
+    net = Net(17)
+    x, layers_ = net.input(("N", 3, 8, 8)), []
+    for reads, makes in ((3, 6), (6, 5)):
+        weight = net("Mul", net.weight(makes, reads, 1, 1), net.constant(np.float32(2.0)))
+        x = net("Relu", net("Conv", x, weight, name=f"layer{makes}"))
+        layers_.append(f"layer{makes}")
+    net.output(x, 4)
+    network = load(net.model())
+    found = layers(network, trace(network))
+    assert {item.node: item.params for item in found.items if item.params} == {"layer6": 19, "layer5": 31}
+    assert found.smaller == (1.0, 1.0)

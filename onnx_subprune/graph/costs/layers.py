@@ -110,7 +110,10 @@ def _why(network: Network, index: int) -> str:
 
 
 def _owned(network: Network) -> Mapping[str, Sequence[tuple[bool, int]]]:
-    """By node, the stored constants that it is the first to read: whether each is a matrix, and how many numbers it has."""
+    """By node, the stored constants that it is the first to read: whether each is a matrix, and how many numbers it has.
+
+    What nodes make of constants alone, such as weights that are standardized, is read by the first node that makes something else.
+    """
     found: dict[str, list[tuple[bool, int]]] = {}
     held, place = stored(network), network.position
     for tensor, readers in readers_of_constants(network).items():
@@ -119,9 +122,25 @@ def _owned(network: Network) -> Mapping[str, Sequence[tuple[bool, int]]]:
             labels = labels or [name for item in readers.others if (name := item.removeprefix(BODY)) in place]
             shape = network.initializers[tensor].dims if tensor in network.initializers else network.array(tensor).shape
             if labels:
-                first = min(labels, key=lambda label: place[label])
+                first = min((_first(network, place[label]) for label in labels), key=lambda label: place[label])
                 found.setdefault(first, []).append((sum(size > 1 for size in shape) > 1, held[tensor]))
     return found
+
+
+def _first(network: Network, index: int) -> str:
+    """The first node from `index` on that reads what follows from the constants there, and makes no constant of it; that one itself, if there is none."""
+    found, waiting = set[int](), [index]
+    passed = set(waiting)
+    while waiting:
+        at = waiting.pop()
+        made = [name for name in network.nodes[at].output if name]
+        if not network.constants.issuperset(made):
+            found.add(at)
+            continue
+        behind = {reader for name in made for reader, _ in network.readers.get(name, ())} - passed
+        passed |= behind
+        waiting.extend(behind)
+    return network.labels[min(found, default=index)]
 
 
 def _smaller(network: Network, graph: ChannelGraph) -> frozenset[str]:
