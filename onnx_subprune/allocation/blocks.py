@@ -55,10 +55,6 @@ class _Search:
     limit: float
     first: Mapping[str, int]
 
-    def error(self, widths: Mapping[str, int]) -> float:
-        """Return the error at these widths."""
-        return self.by.inner.error(self.rooms, self.curves, widths)
-
     def found(self) -> Mapping[str, int]:
         """Return the allocation."""
         share = self.limit / self.cost({})
@@ -80,7 +76,10 @@ class _Search:
         within = [widths for widths in found if bound.allows(widths)]
         if within:
             errors = self.by.inner.tempered(self.rooms, self.curves)
-            return min((filled(self.rooms, widths, errors, bound) for widths in within), key=self.error)
+            return min(
+                (filled(self.rooms, widths, errors, bound) for widths in within),
+                key=lambda widths: sum(float(errors[room.name][widths[room.name]]) for room in self.rooms),
+            )
         near = [widths for widths in found if self.cost(widths) >= NEAR * self.limit]
         return min(near or found, key=self.by.work)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from onnx_subprune._typing import Float64
-from onnx_subprune.allocation.multilinear import Multilinear
+from onnx_subprune.allocation.multilinear import Multilinear, Tally
 from onnx_subprune.allocation.widths import Curve, Room
 
 
@@ -21,9 +21,8 @@ class State:
         self._names = [room.name for room in rooms]
         self._choices = [np.array(room.choices, np.int64) for room in rooms]
         self._cost = cost
-        self._widths = dict(cost.full)
+        self._widths, self._tally = dict(cost.full), Tally(cost, {})
         self._changes: list[Float64 | None] = [None] * len(rooms)
-        self._spent: float | None = None
         numbers = {name: number for number, name in enumerate(self._names)}
         self._near = [sorted(numbers[near] for near in cost.neighbours(name) & set(numbers)) for name in self._names]
 
@@ -34,10 +33,8 @@ class State:
 
     @property
     def spent(self) -> float:
-        """The cost, from scratch: what rounding does to a sum of changes does not add up."""
-        if self._spent is None:
-            self._spent = self._cost(self._widths)
-        return self._spent
+        """The cost, as from scratch: what rounding does to a sum of changes does not add up."""
+        return self._tally.total
 
     def near(self, number: int) -> Sequence[int]:
         """Return the rooms whose changes depend on the width of this one, itself among them."""
@@ -58,7 +55,8 @@ class State:
 
     def move(self, number: int, place: int) -> None:
         """Give the room another of its choices."""
-        self.places[number], self._spent = place, None
+        self.places[number] = place
         self._widths[self._names[number]] = int(self._choices[number][place])
+        self._tally.move(self._names[number], int(self._choices[number][place]))
         for near in self._near[number]:
             self._changes[near] = None

@@ -42,11 +42,6 @@ class MarginalCost:
         exchange(state, limit)
         return state.widths
 
-    def error(self, rooms: Sequence[Room], curves: Mapping[str, Curve], widths: Mapping[str, int]) -> float:
-        """Return the sum that is minimised, at these widths."""
-        tempered = self.tempered(rooms, curves)
-        return sum(float(tempered[room.name][widths[room.name]]) for room in rooms)
-
     def tempered(self, rooms: Sequence[Room], curves: Mapping[str, Curve]) -> dict[str, Float64]:
         """Return what every width of a room counts for, (width + 1,): its error to the power."""
         tempered = self._tempered(rooms, curves)

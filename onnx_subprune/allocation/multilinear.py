@@ -67,12 +67,12 @@ class Term:
             value *= factor.at(widths)
         return value
 
-    def along(self, widths: Mapping[str, int], name: str, steps: Float64) -> Float64:
-        """Return the values, (n,) float64, when group `name` is wider by each of `steps`, (n,) float64."""
+    def along(self, widths: Mapping[str, int], name: str, steps: Float64) -> Float64 | float:
+        """Return the values, (n,) float64, when group `name` is wider by each of `steps`, (n,) float64; see `Factor.along`."""
         values: Float64 | float = self.coefficient
         for factor in self.factors:
             values = values * factor.along(widths, name, steps)
-        return np.broadcast_to(values, steps.shape)
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +125,17 @@ class Multilinear:
     terms: tuple[Term | Tabulated, ...]
     full: Mapping[str, int]
     base: float | None = None
-    _by_group: Mapping[str, tuple[Term | Tabulated, ...]] = field(init=False, repr=False, compare=False)
+    _by_group: Mapping[str, Mapping[int, Term | Tabulated]] = field(init=False, repr=False, compare=False)
     _neighbours: Mapping[str, frozenset[str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        index: dict[str, list[Term | Tabulated]] = defaultdict(list)
-        for term in self.terms:
+        index: dict[str, dict[int, Term | Tabulated]] = defaultdict(dict)
+        for place, term in enumerate(self.terms):
             for name in {name for factor in term.factors for name in factor.slopes}:
-                index[name].append(term)
-        object.__setattr__(self, "_by_group", {name: tuple(terms) for name, terms in index.items()})
+                index[name][place] = term
+        object.__setattr__(self, "_by_group", dict(index))
         near = {
-            name: frozenset(other for term in terms for factor in term.factors for other in factor.slopes)
+            name: frozenset(other for term in terms.values() for factor in term.factors for other in factor.slopes)
             for name, terms in index.items()
         }
         object.__setattr__(self, "_neighbours", near)
@@ -149,8 +149,7 @@ class Multilinear:
 
     def change(self, widths: Mapping[str, int], name: str, width: int) -> float:
         """Return how the cost changes when group `name` gets `width`; `widths` must name every group."""
-        terms = self._by_group.get(name, ())
-        changed = {**widths, name: width}
+        terms, changed = self.of(name).values(), {**widths, name: width}
         return sum(term.at(changed) for term in terms) - sum(term.at(widths) for term in terms)
 
     def changes(self, widths: Mapping[str, int], name: str, options: Int64) -> Float64:
@@ -160,10 +159,44 @@ class Multilinear:
         """
         steps = np.asarray(options - widths[name], np.float64)
         total = np.zeros(len(steps))
-        for term in self._by_group.get(name, ()):
+        for term in self.of(name).values():
             total += term.along(widths, name, steps) - term.at(widths)
         return total
+
+    def of(self, name: str) -> Mapping[int, Term | Tabulated]:
+        """Return the terms that depend on the width of `name`, by their places."""
+        return self._by_group.get(name, {})
 
     def neighbours(self, name: str) -> frozenset[str]:
         """Return the groups whose changes depend on the width of `name`, itself among them."""
         return self._neighbours.get(name, frozenset((name,)))
+
+
+class Tally:
+    """A cost while one width after the other changes: only the terms of that group are evaluated, and all are added up, to the same number as from scratch."""
+
+    def __init__(self, cost: Multilinear, widths: Mapping[str, int]) -> None:
+        self._cost, self._widths = cost, {**cost.full, **widths}
+        self._values = [term.at(self._widths) for term in cost.terms]
+
+    @property
+    def total(self) -> float:
+        """The cost at the current widths."""
+        return sum(self._values)
+
+    def after(self, name: str, width: int) -> tuple[float, float]:
+        """Return what the cost would be if group `name` got `width`, and `Multilinear.change`."""
+        values, changed = self._values.copy(), self._changed(name, width)
+        for place, value in changed.items():
+            values[place] = value
+        return sum(values), sum(changed.values()) - sum(self._values[place] for place in changed)
+
+    def move(self, name: str, width: int) -> None:
+        """Give group `name` another width."""
+        for place, value in self._changed(name, width).items():
+            self._values[place] = value
+        self._widths[name] = width
+
+    def _changed(self, name: str, width: int) -> dict[int, float]:
+        widths = {**self._widths, name: width}
+        return {place: term.at(widths) for place, term in self._cost.of(name).items()}

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 
 from onnx_subprune._typing import Float64
-from onnx_subprune.allocation.multilinear import Multilinear
+from onnx_subprune.allocation.multilinear import Multilinear, Tally
 from onnx_subprune.errors import BudgetError
 
 FINER = (64, 32, 16, 8, 4, 2, 1)
@@ -34,10 +35,7 @@ class Room:
     @property
     def choices(self) -> tuple[int, ...]:
         """All allowed widths, ascending."""
-        halves = self._halves() if self.halves or self.width <= self.step else []
-        smaller = (*halves, *range(self.step, self.width, self.step))
-        none = (0,) if self.dispensable else ()
-        return (*none, *(width for width in smaller if width >= self.minimum), self.width)
+        return _choices(self)
 
     def at_least(self, width: int) -> "Room":
         """Return the room without the widths below `width`, which is at most the full one."""
@@ -47,12 +45,22 @@ class Room:
         """Return the room with widths in multiples of this too."""
         return replace(self, step=int(np.lcm(self.step, multiple)))
 
-    def _halves(self) -> list[int]:
-        halves, half = list[int](), self.step
-        while half % 2 == 0 and half // 2 % self.unit == 0:
-            half //= 2
-            halves.append(half)
-        return [half for half in reversed(halves) if half < self.width]
+
+@lru_cache(maxsize=1 << 12)
+def _choices(room: Room) -> tuple[int, ...]:
+    """See `Room.choices`: they are asked for at every step of a search."""
+    halves = _halves(room) if room.halves or room.width <= room.step else []
+    smaller = (*halves, *range(room.step, room.width, room.step))
+    none = (0,) if room.dispensable else ()
+    return (*none, *(width for width in smaller if width >= room.minimum), room.width)
+
+
+def _halves(room: Room) -> list[int]:
+    halves, half = list[int](), room.step
+    while half % 2 == 0 and half // 2 % room.unit == 0:
+        half //= 2
+        halves.append(half)
+    return [half for half in reversed(halves) if half < room.width]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,22 +156,29 @@ def filled(
     """Widen groups while anything fits within the bound, the best error per cost first; ties to the first group."""
     cost, limit = bound.cost, bound.limit
     current = {**cost.full, **widths}
-    spent = cost(current)
+    price, beside = Tally(cost, current), None if bound.beside is None else Tally(bound.beside, current)
+    spent = price.total
     while True:
         best: tuple[float, str, int, float] | None = None
         for room in rooms:
-            at = room.choices.index(current[room.name])
-            if at + 1 == len(room.choices):
+            choices = room.choices
+            at = choices.index(current[room.name])
+            if at + 1 == len(choices):
                 continue
-            wider = room.choices[at + 1]
-            extra = cost.change(current, room.name, wider)
-            if spent + extra <= limit and (bound.beside is None or bound.allows({**current, room.name: wider})):
+            wider = choices[at + 1]
+            whole, extra = price.after(room.name, wider)
+            if spent + extra <= limit and (
+                beside is None or (whole <= limit and beside.after(room.name, wider)[0] <= bound.most)
+            ):
                 gain = (errors[room.name][current[room.name]] - errors[room.name][wider]) / max(extra, 1e-12)
                 if best is None or gain > best[0]:
                     best = (gain, room.name, wider, extra)
         if best is None:
             return {room.name: current[room.name] for room in rooms}
         current[best[1]] = best[2]
+        price.move(best[1], best[2])
+        if beside is not None:
+            beside.move(best[1], best[2])
         spent += best[3]
 
 

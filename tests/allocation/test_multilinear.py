@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune.allocation.descent import State
-from onnx_subprune.allocation.multilinear import Factor, Grid, Multilinear, Tabulated, Term
+from onnx_subprune.allocation.multilinear import Factor, Grid, Multilinear, Tabulated, Tally, Term
 from onnx_subprune.allocation.widths import Curve, Room
 
 FULL = {"a": 24, "b": 16, "c": 7}
@@ -49,18 +49,32 @@ def test_changes_are_differences_of_costs(name):
     )
 
 
-def test_what_is_spent_follows_every_move_and_is_computed_once():
+def test_a_tally_is_the_cost_from_scratch_to_the_last_bit():
+    random, widths = np.random.default_rng(0), dict(FULL)
+    tally = Tally(COST, {})
+    for _ in range(200):
+        name = str(random.choice([*FULL]))
+        width = int(random.integers(0, FULL[name] + 1))
+        assert tally.total == COST(widths)
+        assert tally.after(name, width) == (COST({**widths, name: width}), COST.change(widths, name, width))
+        tally.move(name, width)
+        widths[name] = width
+
+
+def test_a_tally_evaluates_the_terms_of_the_group_that_changes():
     asked = []
 
-    class Counted(Multilinear):
-        def __call__(self, widths):
-            asked.append(dict(widths))
-            return super().__call__(widths)
+    class Counted(Term):
+        def at(self, widths):
+            asked.append(self.coefficient)
+            return super().at(widths)
 
-    rooms = [Room(name, width) for name, width in FULL.items()]
-    curves = {name: Curve((1, width), (1.0, 0.0)) for name, width in FULL.items()}
-    state = State(rooms, curves, Counted(COST.terms, FULL))
-    assert state.spent == state.spent == COST({})
-    state.move(1, 3)
-    assert state.spent == state.spent == COST({**FULL, "b": 4})
-    assert len(asked) == 2
+    terms = (Counted(1.0, (FACTORS[0],)), Counted(2.0, (FACTORS[2],)), Counted(3.0, FACTORS[:2]))
+    state = State(
+        [Room(name, FULL[name]) for name in FULL], dict.fromkeys(FULL, Curve((), ())), Multilinear(terms, FULL)
+    )
+    asked.clear()
+    state.move(0, 3)
+    assert state.spent == state.spent == Multilinear(terms, FULL)({**FULL, "a": 4})
+    assert asked[:2] == [1.0, 3.0]
+    assert len(asked) == 2 + len(terms)

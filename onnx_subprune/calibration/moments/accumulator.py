@@ -63,10 +63,10 @@ class Collector:
         if self._route is None:
             self._route, self._spatial = self._route_for(shape), tuple(shape[1:])
         self._count += found.count
-        for name, total in self._sums.items():
-            value = getattr(found, name)
-            if value is not None:
-                with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
+            for name, total in self._sums.items():
+                value = getattr(found, name)
+                if value is not None:
                     total.add(value)
 
     def _route_for(self, shape: Sequence[int]) -> Route:

@@ -12,7 +12,7 @@ from onnx_subprune._typing import Float64
 Summand = NDArray[np.float64] | NDArray[np.float32]
 
 AT_WORK = 1 << 14
-"""Elements that TwoSum works on at a time: they and the four temporaries stay in the cache."""
+"""Elements that TwoSum works on at a time: they and the three temporaries stay in the cache."""
 
 
 class CompensatedSum:
@@ -53,18 +53,18 @@ def two_sum(hi: Float64, lo: Float64, value: Summand) -> None:
     total = hi + value; back = total - hi; lo += (hi - (total - back)) + (value - back); hi = total, a strip at a time.
     """
     size = min(AT_WORK, len(hi))
-    total, back, rest, wide = (np.empty(size) for _ in range(4))
+    total, back, wide = (np.empty(size) for _ in range(3))
     for start in range(0, len(hi), AT_WORK):
         part = slice(start, start + AT_WORK)
         high, low = hi[part], lo[part]
         if len(high) < size:
-            total, back, rest, wide = (temporary[: len(high)] for temporary in (total, back, rest, wide))
+            total, back, wide = (temporary[: len(high)] for temporary in (total, back, wide))
         wide[:] = value[part]
         np.add(high, wide, out=total)
         np.subtract(total, high, out=back)
         np.subtract(wide, back, out=wide)
-        np.subtract(total, back, out=rest)
-        np.subtract(high, rest, out=rest)
-        np.add(rest, wide, out=rest)
-        np.add(low, rest, out=low)
+        np.subtract(total, back, out=back)
+        np.subtract(high, back, out=back)
+        np.add(back, wide, out=back)
+        np.add(low, back, out=low)
         high[:] = total
