@@ -30,7 +30,7 @@ Interval = tuple[int, int] | None
 Term = tuple[int, int]
 """Sign and index of a box."""
 CHANNELS = 32
-"""A gram is put together in strips of so many channels, which stay in the cache: its taps lie side by side, those of the products apart."""
+"""A gram is put together tap by tap, in strips of so many channels, which stay in the cache: its taps lie side by side, those of the products apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +187,18 @@ class LagPlan:
     def gram(self, parts: Float64) -> Float64:
         """Put the gram (groups, c * taps, c * taps) together from the products (boxes, groups, c, c)."""
         groups, channels, taps = *parts.shape[1:3], len(self.taps)
-        gram = np.empty((groups, channels, taps, channels, taps))
+        gram, pairs = np.empty((groups, channels, taps, channels, taps)), self._planned[1]
+        turned = parts.transpose(0, 1, 3, 2)
         for start in range(0, channels, CHANNELS):
             own = slice(start, start + CHANNELS)
-            strip = np.empty_like(gram[:, own])
-            for (i, j), terms in self._planned[1].items():
-                strip[:, :, i, :, j] = _sum(terms, parts[:, :, own])
-                if i != j:
-                    strip[:, :, j, :, i] = _sum(terms, parts[:, :, :, own]).transpose(0, 2, 1)
-            gram[:, own] = strip
+            for i in range(taps):
+                row = np.zeros((taps, groups, len(range(channels)[own]), channels))
+                for j, out in enumerate(row):
+                    if (i, j) in pairs:
+                        _add(pairs[i, j], parts[:, :, own], out)
+                    else:
+                        _add(pairs[j, i], turned[:, :, own], out)
+                gram[:, own, i] = np.moveaxis(row, 0, -1)
         whole = gram.reshape(groups, channels * taps, -1)
         everywhere = Box((0,) * len(self.windows), (None,) * len(self.windows))
         if everywhere in self.boxes:  # not if every tap reads zeros beside the image alone
@@ -210,12 +213,10 @@ def plan_of(windows: tuple[Window, ...]) -> LagPlan:
     return LagPlan(windows)
 
 
-def _sum(terms: Sequence[Term], parts: Float64) -> Float64:
-    """The sum of some parts, each with its sign."""
-    found = np.zeros(parts.shape[1:])
+def _add(terms: Sequence[Term], parts: Float64, out: Float64) -> None:
+    """Add some parts to `out`, each with its sign."""
     for sign, box in terms:
-        found += sign * parts[box]
-    return found
+        (np.add if sign > 0 else np.subtract)(out, parts[box], out=out)
 
 
 def usable(windows: Sequence[Window]) -> bool:

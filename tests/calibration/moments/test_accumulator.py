@@ -9,7 +9,7 @@ from onnx_subprune.calibration.moments.lags import LagPlan, usable
 from onnx_subprune.calibration.moments.moments import Moments
 from onnx_subprune.calibration.moments.products import Lagging, Route, Unfolding, route
 from onnx_subprune.calibration.moments.unfold import at, output_positions, rows, sample_positions, unfold
-from onnx_subprune.graph.contractions.convolution import Convolution
+from onnx_subprune.graph.contractions.convolution import Convolution, Window
 from onnx_subprune.graph.contractions.kernel import Kernel
 from onnx_subprune.selection.linalg.summation import AT_WORK, CompensatedSum
 from tests.calibration.moments.cases import CASES, Case, Float32
@@ -234,3 +234,22 @@ def test_each_strip_beside_a_long_kernel_costs_the_pixels_that_a_smaller_one_has
     assert {plan.pixels(step.intervals) for step in strips} == {1}
     places = [step.box for step in plan.steps]
     assert all(step.onto is None or step.onto in places[:at] for at, step in enumerate(plan.steps))
+
+
+@pytest.mark.parametrize(("sizes", "taps", "channels"), [((9,), 5, 35), ((6, 7), 3, 4), ((4,), 9, 2)])
+def test_a_gram_of_lags_is_the_signed_sum_of_its_products_whatever_strip_it_lies_in(sizes, taps, channels) -> None:
+    offsets = tuple(range(-(taps // 2), taps - taps // 2))
+    windows = tuple(Window(size=size, input_dilation=1, out=size, step=1, offsets=offsets) for size in sizes)
+    plan = LagPlan(windows)
+    parts = np.random.default_rng(0).standard_normal((len(plan.boxes), 2, channels, channels))
+    everywhere = [not any(box.lag) and set(box.intervals) == {None} for box in plan.boxes]
+    parts[everywhere] += 1e3 * np.eye(channels)  # no column is nothing but rounding
+    count = len(plan.taps)
+    gram = plan.gram(parts).reshape(2, channels, count, channels, count)
+    for (i, j), terms in plan._planned[1].items():
+        found = np.zeros((2, channels, channels))
+        for sign, box in terms:
+            found += sign * parts[box]
+        np.testing.assert_array_equal(gram[:, :, i, :, j], found)
+        if i != j:
+            np.testing.assert_array_equal(gram[:, :, j, :, i], found.transpose(0, 2, 1))
