@@ -12,10 +12,12 @@ import numpy as np
 
 from onnx_subprune._typing import Float64, Mask, Weights
 from onnx_subprune.calibration.moments.halves import Halves
+from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.calibration.streaming.questions import Lost
 from onnx_subprune.calibration.streaming.request import Request, Sampling
 from onnx_subprune.calibration.streaming.target import Aim
 from onnx_subprune.graph.contractions.recurrent import UnitWeight
+from onnx_subprune.graph.gradients.sequences import BIAS, RECURRENCE, WEIGHT
 from onnx_subprune.reconstruction.columns import dropped_channels
 from onnx_subprune.reconstruction.fit import Fit, Known, fit, fit_again
 from onnx_subprune.reconstruction.layer import Layer
@@ -23,6 +25,7 @@ from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.reconstruction.recurrent_gates import apart, resets, summed_gates, together, with_data
 from onnx_subprune.reconstruction.settings import Refitted
 from onnx_subprune.reconstruction.task import aimed
+from onnx_subprune.reconstruction.whole_sequences import WholeSequences
 
 ROUNDS = 4
 """Fits in all, the first on the original's states."""
@@ -59,7 +62,7 @@ class Recurrence:
     def settle(self) -> Refitted:
         """Refit the weights, and put them into the pruned model."""
         best, rows = self._unchanged(), 0
-        least = self._lost(best)
+        alone, least, halves = best, self._lost(best), None
         for number in range(ROUNDS):
             if least <= EXACT:
                 break
@@ -74,12 +77,53 @@ class Recurrence:
                 kept = _Weights(best.units.with_error(trial.units.plain_error), best.data)
             better = lost < least
             enough = not better or lost > (1.0 - WORTH) * least
-            best, least = (trial, lost) if better else (kept, least)
+            best, alone, least = (trial, judged, lost) if better else (kept, alone, least)
             self._put(best)
             if number and enough:
                 break
+        if halves is not None and self._data is not None:
+            best = self._over_sequences(best, alone, halves.whole)
         self._put(best)
         return best.units.summary(self._layer.node, rows, int(self._alive.sum()) // self._layer.kernel.groups)
+
+    def _over_sequences(self, best: _Weights, alone: _Weights, seen: Regression) -> _Weights:
+        """Return weights that lose less over whole sequences; see `whole_sequences`. alone: what was fitted to the second half of the samples."""
+        data, layer = self._data, self._layer
+        assert data is not None, "W is fitted"
+        assert best.data is not None, "W is fitted"
+        whole = WholeSequences(self._state, layer, data, seen)
+        if not whole.possible:
+            return best
+        found = whole.settled(self._constants(alone), self._constants(best))
+        if found is None:
+            return best
+        both = found[BIAS].reshape(len(found[BIAS]), 2, -1) if BIAS in found else None
+        return _Weights(
+            replace(
+                best.units,
+                weights=layer.kernel.to_matrix(found[RECURRENCE]),
+                bias=None if both is None else both[:, 1],
+                refitted=True,
+                exact=False,
+            ),
+            replace(
+                best.data,
+                weights=data.kernel.to_matrix(found[WEIGHT]),
+                bias=None if both is None else both[:, 0].reshape(1, -1),
+                refitted=True,
+                exact=False,
+            ),
+        )
+
+    def _constants(self, found: _Weights) -> dict[str, Float64]:
+        """Put weights into the pruned model, and return W, R and B as it has them."""
+        self._put(found)
+        state, layer, data = self._state, self._layer, self._data
+        assert data is not None, "W is fitted"
+        uses = {WEIGHT: data.contraction.weight, RECURRENCE: layer.contraction.weight}
+        if layer.bias is not None:
+            uses[BIAS] = layer.bias.use
+        return {name: state.now(use, np.zeros(0)).astype(np.float64) for name, use in uses.items()}
 
     @property
     def _anchor(self) -> int:

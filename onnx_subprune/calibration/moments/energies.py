@@ -73,6 +73,20 @@ class Peaks(Energies):
         return np.asarray(largest.astype(np.float64) ** 2)
 
 
+class Totals(Energies):
+    """A sum of vectors, which questions compute by themselves: the energy of its moments, (1, n)."""
+
+    def empty(self) -> "Totals":
+        """Return another with nothing in it."""
+        return Totals(self.contraction)
+
+    def products(
+        self, residual: Array, target: Array | None = None, positions: Int64 | None = None, *, threads: int = 1
+    ) -> Float64:
+        """Return the vector of a chunk, which `take` adds."""
+        return residual.astype(np.float64, copy=False)
+
+
 def _energy(values: Array) -> float:
     rows = values.reshape(len(values), -1)
     scale = scale_of(largest_in(rows))

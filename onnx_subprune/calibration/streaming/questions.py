@@ -37,6 +37,11 @@ class Question(ABC):
     back: Adjoint | None = None
 
     @property
+    def computes(self) -> bytes | None:
+        """The model that computes the answer, serialized; None where there is none."""
+        return None if self.back is None else self.back.model
+
+    @property
     def original(self) -> Sequence[str]:
         """Which tensors it needs of the original; none where that need not run."""
         return ()

@@ -135,8 +135,8 @@ class Answers:
             assert pair.original is not None, "the original model does not run alongside"
             self._wanted = pair.original.stream.reader(names, chunks, side)
             self._left = pair.original.model.left.get(names[0])
-        back = self._question.back
-        self._session = None if back is None else pair.running.open(back.model, side)
+        model = self._question.computes
+        self._session = None if model is None else pair.running.open(model, side)
 
     def terms(self, chunk: int, number: int) -> Terms:
         """Return those of a chunk, which has that number in the whole data, of positions that are not hidden; may be called from several threads."""
