@@ -114,7 +114,7 @@ def accuracy(scorer: Scorer, inputs: Arrays, labels: np.ndarray) -> float:
     return 100 * right / len(labels)
 
 
-PLAIN = Refit(residual=False, everywhere=False, rounds=0, joint=0)
+PLAIN = Refit(residual=False, everywhere=False, rounds=0, joint=0, through_time=0)
 """The refit of the paper: each layer that lost inputs, on its own output."""
 DRAWING = ("random", "layer-sampling", "shapley")
 BEST = ("forward", "backward", "refined")

@@ -25,7 +25,7 @@ from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.reconstruction.recurrent_gates import apart, resets, summed_gates, together, with_data
 from onnx_subprune.reconstruction.settings import Refitted
 from onnx_subprune.reconstruction.task import aimed
-from onnx_subprune.reconstruction.whole_sequences import WholeSequences
+from onnx_subprune.reconstruction.whole_sequences import WholeSequences, fits
 
 ROUNDS = 4
 """Fits in all, the first on the original's states."""
@@ -81,7 +81,7 @@ class Recurrence:
             self._put(best)
             if number and enough:
                 break
-        if halves is not None and self._data is not None:
+        if halves is not None and self._data is not None and len(halves.parts) == 2:
             best = self._over_sequences(best, alone, halves.whole)
         self._put(best)
         return best.units.summary(self._layer.node, rows, int(self._alive.sum()) // self._layer.kernel.groups)
@@ -91,29 +91,15 @@ class Recurrence:
         data, layer = self._data, self._layer
         assert data is not None, "W is fitted"
         assert best.data is not None, "W is fitted"
+        refit = self._state.task.refit
+        most = 0 if refit is None else refit.through_time
         whole = WholeSequences(self._state, layer, data, seen)
-        if not whole.possible:
+        if not most or not whole.possible:
             return best
-        found = whole.settled(self._constants(alone), self._constants(best))
+        found = whole.settled(self._constants(alone), self._constants(best), most)
         if found is None:
             return best
-        both = found[BIAS].reshape(len(found[BIAS]), 2, -1) if BIAS in found else None
-        return _Weights(
-            replace(
-                best.units,
-                weights=layer.kernel.to_matrix(found[RECURRENCE]),
-                bias=None if both is None else both[:, 1],
-                refitted=True,
-                exact=False,
-            ),
-            replace(
-                best.data,
-                weights=data.kernel.to_matrix(found[WEIGHT]),
-                bias=None if both is None else both[:, 0].reshape(1, -1),
-                refitted=True,
-                exact=False,
-            ),
-        )
+        return _Weights(*fits(found, (layer, best.units), (data, best.data)))
 
     def _constants(self, found: _Weights) -> dict[str, Float64]:
         """Put weights into the pruned model, and return W, R and B as it has them."""

@@ -48,16 +48,18 @@ class Refit:
 
     residual: aim at the sum that the output runs into. everywhere: refit every contraction behind a change, not only those that lost
     inputs. rounds: how often the target is renewed with what the activation behind cannot tell apart. joint: how many steps a layer takes at most
-    together with the only reader of its output; three times as many where it is dense. Raises OptionError for numbers below 0.
+    together with the only reader of its output; three times as many where it is dense. through_time: how many gradients of what its states are wrong
+    by, over whole sequences, the weights of a recurrent layer follow at most. Raises OptionError for numbers below 0.
     """
 
     residual: bool = True
     everywhere: bool = True
     rounds: int = 1
     joint: int = 4
+    through_time: int = 12
 
     def __post_init__(self) -> None:
-        at_least(0, rounds=self.rounds, joint=self.joint)
+        at_least(0, rounds=self.rounds, joint=self.joint, through_time=self.through_time)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,36 +6,34 @@ is read are uncorrelated and of one size. How far, samples decide that the steps
 as many steps are made on all as were best there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from onnx_subprune._typing import Float64, Int64
+from onnx_subprune._typing import Float32, Float64, Int64
 from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.calibration.streaming.request import Request
 from onnx_subprune.calibration.streaming.sequences import Sequences
+from onnx_subprune.graph.contractions.recurrent import UnitWeight
 from onnx_subprune.graph.gradients.sequences import BIAS, RECURRENCE, WEIGHT, Sizes, losing
 from onnx_subprune.graph.gradients.tape import NoGradientError
 from onnx_subprune.graph.rules.recurrent import LENGTHS, PEEPHOLES
 from onnx_subprune.reconstruction.columns import dropped_channels
+from onnx_subprune.reconstruction.coordinates import Constants, Coordinates
+from onnx_subprune.reconstruction.fit import Fit
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.progress import State
 
-EVALUATIONS = 12
-"""Most gradients of the whole on the way to the least error on the other half."""
-PATIENCE = 4
-"""So many evaluations without a gain on the other half end the way."""
-DAMPED = 1e-2
-"""What is added to the second moments of columns before they are made equal, as a share of their mean."""
+PATIENCE, WORTH = 3, 0.01
+"""So many evaluations that together gain less than this share on what is judged end the way."""
+FIRST = 0.05
+"""Length of the first step, in these coordinates; later ones follow from the gradients."""
 LARGE = 1 << 21
 """Layers with more weights are left as they are: the way remembers ten of its steps."""
 MEMORY = 10
 """Steps that L-BFGS remembers."""
-
-Constants = Mapping[str, Float64]
-"""W (d, m, p), R (d, m, h) and B (d, 2 m) of the units and features that are left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,6 +74,7 @@ class _Way:
     best: Constants = field(default_factory=dict)
     at: int = 0
     done: int = 0
+    met: list[float] = field(default_factory=list)
 
 
 class _End(Exception):  # noqa: N818 - no error
@@ -92,7 +91,8 @@ class WholeSequences:
         rows = (np.arange(layer.prior.shape[2] // units)[:, None] * units + left).ravel()
         self._ends = Ends(units=left, features=np.flatnonzero(state.alive(data)), rows=rows)
         self._biased = layer.bias is not None
-        self._white = _white(seen, units, self._ends, biased=self._biased)
+        columns = units + self._ends.features, self._ends.units
+        self._coordinates = Coordinates.of(seen, columns, len(rows), biased=self._biased)
         self._sizes, self._model = self._modelled()
 
     @property
@@ -100,9 +100,12 @@ class WholeSequences:
         """True where the states follow from data and weights alone, by formulas that are known here."""
         return bool(self._model)
 
-    def settled(self, judged: Constants, both: Constants) -> dict[str, Float64] | None:
-        """Return W, R and B that lose less over whole sequences than `both`; None where `judged`, fitted to the second half, wins nothing on the first."""
-        tried = self._way(self._ends.of(judged), fitted=slice(1, 2), judge=slice(0, 1), most=EVALUATIONS)
+    def settled(self, judged: Constants, both: Constants, most: int) -> dict[str, Float64] | None:
+        """Return W, R and B that lose less over whole sequences than `both`, after at most so many gradients.
+
+        None where `judged`, fitted to the second half, wins nothing on the first.
+        """
+        tried = self._way(self._ends.of(judged), fitted=slice(1, 2), judge=slice(0, 1), most=most)
         if not tried.at:
             return None
         found = self._way(self._ends.of(both), fitted=slice(0, 2), judge=slice(0, 2), most=tried.at)
@@ -136,25 +139,23 @@ class WholeSequences:
         """Go down from `start` along the gradient on some halves, judged on others, in at most so many evaluations."""
         from scipy.optimize import minimize  # noqa: PLC0415 - takes long, and recurrent layers alone need it
 
-        way, zero = (
-            _Way(),
-            np.zeros(sum(white.shape[0] * len(self._ends.rows) * white.shape[1] for white in self._white)),
-        )
+        way, places = _Way(), self._coordinates
 
         def lost(step: Float64) -> tuple[float, Float64]:
-            now = self._moved(start, step)
+            now = places.moved(start, FIRST * step)
             answers = self._answers(now)
             found = _total(answers[judge])[0]
             if found < way.least:
                 way.least, way.best, way.at = found, now, way.done
-            if way.done >= most or way.done - way.at >= PATIENCE:
+            way.met.append(way.least)
+            if way.done >= most or (way.done > PATIENCE and way.least > (1.0 - WORTH) * way.met[-1 - PATIENCE]):
                 raise _End
             way.done += 1
             value, slopes = _total(answers[fitted])
-            return value, self._sent_back(slopes)
+            return value, FIRST * places.slope(slopes)
 
         with suppress(_End):
-            minimize(lost, zero, jac=True, method="L-BFGS-B", options={"maxcor": MEMORY, "maxiter": most})
+            minimize(lost, places.start, jac=True, method="L-BFGS-B", options={"maxcor": MEMORY, "maxiter": most})
         return way
 
     def _answers(self, now: Constants) -> list[tuple[float, float, dict[str, Float64]]]:
@@ -167,6 +168,7 @@ class WholeSequences:
             model=self._model,
             sizes=self._sizes,
             constants={name: value.astype(np.float32) for name, value in now.items()},
+            counted=self._counted(),
         )
         contraction = self._data.contraction
         request = Request(
@@ -175,29 +177,17 @@ class WholeSequences:
         halves = self._state.models.collect(request).halves
         return [question.apart(half.moments().energy[0]) for half in halves]
 
-    def _moved(self, start: Constants, step: Float64) -> dict[str, Float64]:
-        """Return the constants so far from `start`, in coordinates without correlation."""
-        found, at, biases = dict[str, Float64](), 0, []
-        for name, white in zip((WEIGHT, RECURRENCE), self._white, strict=True):
-            shape = len(white), len(self._ends.rows), white.shape[1]
-            size = int(np.prod(shape))
-            moves = step[at : at + size].reshape(shape) @ white
-            found[name] = start[name] + moves[:, :, : start[name].shape[2]]
-            biases.append(moves[:, :, -1])
-            at += size
-        if self._biased:
-            found[BIAS] = start[BIAS] + np.concatenate(biases, axis=1)
-        return found
-
-    def _sent_back(self, slopes: Constants) -> Float64:
-        """Return the gradient in these coordinates."""
-        parts, rows = [], len(self._ends.rows)
-        for place, (name, white) in enumerate(zip((WEIGHT, RECURRENCE), self._white, strict=True)):
-            whole = slopes[name]
-            if self._biased:
-                whole = np.concatenate([whole, slopes[BIAS][:, place * rows : (place + 1) * rows, None]], axis=2)
-            parts.append((whole @ white).ravel())
-        return np.concatenate(parts)
+    def _counted(self) -> Float32:
+        """What errors count, (T, D, H): where others read the last state, that counts as much as all steps."""
+        sizes, network = self._sizes, self._state.task.network
+        assert sizes is not None, "it was asked whether that is possible"
+        node, kernel = network.node(self._layer.contraction.node), self._layer.kernel
+        assert isinstance(kernel, UnitWeight), "R is"
+        counted = np.ones((sizes.steps, sizes.directions, sizes.units), np.float32)
+        if len(node.output) > 1 and network.readers.get(node.output[1]):
+            for direction, backward in enumerate(kernel.backwards):
+                counted[0 if backward else -1, direction] += sizes.steps
+        return counted
 
 
 def _total(answers: Sequence[tuple[float, float, dict[str, Float64]]]) -> tuple[float, dict[str, Float64]]:
@@ -210,22 +200,12 @@ def _total(answers: Sequence[tuple[float, float, dict[str, Float64]]]) -> tuple[
     )
 
 
-def _white(seen: Regression, units: int, ends: Ends, *, biased: bool) -> tuple[Float64, Float64]:
-    """Return what makes the columns of W and of R, and one of ones, uncorrelated and of one size, (d, p, p) each."""
-    directions = len(seen.squares)
-    found = []
-    for columns in (units + ends.features, ends.units):
-        size = len(columns) + biased
-        parts = np.zeros((directions, size, size))
-        for place in range(directions):
-            second = np.eye(size)
-            if seen.gram is not None:
-                second[: len(columns), : len(columns)] = seen.gram[place][np.ix_(columns, columns)] / seen.count
-            if biased and seen.gram is not None:
-                ones = np.zeros((directions, seen.columns, len(columns)))
-                ones[:, columns, np.arange(len(columns))] = 1.0
-                second[-1, :-1] = second[:-1, -1] = seen.sum_output(ones)[place] / seen.count
-            values, vectors = np.linalg.eigh(second + DAMPED * np.trace(second) / size * np.eye(size))
-            parts[place] = (vectors / np.sqrt(values)) @ vectors.T
-        found.append(parts)
-    return found[0], found[1]
+def fits(found: Constants, units: tuple[Layer, Fit], data: tuple[Layer, Fit]) -> tuple[Fit, Fit]:
+    """Return the fits of R and of W with what was found in place of their weights and biases; those of before are given."""
+    both = found[BIAS].reshape(len(found[BIAS]), 2, -1) if BIAS in found else None
+    biases = (None, None) if both is None else (both[:, 1], both[:, 0].reshape(1, -1))
+    parts = [
+        replace(fit, weights=layer.kernel.to_matrix(found[name]), bias=bias, refitted=True, exact=False)
+        for (layer, fit), name, bias in zip((units, data), (RECURRENCE, WEIGHT), biases, strict=True)
+    ]
+    return parts[0], parts[1]

@@ -29,7 +29,7 @@ class Sequences(Question):
 
     states: the tensor with these, (T, D, N, H), of which `units` are left; of the data, `features`. model: see `gradients.sequences.losing`, of `sizes`.
     The answer is a sum over chunks: of the squared errors, of the energy of the states, and of the gradients, one behind the other, as they are in
-    `constants`. Chunks of other lengths have nothing to say.
+    `constants`. counted: what the square of an error counts, (T, D, H). Chunks of other lengths have nothing to say.
     """
 
     sums = Totals
@@ -39,6 +39,7 @@ class Sequences(Question):
     model: bytes
     sizes: Sizes
     constants: Mapping[str, Float32]
+    counted: Float32
 
     @property
     def original(self) -> Sequence[str]:
@@ -59,8 +60,8 @@ class Sequences(Question):
         if len(data) != sizes.steps or data.shape[1] > sizes.samples:
             return Terms(input=np.zeros(size))
         count = data.shape[1]
-        counts = np.zeros((sizes.directions, sizes.samples, sizes.units), np.float32)
-        counts[:, :count] = 1.0
+        counts = np.zeros((sizes.steps, sizes.directions, sizes.samples, sizes.units), np.float32)
+        counts[:, :, :count] = self.counted[:, :, None]
         feeds = {
             **self.constants,
             DATA: _padded(data, 1, sizes.samples),
@@ -68,7 +69,7 @@ class Sequences(Question):
             COUNTS: counts,
         }
         found = view.session.run(feeds, [LOST, *map(gradient_of, self.constants)])
-        energy = float(np.sum(np.square(wanted, dtype=np.float64)))
+        energy = float(np.sum(np.square(wanted, dtype=np.float64) * self.counted[:, :, None]))
         parts = [np.asarray(found[gradient_of(name)], np.float64).ravel() for name in self.constants]
         return Terms(input=np.concatenate([[float(found[LOST]), energy], *parts]))
 

@@ -33,7 +33,7 @@ def gradient_of(name: str) -> str:
 def losing(node: NodeProto, sizes: Sizes, *, bias: bool) -> bytes:
     """Return the model that runs a layer like `node`, whose states begin as zeros, and goes back through time.
 
-    It reads DATA (T, N, I), WEIGHT (D, m, I), RECURRENCE (D, m, H), BIAS (D, 2 m) where there is one, WANTED (T, D, N, H) and COUNTS (D, N, H), what the
+    It reads DATA (T, N, I), WEIGHT (D, m, I), RECURRENCE (D, m, H), BIAS (D, 2 m) where there is one, WANTED (T, D, N, H) and COUNTS (T, D, N, H), what the
     square of each error counts; it puts out LOST, the sum of these, and its gradients. Raises NoGradientError where the formulas do not have what `node` does.
     """
     d, m, h, states = (
@@ -48,7 +48,7 @@ def losing(node: NodeProto, sizes: Sizes, *, bias: bool) -> bytes:
         RECURRENCE: (d, m, h),
         BIAS: (d, 2 * m),
         WANTED: states,
-        COUNTS: (d, sizes.samples, h),
+        COUNTS: states,
     }
     learned = [WEIGHT, RECURRENCE, *([BIAS] if bias else [])]
     layer = NodeProto()

@@ -74,7 +74,7 @@ def _loss(task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Callable[[Ma
     network = task.network
     outputs = list(task.graph.observation.judged)
     joint = 1 if trials.most > STARTS else 0
-    refit = None if task.refit is None else replace(task.refit, joint=min(task.refit.joint, joint))
+    refit = None if task.refit is None else replace(task.refit, joint=min(task.refit.joint, joint), through_time=0)
     executor = LOCAL if trials.cheap else task.executor
     trial = replace(task.drafted(), data=trials.fitted, refit=refit, executor=executor)
 
