@@ -1,6 +1,7 @@
 """Recurrent layers whose batch comes first (layout = 1): the model is loaded with Transposes around ones whose steps do, which onnxruntime can run.
 
-With layout = 1 the data are (batch, steps, features), the states (batch, d, H), and what is made is (batch, steps, d, H).
+With layout = 1 the data are (batch, steps, features), the states (batch, d, H), and what is made is (batch, steps, d, H). Where the last states alone
+have a name, those of all steps get one, since the layer itself reads them.
 """
 
 from collections.abc import Iterator
@@ -19,15 +20,29 @@ GIVEN = (0, 5, 6)
 
 
 def steps_first(proto: ModelProto) -> ModelProto:
-    """Return the model with all its recurrent layers in the layout 0; `proto` itself where they are. It is not changed."""
-    if not any(_batch_first(node) for node in proto.graph.node):
+    """Return the model with all its recurrent layers in the layout 0, and their states named; `proto` itself where they are. It is not changed."""
+    if not any(_batch_first(node) or _unnamed(node) for node in proto.graph.node):
         return proto
     taken = {name for node in proto.graph.node for name in (*node.input, *node.output)}
     taken |= {tensor.name for tensor in proto.graph.initializer}
     nodes = list[NodeProto]()
-    for node in proto.graph.node:
+    for given in proto.graph.node:
+        node = _named(given, taken) if _unnamed(given) else given
         nodes += _turned(node, taken) if _batch_first(node) else [node]
     return rewritten(proto, nodes, [])
+
+
+def _unnamed(node: NodeProto) -> bool:
+    """True for a layer of which nothing but last states has a name."""
+    return node.op_type in RECURRENT and node.domain in STANDARD and not node.output[0] and any(node.output)
+
+
+def _named(node: NodeProto, taken: set[str]) -> NodeProto:
+    """Return the node with a name for the states of all steps."""
+    found = NodeProto()
+    found.CopyFrom(node)
+    found.output[0] = fresh(taken, f"{next(filter(None, node.output))}/all_steps")
+    return found
 
 
 def _batch_first(node: NodeProto) -> bool:

@@ -111,9 +111,8 @@ def test_what_nobody_reads_counts_for_nothing_and_goes(deaf, monkeypatch):
         Recurrent("GRU", extra={"activations": ["HardSigmoid", "Softsign"]}),
         Recurrent("GRU", lengths=True),
         Recurrent("GRU", states="given"),
-        Recurrent("GRU", last=True),
     ],
-    ids=["lstm", "activations", "lengths", "states", "last"],
+    ids=["lstm", "activations", "lengths", "states"],
 )
 def test_where_gates_do_not_follow_from_what_is_seen_all_count_alike(case, monkeypatch):
     tasks, _ = seen(monkeypatch, case.model())

@@ -164,3 +164,14 @@ def test_sample_models_keep_their_accuracy_with_half_of_their_units_and_with_a_q
         sizes = {attribute(node, "hidden_size") for node in result.model.graph.node if key_of(node) in GATES}
         assert sizes == {int(share * (96 if name == "gru_fashion" else 64))}
         assert before - accuracy(result.model) <= lost
+
+
+def test_a_layer_of_which_the_last_state_alone_has_a_name_is_refitted_as_well_as_one_with_all_named():
+    named, bare = (Recurrent("LSTM", units=12, features=6, steps=8, last=True).model(seed=2) for _ in range(2))
+    (layer,) = (node for node in named.graph.node if node.op_type == "LSTM")
+    layer.output[0] = "all of them"
+    x, other = (np.random.default_rng(seed).standard_normal((128, 8, 3)).astype(np.float32) for seed in (0, 1))
+    settings = {"budget": Channels(0.5), "round_to": 1, "resources": ONE, "gates": ANY}
+    results = [prune(model, {"x": x}, **settings) for model in (named, bare)]
+    outputs = [next(iter(Session(result.model).run({"x": other}).values())) for result in results]
+    np.testing.assert_array_equal(*outputs)
