@@ -28,8 +28,8 @@ from onnx_subprune.reconstruction.progress import State
 
 PATIENCE, WORTH = 3, 0.01
 """So many evaluations that together gain less than this share on what is judged end the way."""
-FIRST = 0.05
-"""Length of the first step, in these coordinates; later ones follow from the gradients."""
+STRIDE = 0.3
+"""Length of the first step, in these coordinates, in units of the root of what is wrong there; later ones follow from the gradients."""
 LARGE = 1 << 21
 """Layers with more weights are left as they are: the way remembers ten of its steps."""
 MEMORY = 10
@@ -139,11 +139,12 @@ class WholeSequences:
         """Go down from `start` along the gradient on some halves, judged on others, in at most so many evaluations."""
         from scipy.optimize import minimize  # noqa: PLC0415 - takes long, and recurrent layers alone need it
 
-        way, places = _Way(), self._coordinates
+        way, places, here = _Way(), self._coordinates, self._answers(start)
+        stride = STRIDE * np.sqrt(_total(here[fitted])[0])
 
         def lost(step: Float64) -> tuple[float, Float64]:
-            now = places.moved(start, FIRST * step)
-            answers = self._answers(now)
+            now = places.moved(start, stride * step)
+            answers = self._answers(now) if step.any() else here
             found = _total(answers[judge])[0]
             if found < way.least:
                 way.least, way.best, way.at = found, now, way.done
@@ -152,7 +153,7 @@ class WholeSequences:
                 raise _End
             way.done += 1
             value, slopes = _total(answers[fitted])
-            return value, FIRST * places.slope(slopes)
+            return value, stride * places.slope(slopes)
 
         with suppress(_End):
             minimize(lost, places.start, jac=True, method="L-BFGS-B", options={"maxcor": MEMORY, "maxiter": most})

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from onnx_subprune import Asymmetric, Channels, Layerwise, Macs, Resources, Sequential, prune
+from onnx_subprune import Asymmetric, Channels, Gates, Layerwise, Macs, Refit, Resources, Sequential, prune
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.survey import LOCAL, survey
@@ -23,6 +23,7 @@ from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.runtime.placement import Placement
 from onnx_subprune.runtime.providers import Provider
 from tests.conftest import MODELS
+from tests.networks.recurrent import Recurrent, saturated
 
 pytest.importorskip("distributed", reason="the extra [distributed] is not installed")
 import dask
@@ -54,6 +55,18 @@ def cluster(local_cluster):
         found = Cluster(client)
         yield found
         found.close()
+
+
+def test_recurrent_layers_follow_the_same_gradients_on_a_cluster_as_here(cluster):
+    model = saturated(Recurrent("RNN", units=12, features=6, steps=8))
+    x = np.random.default_rng(1).standard_normal((160, 8, 3)).astype(np.float32)
+    settings = {"budget": Channels(0.5), "round_to": 1, "resources": ONE_THREAD, "gates": Gates(accept_any=True)}
+    here, there, without = (
+        prune(model, {"x": x}, **settings, **more).model.SerializeToString()
+        for more in ({}, {"executor": cluster}, {"refit": Refit(through_time=0)})
+    )
+    assert there == here
+    assert here != without
 
 
 @pytest.mark.parametrize("formulation", [Asymmetric(), Sequential(), Layerwise()], ids=lambda item: type(item).__name__)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 
 from onnx_subprune.graph.contractions.recurrent import GATES
 from tests.networks.net import Net
@@ -80,3 +80,13 @@ class Recurrent:
         if self.states == "expanded":
             return n("Expand", n.weight(*np.array([directions, 1, self.units])[order]), shape)
         return n("ConstantOfShape", shape)
+
+
+def saturated(case: Recurrent, seed: int = 0) -> ModelProto:
+    """The network with recurrent weights so large that gates shut."""
+    model = case.model(seed=seed)
+    (layer,) = (node for node in model.graph.node if node.op_type == case.op)
+    for item in model.graph.initializer:
+        if item.name in layer.input[1:3]:
+            item.CopyFrom(numpy_helper.from_array(np.float32(4.0) * numpy_helper.to_array(item), item.name))
+    return model

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from onnx import numpy_helper
 
 from onnx_subprune import Channels, Refit, Resources, prune
 from onnx_subprune.evaluation.gates import Gates
@@ -10,7 +9,7 @@ from onnx_subprune.graph.gradients.sequences import BIAS, RECURRENCE, WEIGHT
 from onnx_subprune.reconstruction.coordinates import Coordinates
 from onnx_subprune.reconstruction.whole_sequences import Ends
 from onnx_subprune.runtime.session import Session
-from tests.networks.recurrent import Recurrent
+from tests.networks.recurrent import Recurrent, saturated
 
 SETTINGS = {
     "budget": Channels(0.5),
@@ -33,16 +32,6 @@ def sequences(count, seed, steps=10):
     phase, pace = rng.uniform(0, 6, (2, count, 1, 3))
     waves = np.sin(phase + 0.2 * pace * np.arange(steps)[None, :, None])
     return (waves + 0.1 * rng.standard_normal(waves.shape)).astype(np.float32)
-
-
-def saturated(case, seed=0):
-    """The network with recurrent weights so large that gates shut."""
-    model = case.model(seed=seed)
-    (layer,) = (node for node in model.graph.node if node.op_type == case.op)
-    for item in model.graph.initializer:
-        if item.name in layer.input[1:3]:
-            item.CopyFrom(numpy_helper.from_array(np.float32(4.0) * numpy_helper.to_array(item), item.name))
-    return model
 
 
 def errors(model, settings, refits, x=None, other=None):
