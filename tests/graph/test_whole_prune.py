@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto
 
-from onnx_subprune import Asymmetric, Channels, Layerwise, Refined, Refit, Resources, Sequential, prune
+from onnx_subprune import Asymmetric, Channels, Gates, Layerwise, Refined, Refit, Resources, Sequential, prune
 from onnx_subprune.allocation import proportional
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.evaluation.verification import verify
@@ -30,7 +30,9 @@ from tests.networks.patterns import PATTERNS, Pattern
 
 ONE_FLAG = "if-bodies-capture"
 """Has an input that is not one a sample, which calibration data cannot give: refused in one line."""
-PRUNED = [pytest.param(p, id=p.name) for p in PATTERNS if p.widths and p.name != ONE_FLAG]
+BY_INDEX = ("messages-along-edges", "rows-that-are-replaced")
+"""Their inputs count rows and what points at them: calibration data are whole runs, as samples cannot be taken apart."""
+PRUNED = [pytest.param(p, id=p.name) for p in PATTERNS if p.widths and p.name not in (ONE_FLAG, *BY_INDEX)]
 ONE = Resources(threads=1)
 SAMPLES = 12
 
@@ -98,6 +100,20 @@ def test_a_pattern_of_which_half_is_dead_comes_out_as_it_was_whatever_the_formul
         assert apart(reference, Session(small, optimize=False).run(feeds)) < (
             1e-2 if pattern.dtype == np.float16 else 1e-5
         )
+
+
+@pytest.mark.parametrize("pattern", [p for p in PATTERNS if p.name in BY_INDEX], ids=lambda pattern: pattern.name)
+def test_whole_runs_of_which_half_is_dead_come_out_as_they_were(pattern: Pattern):
+    network, graph = traced(pattern)
+    runs = [feeds_of(network, SAMPLES, seed) for seed in range(8)]
+    for run in runs:  # what points at rows points at some that are there
+        run.update({name: abs(value) % 4 for name, value in run.items() if value.dtype == np.int64})
+    model = killed(network, graph, doomed(graph), runs[0])
+    found = prune(model, iter(runs), budget=Channels(0.5), round_to=1, resources=ONE, gates=Gates(accept_any=True))
+    assert found.report.params.after < found.report.params.before
+    for run in runs:
+        before, after = (Session(each, optimize=False).run(run) for each in (model, found.model))
+        assert apart(before, after) < 1e-5
 
 
 @pytest.mark.parametrize("formulation", [Asymmetric(), Sequential(), Layerwise()], ids=lambda item: type(item).__name__)
