@@ -8,9 +8,12 @@ from numpy.typing import NDArray
 
 from onnx_subprune._typing import Float64, Mask, Weights
 from onnx_subprune.calibration.moments.regression import Regression
-from onnx_subprune.graph.channels import Axis, ChannelGraph, Consumer, Contraction
+from onnx_subprune.graph.channels import Axis, ChannelGraph, Consumer, Contraction, Use
 from onnx_subprune.graph.contractions.kernel import Kernel
 from onnx_subprune.selection import Choice, Problem
+
+AGAIN = 3.0
+"""How much more an error of what a recurrent layer makes of its units counts than its square, seen at one step, says: see `gate_importance`."""
 
 
 def alive_columns(
@@ -54,13 +57,24 @@ def problem_of(
     return moments.problem(columns if alive.all() else np.searchsorted(left, columns), weights, left, shrinkage)
 
 
-def weighed(problems: Sequence[Problem], consumers: Sequence[Consumer], counts: Sequence[float]) -> list[Problem]:
+def weighed(
+    problems: Sequence[Problem],
+    consumers: Sequence[Consumer],
+    counts: Sequence[float],
+    importance: Mapping[Use, Float64],
+) -> list[Problem]:
     """Return the problems of a group, one for each of `consumers`, with the weights that these have beside each other.
 
     counts: rows that each was seen with. Where channels come back a step later, each counts as often as it reads them: what the recurrence loses adds
-    up over all the steps, what a reader of the last state loses is lost once.
+    up over all the steps, what a reader of the last state loses is lost once. importance: see `gate_importance`; where that of a recurrence is known, all
+    errors have one unit, and count as they are.
     """
-    if not any(consumer.contraction.recurs for consumer in consumers):
+    recurring = [consumer for consumer in consumers if consumer.contraction.recurs]
+    if not recurring:
         return [*problems]
-    most = max(counts)
-    return [replace(problem, weight=count / most) for problem, count in zip(problems, counts, strict=True)]
+    most, scaled = max(counts), all(consumer.weight in importance for consumer in recurring)
+    found = []
+    for problem, consumer, count in zip(problems, consumers, counts, strict=True):
+        size = problem.energy * (AGAIN if consumer.contraction.recurs else 1.0) if scaled else 1.0
+        found.append(replace(problem, weight=size * count / most))
+    return found

@@ -47,9 +47,10 @@ def _choose(
     for consumer, halves in posed:
         kernel, weights = kernel_of(task.network, consumer.contraction)
         alive = alive_columns(task.graph, choices, consumer.contraction, kernel, weights)
-        counts = task.importance.get(consumer.weight)
-        problems.append(problem_of(consumer, kernel, halves.whole.centered(), weights, alive, halves.shrinkage, counts))
-    problems = weighed(problems, [consumer for consumer, _ in posed], [halves.whole.count for _, halves in posed])
+        each = task.importance.get(consumer.weight)
+        problems.append(problem_of(consumer, kernel, halves.whole.centered(), weights, alive, halves.shrinkage, each))
+    counts = [halves.whole.count for _, halves in posed]
+    problems = weighed(problems, [consumer for consumer, _ in posed], counts, task.importance)
     choice = task.choose(group, problems, [task.widths[group.name]])[0]
     data = 1.0 - max(moments[consumer.weight].shrinkage for consumer in group.consumers)
     choices[group.name] = replace(choice, conditioning=conditioning(problems, choice.support), data=data)

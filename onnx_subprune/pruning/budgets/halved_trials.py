@@ -150,7 +150,7 @@ def _problems(task: Task, group: ChannelGroup, moments: Mapping[Use, Halves]) ->
             half, each = halves.centered[part], task.importance.get(consumer.weight)
             problems.append(problem_of(consumer, kernel, half, weights, alive, halves.shrinkage_of_half, each))
         counts = [halves.parts[part].count for _, halves in posed]
-        found.append(weighed(problems, [consumer for consumer, _ in posed], counts))
+        found.append(weighed(problems, [consumer for consumer, _ in posed], counts, task.importance))
     return found
 
 
