@@ -8,21 +8,22 @@ Errors of R come back at the steps behind, each like the one before, and add up:
 Chosen over four sets of calibration inputs of a network of two GRU and three of one with an LSTM: 1, 3, 6 and 10 times lose about the same, 3 least.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from onnx_subprune._typing import Array, Float64
 from onnx_subprune.calibration.streaming.stream import Stream
-from onnx_subprune.graph.channels import ChannelGroup, Consumer, Contraction, Use
+from onnx_subprune.graph.channels import ChannelGroup, Contraction, Use
 from onnx_subprune.graph.contractions.reading import kernel_of
 from onnx_subprune.graph.contractions.recurrent import Recurrent
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.operators import attribute, key_of
-from onnx_subprune.graph.rules.recurrent import BIAS, HIDDEN, LENGTHS, RECURRENCE, WEIGHT, zeros
+from onnx_subprune.graph.rules.recurrent import BIAS, HIDDEN, LENGTHS, PEEPHOLES, RECURRENCE, WEIGHT, zeros
 from onnx_subprune.reconstruction.recurrent_units import felt
 from onnx_subprune.reconstruction.task import Task
+from onnx_subprune.reconstruction.unit_readers import UnitReader, unit_readers
 from onnx_subprune.runtime.spill import Store
 from onnx_subprune.selection import Backward, Forward, Refined
 
@@ -44,7 +45,8 @@ def with_importance(task: Task, groups: Sequence[ChannelGroup]) -> Task:
     found: dict[Use, Float64] = {}
     for label in sorted(own, key=lambda label: -position[label]):
         group, recurring = own[label]
-        data, units = _through_time(task, recurring.contraction, _loudness(task.network, group, recurring, found))
+        readers = unit_readers(task.network, task.graph, group, recurring, found)
+        data, units = _through_time(task, recurring.contraction, readers)
         found[Use(label, RECURRENCE)] = _some(units)
         found[Use(label, WEIGHT)] = _some(data).reshape(1, -1)
     return replace(task, importance=found)
@@ -55,34 +57,35 @@ def _known(task: Task, contraction: Contraction) -> bool:
     node, network = task.network.node(contraction.node), task.network
     given = [name for name in node.input[HIDDEN : HIDDEN + 2] if name]
     plain = attribute(node, "activations") is None and attribute(node, "clip") is None
-    lengths = len(node.input) > LENGTHS and bool(node.input[LENGTHS])
+    plain = plain and not attribute(node, "input_forget", 0)
+    more = any([*node.input[LENGTHS : LENGTHS + 1], *node.input[PEEPHOLES:]])
     steps = task.graph.observation.shapes.get(node.output[0], ()) if node.output[0] else ()
     return (
         key_of(node) in ("GRU", "LSTM", "RNN")
         and plain
-        and not lengths
+        and not more
         and len(steps) == 4
         and all(zeros(network, name) for name in given)
     )
 
 
-def _through_time(task: Task, contraction: Contraction, loud: Float64) -> tuple[Float64, Float64]:
-    """Root mean squares of what the readers' targets change by with sums of W and of R, each (d, m). loud: (d, h), how much they change by with the units.
+def _through_time(task: Task, contraction: Contraction, readers: Sequence[UnitReader]) -> tuple[Float64, Float64]:
+    """Root mean squares of what the targets of `readers` change by with sums of W and of R, each (d, m).
 
     Each unit is heard with a sign of its own at each step, drawn at random: so what is expected of the square is the sum of all squares.
     """
     network, node = task.network, task.network.node(contraction.node)
     kernel, constants = kernel_of(network, contraction)[0], _constants(network, contraction.node)
     assert isinstance(kernel, Recurrent), "it recurs"
-    tensors = node.input[0], node.output[0]
     generator, sums, rows = np.random.default_rng(0), [np.zeros(()), np.zeros(())], 0
+    names = dict.fromkeys([node.input[0], node.output[0], *(reader.tensor for reader in readers if reader.once)])
     with Store(task.memory) as store:
         stream = Stream(network, task.data, store, task.running)
-        for chunk in stream.read(list(tensors)):
-            data, made = (chunk[name] for name in tensors)
-            heard = generator.choice(np.array([-1.0, 1.0], np.float32), made.shape) * loud[:, None, :]
-            if not network.readers.get(node.output[0]):
-                heard = _at_the_end(heard, kernel.backwards)
+        for chunk in stream.read(list(names)):
+            data, made = chunk[node.input[0]], chunk[node.output[0]]
+            squares = [reader.squares(made, chunk, kernel.backwards) for reader in readers]
+            signs = generator.choice(np.array([-1.0, 1.0], np.float32), made.shape)
+            heard = signs * np.sqrt(np.sum(squares, axis=0)) if squares else np.zeros_like(signs)
             parts = felt(node, constants, kernel.backwards, data, made, heard)
             sums = [total + part for total, part in zip(sums, parts, strict=True)]
             rows += made.shape[0] * made.shape[2]
@@ -90,41 +93,10 @@ def _through_time(task: Task, contraction: Contraction, loud: Float64) -> tuple[
     return np.sqrt(sums[0] / rows), np.sqrt(sums[1] / rows)
 
 
-def _at_the_end(heard: Float64, backwards: Sequence[bool]) -> Float64:
-    """The same where others hear the last states alone."""
-    found = np.zeros_like(heard)
-    for direction, backward in enumerate(backwards):
-        last = 0 if backward else -1
-        found[last, direction] = heard[last, direction]
-    return found
-
-
 def _constants(network: Network, label: str) -> tuple[Array, Array, Array | None]:
     names = network.node(label).input
     bias = network.array(names[BIAS]) if len(names) > BIAS and names[BIAS] else None
     return network.array(names[WEIGHT]), network.array(names[RECURRENCE]), bias
-
-
-def _loudness(network: Network, group: ChannelGroup, recurring: Consumer, found: Mapping[Use, Float64]) -> Float64:
-    """How loudly each unit is read, (d, h), by all but its own layer.
-
-    A channel is a unit of each direction, which readers have in this order; where they have not as many places, each of these is all of them.
-    """
-    kernel, weights = kernel_of(network, recurring.contraction)
-    directions, columns = len(weights), kernel.columns_of(recurring.positions)
-    squares = np.zeros((group.width, directions))
-    for consumer in group.consumers:
-        if consumer is recurring:
-            continue
-        reading, read = kernel_of(network, consumer.contraction)
-        scale = found.get(consumer.contraction.weight, np.ones((1, 1)))
-        energies = np.sum((read * scale[:, None, :]) ** 2, axis=2).ravel()
-        mine = reading.columns_of(consumer.positions)
-        parts = directions if mine.shape[1] % directions == 0 else 1
-        squares += energies[mine].reshape(group.width, parts, -1).sum(axis=2)
-    loud = np.zeros((directions, weights.shape[1]))
-    loud.ravel()[columns] = np.repeat(np.sqrt(squares), columns.shape[1] // directions, axis=1)
-    return loud
 
 
 def _some(scale: Float64) -> Float64:

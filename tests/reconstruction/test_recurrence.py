@@ -1,5 +1,7 @@
 """Refits of recurrent layers: what is a copy of something else is made up for, step after step."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from onnx import numpy_helper
@@ -12,7 +14,7 @@ from onnx_subprune.graph.contractions.recurrent import GATES, UnitWeight, units_
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.operators import attribute, key_of
 from onnx_subprune.graph.tracing.trace import trace
-from onnx_subprune.reconstruction.columns import weighed
+from onnx_subprune.reconstruction.columns import AGAIN, weighed
 from onnx_subprune.runtime.session import Session
 from onnx_subprune.selection import Problem
 from tests.conftest import MODELS
@@ -136,10 +138,25 @@ def test_a_reader_of_the_last_state_counts_once_where_the_recurrence_counts_a_st
     (group,) = (item for item in trace(network).groups if len(item.consumers) == 2)
     problem = Problem(gram=np.eye(1), cross=np.eye(1), energy=1.0, columns=np.zeros((1, 1), np.int64), prior=np.eye(1))
     counts = [40.0 if consumer.contraction.recurs else 10.0 for consumer in group.consumers]
-    weights = [item.weight for item in weighed([problem] * 2, group.consumers, counts)]
+    problems = [problem, replace(problem, energy=2.0)]
+    weights = [item.weight for item in weighed(problems, group.consumers, counts, {})]
     assert sorted(zip(counts, weights, strict=True)) == [(10.0, 0.25), (40.0, 1.0)]
     others = [consumer for consumer in group.consumers if not consumer.contraction.recurs]
-    assert [item.weight for item in weighed([problem], others, [10.0])] == [1.0]
+    assert [item.weight for item in weighed([problem], others, [10.0], {})] == [1.0]
+
+
+def test_where_all_errors_have_one_unit_they_count_as_they_are():
+    network = load(Recurrent("LSTM", last=True, steps=4).model())
+    (group,) = (item for item in trace(network).groups if len(item.consumers) == 2)
+    energies = [5.0 if consumer.contraction.recurs else 2.0 for consumer in group.consumers]
+    problems = [
+        Problem(gram=np.eye(1), cross=np.eye(1), energy=e, columns=np.zeros((1, 1), np.int64), prior=np.eye(1))
+        for e in energies
+    ]
+    counts = [40.0 if consumer.contraction.recurs else 10.0 for consumer in group.consumers]
+    (recurring,) = (consumer.weight for consumer in group.consumers if consumer.contraction.recurs)
+    weights = [item.weight for item in weighed(problems, group.consumers, counts, {recurring: np.ones((1, 20))})]
+    assert sorted(zip(counts, weights, strict=True)) == [(10.0, 0.5), (40.0, 5.0 * AGAIN)]
 
 
 @pytest.mark.parametrize(("name", "task"), [("gru_fashion", "fashion"), ("lstm_words", "words")])
