@@ -26,7 +26,7 @@ from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.losses import Losses
 from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.reconstruction.recurrence import Recurrence
-from onnx_subprune.reconstruction.recurrent_gates import input_of_gates
+from onnx_subprune.reconstruction.recurrent_gates import gated, gates_of, input_of_gates
 from onnx_subprune.reconstruction.refinement import Refitting
 from onnx_subprune.reconstruction.settings import Reconstruction, Refitted
 from onnx_subprune.reconstruction.shared_weights import Member, SharedWeight
@@ -105,7 +105,11 @@ class Walk:
         """Refit one contraction, or all that share its weight, in the way that its kind asks for."""
         task = self._task
         members = task.graph.together(contraction)
-        if task.refit is not None and (len(members) > 1 or contraction.weight in task.graph.fixed):
+        recurring = gated(task.network, task.graph, contraction) if self._original is not None else None
+        if task.refit is not None and recurring is not None:
+            with self._clock("refit"):
+                self._refit_recurrence(place, recurring)
+        elif task.refit is not None and (len(members) > 1 or contraction.weight in task.graph.fixed):
             if contraction.weight == members[0].weight:
                 with self._clock("refit"):
                     self._refit_together(members)
@@ -167,14 +171,17 @@ class Walk:
     def _refit_recurrence(self, place: int, contraction: Contraction) -> None:
         """Refit the weight with which a layer reads its own states, together with that for its data where it can be."""
         layer = self._state.layer(contraction)
-        aim = self._aims.of(place, layer)
-        assert aim is not None, "what shares its weight is refitted together"
+        assert self._original is not None, "it has the gates"
+        aim = gates_of(self._original, layer)
         data = input_of_gates(self._task.network, self._task.graph, contraction)
         beside = None if data is None else self._state.layer(data)
         target = None if beside is None else self._aims.of(place, beside)
         pair = None if beside is None or target is None else (beside, target)
         self._aims.show(place, *([aim] if pair is None else [aim, pair[1]]))
-        self._refits[contraction.weight] = Recurrence(self._state, layer, aim, pair).settle()
+        whole = None
+        if not contraction.observed and beside is not None:
+            whole = gates_of(self._original, layer, whole=True), gates_of(self._original, beside, whole=True)
+        self._refits[contraction.weight] = Recurrence(self._state, layer, aim, pair, whole).settle()
 
     def _refit_together(self, contractions: Sequence[Contraction]) -> None:
         """Refit the weight of these contractions, of which the walk stands before the first; see `shared_weights`."""

@@ -6,7 +6,7 @@ are gone knew of the data, the data know as well. The weights with which the lay
 samples with what was fitted to the other, stay, and those may be the old ones, sliced.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,7 +22,8 @@ from onnx_subprune.reconstruction.columns import dropped_channels
 from onnx_subprune.reconstruction.fit import Fit, Known, fit, fit_again
 from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.progress import State
-from onnx_subprune.reconstruction.recurrent_gates import apart, resets, summed_gates, together, with_data
+from onnx_subprune.reconstruction.recurrent_candidates import GateWeights
+from onnx_subprune.reconstruction.recurrent_gates import all_gates, apart, resets, summed_gates, together, with_data
 from onnx_subprune.reconstruction.settings import Refitted
 from onnx_subprune.reconstruction.task import aimed
 from onnx_subprune.reconstruction.whole_sequences import WholeSequences, fits
@@ -35,29 +36,30 @@ EXACT = 1e-12
 """Less than this share of the states' energy is rounding: the weight stays as it is."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Weights:
-    """R, and W where it is fitted as well."""
-
-    units: Fit
-    data: Fit | None
-
-
 class Recurrence:
     """The refit of R, and of W where that can be fitted with it.
 
     aims: the gates of the original, which stands behind the layer and holds its states, and what it reads; of W None where it stays as it is.
+    whole: those of R and W of all units, where the reset gate of a GRU comes before the product.
     """
 
-    def __init__(self, state: State, layer: Layer, aim: Aim, beside: tuple[Layer, Aim] | None = None) -> None:
+    def __init__(
+        self,
+        state: State,
+        layer: Layer,
+        aim: Aim,
+        beside: tuple[Layer, Aim] | None = None,
+        whole: tuple[Aim, Aim] | None = None,
+    ) -> None:
         assert isinstance(layer.kernel, UnitWeight), "of other weights nothing follows that they read"
         assert aim.product is not None, "gates are a product"
         self._state, self._layer, self._units = state, layer, layer.kernel.units
         self._data = None if beside is None else beside[0]
         self._alive = state.alive(layer)
-        self._summed = summed_gates(state.task.network, layer)
+        self._summed = summed_gates(state.task.network, layer, layer.weights.shape[2])
         self._resets = beside is not None and resets(state.task.network, layer)
         self._aim = aim if beside is None else with_data(aim, beside[1], self._summed)
+        self._gated = None if whole is None else all_gates(state.task.network, layer, *whole)
 
     def settle(self) -> Refitted:
         """Refit the weights, and put them into the pruned model."""
@@ -69,12 +71,12 @@ class Recurrence:
             halves = self._halves(forced=not number)
             rows = int(halves.count)
             trial, judged = self._fitted(halves)
-            if self._resets:
-                trial, judged = self._reset(trial, judged, forced=not number)
+            if self._resets or self._gated is not None:
+                trial, judged = self._candidates(trial, judged, forced=not number)
             lost = self._lost(judged)
             kept = best
             if not best.units.refitted:
-                kept = _Weights(best.units.with_error(trial.units.plain_error), best.data)
+                kept = GateWeights(best.units.with_error(trial.units.plain_error), best.data)
             better = lost < least
             enough = not better or lost > (1.0 - WORTH) * least
             best, alone, least = (trial, judged, lost) if better else (kept, alone, least)
@@ -86,7 +88,7 @@ class Recurrence:
         self._put(best)
         return best.units.summary(self._layer.node, rows, int(self._alive.sum()) // self._layer.kernel.groups)
 
-    def _over_sequences(self, best: _Weights, alone: _Weights, seen: Regression) -> _Weights:
+    def _over_sequences(self, best: GateWeights, alone: GateWeights, seen: Regression) -> GateWeights:
         """Return weights that lose less over whole sequences; see `whole_sequences`. alone: what was fitted to the second half of the samples."""
         data, layer = self._data, self._layer
         assert data is not None, "W is fitted"
@@ -99,9 +101,9 @@ class Recurrence:
         found = whole.settled(self._constants(alone), self._constants(best), most)
         if found is None:
             return best
-        return _Weights(*fits(found, (layer, best.units), (data, best.data)))
+        return GateWeights(*fits(found, (layer, best.units), (data, best.data)))
 
-    def _constants(self, found: _Weights) -> dict[str, Float64]:
+    def _constants(self, found: GateWeights) -> dict[str, Float64]:
         """Put weights into the pruned model, and return W, R and B as it has them."""
         self._put(found)
         state, layer, data = self._state, self._layer, self._data
@@ -115,10 +117,14 @@ class Recurrence:
     def _anchor(self) -> int:
         return self._state.pairing.anchor(self._layer.contraction)
 
-    def _halves(self, *, forced: bool, now: _Weights | None = None) -> Halves:
-        """Moments of units, and data, against the gates; with `now`, of data alone, against the candidates that R leaves to them."""
+    def _halves(self, *, forced: bool, now: GateWeights | None = None, gated: bool = False) -> Halves:
+        """Moments of units, and data, against the gates; with `now`, of data alone, against the candidates that R leaves to them.
+
+        gated: against the candidates, of units that the reset gates of the original let through.
+        """
         assert self._aim.product is not None, "gates are a product"
-        product = replace(self._aim.product, forced=forced)
+        whole = None if self._gated is None else self._gated.product
+        product = replace(self._aim.product, forced=forced, gated=whole if gated else None)
         if now is not None:
             bias = now.units.bias
             offset = np.zeros((len(now.units.weights), now.units.weights.shape[2])) if bias is None else bias
@@ -126,14 +132,14 @@ class Recurrence:
         request = aimed(self._state.task, self._layer, replace(self._aim, product=product), self._alive)
         return self._state.halves(request if self._data is None else replace(request, channels=None))
 
-    def _unchanged(self) -> _Weights:
+    def _unchanged(self) -> GateWeights:
         """The old R, sliced, and the W that the pruned model has."""
         prior, data = self._layer.prior, self._data
         units = Fit.unchanged(np.where(self._alive.reshape(prior.shape[:2])[:, :, None], prior, 0.0))
         if data is None:
-            return _Weights(units, None)
+            return GateWeights(units, None)
         now = Fit.unchanged(data.kernel.to_matrix(self._state.now(data.contraction.weight, np.zeros(0))))
-        return _Weights(units, replace(now, bias=self._own_bias()))
+        return GateWeights(units, replace(now, bias=self._own_bias()))
 
     def _own_bias(self) -> Float64 | None:
         """The bias of W that the pruned model had before, (1, d m)."""
@@ -144,17 +150,17 @@ class Recurrence:
         assert old is not None, "gates have their bias beside that of W"
         return old.astype(np.float64).reshape(len(old), 2, -1)[:, 0].reshape(1, -1)
 
-    def _fitted(self, halves: Halves) -> tuple[_Weights, _Weights]:
+    def _fitted(self, halves: Halves) -> tuple[GateWeights, GateWeights]:
         """New weights, and those that were fitted to the second half of the samples alone."""
         layer, data = self._layer, self._data
         if data is None:
             one, other = self._fit(halves, layer.prior, self._alive)
-            return _Weights(one, None), _Weights(other, None)
+            return GateWeights(one, None), GateWeights(other, None)
         prior = np.concatenate([layer.prior, apart(data.prior, len(layer.prior))], axis=1)
         units = self._alive.reshape(layer.prior.shape[:2])
         more = np.broadcast_to(self._state.alive(data), (len(units), data.prior.shape[1]))
         both = self._fit(halves, prior, np.concatenate([units, more], axis=1).ravel())
-        if self._summed.all():
+        if self._summed.all() or self._gated is not None:  # candidates follow, or there are none
             return self._parted(both[0], both[0]), self._parted(both[1], both[1])
         alone = self._fit(halves, prior, np.concatenate([units, np.zeros_like(more)], axis=1).ravel())
         return self._parted(both[0], alone[0]), self._parted(both[1], alone[1])
@@ -167,7 +173,7 @@ class Recurrence:
             return found, found
         return found, fit_again(halves.parts[1], found, alive, Known(0, cores))
 
-    def _parted(self, found: Fit, alone: Fit) -> _Weights:
+    def _parted(self, found: Fit, alone: Fit) -> GateWeights:
         """R and W of what was fitted to both, (d, p + p', m), where gates are sums; the others have R of `alone`, and their W.
 
         The bias of a sum is that of R, but for what W's own adds.
@@ -180,33 +186,32 @@ class Recurrence:
             bias = np.where(self._summed, bias - own.reshape(bias.shape), alone.bias)
         inputs = np.where(np.tile(self._summed, len(weights)), together(found.weights[:, count:]), kept.weights)
         refitted = found.refitted or alone.refitted
-        return _Weights(
+        return GateWeights(
             replace(found, weights=weights[:, :count], bias=bias, refitted=refitted),
             replace(found, weights=inputs, bias=own),
         )
 
-    def _reset(self, trial: _Weights, judged: _Weights, *, forced: bool) -> tuple[_Weights, _Weights]:
-        """The same with W for the candidates of a GRU, which makes up for what R leaves."""
-        data, kept = self._data, trial.data
-        assert data is not None, "W is fitted"
-        assert kept is not None, "W is fitted"
-        groups = len(self._layer.prior)
-        rows = np.tile(~self._summed, groups)
-        halves = self._halves(forced=forced, now=trial)
-        prior = apart(data.prior, groups)[:, :, ~self._summed]
-        alive = np.broadcast_to(self._state.alive(data), prior.shape[:2]).ravel()
-        found = []
-        for fitted, known in zip(self._fit(halves, prior, alive), (trial, judged), strict=True):
-            assert known.data is not None, "W is fitted"
-            weights, bias = known.data.weights.copy(), known.data.bias
-            weights[:, :, rows] = together(fitted.weights)
-            if bias is not None and fitted.bias is not None:
-                bias = np.array(bias)
-                bias[:, rows] = fitted.bias.reshape(1, -1)
-            found.append(_Weights(known.units, replace(known.data, weights=weights, bias=bias, refitted=True)))
-        return found[0], found[1]
+    def _candidates(self, trial: GateWeights, judged: GateWeights, *, forced: bool) -> tuple[GateWeights, GateWeights]:
+        """The same with weights for the candidates of a GRU.
 
-    def _put(self, found: _Weights) -> None:
+        Where the reset gate comes to the product, W makes up for what R leaves. Where it comes before, candidates are a sum, too, of what passes that
+        gate, and data.
+        """
+        layer, data, rows = self._layer, self._data, ~self._summed
+        assert data is not None, "W is fitted"
+        prior = apart(data.prior, len(layer.prior))
+        units = self._alive.reshape(layer.prior.shape[:2])
+        alive = np.broadcast_to(self._state.alive(data), (len(units), prior.shape[1]))
+        if self._gated is None:
+            halves = self._halves(forced=forced, now=trial)
+            one, other = self._fit(halves, prior[:, :, rows], alive.ravel())
+            return trial.with_data_candidates(one, rows), judged.with_data_candidates(other, rows)
+        halves = self._halves(forced=forced, gated=True)
+        prior, both = np.concatenate([layer.prior, prior], axis=1), np.concatenate([units, alive], axis=1)
+        one, other = self._fit(halves, prior[:, :, rows], both.ravel())
+        return trial.with_candidates(one, rows), judged.with_candidates(other, rows)
+
+    def _put(self, found: GateWeights) -> None:
         """Put weights into the pruned model, which forgets what followed from others."""
         state, layer = self._state, self._layer
         units = (
@@ -221,7 +226,7 @@ class Recurrence:
         state.take(layer, replace(units, exact=units.exact or not units.refitted))
         state.models.advance(self._anchor)
 
-    def _lost(self, found: _Weights) -> float:
+    def _lost(self, found: GateWeights) -> float:
         """Put weights into the pruned model, and return what its states are wrong by in the first half, relative to the energy of the original's."""
         self._put(found)
         state, layer = self._state, self._layer

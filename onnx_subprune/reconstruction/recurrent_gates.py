@@ -7,22 +7,22 @@ import numpy as np
 from onnx_subprune._typing import Mask, Weights
 from onnx_subprune.calibration.streaming.product import Beside, Product
 from onnx_subprune.calibration.streaming.target import Aim, Original
-from onnx_subprune.graph.channels import ChannelGraph, Contraction
+from onnx_subprune.graph.channels import ChannelGraph, Contraction, Use
 from onnx_subprune.graph.contractions.reading import kernel_at
 from onnx_subprune.graph.contractions.recurrent import Recurrent
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.operators import attribute, key_of
-from onnx_subprune.graph.rules.recurrent import zeros
+from onnx_subprune.graph.rules.recurrent import BIAS, zeros
 from onnx_subprune.reconstruction.layer import Layer
 
 LENGTHS = 4
 """The input with the lengths of the sequences; behind it are the states that units begin with."""
 
 
-def gates_of(original: Original, layer: Layer) -> Aim:
-    """Return the aim of a weight of a recurrent layer: the gates that the original has, as far as they are left."""
+def gates_of(original: Original, layer: Layer, *, whole: bool = False) -> Aim:
+    """Return the aim of a weight of a recurrent layer: the gates that the original has, as far as they are left; with `whole` all of them."""
     contraction, network = layer.contraction, original.network
-    node, left = network.node(contraction.node), original.rows.get(contraction.weight)
+    node, left = network.node(contraction.node), None if whole else original.rows.get(contraction.weight)
     weight = network.array(node.input[contraction.weight.slot])
     weight = weight if left is None else weight[:, left]
     kernel = kernel_at(node, weight.shape, contraction.weight.slot)
@@ -36,6 +36,21 @@ def gates_of(original: Original, layer: Layer) -> Aim:
     product = Product(kernel=kernel, weights=matrix, offset=offset)
     none = np.zeros(0)
     return Aim(tensor=contraction.input.tensor, scale=none, shift=none, other=None, flat=None, product=product)
+
+
+def gated(network: Network, graph: ChannelGraph, contraction: Contraction) -> Contraction | None:
+    """Return R of a GRU whose reset gate comes before the product, with its bias, where that can be refitted together with W; else None.
+
+    No tensor shows what it reads, but it follows from units and gates, as long as the weight is nobody else's, and all states have a name.
+    """
+    node = network.node(contraction.node)
+    alone = len(graph.together(contraction)) == 1 and len(network.readers.get(contraction.weight_tensor, ())) == 1
+    plain = key_of(node) == "GRU" and attribute(node, "activations") is None and attribute(node, "clip") is None
+    if contraction.observed or not (contraction.recurs and alone and plain and node.output[0]):
+        return None
+    bias = any(item.bias is not None for item in graph.contractions if item.node == contraction.node)
+    found = replace(contraction, bias=Use(contraction.node, BIAS) if bias else None)
+    return found if input_of_gates(network, graph, found) is not None else None
 
 
 def input_of_gates(network: Network, graph: ChannelGraph, units: Contraction) -> Contraction | None:
@@ -75,14 +90,22 @@ def with_data(aim: Aim, data: Aim, summed: Mask) -> Aim:
     return replace(aim, product=replace(aim.product, beside=Beside(data.tensor, weights, offset, summed)))
 
 
-def summed_gates(network: Network, layer: Layer) -> Mask:
-    """Which gates, (m,), are the sum of what R makes of the units and W of the data: of a GRU, not the candidate, to whose product the reset gate comes."""
-    gates = layer.weights.shape[2]
+def summed_gates(network: Network, layer: Layer, gates: int) -> Mask:
+    """Which of so many gates, (m,), are the sum of what R makes of the units and W of the data: not the candidate of a GRU, where the reset gate comes in."""
     operator = key_of(network.node(layer.contraction.node))
     return np.asarray(np.arange(gates) < (gates // 3 * 2 if operator == "GRU" else gates))
 
 
+def all_gates(network: Network, layer: Layer, units: Aim, data: Aim) -> Aim:
+    """Return the aim of R, `units`, with that of W beside it, both of all units of the original, where the reset gate of a GRU comes before the product."""
+    assert units.product is not None, "gates are a product"
+    return with_data(units, data, summed_gates(network, layer, units.product.weights.shape[2]))
+
+
 def resets(network: Network, layer: Layer) -> bool:
-    """True if the reset gate of a GRU is known from the gates: it is a sigmoid of their sum."""
+    """True if the reset gate of a GRU comes to the product, and is known from the gates: it is a sigmoid of their sum."""
     node = network.node(layer.contraction.node)
-    return key_of(node) == "GRU" and attribute(node, "activations") is None and attribute(node, "clip") is None
+    linear = bool(attribute(node, "linear_before_reset", 0))
+    return (
+        key_of(node) == "GRU" and linear and attribute(node, "activations") is None and attribute(node, "clip") is None
+    )

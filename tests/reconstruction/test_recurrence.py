@@ -39,7 +39,7 @@ def with_copies(case):
     values = {name: np.array(numpy_helper.to_array(item)) for name, item in weights.items()}
     for name in dense:
         values[name][..., 3:] = values[name][..., :3]
-    for slot in (1, 2, 3):  # the rows of the gates of the copies
+    for slot in (1, 2, 3) if case.bias else (1, 2):  # the rows of the gates of the copies
         value = values[layer.input[slot]]
         parts = value.reshape(len(value), (2 if slot == 3 else 1) * GATES[case.op], 6, -1)
         parts[:, :, 3:] = parts[:, :, :3]
@@ -58,6 +58,33 @@ def test_copies_of_units_and_features_go_and_nothing_is_lost(case, formulation):
     assert apart(reference, Session(prune(model, {"x": x}, **settings).model).run({"x": x})) < 3e-3
     plain = prune(model, {"x": x}, refit=None, **settings).model
     assert apart(reference, Session(plain).run({"x": x})) > 0.03
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_copies_go_where_the_reset_gate_comes_before_the_product(direction, bias):
+    """No tensor shows what R reads then; see `test_copies_of_units_and_features_go_and_nothing_is_lost`. Few samples tell small features from copies where means count."""
+    model = with_copies(Recurrent("GRU", direction, features=6, units=6, steps=6, bias=bias))
+    x = np.random.default_rng(0).standard_normal((64 if bias else 1024, 6, 3)).astype(np.float32)
+    settings = {"budget": Channels(0.5), "round_to": 1, "resources": ONE, "gates": ANY}
+    reference = Session(model).run({"x": x})
+    assert apart(reference, Session(prune(model, {"x": x}, **settings).model).run({"x": x})) < 3e-3
+    plain = prune(model, {"x": x}, refit=None, **settings).model
+    assert apart(reference, Session(plain).run({"x": x})) > 0.03
+
+
+def test_candidates_behind_a_reset_gate_are_a_sum_of_what_passes_it_and_of_data():
+    rng, kernel = np.random.default_rng(0), UnitWeight(node="", backwards=(False,), units=2)
+    units, data = rng.standard_normal((3, 1, 4, 2)), rng.standard_normal((3, 4, 3))
+    r, w, b, c = (rng.standard_normal(shape) for shape in ((1, 2, 6), (1, 3, 6), (1, 6), (1, 6)))
+    product = Product(kernel=kernel, weights=r, offset=b, beside=Beside("x", w, c, np.arange(6) < 4))
+    h = np.concatenate([np.zeros((1, 4, 2)), units[:2, 0]])
+    gates = h @ r[0] + b[0] + data @ w[0] + c[0]
+    reset = 1.0 / (1.0 + np.exp(-gates[..., 2:4]))
+    made, found = product.gated_candidate(units, data)
+    wanted = (reset * h) @ r[0][:, 4:] + b[0][4:] + (data @ w[0] + c[0])[..., 4:]
+    np.testing.assert_allclose(made[:3, 0], wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[:3, 0], reset, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", [Recurrent("LSTM"), Recurrent("GRU", "bidirectional", reset=1), Recurrent("RNN")])
@@ -118,7 +145,13 @@ def test_units_before_are_those_of_the_step_before_in_each_direction():
 
 
 @pytest.mark.parametrize(
-    "case", [Recurrent("LSTM", units=8, features=6, steps=8), Recurrent("GRU", reset=1, units=8, steps=8)]
+    "case",
+    [
+        Recurrent("LSTM", units=8, features=6, steps=8),
+        Recurrent("GRU", reset=1, units=8, steps=8),
+        Recurrent("GRU", reset=0, units=8, steps=8),
+    ],
+    ids=["LSTM", "GRU", "GRU, reset before"],
 )
 def test_refits_lose_less_than_slices_on_sequences_that_they_have_not_seen(case):
     model = case.model(seed=2)

@@ -21,6 +21,7 @@ CASES = [
     (Recurrent("LSTM", "bidirectional", units=12, features=6, steps=10), 1.0),
     (Recurrent("LSTM", units=12, features=6, steps=10, bias=False), 0.9),
     (Recurrent("GRU", reset=1, units=12, features=6, steps=10, states="filled"), 1.04),
+    (Recurrent("GRU", "reverse", units=12, features=6, steps=10), 1.0),
     (Recurrent("RNN", units=12, features=6, steps=10, joined="Concat"), 0.85),
 ]
 """With what they lose at most in units of what they lose without."""

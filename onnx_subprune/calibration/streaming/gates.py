@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from onnx_subprune.calibration.moments.energies import Energies
 from onnx_subprune.calibration.streaming.product import Product
 from onnx_subprune.calibration.streaming.questions import Aimed, Lost, Question
@@ -41,6 +43,11 @@ class Gates(Question):
         if product.resets:
             target = product.candidate(wanted, original, source)
             return Terms(input=data_beside(data, product.kernel.backwards), target=target)
+        if product.gated is not None:
+            made, reset = (view.cut(item) for item in product.gated.gated_candidate(wanted, original))
+            read = beside.rows(product.kernel, source, data)
+            read[..., : reset.shape[-1]] *= reset.astype(np.float32, copy=False)
+            return Terms(input=read, target=made)
         return Terms(input=beside.rows(product.kernel, source, data), target=product.whole(wanted, original))
 
 

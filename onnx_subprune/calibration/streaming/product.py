@@ -49,6 +49,8 @@ class Product:
     beside: Beside | None = None
     resets: bool = False
     """The rows are those of the data alone, and the target is `candidate`."""
+    gated: "Product | None" = None
+    """With this, of all units of the original, rows and target are those of a GRU's candidates: see `gated_candidate`."""
 
     def with_now(self, weights: Weights, offset: Float64) -> "Product":
         """Return the same with what the pruned model has."""
@@ -76,6 +78,14 @@ class Product:
         made = self.kernel.gates(from_zero(units, self.kernel.backwards), *self.now)
         short = sums[..., 2 * count :] - made[..., 2 * count :]
         return np.asarray(self.beside.made(self.kernel, data)[..., 2 * count :] + reset * short)
+
+    def gated_candidate(self, wanted: Array, data: Array) -> tuple[Float32, Float32]:
+        """Return the sums of the candidates of a GRU, W x + R (r h), and the reset gates r, which come before the product: (steps + 1, d, batch, h)."""
+        assert self.beside is not None, "nobody said what W is"
+        sums, count = self.whole(wanted, data), self.weights.shape[2] // 3
+        reset = np.float32(1.0) / (np.float32(1.0) + np.exp(-sums[..., count : 2 * count]))
+        made = self.kernel.gates(from_zero(wanted, self.kernel.backwards) * reset, self.weights, self.offset)
+        return made[..., 2 * count :] + self.beside.made(self.kernel, data)[..., 2 * count :], reset
 
     def residual(self, wanted: Array, current: Array) -> Float32:
         """Return what the gates fall short by where the pruned model reads `current`, (g, n, m)."""

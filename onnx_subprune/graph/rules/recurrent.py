@@ -13,7 +13,8 @@ their units would have to be the same.
 
 W and R are two contractions of one node: what they put out, the gates, is no tensor of the model. Each has its half of B for a bias, which is not
 refitted where sequences have lengths: what is behind their ends counts for the means, and for nothing else. Where Y has no name, and where the reset
-gate of a GRU comes before the product (linear_before_reset = 0), no tensor shows what R reads.
+gate of a GRU comes before the product (linear_before_reset = 0), no tensor shows what R reads; in the latter case it follows from units and gates, where
+these are known (`reconstruction.recurrent_gates`).
 """
 
 import numpy as np
