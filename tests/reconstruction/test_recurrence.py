@@ -63,7 +63,7 @@ def test_copies_of_units_and_features_go_and_nothing_is_lost(case, formulation):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("direction", ["forward", "bidirectional"])
 def test_copies_go_where_the_reset_gate_comes_before_the_product(direction, bias):
-    """No tensor shows what R reads then; see `test_copies_of_units_and_features_go_and_nothing_is_lost`. Few samples tell small features from copies where means count."""
+    """No tensor shows what R reads then; see `test_copies_of_units_and_features_go_and_nothing_is_lost`. Without bias, few samples do not do."""
     model = with_copies(Recurrent("GRU", direction, features=6, units=6, steps=6, bias=bias))
     x = np.random.default_rng(0).standard_normal((64 if bias else 1024, 6, 3)).astype(np.float32)
     settings = {"budget": Channels(0.5), "round_to": 1, "resources": ONE, "gates": ANY}
