@@ -27,6 +27,8 @@ COORDINATES = 1 << 22
 """Of outputs with more elements a sample than this one mean is taken, not one each."""
 VALUES = 4096
 """Most different integers that are counted."""
+UNIT = 1e-3
+"""Rows whose length is 1 up to this are directions."""
 
 
 class _Equal:
@@ -105,7 +107,7 @@ class _Floats:
         self.energy.append(np.sum(by_sample(a * a, samples), axis=1))
         self.pruned += float(np.sum(b * b))
         self.product += float(np.sum(a * b))
-        self.ranked = self.ranked and a.ndim == 2 and a.shape[1] > 1
+        self.ranked = self.ranked and a.ndim == 2 and a.shape[1] > 1 and not directions(a)
         if self.ranked:
             self.choices.add(a.argmax(axis=1), b.argmax(axis=1), samples)
         self._add_centered(a, b)
@@ -157,6 +159,12 @@ class _Floats:
         )
         scale = np.sqrt(max(ours, 0.0) * max(theirs, 0.0))
         return float(ours), float(both / scale) if scale > 0 else 0.0
+
+
+def directions(rows: Float64) -> bool:
+    """Return whether all of `rows`, (n, m), have the length 1 and are no probabilities: embeddings, of which the largest number is no choice."""
+    lengths, sums = np.linalg.norm(rows, axis=1), rows.sum(axis=1)
+    return bool(len(rows) and (np.abs(lengths - 1.0) <= UNIT).all() and (np.abs(sums - 1.0) > UNIT).any())
 
 
 def fidelity(
