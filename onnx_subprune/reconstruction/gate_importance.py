@@ -27,6 +27,8 @@ from onnx_subprune.reconstruction.unit_readers import UnitReader, unit_readers
 from onnx_subprune.runtime.spill import Store
 from onnx_subprune.selection import Backward, Forward, Refined
 
+PIECE = 1 << 24
+"""Bytes of units that are looked at together: gates, and what is felt of them, take some twenty times as much."""
 LEAST = 1e-3
 """No target counts for less than this share of what they all do on average: none is nothing."""
 
@@ -86,8 +88,9 @@ def _through_time(task: Task, contraction: Contraction, readers: Sequence[UnitRe
             squares = [reader.squares(made, chunk, kernel.backwards) for reader in readers]
             signs = generator.choice(np.array([-1.0, 1.0], np.float32), made.shape)
             heard = signs * np.sqrt(np.sum(squares, axis=0)) if squares else np.zeros_like(signs)
-            parts = felt(node, constants, kernel.backwards, data, made, heard)
-            sums = [total + part for total, part in zip(sums, parts, strict=True)]
+            for some in np.array_split(np.arange(made.shape[2]), -(-made.nbytes // PIECE)):
+                parts = felt(node, constants, kernel.backwards, data[:, some], made[:, :, some], heard[:, :, some])
+                sums = [total + part for total, part in zip(sums, parts, strict=True)]
             rows += made.shape[0] * made.shape[2]
         stream.close()
     return np.sqrt(sums[0] / rows), np.sqrt(sums[1] / rows)
