@@ -187,3 +187,12 @@ def test_where_gates_do_not_follow_from_what_is_seen_all_count_alike(case, monke
 def test_selectors_that_are_published_as_they_are_see_the_weights_as_they_are(deaf, monkeypatch):
     tasks, _ = seen(monkeypatch, deaf[0], selector=WeightNorm())
     assert all(not task.importance for task in tasks)
+
+
+def test_some_samples_at_a_time_say_what_all_say(deaf, monkeypatch):
+    whole = seen(monkeypatch, deaf[0])[0][-1].importance
+    monkeypatch.setattr("onnx_subprune.reconstruction.gate_importance.PIECE", 1 << 9)
+    parts = seen(monkeypatch, deaf[0])[0][-1].importance
+    assert whole
+    for use, value in whole.items():
+        np.testing.assert_allclose(parts[use], value, rtol=1e-5)
