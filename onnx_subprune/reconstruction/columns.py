@@ -67,14 +67,15 @@ def weighed(
 
     counts: rows that each was seen with. Where channels come back a step later, each counts as often as it reads them: what the recurrence loses adds
     up over all the steps, what a reader of the last state loses is lost once. importance: see `gate_importance`; where that of a recurrence is known, all
-    errors have one unit, and count as they are.
+    errors have one unit, and count as they are, or alike where there is nothing to lose: units that are constant.
     """
     recurring = [consumer for consumer in consumers if consumer.contraction.recurs]
     if not recurring:
         return [*problems]
     most, scaled = max(counts), all(consumer.weight in importance for consumer in recurring)
-    found = []
-    for problem, consumer, count in zip(problems, consumers, counts, strict=True):
-        size = problem.energy * (AGAIN if consumer.contraction.recurs else 1.0) if scaled else 1.0
-        found.append(replace(problem, weight=size * count / most))
-    return found
+    sizes = [1.0] * len(problems)
+    if scaled and any(problem.energy > 0.0 for problem in problems):
+        again = (AGAIN if consumer.contraction.recurs else 1.0 for consumer in consumers)
+        sizes = [max(problem.energy, 0.0) * times for problem, times in zip(problems, again, strict=True)]
+    parts = zip(problems, sizes, counts, strict=True)
+    return [replace(problem, weight=size * count / most) for problem, size, count in parts]

@@ -26,7 +26,7 @@ from onnx_subprune.reconstruction.layer import Layer
 from onnx_subprune.reconstruction.losses import Losses
 from onnx_subprune.reconstruction.progress import State
 from onnx_subprune.reconstruction.recurrence import Recurrence
-from onnx_subprune.reconstruction.recurrent_gates import gated, gates_of, input_of_gates
+from onnx_subprune.reconstruction.recurrent_gates import gated, gates_of, input_of_gates, reads_zeros
 from onnx_subprune.reconstruction.refinement import Refitting
 from onnx_subprune.reconstruction.settings import Reconstruction, Refitted
 from onnx_subprune.reconstruction.shared_weights import Member, SharedWeight
@@ -129,17 +129,19 @@ class Walk:
             halves = self._moments(place, layer, aim)
         with self._clock("select"):
             chooses, alive = bool(self._choosing.open(contraction)), state.alive(layer)
+            sliced_alone = task.refit is None or reads_zeros(task.network, task.graph, contraction)
             if aim is not None and chooses:
                 halves = active(self._models, aimed(task, layer, aim, alive), halves)
-            if layer.kernel.groups == 1 and (chooses or task.refit is None):
+            if layer.kernel.groups == 1 and (chooses or sliced_alone):
                 halves = halves.map(lambda half: spread(half, alive))
             if chooses:
                 self._choosing.choose(layer, halves)
             alive = state.alive(layer)
         with self._clock("refit"):
             known, losses = Known(task.memory // 8, task.running.cores), Losses(state, layer, aim, alive)
-            if task.refit is None:
+            if sliced_alone:
                 found = plain(halves.about(free_bias=layer.bias is not None), layer.prior, alive)
+                found = replace(found, exact=task.refit is not None)
             else:
                 sliced = losses.sliced(halves)
                 if layer.kernel.groups == 1:  # grams of all columns take room

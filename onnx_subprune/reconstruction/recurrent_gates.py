@@ -69,6 +69,15 @@ def input_of_gates(network: Network, graph: ChannelGraph, units: Contraction) ->
     return None
 
 
+def reads_zeros(network: Network, graph: ChannelGraph, contraction: Contraction) -> bool:
+    """True for R of a layer that takes a single step from zeros: it adds nothing but its bias, and no data say what it should be."""
+    steps = graph.observation.shapes[contraction.input.tensor]
+    if not contraction.recurs or len(steps) < 4 or steps[0] > 1:
+        return False
+    given = network.node(contraction.node).input[LENGTHS + 1 : LENGTHS + 2]
+    return all(zeros(network, name) for name in given if name)
+
+
 def apart(matrix: Weights, directions: int) -> Weights:
     """Return W, (1, p, d m), as (d, p, m)."""
     parts: Weights = matrix[0].reshape(matrix.shape[1], directions, -1)

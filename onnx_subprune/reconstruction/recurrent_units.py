@@ -12,9 +12,12 @@ import numpy as np
 from onnx import NodeProto
 
 from onnx_subprune._typing import Array, Float32, Float64
+from onnx_subprune.graph.contractions.recurrent import sigmoid
 from onnx_subprune.graph.operators import attribute, key_of
 
 ONE = np.float32(1.0)
+LOUDEST = np.float32(10.0)
+"""What comes back through time is at most so many times as large as all that is heard of the units of a sample."""
 
 
 def felt(
@@ -56,8 +59,11 @@ def _squares(way: _Way, heard: Float32) -> tuple[Float64, Float64]:
     """Sums of squares over all steps and samples, (m,) each."""
     found: list[Float64 | float] = [0.0, 0.0]
     later = np.zeros_like(heard[0])
+    most = LOUDEST * np.sqrt(np.sum(heard**2, axis=(0, 2)))[:, None]
     for step in range(len(heard) - 1, -1, -1):
         *sides, later = way.back(step, heard[step] + later)
+        size = np.sqrt(np.sum(later**2, axis=1, keepdims=True))
+        later *= most / np.maximum(size, np.maximum(most, np.finfo(np.float32).tiny))
         found = [
             total + np.sum(np.square(side, dtype=np.float64), axis=0) for total, side in zip(found, sides, strict=True)
         ]
@@ -93,7 +99,7 @@ class _Gru:
     ) -> None:
         h = before.shape[-1]
         self._recurrence, self._before, self._linear = recurrence, before, linear
-        self._update, self._reset = (_sigmoid((sums[0] + sums[1])[..., at : at + h]) for at in (0, h))
+        self._update, self._reset = (sigmoid((sums[0] + sums[1])[..., at : at + h]) for at in (0, h))
         reset = self._reset * before
         self._hidden = sums[1][..., 2 * h :] if linear else reset @ recurrence[2 * h :].T + shift[2 * h :]
         self._candidate = np.tanh(sums[0][..., 2 * h :] + self._hidden * (self._reset if linear else ONE))
@@ -130,7 +136,7 @@ class _Lstm:
     def __post_init__(self) -> None:
         """Run the cells."""
         h = self.sums.shape[-1] // 4
-        enters, leaves, stays = (_sigmoid(self.sums[..., at : at + h]) for at in (0, h, 2 * h))
+        enters, leaves, stays = (sigmoid(self.sums[..., at : at + h]) for at in (0, h, 2 * h))
         candidate = np.tanh(self.sums[..., 3 * h :])
         self.cells = np.zeros((len(candidate) + 1, *candidate.shape[1:]), np.float32)
         for step in range(len(candidate)):
@@ -151,7 +157,3 @@ class _Lstm:
         )
         both = np.concatenate(sums, axis=-1)
         return both, both, both @ self.recurrence
-
-
-def _sigmoid(sums: Float32) -> Float32:
-    return np.asarray(ONE / (ONE + np.exp(-sums)))

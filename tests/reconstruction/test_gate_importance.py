@@ -79,6 +79,21 @@ def test_what_is_felt_is_that_of_finite_differences(op, linear, backward):
         np.testing.assert_allclose(ours[0], theirs, rtol=2e-3, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("op", "linear"), [("RNN", 0), ("GRU", 0), ("GRU", 1), ("LSTM", 0)])
+@pytest.mark.parametrize("size", [8.0, 3e4])
+def test_what_is_felt_is_finite_where_units_are_chaotic_and_where_gates_are_shut(op, linear, size):
+    """Over so many steps small errors grow beyond what float32 can hold."""
+    rng, rows, steps = np.random.default_rng(0), 8 * GATES[op], 400
+    weights, recurrence = (size * rng.standard_normal((1, rows, width)) for width in (3, 8))
+    data, made = rng.standard_normal((steps, N, 3)), rng.uniform(-1.0, 1.0, (steps, 1, N, 8))
+    heard = np.zeros((steps, 1, N, 8))
+    heard[-1] = 1.0
+    node = helper.make_node(op, ["x", "w", "r"], ["y"], linear_before_reset=linear)
+    for found in felt(node, (weights, recurrence, None), [False], data, made, heard):
+        assert np.isfinite(found).all()
+
+
 def reader(**changed):
     loud = np.array([[1.0, 2.0], [3.0, 0.0]])
     return UnitReader(**{"loud": loud, "tensor": "read", "axis": 1, "last": False, "once": False} | changed)

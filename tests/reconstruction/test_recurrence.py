@@ -192,6 +192,45 @@ def test_where_all_errors_have_one_unit_they_count_as_they_are():
     assert sorted(zip(counts, weights, strict=True)) == [(10.0, 0.5), (40.0, 5.0 * AGAIN)]
 
 
+def test_units_that_are_constant_are_chosen_all_the_same():
+    """With W and R of zeros nothing is left to lose, up to rounding, which may be below zero."""
+    model = Recurrent("RNN", units=8).model()
+    (layer,) = (node for node in model.graph.node if node.op_type == "RNN")
+    for item in model.graph.initializer:
+        if item.name in layer.input[1:3]:
+            item.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(item)), item.name))
+    x = np.random.default_rng(0).standard_normal((128, 4, 3)).astype(np.float32)
+    result = prune(model, {"x": x}, budget=Channels(0.5), round_to=1, resources=ONE, gates=ANY)
+    outputs = [next(iter(Session(item).run({"x": x}).values())) for item in (model, result.model)]
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("energies", [(0.0, 0.0), (0.0, -1e-3)])
+def test_where_there_is_nothing_to_lose_problems_weigh_alike(energies):
+    network = load(Recurrent("LSTM", last=True, steps=4).model())
+    (group,) = (item for item in trace(network).groups if len(item.consumers) == 2)
+    problems = [
+        Problem(gram=np.eye(1), cross=np.eye(1), energy=e, columns=np.zeros((1, 1), np.int64), prior=np.eye(1))
+        for e in energies
+    ]
+    known = {consumer.weight: np.ones((1, 20)) for consumer in group.consumers if consumer.contraction.recurs}
+    assert [item.weight for item in weighed(problems, group.consumers, [8.0, 4.0], known)] == [1.0, 0.5]
+
+
+@pytest.mark.parametrize(("direction", "most"), [("forward", 0.01), ("bidirectional", 0.2)])
+def test_of_a_single_step_from_zeros_the_bias_of_r_makes_up_for_nothing(direction, most):
+    """R reads zeros there, and whatever it is fitted to changes its bias alone."""
+    model = Recurrent("RNN", direction, units=8, steps=1, states="filled").model()
+    x = np.random.default_rng(0).standard_normal((256, 1, 3)).astype(np.float32)
+    settings = {"budget": Channels(0.5), "round_to": 1, "resources": ONE, "gates": ANY, "formulation": Sequential()}
+    (reference,) = Session(model).run({"x": x}).values()
+    errors = []
+    for options in ({}, {"refit": None}):
+        (found,) = Session(prune(model, {"x": x}, **settings, **options).model).run({"x": x}).values()
+        errors.append(float(np.mean((found - reference) ** 2)))
+    assert errors[0] < most * errors[1]
+
+
 @pytest.mark.parametrize(("name", "task"), [("gru_fashion", "fashion"), ("lstm_words", "words")])
 def test_sample_models_keep_their_accuracy_with_half_of_their_units_and_with_a_quarter(name, task):
     data, test = (np.load(MODELS / f"{task}_{part}.npz")["input"] for part in ("calibration", "test"))

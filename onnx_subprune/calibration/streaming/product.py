@@ -12,7 +12,7 @@ import numpy as np
 
 from onnx_subprune._typing import Array, Float32, Float64, Mask, Weights
 from onnx_subprune.calibration.moments.unfold import rows
-from onnx_subprune.graph.contractions.recurrent import Recurrent, data_beside, from_zero
+from onnx_subprune.graph.contractions.recurrent import Recurrent, data_beside, from_zero, sigmoid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +74,7 @@ class Product:
         assert self.beside is not None, "nobody said what W is"
         assert self.now is not None, "nobody said what the pruned model has"
         sums, count = self.whole(wanted, data), self.weights.shape[2] // 3
-        reset = np.float32(1.0) / (np.float32(1.0) + np.exp(-sums[..., count : 2 * count]))
+        reset = sigmoid(sums[..., count : 2 * count])
         made = self.kernel.gates(from_zero(units, self.kernel.backwards), *self.now)
         short = sums[..., 2 * count :] - made[..., 2 * count :]
         return np.asarray(self.beside.made(self.kernel, data)[..., 2 * count :] + reset * short)
@@ -83,7 +83,7 @@ class Product:
         """Return the sums of the candidates of a GRU, W x + R (r h), and the reset gates r, which come before the product: (steps + 1, d, batch, h)."""
         assert self.beside is not None, "nobody said what W is"
         sums, count = self.whole(wanted, data), self.weights.shape[2] // 3
-        reset = np.float32(1.0) / (np.float32(1.0) + np.exp(-sums[..., count : 2 * count]))
+        reset = sigmoid(sums[..., count : 2 * count])
         made = self.kernel.gates(from_zero(wanted, self.kernel.backwards) * reset, self.weights, self.offset)
         return made[..., 2 * count :] + self.beside.made(self.kernel, data)[..., 2 * count :], reset
 

@@ -31,6 +31,11 @@ def reversed_directions(found: dict[str, onnx.AttributeProto], directions: int) 
     return (False, True)[:directions] if given != b"reverse" else (True,)
 
 
+def sigmoid(sums: Float32) -> Float32:
+    """Return the sigmoid, element by element, in float32; sums far below zero overflow nothing."""
+    return np.asarray(np.float32(1.0) / (np.float32(1.0) + np.exp(-np.maximum(sums, np.float32(-80.0)))))
+
+
 def from_zero(units: Array, backwards: Sequence[bool]) -> Float32:
     """Return the units, (steps, d, batch, c), with zeros where each direction begins: (steps + 1, d, batch, c)."""
     steps, *rest = units.shape
