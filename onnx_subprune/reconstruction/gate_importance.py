@@ -48,6 +48,8 @@ def with_importance(task: Task, groups: Sequence[ChannelGroup]) -> Task:
     for label in sorted(own, key=lambda label: -position[label]):
         group, recurring = own[label]
         readers = unit_readers(task.network, task.graph, group, recurring, found)
+        if not readers:  # such as of an encoder, whose states another layer begins with
+            continue
         data, units = _through_time(task, recurring.contraction, readers)
         found[Use(label, RECURRENCE)] = _some(units)
         found[Use(label, WEIGHT)] = _some(data).reshape(1, -1)

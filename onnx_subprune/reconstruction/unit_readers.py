@@ -57,6 +57,7 @@ def unit_readers(
 ) -> list[UnitReader]:
     """Return the readers of the units of `group` but for their own layer, which reads them as `recurring`.
 
+    Sums and products tie units to channels of other layers, whose readers are none of theirs: units reach a reader by no weight but its own.
     A channel is a unit of each direction, which readers have in this order; where they have not as many places, each of these is all of them.
     importance: what the targets of recurrent readers count, where that is known.
     """
@@ -64,9 +65,12 @@ def unit_readers(
     assert isinstance(kernel, Recurrent), "it recurs"
     directions, columns = len(weights), kernel.columns_of(recurring.positions)
     last = not network.readers.get(network.node(recurring.node).output[0])
+    place = network.position[recurring.node]
+    others = {item.node for item in graph.contractions if item.node != recurring.node}
+    walls = [name for label in others for name in network.node(label).output if name]
     found = []
     for consumer in group.consumers:
-        if consumer is recurring:
+        if consumer is recurring or place not in network.ancestors([consumer.contraction.input.tensor], walls)[0]:
             continue
         reading, read = kernel_of(network, consumer.contraction)
         scale = importance.get(consumer.weight, np.ones((1, 1)))

@@ -6,10 +6,13 @@ from onnx import helper, numpy_helper
 
 from onnx_subprune import Channels, Gates, Resources, prune
 from onnx_subprune.graph.channels import Use
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.reconstruction.gate_importance import LEAST, with_importance
 from onnx_subprune.reconstruction.recurrent_units import felt
-from onnx_subprune.reconstruction.unit_readers import UnitReader
+from onnx_subprune.reconstruction.unit_readers import UnitReader, unit_readers
 from onnx_subprune.selection import WeightNorm
+from tests.networks.net import Net
 from tests.networks.recurrent import Recurrent
 
 STEP, H, T, N = 1e-3, 4, 3, 5
@@ -145,6 +148,29 @@ def deaf():
             value[[0, 5]] = 0.0
         tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
     return model, node
+
+
+@pytest.mark.parametrize(("how", "own"), [("Mul", {"linear"}), ("stacked", {"linear", "gru W"})])
+def test_readers_of_units_that_are_tied_to_units_of_another_layer_are_no_readers_of_theirs(how, own):
+    """The sum, or the product, of both layers' units is read by a dense layer; the units of each by its own R as well."""
+    n = Net()
+    x = n.input((6, 2, 5))
+    made = []
+    for source, width in (("x", 5), (None, 4)) if how == "stacked" else (("x", 5), ("x", 5)):
+        weights = n.weight(1, 12, width), n.weight(1, 12, 4)
+        node = n.add("GRU", made[0] if source is None else x, *weights, outputs=2, hidden_size=4, linear_before_reset=1)
+        made.append(n.squeeze(node[0], 1))
+    both = n("Add" if how == "stacked" else how, *made)
+    n.output(n.linear(both, 4, 2), 3)
+    network = load(n.model())
+    graph = trace(network)
+    (group,) = graph.groups
+    first, second = (c for c in group.consumers if c.contraction.recurs)
+    others = {c.weight: "gru W" if c.node == second.node else "linear" for c in group.consumers}
+    found = unit_readers(network, graph, group, first, {})
+    inputs = {c.contraction.input.tensor: others[c.weight] for c in group.consumers if not c.contraction.recurs}
+    assert {inputs[reader.tensor] for reader in found} == own
+    assert [inputs[reader.tensor] for reader in unit_readers(network, graph, group, second, {})] == ["linear"]
 
 
 DATA = np.random.default_rng(3).standard_normal((64, 4, 3)).astype(np.float32)
