@@ -28,7 +28,7 @@ COORDINATES = 1 << 22
 VALUES = 4096
 """Most different integers that are counted."""
 UNIT = 1e-3
-"""Rows whose length is 1 up to this are directions."""
+"""Rows whose length is 1 up to this, all of an output's, are directions; those that sum up to 1, too, are probabilities."""
 
 
 class _Equal:
@@ -92,6 +92,7 @@ class _Floats:
         self.pruned = self.product = 0.0
         self.lost, self.energy = list[Float64](), list[Float64]()
         self.ranked, self.choices, self.comparable = True, _Equal(), True
+        self.units = self.shares = True
         self.samples, self.least = 0, VARIES
         self.start: Float64 | None = None
         self.sums: tuple[Float64, Float64] | None = None
@@ -107,9 +108,11 @@ class _Floats:
         self.energy.append(np.sum(by_sample(a * a, samples), axis=1))
         self.pruned += float(np.sum(b * b))
         self.product += float(np.sum(a * b))
-        self.ranked = self.ranked and a.ndim == 2 and a.shape[1] > 1 and not directions(a)
+        self.ranked = self.ranked and a.ndim == 2 and a.shape[1] > 1
         if self.ranked:
             self.choices.add(a.argmax(axis=1), b.argmax(axis=1), samples)
+            self.units = self.units and bool((np.abs(np.linalg.norm(a, axis=1) - 1.0) <= UNIT).all())
+            self.shares = self.shares and bool((np.abs(a.sum(axis=1) - 1.0) <= UNIT).all())
         self._add_centered(a, b)
 
     def _add_centered(self, a: Float64, b: Float64) -> None:
@@ -137,16 +140,17 @@ class _Floats:
         lost, energy = float(each.sum()), float(energies.sum())
         norm = float(np.sqrt(energy * self.pruned))
         about_mean, correlation = self._about_mean()
+        choices = self.choices if self.ranked and (self.shares or not self.units) else None  # embeddings have none
         varies = about_mean is not None and about_mean > self.least**2 * energy
         return OutputFidelity(
             relative_error=float(np.sqrt(lost / energy)) if energy > 0 else float(lost > 0),
             cosine=self.product / norm if norm > 0 else float(lost == 0),
-            agreement=self.choices.agreement if self.ranked else None,
-            chance=self.choices.chance if self.ranked else None,
+            agreement=None if choices is None else choices.agreement,
+            chance=None if choices is None else choices.chance,
             standardized_error=float(np.sqrt(lost / about_mean)) if varies and about_mean is not None else None,
             correlation=correlation if varies else None,
             relative_error_spread=error_spread(each, energies),
-            agreement_spread=self.choices.spread if self.ranked else None,
+            agreement_spread=None if choices is None else choices.spread,
         )
 
     def _about_mean(self) -> tuple[float | None, float | None]:
@@ -159,12 +163,6 @@ class _Floats:
         )
         scale = np.sqrt(max(ours, 0.0) * max(theirs, 0.0))
         return float(ours), float(both / scale) if scale > 0 else 0.0
-
-
-def directions(rows: Float64) -> bool:
-    """Return whether all of `rows`, (n, m), have the length 1 and are no probabilities: embeddings, of which the largest number is no choice."""
-    lengths, sums = np.linalg.norm(rows, axis=1), rows.sum(axis=1)
-    return bool(len(rows) and (np.abs(lengths - 1.0) <= UNIT).all() and (np.abs(sums - 1.0) > UNIT).any())
 
 
 def fidelity(

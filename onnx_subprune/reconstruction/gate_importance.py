@@ -89,7 +89,7 @@ def _through_time(task: Task, contraction: Contraction, readers: Sequence[UnitRe
             data, made = chunk[node.input[0]], chunk[node.output[0]]
             squares = [reader.squares(made, chunk, kernel.backwards) for reader in readers]
             signs = generator.choice(np.array([-1.0, 1.0], np.float32), made.shape)
-            heard = signs * np.sqrt(np.sum(squares, axis=0)) if squares else np.zeros_like(signs)
+            heard = signs * np.sqrt(np.sum(squares, axis=0))
             for some in np.array_split(np.arange(made.shape[2]), -(-made.nbytes // PIECE)):
                 parts = felt(node, constants, kernel.backwards, data[:, some], made[:, :, some], heard[:, :, some])
                 sums = [total + part for total, part in zip(sums, parts, strict=True)]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+from onnx import NodeProto
 
 from onnx_subprune._typing import Mask, Weights
 from onnx_subprune.calibration.streaming.product import Beside, Product
@@ -45,8 +46,7 @@ def gated(network: Network, graph: ChannelGraph, contraction: Contraction) -> Co
     """
     node = network.node(contraction.node)
     alone = len(graph.together(contraction)) == 1 and len(network.readers.get(contraction.weight_tensor, ())) == 1
-    plain = key_of(node) == "GRU" and attribute(node, "activations") is None and attribute(node, "clip") is None
-    if contraction.observed or not (contraction.recurs and alone and plain and node.output[0]):
+    if contraction.observed or not (contraction.recurs and alone and _usual_gru(node) and node.output[0]):
         return None
     bias = any(item.bias is not None for item in graph.contractions if item.node == contraction.node)
     found = replace(contraction, bias=Use(contraction.node, BIAS) if bias else None)
@@ -114,7 +114,8 @@ def all_gates(network: Network, layer: Layer, units: Aim, data: Aim) -> Aim:
 def resets(network: Network, layer: Layer) -> bool:
     """True if the reset gate of a GRU comes to the product, and is known from the gates: it is a sigmoid of their sum."""
     node = network.node(layer.contraction.node)
-    linear = bool(attribute(node, "linear_before_reset", 0))
-    return (
-        key_of(node) == "GRU" and linear and attribute(node, "activations") is None and attribute(node, "clip") is None
-    )
+    return _usual_gru(node) and bool(attribute(node, "linear_before_reset", 0))
+
+
+def _usual_gru(node: NodeProto) -> bool:
+    return key_of(node) == "GRU" and attribute(node, "activations") is None and attribute(node, "clip") is None

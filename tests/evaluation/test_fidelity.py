@@ -8,7 +8,7 @@ import pytest
 
 from onnx_subprune import Gates, OptionError
 from onnx_subprune.calibration.data.samples import Calibration
-from onnx_subprune.evaluation.fidelity import directions, fidelity
+from onnx_subprune.evaluation.fidelity import fidelity
 from onnx_subprune.evaluation.gates import complaints, missed, ruined
 from onnx_subprune.evaluation.measures import Fidelity, OutputFidelity
 from onnx_subprune.runtime.session import Runnable
@@ -182,14 +182,10 @@ def test_bounds_that_make_no_sense_are_refused(bounds):
 
 
 def test_the_largest_number_of_an_embedding_is_no_choice():
-    rng = np.random.default_rng(0)
-    rows = rng.standard_normal((40, 8))
-    embeddings = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    certain = np.eye(8)[rng.integers(8, size=40)]
-    shares = np.exp(rows) / np.exp(rows).sum(axis=1, keepdims=True)
-    assert directions(embeddings)
-    assert directions(np.abs(embeddings))
-    assert not any(directions(item) for item in (rows, certain, shares, rows[:0], np.ones((5, 1))))
     units = SCORES / np.linalg.norm(SCORES, axis=1, keepdims=True)
-    for values, expected in ((units, None), (SCORES, 1.0)):
-        assert measured(values, "y = Identity(x)").outputs["y"].agreement == expected
+    certain = np.eye(10, dtype=np.float32)[SCORES.argmax(axis=1)]
+    once = np.concatenate([units[:1], SCORES[1:]])  # a row of length 1 may come by chance
+    for values, expected in ((units, None), (np.abs(units), None), (SCORES, 1.0), (certain, 1.0), (once, 1.0)):
+        for chunk in (1, 16):
+            found = measured(values, "y = Identity(x)", chunk=chunk).outputs["y"]
+            assert (found.agreement, found.chance is None) == (expected, expected is None)
