@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "onnx_subprune"
-ROOT = {"__init__.py", "__main__.py", "_version.py", "_later.py", "_typing.py", "errors.py"}
-GROUND = ("errors", "_version", "_later", "_typing")
+ROOT = {"__init__.py", "__main__.py", "_version.py", "_typing.py", "errors.py"}
+GROUND = ("errors", "_version", "_typing")
 DOORS = ("cli", "integrations", "__main__", "__init__")
 ORDER = (
     GROUND,

@@ -4,7 +4,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from onnx_subprune._later import later
+from onnx_subprune.runtime.later import later
 from onnx_subprune.runtime.progress import Watch
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from threadpoolctl import threadpool_limits
 
-from onnx_subprune._later import later
 from onnx_subprune.allocation import Macs, MarginalCost
 from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.sources import Source
@@ -52,6 +51,7 @@ from onnx_subprune.pruning.result import Pruned
 from onnx_subprune.pruning.settings import Settings
 from onnx_subprune.pruning.summary import summarize
 from onnx_subprune.reconstruction.settings import Asymmetric, Refit
+from onnx_subprune.runtime.later import later
 from onnx_subprune.runtime.progress import Watch, silent
 from onnx_subprune.selection import Refined
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import onnx_subprune
-from onnx_subprune._later import later
+from onnx_subprune.runtime.later import later
 
 INTERRUPTED = """
 import sys
