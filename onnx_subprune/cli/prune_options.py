@@ -190,8 +190,8 @@ TrialsOption = Annotated[
     int | None,
     Parameter(
         group=QUALITY,
-        help="Try N other ways to share out a budget of multiply-accumulates or parameters, fitted on three quarters of the samples and "
-        "judged on the rest (up to 24 in small networks, more the deeper the cut; 2 in those of more than 12 groups).",
+        help="Try N ways to share out a budget, fitted on three quarters of the samples and judged on the rest (up to 24 in small networks, "
+        "more the deeper the cut; 4 in those of more than 12 groups or with residual additions, and under --latency).",
     ),
 ]
 AcceptAnyOption = Annotated[

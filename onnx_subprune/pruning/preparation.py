@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from onnx_subprune.allocation import Macs, Params
+from onnx_subprune.allocation import Latency, Macs, Params
 from onnx_subprune.calibration.data.masks import mask_of
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.data.sources import Source
@@ -143,7 +143,7 @@ def _tried_on(
     graph = task.graph
     columns = [rows_and_columns(task.network, graph, item, task.data.samples)[1] for item in graph.contractions]
     streams = bool(streams_of(graph))
-    assert isinstance(budget, (Macs, Params)), "others leave nothing to try"
+    assert isinstance(budget, Macs | Params | Latency), "others leave nothing to try"
     return trials_of(
         data, macs, groups, streams=streams, fraction=budget.fraction, layers=columns, most=most, augment=augment
     )

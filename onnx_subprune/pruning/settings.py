@@ -97,7 +97,7 @@ class Settings:
         """True if there are other widths of the same cost to try; OptionError if trials are asked for and there are none."""
         found = can_be_tried(self.budget, self.allocator)
         if self.resources.trials and not found:
-            raise OptionError("--trials goes with --macs or --params, and allocation by sensitivity")
+            raise OptionError("--trials goes with --macs, --params or --latency, and allocation by sensitivity")
         return found
 
     def to_dict(self) -> dict[str, str | float | int | bool | None]:

@@ -160,11 +160,12 @@ def test_a_stream_stays_whole_in_the_second_widths_that_are_tried_where_the_othe
     curves = dict.fromkeys("ab", Curve((16, 32, 48), (0.5, 0.3, 0.1)))
     steps = [Room("a", 64, 16), Room("b", 64, 16, 32)]
     both = replace(ladder(MarginalCost()), rooms=steps, curves=curves)
-    first, second, *_ = starts_of(both, MarginalCost(), 0.5, {"a"})
+    (same, first), (whole, second), *_ = starts_of(both, 0.5, {"a"})
+    assert same is both
     assert first["a"] < 64
-    assert second == {"a": 64, "b": 32}
-    assert all(start["a"] < 64 for start in starts_of(both, MarginalCost(), 0.4, {"a"}))
-    assert all(start["a"] < 64 for start in starts_of(both, MarginalCost(), 0.5, ()))
+    assert second == whole.widths(0.5) == {"a": 64, "b": 32}
+    assert all(start["a"] < 64 for _, start in starts_of(both, 0.4, {"a"}))
+    assert all(start["a"] < 64 for _, start in starts_of(both, 0.5, ()))
 
 
 def search(ratio, rungs=None):

@@ -30,4 +30,4 @@ Budget = Macs | Params | Channels | Latency | MaxDrop
 
 def can_be_tried(budget: object, allocator: object) -> bool:
     """True if there are other widths of the same cost to try."""
-    return isinstance(budget, (Macs, Params)) and isinstance(allocator, MarginalCost)
+    return isinstance(budget, Macs | Params | Latency) and isinstance(allocator, MarginalCost)

@@ -36,13 +36,16 @@ MORE = 2.0
 """A model that seems to be beyond its bound is measured for so many times as long again, and all that was measured counts."""
 
 
-def timed_widths(budget: Latency, ladder: Ladder, task: Task, rules: Mapping[str, Rule]) -> Allocated:
+def timed_widths(
+    budget: Latency, ladder: Ladder, task: Task, rules: Mapping[str, Rule], better: Callable[[Ladder], Ladder]
+) -> Allocated:
     """Return the widths for a latency budget, allocated by the milliseconds of its table, or of one that is made here and kept.
 
-    With a table from elsewhere nothing is measured here: what it predicts counts, unless the budget has a command that measures.
+    better: from a ladder to one that loses less of this budget, or the same. With a table from elsewhere nothing is measured here: what it
+    predicts counts, unless the budget has a command that measures.
     """
     table = read_table(budget.table) if budget.table is not None else None
-    timed = replace(ladder, cost=_price(task, table))
+    timed = better(replace(ladder, cost=_price(task, table)))
     if table is not None and budget.measure is None:
         return Allocated(widths=timed.widths(budget.fraction))
     ratio = stopwatch(task, rules) if budget.measure is None else commanded(task, rules, budget.measure)

@@ -23,18 +23,18 @@ from onnx_subprune.reconstruction.reconstruct import reconstruct
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Store
 
-POWERS = (0.7, 1.25)
-"""How evenly the loss is spread (`MarginalCost`) at the widths that are tried first: networks differ in what suits them."""
+UNEVEN, EVEN = 0.45, 1.25
+"""How evenly the loss is spread (`MarginalCost`) in others than the ladder's own widths that are tried first: networks differ in what suits them."""
+
+Widths = Mapping[str, int]
 
 
-def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Mapping[str, Rule]) -> dict[str, int]:
+def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Widths:
     """Return the widths of the ladder at `fraction`, or better ones that cost no more."""
-    aware = ladder.allocator if isinstance(ladder.allocator, BlockAware) else None
-    inner = ladder.allocator if aware is None else aware.inner
-    assert isinstance(inner, MarginalCost), "moves begin at widths of least marginal cost"
-    starts = starts_of(ladder, inner, fraction, streams_of(task.graph))[: trials.most]
+    starts = [widths for _, widths in starts_of(ladder, fraction, streams_of(task.graph))[: trials.most]]
     if len(starts) == 1 and trials.most <= STARTS:
         return starts[0]
+    inner, aware = _parts(ladder)
     return local_moves(
         Terrain(
             rooms=ladder.rooms,
@@ -52,24 +52,53 @@ def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Ma
     )
 
 
-def starts_of(ladder: Ladder, inner: MarginalCost, fraction: float, streams: Collection[str]) -> list[dict[str, int]]:
-    """Return the widths of the ladder, and those of other powers where the user has not chosen one; without those that are the same.
+def best_ladder(
+    ladder: Ladder, fraction: float, task: Task, trials: Trials | None, rules: Mapping[str, Rule]
+) -> Ladder:
+    """Return the ladder, or the one beside it whose widths at `fraction` lose less when they are tried; trials: None to try nothing."""
+    if trials is None:
+        return ladder
+    starts = starts_of(ladder, fraction, streams_of(task.graph))[: min(trials.most, STARTS)]
+    if len(starts) < 2:
+        return ladder
+    loss = _loss(task, trials, rules)
+    losses = [loss(widths) for _, widths in starts]
+    return starts[int(np.argmin(losses))][0]
 
-    streams: see `streams_of`. What these lose adds up along the model, so that they stay whole in the second.
+
+def starts_of(ladder: Ladder, fraction: float, streams: Collection[str]) -> list[tuple[Ladder, Widths]]:
+    """Return ladders that share the loss out in different ways, this one first, with their widths at `fraction`, which differ too.
+
+    streams: see `streams_of`. What these lose adds up along the model, so that they stay whole in the second and third. Where the user
+    has chosen a power, it is kept. Those that have not so much to give are left out; BudgetError where the ladder itself has not.
     """
-    starts = [ladder.widths(fraction)]
-    whole = [room.at_least(room.width) if room.name in streams else room for room in ladder.rooms]
-    with suppress(BudgetError):  # the others may not have so much to give
-        starts.append(replace(ladder, rooms=whole).widths(fraction))
-    for power in POWERS if inner == MarginalCost() else ():
-        other = replace(inner, power=power)
-        aware = ladder.allocator
-        allocator = replace(aware, inner=other) if isinstance(aware, BlockAware) else other
-        starts.append(replace(ladder, allocator=allocator).widths(fraction))
-    return [start for place, start in enumerate(starts) if start not in starts[:place]]
+    found: list[tuple[Ladder, Widths]] = [(ladder, ladder.widths(fraction))]
+    inner, aware = _parts(ladder)
+    whole = replace(
+        ladder, rooms=[room.at_least(room.width) if room.name in streams else room for room in ladder.rooms]
+    )
+    others = [whole]
+    if inner == MarginalCost():
+        for base, power in ((whole, UNEVEN), (ladder, EVEN)):
+            other = replace(inner, power=power)
+            others.append(replace(base, allocator=other if aware is None else replace(aware, inner=other)))
+    for item in others:
+        with suppress(BudgetError):
+            widths = item.widths(fraction)
+            if all(widths != known for _, known in found):
+                found.append((item, widths))
+    return found
 
 
-def _loss(task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Callable[[Mapping[str, int]], float]:
+def _parts(ladder: Ladder) -> tuple[MarginalCost, BlockAware | None]:
+    """Return what allocates marginal costs, and what makes it aware of blocks, if anything does."""
+    aware = ladder.allocator if isinstance(ladder.allocator, BlockAware) else None
+    inner = ladder.allocator if aware is None else aware.inner
+    assert isinstance(inner, MarginalCost), "moves begin at widths of least marginal cost"
+    return inner, aware
+
+
+def _loss(task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Callable[[Widths], float]:
     """The displacement of the outputs on samples that the walk has not seen."""
     network = task.network
     outputs = list(task.graph.observation.judged)
@@ -88,7 +117,7 @@ def _loss(task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Callable[[Ma
     reference = [parts.of(chunk) for chunk in whole]
     done = 0
 
-    def loss(widths: Mapping[str, int]) -> float:
+    def loss(widths: Widths) -> float:
         nonlocal done
         done += 1
         task.watch("trying widths", done, trials.most)

@@ -8,7 +8,7 @@ from onnx_subprune.graph.channels import ChannelGraph
 
 TRIALS = 24
 """Widths that are tried unasked."""
-STARTS = 2
+STARTS = 4
 """Widths that are tried unasked in networks of many groups."""
 FEW = 192
 """Samples that are enough to tell two starts apart, of which three quarters are fitted."""
@@ -75,5 +75,9 @@ def walk_seconds(layers: Sequence[int], macs: float, chunks: int) -> float:
 
 
 def streams_of(graph: ChannelGraph) -> frozenset[str]:
-    """Return the groups that several layers read behind normalisations."""
-    return frozenset(group.name for group in graph.groups if graph.normalized(group) and len(group.consumers) > 1)
+    """Return the groups that several layers add to, or that several read behind normalisations: what these lose goes on through all that follows."""
+    return frozenset(
+        group.name
+        for group in graph.groups
+        if len(group.producers) > 1 or (graph.normalized(group) and len(group.consumers) > 1)
+    )

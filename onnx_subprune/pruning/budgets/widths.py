@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from onnx_subprune.allocation import (
     Allocator,
@@ -30,7 +31,7 @@ from onnx_subprune.pruning.budgets.lossless import lossless_widths
 from onnx_subprune.pruning.budgets.max_drop import metric_sensitivities, within_drop
 from onnx_subprune.pruning.budgets.rounding import Rounding
 from onnx_subprune.pruning.budgets.sensitivity import sensitivities
-from onnx_subprune.pruning.budgets.starts import tried
+from onnx_subprune.pruning.budgets.starts import best_ladder, tried
 from onnx_subprune.pruning.budgets.trials import Trials
 from onnx_subprune.reconstruction.task import Task
 
@@ -80,7 +81,8 @@ def allocated(task: Task, rooms: Sequence[Room], budget: Budget, allocator: Allo
         assert judged is not None, "the budget has a metric"
         return replace(within_drop(budget, ladder, task, judged, rules, means.candidates), sensitivity=sensitivity)
     if isinstance(budget, Latency):
-        return replace(timed_widths(budget, ladder, task, rules), sensitivity=sensitivity)
+        better = partial(best_ladder, fraction=budget.fraction, task=task, trials=means.trials, rules=rules)
+        return replace(timed_widths(budget, ladder, task, rules, better), sensitivity=sensitivity)
 
     def other(kind: Rounding) -> Mapping[str, int]:
         return replace(ladder, rooms=kind.again(task.graph, rooms)).widths(budget.fraction)
