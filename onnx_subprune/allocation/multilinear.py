@@ -14,14 +14,14 @@ from onnx_subprune._typing import Float64, Int64
 class Factor:
     """A size: offset + sum of slope * width over some groups; rounded up to whole blocks, and `extra` added where there is something.
 
-    partial: a size of less than one block is not rounded.
+    partial: what each of less than one block counts for, at most the whole block in all; 0 where they are rounded up too.
     """
 
     offset: float
     slopes: Mapping[str, int]
     block: int = 1
     extra: float = 0.0
-    partial: bool = False
+    partial: float = 0.0
 
     def __hash__(self) -> int:
         return hash((self.offset, tuple(sorted(self.slopes.items()))))
@@ -31,7 +31,9 @@ class Factor:
         size = self._channels(widths)
         if self.block == 1:
             return size
-        whole = size if self.partial and size < self.block else float(ceil(size / self.block) * self.block)
+        whole = float(ceil(size / self.block) * self.block)
+        if self.partial and size < self.block:
+            whole = min(whole, size * self.partial)
         return whole + self.extra if size > 0 else whole
 
     def along(self, widths: Mapping[str, int], name: str, steps: Float64) -> Float64 | float:
@@ -49,8 +51,9 @@ class Factor:
         if self.block == 1:
             return sizes
         whole = np.ceil(sizes / self.block) * self.block
-        full = np.where(self.partial & (sizes < self.block), sizes, whole)
-        return np.where(sizes > 0, full + self.extra, full)
+        if self.partial:
+            whole = np.where(sizes < self.block, np.minimum(whole, sizes * self.partial), whole)
+        return np.where(sizes > 0, whole + self.extra, whole)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ FACTORS = (
     Factor(0.0, {"a": 1}),
     Factor(3.0, {"a": 2, "b": 9}),
     Factor(2.0, {"b": 1}, block=8),
-    Factor(0.0, {"b": 1}, block=8, extra=2.5, partial=True),
+    Factor(0.0, {"b": 1}, block=8, extra=2.5, partial=1.5),
     Factor(5.0, {}, block=4, extra=1.0),
     Factor(0.0, {"c": 1}, block=16, extra=0.75),
 )
@@ -37,8 +37,8 @@ def test_a_size_along_a_group_is_the_size_at_each_width(factor, name):
 
 
 def test_a_size_of_blocks_is_rounded_up_and_counts_for_what_goes_along_with_it():
-    factor = Factor(0.0, {"a": 1}, block=8, extra=2.0, partial=True)
-    assert [factor.at({"a": width}) for width in (0, 3, 8, 9)] == [0.0, 5.0, 10.0, 18.0]
+    factor = Factor(0.0, {"a": 1}, block=8, extra=2.0, partial=1.5)
+    assert [factor.at({"a": width}) for width in (0, 3, 7, 8, 9)] == [0.0, 6.5, 10.0, 10.0, 18.0]
 
 
 @pytest.mark.parametrize("name", FULL)

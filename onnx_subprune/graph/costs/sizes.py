@@ -9,6 +9,8 @@ from onnx_subprune.graph.network import Network
 
 OVERHEAD = 1 / 4
 """What a convolution takes beside its outputs, in blocks of them."""
+SINGLE = 1.65
+"""What each of less than a block of channels takes that a convolution reads, in those of a whole one: they are read one by one, and reordered before."""
 
 
 def shape_of(network: Network, name: str) -> tuple[int, ...]:
@@ -35,7 +37,7 @@ class Sizes:
 
     def read(self, factor: Factor) -> Factor:
         """The factor of the channels that a kernel reads."""
-        return replace(factor, block=self._block, partial=True) if self._block > 1 else factor
+        return replace(factor, block=self._block, partial=SINGLE) if self._block > 1 else factor
 
     def written(self, factor: Factor) -> Factor:
         """The factor of the channels that a kernel writes."""
