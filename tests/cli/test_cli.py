@@ -191,7 +191,7 @@ def test_bad_data_is_one_line_and_exit_2(tmp_path, capsys, arrays, says):
         (["--exclude", "op:LSTM"], "matches no group"),
         (["--exclude", "*"], "nothing is left to prune"),
         (["--trials", "-1"], "--trials -1"),
-        (["--trials", "5", "--channels", "0.5"], "--trials goes with --macs or --params"),
+        (["--trials", "5", "--channels", "0.5"], "--trials goes with --macs, --params or --latency"),
         (["--trials", "5", "--channels", "0.5"], "--trials goes with"),
         (["--unknown"], "--unknown"),
         (["--samples", "0"], "at least 1"),

@@ -5,11 +5,11 @@ model that is written, before it is.
 
 Work is the time of a run in units of a multiply-accumulate of a large convolution, where kernels compute blocks of b output channels at once, as
 onnxruntime's do (16 on a CPU with AVX-512, 8 with AVX2). A convolution of i channels to o takes i (b ceil(o / b) + b / 4); inputs are
-read in whole blocks too, but fewer than b of them one by one, where each takes as long as 1.65 of a block. A multiply-accumulate of a depthwise convolution takes as long as three, and what is
-neither contracted nor fused into a contraction takes twelve a number. All is measured with onnxruntime 1.32 on one thread: 0.018 to
-0.02 ns a multiply-accumulate, 0.05 to 0.07 of a depthwise one, 0.2 to 0.45 ns a number of Mul, HardSwish or Sigmoid; a block alone takes
-1.1 to 1.3 times as long as one of four together. A unit of a recurrent layer costs some hundred a step beside its products: its activations, an
-RNN's Tanh one number at a time.
+read in whole blocks too, but fewer than b of them one by one, where each takes as long as 1.65 of a block. A multiply-accumulate of a
+depthwise convolution takes as long as three, and what is neither contracted nor fused into a contraction takes twelve a number. All is measured
+with onnxruntime 1.32 on one thread: 0.018 to 0.02 ns a multiply-accumulate, 0.05 to 0.07 of a depthwise one, 0.2 to 0.45 ns a number of Mul,
+HardSwish or Sigmoid; a block alone takes 1.1 to 1.3 times as long as one of four together. A unit of a recurrent layer costs some hundred a
+step beside its products: its activations, an RNN's Tanh one number at a time.
 """
 
 from collections.abc import Mapping
