@@ -23,6 +23,7 @@ from onnx_subprune.evaluation.masked import masked, masked_in_steps
 from onnx_subprune.graph.channels import Axis, ChannelGraph
 from onnx_subprune.graph.formats import model_bytes
 from onnx_subprune.graph.network import LARGE, Network
+from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.surgery.slicing import kept_positions
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.runtime.observing import observing
@@ -34,6 +35,10 @@ TOLERANCE, LAYERS = 1e-4, 1e-3
 ones: rounding of float32 over many layers."""
 AMPLIFIED, MOST = 8.0, 1e-2
 """A network that amplifies rounding may deviate so many times as much as the plan does on inputs that differ in their last digit, but never more than that."""
+BOUNDED = frozenset(("HardSigmoid", "Sigmoid", "Softmax"))
+"""Operators whose numbers lie between 0 and 1."""
+SHUT = 1e-2
+"""What the largest of such numbers counts for at least: kernels round them as parts of 1, so that where all are nearly 0 nothing is left but that."""
 HALF_TOLERANCE = 0.05
 """The same where there are weights of 16 bits."""
 HALF = frozenset((onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16))
@@ -98,7 +103,7 @@ def deviations(
         mine = ours.run(feeds, turn)
         for name in turn:
             reference = _left(found[name], name, kept)
-            distance = _distance(mine[name], reference)
+            distance = _distance(mine[name], reference, _least(network, name))
             finite = finite and (reference.dtype.kind != "f" or bool(np.isfinite(reference).all()))
             worst[name in outputs] = max(worst[name in outputs], (distance, name))
     return Deviation(worst[True][0], worst[False][0], worst[False][1], finite)
@@ -113,7 +118,13 @@ def rounding(network: Network, graph: ChannelGraph, plan: Plan, feeds: Mapping[s
     outputs = [name for name in network.outputs if name not in network.constants]
     session = observing(masked(network, graph, plan), [], network.folder)
     found, moved = session.run(feeds, outputs), session.run(other, outputs)
-    return max((_distance(moved[name], found[name]) for name in outputs), default=0.0)
+    return max((_distance(moved[name], found[name], _least(network, name)) for name in outputs), default=0.0)
+
+
+def _least(network: Network, name: str) -> float:
+    """What the largest number of a tensor counts for at least."""
+    maker = network.producer.get(name)
+    return SHUT if maker is not None and key_of(network.nodes[maker]) in BOUNDED else 1e-30
 
 
 def _last_digit(value: Array, generator: np.random.Generator) -> Array:
@@ -158,8 +169,8 @@ def _left(value: Array, tensor: str, kept: Mapping[Axis, Int64]) -> Array:
     return value
 
 
-def _distance(value: Array, reference: Array) -> float:
-    """The largest difference, relative to the largest element; infinite where the shapes differ, or it is not finite.
+def _distance(value: Array, reference: Array, least: float = 1e-30) -> float:
+    """The largest difference, relative to the largest element, or to `least`; infinite where the shapes differ, or it is not finite.
 
     Where the plan itself is not finite there is nothing to compare: whether it may be so is judged by its outputs.
     """
@@ -172,7 +183,7 @@ def _distance(value: Array, reference: Array) -> float:
         ours, theirs = ours[finite], theirs[finite]
         if not theirs.size:
             return 0.0
-    found = float(np.max(np.abs(ours - theirs))) / max(float(np.max(np.abs(theirs))), 1e-30)
+    found = float(np.max(np.abs(ours - theirs))) / max(float(np.max(np.abs(theirs))), least)
     return found if np.isfinite(found) else float("inf")
 
 
