@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from onnx_subprune._typing import Float32
+from onnx_subprune._typing import Float32, Int64
+from onnx_subprune.calibration.data.labels import read_labels
 from onnx_subprune.calibration.shifts import images
 from onnx_subprune.errors import SubpruneError
+from onnx_subprune.evaluation.metric import Accuracy
 from onnx_subprune.graph.gradients.training import weight_in
 from onnx_subprune.pruning.cut import Cut
 from onnx_subprune.pruning.job import Job
@@ -68,4 +70,15 @@ def _tuning(job: Job, samples: Samples, smaller: Cut) -> Tuning:
         images=() if still else tuple(name for name in images(job.original) if name not in samples.used.shared),
         threads=job.settings.resources.threads,
         memory=job.task.memory,
+        labels=_labels(job, samples),
     )
+
+
+def _labels(job: Job, samples: Samples) -> tuple[Int64, Int64] | None:
+    """The labels of the samples to fit to, and of those that choose, where the user gives some for the metric."""
+    metric, places = job.settings.judged_by, samples.places
+    if not isinstance(metric, Accuracy) or places is None:
+        return None
+    labels = read_labels(metric.labels)
+    found = tuple(np.asarray(labels[part], np.int64) for part in places)
+    return found[0], found[1]

@@ -30,7 +30,7 @@ class Samples:
     judged: what the result is judged on; `held_out` is True if nothing was fitted to it, nor chosen by it.
     chosen: what a metric chooses widths by. candidates: what candidates are fitted to meanwhile, with copies; None where that is `fitted`.
     spare: how many samples the user leaves, which could be fitted to. tuning: what fine-tuning chooses its state by: nothing else is done with these;
-    None where nothing is fine-tuned, or samples are too few.
+    None where nothing is fine-tuned, or samples are too few. places: where those that are fitted to and those lie in the data, for their labels.
     """
 
     used: Calibration
@@ -41,6 +41,7 @@ class Samples:
     candidates: Calibration | None
     spare: int
     tuning: Calibration | None = None
+    places: tuple[Int64, Int64] | None = None
 
     @property
     def shifts(self) -> bool:
@@ -66,7 +67,8 @@ def samples_of(
     """
     spare = rest.samples if rest is not None else 0
     total = given.samples + spare
-    tuning, kept = _for_tuning(given) if tunes else (None, None)
+    apart = _for_tuning(given) if tunes else None
+    tuning, kept, tuned = (None, None, None) if apart is None else (given.at(apart[1]), *apart)
     if rest is not None and rest.samples >= count_of(given.samples):
         used = given if kept is None else given.at(kept)
         fitted = augment(used)
@@ -86,6 +88,7 @@ def samples_of(
             candidates=None,
             spare=spare,
             tuning=tuning,
+            places=None if kept is None or tuned is None else (kept, tuned),
         )
     whole, kept = given, np.arange(given.samples, dtype=np.int64) if kept is None else kept
     given = whole if len(kept) == whole.samples else whole.at(kept)
@@ -106,13 +109,14 @@ def samples_of(
         candidates=candidates,
         spare=spare,
         tuning=tuning,
+        places=None if tuned is None else (kept[left] if len(held) else kept, tuned),
     )
 
 
-def _for_tuning(given: Calibration) -> tuple[Calibration | None, Int64 | None]:
-    """The samples that fine-tuning chooses by, and the places of the others; nothing where there are too few."""
+def _for_tuning(given: Calibration) -> tuple[Int64, Int64] | None:
+    """The places of the samples to fit to, and of those that fine-tuning chooses by; None where there are too few."""
     others, held = split(given, None)
-    return (given.at(held), others) if len(held) else (None, None)
+    return (others, held) if len(held) else None
 
 
 def _without_rare(given: Calibration, left: Int64, held: Int64, rare: Rare) -> tuple[Int64, Int64]:

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from math import isfinite, sqrt
 
 import numpy as np
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto
 
 from onnx_subprune._typing import Array, Float32, Float64, Int64
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.graph.gradients.tape import NoGradientError
 from onnx_subprune.graph.gradients.training import Objective, training
-from onnx_subprune.graph.operators import attribute
 from onnx_subprune.reconstruction.finetuning.adam import Adam, falling
+from onnx_subprune.reconstruction.finetuning.goals import classified, goals_of, steady_outputs
 from onnx_subprune.reconstruction.finetuning.settings import FineTune, FineTuned
-from onnx_subprune.reconstruction.finetuning.teacher import STILL, TINY, Goal, Teacher
+from onnx_subprune.reconstruction.finetuning.teacher import STILL, TINY, Teacher
 from onnx_subprune.runtime.progress import Watch
 from onnx_subprune.runtime.session import Runnable, Session
 
@@ -23,8 +23,8 @@ PHASES = ((3e-4, 0.7), (1e-4, 1.0))
 """Largest step sizes, and the shares of the time at which they have fallen to nothing; each begins at the best state so far. 1e-3 destroys a refitted model."""
 LOOKS = 20
 """How often the state is looked at."""
-HEAT = 4.0
-"""Temperature of the classes where an output is a softmax."""
+HARD = 0.1
+"""What the cross entropy of labels counts for beside what the original says, where there are some."""
 STAGE = "fine-tuning"
 SURE = 1.0
 """A state is better than the first one where its gain is so many times the standard error of gains over the samples that choose."""
@@ -32,8 +32,6 @@ KEPT = 3
 """So many times the activations of a batch are alive in a step: themselves, their gradients, and what is computed on the way."""
 MEMORY = 4 << 30
 """Bytes to aim at where nothing is said."""
-PROBES = 4
-"""Batches that tell whether an output has one shape."""
 SCALED = 8
 """Batches that tell how much an output varies."""
 
@@ -42,7 +40,8 @@ SCALED = 8
 class Tuning:
     """A pruned model and the original, the samples to fit to and those to choose the state by, and the inputs that are images, which may be moved.
 
-    memory: bytes to aim at: batches are smaller where their activations would take more.
+    memory: bytes to aim at: batches are smaller where their activations would take more. labels: the classes, int64, of the samples to fit to, and of those
+    that choose; None for none.
     """
 
     pruned: Runnable
@@ -52,6 +51,7 @@ class Tuning:
     images: tuple[str, ...] = ()
     threads: int | None = None
     memory: int = MEMORY
+    labels: tuple[Int64, Int64] | None = None
 
 
 def finetuned(tuning: Tuning, settings: FineTune, watch: Watch) -> tuple[FineTuned, dict[str, Float32]]:
@@ -60,36 +60,6 @@ def finetuned(tuning: Tuning, settings: FineTune, watch: Watch) -> tuple[FineTun
     Raises NoGradientError where an operator of the pruned model is in the way.
     """
     return _Loop(tuning, settings, watch).run()
-
-
-def goals_of(model: ModelProto, shapes: Mapping[str, Array]) -> list[Goal]:
-    """Return what is asked of each output of floating-point numbers; shapes: what the original puts out, where that has one shape."""
-    makers = {name: node for node in model.graph.node for name in node.output}
-    found = []
-    for name in (value.name for value in model.graph.output):
-        value = shapes.get(name)
-        if value is None or value.dtype.kind != "f" or not value.size:
-            continue
-        maker = makers.get(name)
-        classes = maker is not None and _over_last_axis(maker, value.ndim, model)
-        found.append(Goal(name, maker.input[0], HEAT) if classes and maker is not None else Goal(name, name))
-    if not found:
-        raise NoGradientError("no output holds floating-point numbers, in one shape for all inputs")
-    return found
-
-
-def _steady(session: Session, data: Calibration, batch: int) -> dict[str, Array]:
-    """Return what a batch makes, without outputs that have other shapes for other batches, as boxes that a model finds."""
-    teacher, each = Teacher(session, data, (), (), batch), np.arange(batch, dtype=np.int64)
-    runs = [session.run(teacher.feeds((each + data.samples * part // PROBES) % data.samples)) for part in range(PROBES)]
-    return {name: value for name, value in runs[0].items() if all(run[name].shape == value.shape for run in runs)}
-
-
-def _over_last_axis(node: NodeProto, rank: int, model: ModelProto) -> bool:
-    """True for a softmax over the last axis."""
-    late = max((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=1) >= 13
-    axis = attribute(node, "axis", -1 if late else 1)
-    return node.op_type == "Softmax" and isinstance(axis, int) and axis in (-1, rank - 1)
 
 
 def by_sample(value: Float32, batch: int) -> Float32:
@@ -113,9 +83,17 @@ class _Loop:
         session = tuning.original.session(threads=tuning.threads)
         model = tuning.pruned.model
         assert isinstance(model, ModelProto), "it was cut just now"
-        self.goals = goals_of(model, _steady(session, fitted, self.batch))
-        self.teacher = Teacher(session, fitted, self.goals, tuning.images, self.batch)
-        self.judge = Teacher(session, chosen, self.goals, (), self.batch)
+        steady = steady_outputs(session, fitted, self.batch)
+        self.goals = goals_of(model, steady)
+        classes: tuple[Float32 | None, Float32 | None] = (None, None)
+        if tuning.labels is not None and (goal := classified(model, steady, tuning.labels)) is not None:
+            self.goals.append(goal)
+            count = steady[goal.output].shape[1]
+            ones = np.eye(count, dtype=np.float32)
+            classes = ones[tuning.labels[0]], ones[tuning.labels[1]]
+        self.teacher = Teacher(session, fitted, self.goals, tuning.images, self.batch, classes[0])
+        self.teacher.mirror(np.arange(self.batch, dtype=np.int64))
+        self.judge = Teacher(session, chosen, self.goals, (), self.batch, classes[1])
         self._queue: list[int] = []
         self.objectives = self._objectives()
         while True:
@@ -136,12 +114,13 @@ class _Loop:
         batches = [self._places() for _ in range(SCALED)]
         seen = [self.teacher.targets(places, STILL, self.teacher.feeds(places)) for places in batches]
         found = []
-        for number, goal in enumerate(self.goals):
+        asked = [goal for goal in self.goals if not goal.labels]
+        for number, goal in enumerate(asked):
             values = np.concatenate([by_sample(item[number], self.batch) for item in seen])
             spread = float(np.sum(values.var(axis=0, dtype=np.float64))) if len(values) > 1 else 0.0
             weight = 1.0 / (spread or float(np.mean(np.sum(values.astype(np.float64) ** 2, axis=1))) or 1.0)
-            found.append(Objective(goal.tensor, (1.0 if goal.heat else weight) / len(self.goals), goal.heat))
-        return found
+            found.append(Objective(goal.tensor, (1.0 if goal.heat else weight) / len(asked), goal.heat))
+        return [*found, *(Objective(goal.tensor, HARD, goal.heat) for goal in self.goals if goal.labels)]
 
     def run(self) -> tuple[FineTuned, dict[str, Float32]]:
         """Go through the phases; the best state of all is kept."""

@@ -12,17 +12,25 @@ from onnx_subprune.runtime.session import Session
 
 HELD = 256 << 20
 """Bytes of targets that are kept; where they are more, the original runs at every step."""
-STILL = (0, 0)
+ALIKE = 0.25
+"""Mirrored images are as good as the others where the original hardly sees the difference: the share of what its outputs vary by, from image to image."""
+Move = tuple[int, int, bool]
+"""Pixels down and to the right, and whether the image is mirrored."""
+STILL, MIRRORED = (0, 0, False), (0, 0, True)
 TINY = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """An output of both models; tensor: what is held against it in the pruned one, before its softmax where `heat`, a temperature, is given."""
+    """An output of both models; tensor: what is held against it in the pruned one, before its softmax where `heat`, a temperature, is given.
+
+    labels: the classes of the samples take the place of what the original says of them.
+    """
 
     output: str
     tensor: str
     heat: float | None = None
+    labels: bool = False
 
     def target(self, output: Array) -> Float32:
         """Return what the tensor is held against: the output itself, or its classes at the temperature."""
@@ -37,30 +45,57 @@ class Goal:
 class Teacher:
     """The original, which is asked for each batch, or once for all where the answers have room.
 
-    data: samples; images: the inputs that may be moved by a pixel. passes: batches that it has run.
+    data: samples; images: the inputs that may be moved by a pixel. classes: (samples, classes) float32, ones at the labels, for goals that ask for them,
+    which come last. passes: batches that it has run.
     """
 
     def __init__(
-        self, session: Session, data: Calibration, goals: Sequence[Goal], images: Sequence[str], batch: int
+        self,
+        session: Session,
+        data: Calibration,
+        goals: Sequence[Goal],
+        images: Sequence[str],
+        batch: int,
+        classes: Float32 | None = None,
     ) -> None:
-        self.session, self.data, self.goals, self.images, self.batch = session, data, goals, images, batch
-        self.moves = (STILL, *MOVES) if images else (STILL,)
+        self.session, self.data, self.images, self.batch, self.classes = session, data, images, batch, classes
+        self.goals = [goal for goal in goals if not goal.labels]
+        self.moves: tuple[Move, ...] = (STILL, *((*move, False) for move in MOVES)) if images else (STILL,)
         self.passes = 0
-        self._kept: dict[tuple[int, int], list[Float32]] = {}
+        self._kept: dict[Move, list[Float32]] = {}
         self._keeps: bool | None = None
 
-    def feeds(self, places: Int64, move: tuple[int, int] = STILL) -> dict[str, Array]:
+    def mirror(self, places: Int64) -> None:
+        """Go on with mirrored images beside the others, where the original says of those at `places` that they are alike."""
+        if not self.images or not self.goals:
+            return
+        seen, mirrored = (self._run(self.feeds(places, move)) for move in (STILL, MIRRORED))
+        if all(
+            float(np.sum((a - b) ** 2, dtype=np.float64))
+            <= ALIKE * float(np.sum((a - a.mean(axis=0)) ** 2, dtype=np.float64))
+            for a, b in zip(seen, mirrored, strict=True)
+        ):
+            self.moves = (*self.moves, *((down, right, True) for down, right, _ in self.moves))
+
+    def feeds(self, places: Int64, move: Move = STILL) -> dict[str, Array]:
         """Return what a run on the samples at `places` is fed."""
         data = self.data
         if data.runs:
             return {name: data.fed(name, int(places[0])) for name in (*data.arrays, *data.shared)}
         part = {name: np.ascontiguousarray(data.at(np.sort(places)).all_of(name)) for name in data.arrays}
         if move != STILL:
-            part |= {name: np.ascontiguousarray(moved(part[name], *move)) for name in self.images}
+            down, right, mirrored = move
+            turn = -1 if mirrored else 1
+            part |= {name: np.ascontiguousarray(moved(part[name], down, right)[..., ::turn]) for name in self.images}
         return part | dict(data.shared)
 
-    def targets(self, places: Int64, move: tuple[int, int], feeds: Mapping[str, Array]) -> list[Float32]:
+    def targets(self, places: Int64, move: Move, feeds: Mapping[str, Array]) -> list[Float32]:
         """Return the targets for such a run, one for each goal."""
+        found = self._said(places, move, feeds)
+        return found if self.classes is None else [*found, self.classes[np.sort(places)]]
+
+    def _said(self, places: Int64, move: Move, feeds: Mapping[str, Array]) -> list[Float32]:
+        """What the original says."""
         if self._keeps is None:
             one = self._run(feeds)
             each = sum(item.nbytes for item in one) / len(places)
