@@ -85,6 +85,9 @@ def test_no_sample_is_for_two_things(rest, chooses):
     judged = set(found.judged.data.all_of("x").ravel().tolist())
     assert not used & tuning
     assert not judged & (used | tuning)
+    assert found.places is not None
+    for item, places in zip((found.used, found.tuning), found.places, strict=True):
+        assert places.tolist() == item.all_of("x").ravel().tolist()
     assert found.held_out
     for item in (found.judged, found.chosen):
         assert item.places.tolist() == item.data.all_of("x").ravel().tolist()

@@ -158,6 +158,8 @@ class _Loop:
             backward_passes=self.passes[1],
             seconds=time.perf_counter() - self._start,
             moved=bool(self.tuning.images),
+            mirrored=any(mirrored for *_, mirrored in self.teacher.moves),
+            labels=any(goal.labels for goal in self.goals),
             left=self.training.left,
             because=self.training.because,
         )

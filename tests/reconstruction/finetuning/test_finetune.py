@@ -10,7 +10,9 @@ from onnx_subprune.graph.gradients.tape import NoGradientError
 from onnx_subprune.graph.gradients.training import weight_in
 from onnx_subprune.pruning.finetuning import with_weights
 from onnx_subprune.reconstruction.finetuning.finetune import Tuning, finetuned, surely
+from onnx_subprune.reconstruction.finetuning.goals import classified
 from onnx_subprune.reconstruction.finetuning.settings import FineTune
+from onnx_subprune.reconstruction.finetuning.teacher import MIRRORED, Goal, Teacher
 from onnx_subprune.runtime.progress import silent
 from onnx_subprune.runtime.session import Runnable, Session
 
@@ -72,6 +74,59 @@ def test_a_disturbed_model_finds_back_and_is_better_on_samples_that_nobody_saw(m
     assert found.steps == 200
     assert found.backward_passes == 200
     assert found.moved == bool(moved)
+    assert not found.labels
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_images_are_mirrored_where_the_original_hardly_sees_it(symmetric):
+    original = model_of(CONVS)
+    for tensor in original.graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        if value.ndim == 4:
+            turned = (value + value[..., ::-1]) / 2 if symmetric else value
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(turned), tensor.name))
+    goals = [Goal("y", "y")]
+    teacher = Teacher(Session(original), images(40, 1), goals, ("image",), 8)
+    places, before = np.arange(8), teacher.moves
+    teacher.mirror(places)
+    assert (len(teacher.moves) > len(before)) == symmetric
+    fed = teacher.feeds(places, MIRRORED)["image"]
+    assert np.array_equal(fed, teacher.feeds(places)["image"][..., ::-1])
+    still = Teacher(Session(original), images(40, 1), goals, (), 8)
+    still.mirror(places)
+    assert len(still.moves) == 1
+
+
+def test_labels_pull_beside_what_the_original_says():
+    """The original is wrong about half of the samples: with labels the student is right more often than without."""
+    original = model_of(CONVS)
+    truth = model_of(CONVS)
+    for tensor in truth.graph.initializer:
+        if tensor.name.startswith("c_"):
+            tensor.CopyFrom(
+                numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float32([0, 3, 0, 0]), tensor.name)
+            )
+    data = images(80, 1), images(40, 2)
+    labels = tuple(Session(truth).run({"image": part.all_of("image")})["y"].argmax(axis=1) for part in data)
+    right = []
+    for told in (None, (labels[0], labels[1])):
+        tuning = Tuning(Runnable(disturbed(original, 0.05)), Runnable(original), *data, (), 1, labels=told)
+        _, weights = finetuned(tuning, FineTune(steps=300, batch=8), silent)
+        tuned_model = with_weights(disturbed(original, 0.05), weights)
+        feeds = {"image": images(200, 3).all_of("image")}
+        chosen, wanted = (Session(item).run(feeds)["y"].argmax(axis=1) for item in (tuned_model, truth))
+        right.append(float(np.mean(chosen == wanted)))
+    assert right[1] > right[0]
+
+
+@pytest.mark.parametrize("last", ["y = Sigmoid (z)", "y = Identity (z)", "y = Softmax <axis = -1> (z)"])
+def test_labels_are_for_classes(last):
+    model = model_of(CONVS.replace("y = Gemm (f, v_6_4, c_4)", f"z = Gemm (f, v_6_4, c_4) {last}"))
+    shapes = {"y": np.zeros((8, 4), np.float32)}
+    found = classified(model, shapes, [np.array([0, 3])])
+    assert found == (Goal("y", "z", 1.0, labels=True) if "Softmax" in last else None)
+    assert classified(model_of(CONVS), shapes, [np.array([0, 3])]) == Goal("y", "y", 1.0, labels=True)
+    assert classified(model_of(CONVS), shapes, [np.array([0, 4])]) is None
 
 
 def test_a_model_that_does_what_the_original_does_stays_as_it_is():
