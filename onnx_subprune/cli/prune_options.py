@@ -122,7 +122,8 @@ FinetuneOption = Annotated[
     Parameter(
         group=QUALITY,
         help="Distil the original into the result on the same inputs: a number of steps, such as 2000, or a time, such as 5min. An eighth of the samples "
-        "chooses the state that is kept; where none is better than the refitted weights, these stay. No labels are needed; with --labels these count beside what the original says.",
+        "chooses the state that is kept; where none is better than the refitted weights, these stay. No labels are "
+        "needed; with --labels these count beside what the original says.",
     ),
 ]
 ExcludeOption = Annotated[

@@ -47,7 +47,8 @@ class FineTuned:
     output is a softmax, the divergence from it. kept: False where no state was surely better than the weights as they were, which are then left. rate: the
     largest step size on the way to it. steps: that were made; best: the one whose state was kept. samples: fitted to, and chosen by. forward_passes,
     backward_passes: batches that were run through the pruned model or the original, and back through the pruned one. seconds: it took. moved: True if
-    images were moved by a pixel; mirrored: and mirrored. labels: True if these counted, in the loss too: a tenth of their cross entropy. left: weights that are not learned, `because` of an operator that is in the way.
+    images were moved by a pixel; mirrored: and mirrored. labels: True if these counted, in the loss too: a tenth of their cross entropy.
+    left: weights that are not learned, `because` of an operator that is in the way.
     """
 
     loss: tuple[float, float]
