@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
 from onnx_subprune.allocation import Latency, Macs, Params
 from onnx_subprune.calibration.data.masks import mask_of
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.calibration.data.sources import Source
-from onnx_subprune.calibration.shifts import augmented, rows_and_columns
+from onnx_subprune.calibration.shifts import MIRRORED, MOVES, Copies, alike, moved, rows_and_columns
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.evaluation.latency import raced_feeds
 from onnx_subprune.evaluation.metric import Accuracy, Judged, Judging, judge_of
@@ -29,6 +31,7 @@ from onnx_subprune.pruning.samples import Samples, samples_of
 from onnx_subprune.pruning.settings import Settings
 from onnx_subprune.pruning.turning import turned
 from onnx_subprune.reconstruction.task import Task
+from onnx_subprune.runtime.observing import observing
 from onnx_subprune.runtime.placement import ON_PROCESSOR, Placement
 from onnx_subprune.runtime.session import Runnable
 
@@ -50,16 +53,12 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
     )
     given, rest, whole = found.calibration, found.rest, found.graph
     macs = costs(network, whole).macs({})
-    shifts = resources.shifts
-
-    def with_copies(some: Calibration) -> Calibration:
-        return augmented(some, network, whole, macs, shifts=shifts)
-
+    with_copies = Copies(network, whole, macs, resources.shifts, partial(_mirrored_alike, network, whole, given))
     seldom, chooses = partial(rare, network, whole), settings.chosen_by_metric
     samples = samples_of(
         given, rest, resources.holdout, with_copies, seldom, chooses=chooses, tunes=settings.finetune is not None
     )
-    shifts, used, fitted = samples.shifts, samples.used, samples.fitted
+    used, fitted = samples.used, samples.fitted
     graph = restricted(whole, network, only=settings.only, exclude=settings.exclude, samples=fitted.samples)
     held_out = samples.judged.data.samples if samples.held_out else 0
     placement = resources.placement(Runnable(network.given, network.folder), raced_feeds(given))
@@ -84,7 +83,8 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         described={
             **settings.to_dict(),
             "round_to": rounding.name,
-            "shifts": samples.shifts,
+            "shifts": samples.shifts and with_copies.moves == MOVES,
+            "mirrored": samples.shifts and with_copies.moves == (MIRRORED,),
             "mask": mask or "",
             **_placed(placement),
         },
@@ -147,6 +147,15 @@ def _tried_on(
     return trials_of(
         data, macs, groups, streams=streams, fraction=budget.fraction, layers=columns, most=most, augment=augment
     )
+
+
+def _mirrored_alike(network: Network, graph: ChannelGraph, data: Calibration, names: tuple[str, ...]) -> bool:
+    """True if the model hardly sees that the images `names` are mirrored, by one chunk."""
+    feeds, outputs = next(iter(data.chunks())), list(graph.observation.judged)
+    turned = {name: np.ascontiguousarray(moved(feeds[name], *MIRRORED)) for name in names}
+    session = observing(network.given, outputs, network.folder)
+    seen, mirrored = (session.run(item, outputs) for item in (feeds, {**feeds, **turned}))
+    return bool(outputs) and alike([seen[name] for name in outputs], [mirrored[name] for name in outputs])
 
 
 def inlined_note(network: Network) -> tuple[str, ...]:

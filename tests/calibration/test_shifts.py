@@ -5,7 +5,7 @@ import pytest
 
 from onnx_subprune import Channels, Params, Resources, prune, sensitivity
 from onnx_subprune.calibration.data.samples import Calibration
-from onnx_subprune.calibration.shifts import MOVES, augmented, few_samples, moved, shifted
+from onnx_subprune.calibration.shifts import MIRRORED, MOVES, Copies, alike, few_samples, moved, shifted
 from onnx_subprune.calibration.shifts import images as images_of
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
@@ -70,11 +70,38 @@ def test_copies_are_made_where_samples_are_few_and_a_pass_is_short(images):
     for path, expected in ((LENET, 5 * 128), (RESNET, 128), (DENSE, 128)):
         network = load(path)
         graph = trace(network)
-        assert augmented(data, network, graph, 1e6, shifts=None).samples == expected, path.name
-        assert augmented(data, network, graph, 1e9, shifts=None).samples == 128
-        assert augmented(data, network, graph, 1e6, shifts=False).samples == 128
+        assert Copies(network, graph, 1e6, None, never)(data).samples == expected, path.name
+        assert Copies(network, graph, 1e9, None, never)(data).samples == 128
+        assert Copies(network, graph, 1e6, False, never)(data).samples == 128
     network = load(RESNET)
-    assert augmented(data, network, trace(network), 1e9, shifts=True).samples == 5 * 128
+    assert Copies(network, trace(network), 1e9, True, never)(data).samples == 5 * 128
+
+
+def never(names):
+    return False
+
+
+def test_mirrored_copies_are_made_where_the_model_hardly_sees_them(images):
+    """The layers of this network have 128 x 49 rows or more, but those of one image are like each other."""
+    data, network = Calibration(arrays={"input": images[:128]}, chunk=32), load(RESNET)
+    graph = trace(network)
+    for answer, expected in ((True, 256), (False, 128)):
+        copies = Copies(network, graph, 1e8, None, lambda names, answer=answer: answer and names == ("input",))
+        found = copies(data)
+        assert found.samples == expected
+        assert copies.moves == ((MIRRORED,) if answer else ())
+        assert copies(data.take(64)).samples == expected // 2
+    turned = Copies(network, graph, 1e8, None, lambda names: True)(data).all_of("input")[128:]
+    assert np.array_equal(turned, images[:128, ..., ::-1])
+    assert Copies(network, graph, 1e10, None, lambda names: True)(data).samples == 128
+    assert not few_samples(network, graph, 5_000, 2, alike=True)
+
+
+def test_outputs_are_alike_that_differ_by_less_than_a_quarter_of_what_they_vary_by():
+    seen = np.random.default_rng(0).normal(size=(400, 3))
+    noise = np.random.default_rng(1).normal(size=(400, 3))
+    assert alike([seen], [seen + 0.4 * noise])
+    assert not alike([seen, seen], [seen, seen + 0.6 * noise])
 
 
 def test_enough_samples_need_no_copies():

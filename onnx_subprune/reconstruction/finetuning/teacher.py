@@ -7,16 +7,12 @@ import numpy as np
 
 from onnx_subprune._typing import Array, Float32, Int64
 from onnx_subprune.calibration.data.samples import Calibration
-from onnx_subprune.calibration.shifts import MOVES, moved
+from onnx_subprune.calibration.shifts import MIRRORED, MOVES, Move, alike, moved
 from onnx_subprune.runtime.session import Session
 
 HELD = 256 << 20
 """Bytes of targets that are kept; where they are more, the original runs at every step."""
-ALIKE = 0.25
-"""Mirrored images are as good as the others where the original hardly sees the difference: the share of what its outputs vary by, from image to image."""
-Move = tuple[int, int, bool]
-"""Pixels down and to the right, and whether the image is mirrored."""
-STILL, MIRRORED = (0, 0, False), (0, 0, True)
+STILL: Move = (0, 0, False)
 TINY = 1e-30
 
 
@@ -60,7 +56,7 @@ class Teacher:
     ) -> None:
         self.session, self.data, self.images, self.batch, self.classes = session, data, images, batch, classes
         self.goals = [goal for goal in goals if not goal.labels]
-        self.moves: tuple[Move, ...] = (STILL, *((*move, False) for move in MOVES)) if images else (STILL,)
+        self.moves: tuple[Move, ...] = (STILL, *MOVES) if images else (STILL,)
         self.passes = 0
         self._kept: dict[Move, list[Float32]] = {}
         self._keeps: bool | None = None
@@ -70,11 +66,7 @@ class Teacher:
         if not self.images or not self.goals:
             return
         seen, mirrored = (self._run(self.feeds(places, move)) for move in (STILL, MIRRORED))
-        if all(
-            float(np.sum((a - b) ** 2, dtype=np.float64))
-            <= ALIKE * float(np.sum((a - a.mean(axis=0)) ** 2, dtype=np.float64))
-            for a, b in zip(seen, mirrored, strict=True)
-        ):
+        if alike(seen, mirrored):
             self.moves = (*self.moves, *((down, right, True) for down, right, _ in self.moves))
 
     def feeds(self, places: Int64, move: Move = STILL) -> dict[str, Array]:
@@ -84,9 +76,7 @@ class Teacher:
             return {name: data.fed(name, int(places[0])) for name in (*data.arrays, *data.shared)}
         part = {name: np.ascontiguousarray(data.at(np.sort(places)).all_of(name)) for name in data.arrays}
         if move != STILL:
-            down, right, mirrored = move
-            turn = -1 if mirrored else 1
-            part |= {name: np.ascontiguousarray(moved(part[name], down, right)[..., ::turn]) for name in self.images}
+            part |= {name: np.ascontiguousarray(moved(part[name], *move)) for name in self.images}
         return part | dict(data.shared)
 
     def targets(self, places: Int64, move: Move, feeds: Mapping[str, Array]) -> list[Float32]:

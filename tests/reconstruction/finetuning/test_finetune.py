@@ -5,6 +5,7 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper, parser
 
 from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.calibration.shifts import MIRRORED
 from onnx_subprune.errors import OptionError
 from onnx_subprune.graph.gradients.tape import NoGradientError
 from onnx_subprune.graph.gradients.training import weight_in
@@ -12,7 +13,7 @@ from onnx_subprune.pruning.finetuning import with_weights
 from onnx_subprune.reconstruction.finetuning.finetune import Tuning, finetuned, surely
 from onnx_subprune.reconstruction.finetuning.goals import classified
 from onnx_subprune.reconstruction.finetuning.settings import FineTune
-from onnx_subprune.reconstruction.finetuning.teacher import MIRRORED, Goal, Teacher
+from onnx_subprune.reconstruction.finetuning.teacher import Goal, Teacher
 from onnx_subprune.runtime.progress import silent
 from onnx_subprune.runtime.session import Runnable, Session
 
