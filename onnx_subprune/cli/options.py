@@ -88,7 +88,8 @@ ShiftsOption = Annotated[
         name="--shifts",
         group=QUALITY,
         negative="--no-shifts",
-        help="Add four copies of all images, each moved by a pixel (by default only for small networks, where the weights are many for the samples).",
+        help="Add four copies of all images, each moved by a pixel (by default only for small networks, where the weights are many for the samples; "
+        "larger ones may have a mirrored copy of each). --no-shifts: no copies.",
     ),
 ]
 MaskOption = Annotated[

@@ -28,8 +28,9 @@ class Resources:
     so many samples in one run. threads: None for all cores. memory: bytes to aim at; activations that have no room there go to
     disk (None: a quarter of the machine's). positions: so many output positions of a sample are drawn where a convolution has at least three times as many
     (None: enough for 128 rows a column). shifts: add copies of all images, moved by a pixel (None: where most weights lie in layers with few
-    rows a column, and a pass stays short; see `augmentation`). trials: widths to try on a quarter of the samples after fitting on the others
-    (None: up to 24 where a pass is short and much goes, two where groups are many; see `budgets.trials`). mask: the input (samples, positions) whose zeros hide
+    rows a column, and a pass stays short; else a mirrored copy of each where that helps; False: none; see `shifts`). trials: widths to try
+    on a quarter of the samples after fitting on the others (None: up to 24 where a pass is short and much goes, four where groups are many; see
+    `budgets.trials`). mask: the input (samples, positions) whose zeros hide
     positions (None: the one that hides them from the attention, if there is one; see `masks`). providers: execution providers of onnxruntime that
     calibration and timing run on, such as "cuda" or "openvino:device_type=GPU" (see `placement`). Raises OptionError for numbers that make no sense.
     """
