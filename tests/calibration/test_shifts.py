@@ -81,19 +81,25 @@ def never(names):
     return False
 
 
-def test_mirrored_copies_are_made_where_the_model_hardly_sees_them(images):
-    """The layers of this network have 128 x 49 rows or more, but those of one image are like each other."""
-    data, network = Calibration(arrays={"input": images[:128]}, chunk=32), load(RESNET)
-    graph = trace(network)
+def test_mirrored_copies_are_made_of_large_images_where_the_model_hardly_sees_them():
+    """The second layer has 128 x 64 rows, but those of one image are like each other."""
+    pictures = np.random.default_rng(0).normal(size=(128, 3, 64, 64)).astype(np.float32)
+    n = Net()
+    x = n.relu(n.conv(n.input(["N", 3, 64, 64], "input"), 64, 3, stride=8))
+    n.output(n.conv(x, 64, 3), 4)
+    network = load(n.model())
+    graph, data = trace(network), Calibration(arrays={"input": pictures}, chunk=32)
     for answer, expected in ((True, 256), (False, 128)):
         copies = Copies(network, graph, 1e8, None, lambda names, answer=answer: answer and names == ("input",))
-        found = copies(data)
-        assert found.samples == expected
+        assert copies(data).samples == expected
         assert copies.moves == ((MIRRORED,) if answer else ())
         assert copies(data.take(64)).samples == expected // 2
     turned = Copies(network, graph, 1e8, None, lambda names: True)(data).all_of("input")[128:]
-    assert np.array_equal(turned, images[:128, ..., ::-1])
+    assert np.array_equal(turned, pictures[..., ::-1])
     assert Copies(network, graph, 1e10, None, lambda names: True)(data).samples == 128
+    small = Calibration(arrays={"input": np.ascontiguousarray(pictures[:, :, :32])}, chunk=32)
+    assert Copies(network, graph, 1e8, None, lambda names: True)(small).samples == 128
+    assert few_samples(network, graph, 128, 2, alike=True)
     assert not few_samples(network, graph, 5_000, 2, alike=True)
 
 
@@ -131,24 +137,35 @@ def test_samples_that_the_trials_judge_by_are_not_fitted():
 
 
 @pytest.mark.parametrize(
-    ("samples", "macs", "groups", "layers", "fraction", "expected"),
+    ("samples", "macs", "groups", "layers", "fraction", "expected", "streams"),
     [
-        (512, 1e5, 12, (), 0.5, 24),
-        (512, 1e5, 13, (), 0.5, 4),
-        (512, 1e8, 4, (), 0.5, 0),
-        (512, 1e8, 13, (), 0.5, 4),
-        (223, 1e5, 4, (), 0.5, 0),
-        (512, 1e5, 12, 8 * (64,), 0.7, 0),
-        (512, 1e5, 12, 8 * (64,), 0.4, 2),
-        (512, 1e5, 12, 8 * (64,), 0.1, 12),
-        (512, 1e5, 12, (4000,), 0.7, 0),
+        (512, 1e5, 12, (), 0.5, 24, False),
+        (512, 1e5, 13, (), 0.5, 4, False),
+        (512, 1e8, 4, (), 0.5, 0, False),
+        (512, 1e8, 13, (), 0.5, 4, False),
+        (223, 1e5, 4, (), 0.5, 0, False),
+        (512, 1e5, 12, 8 * (64,), 0.7, 0, False),
+        (512, 1e5, 12, 8 * (64,), 0.4, 2, False),
+        (512, 1e5, 12, 8 * (64,), 0.1, 12, False),
+        (512, 1e5, 12, (4000,), 0.7, 0, False),
+        (512, 1e5, 12, (), 0.5, 24, True),
+        (512, 1e8, 4, (), 0.5, 4, True),
+        (56, 1e5, 12, (), 0.5, 4, True),
+        (23, 1e5, 12, (), 0.5, 0, True),
     ],
 )
 def test_widths_are_tried_unasked_where_that_is_quick_and_tells_something(
-    samples, macs, groups, layers, fraction, expected
+    samples, macs, groups, layers, fraction, expected, streams
 ):
     trials = trials_of(
-        of(samples, 32), macs, groups, layers=layers, fraction=fraction, most=None, augment=lambda part: part
+        of(samples, 32),
+        macs,
+        groups,
+        streams=streams,
+        fraction=fraction,
+        layers=layers,
+        most=None,
+        augment=lambda part: part,
     )
     assert (trials.most if trials else 0) == expected
 

@@ -23,6 +23,8 @@ RUNS, CALL = 8, 4e-3
 """Passes of a walk, and seconds that a layer costs a chunk beside its multiply-accumulates."""
 ENOUGH = 224
 """Samples from which on that is done, what 256 leave beside those held out: a quarter of fewer tells two models hardly apart."""
+LEAST = 24
+"""Where there are streams: with them whole, or cut, a network may lose twice as much or half, which few samples tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,8 +61,10 @@ def trials_of(
         seconds = PASSES * macs * whole.samples / RATE + SECONDS * (1.0 - fraction) / fraction
         payable = int(seconds / max(price, SECONDS / TRIALS))
         moves = min(TRIALS, payable) if cheap else 0
-        few = 2 * groups <= TRIALS and not (streams and moves < STARTS)
-        most = 0 if data.samples < ENOUGH else moves if few else STARTS
+        few = 2 * groups <= TRIALS and not (streams and (moves < STARTS or data.samples < ENOUGH))
+        most = moves if few else STARTS
+        if data.samples < (LEAST if streams and not few else ENOUGH):
+            most = 0
         data = data if few else data.take(min(data.samples, FEW))
     fitted, judged = data.take(data.samples * 3 // 4), data.rest(data.samples * 3 // 4)
     if most < 2 or judged is None or fitted.samples < data.samples // 2:
