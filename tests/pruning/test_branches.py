@@ -4,7 +4,19 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune import Asymmetric, Channels, Gates, Layerwise, Macs, Recipe, Refit, Sequential, apply_recipe, prune
+from onnx_subprune import (
+    Asymmetric,
+    Channels,
+    Gates,
+    Layerwise,
+    Macs,
+    Recipe,
+    Refit,
+    Resources,
+    Sequential,
+    apply_recipe,
+    prune,
+)
 from onnx_subprune.evaluation.report.removed import removable
 from onnx_subprune.evaluation.verification import law
 from onnx_subprune.graph.costs.costs import costs
@@ -218,7 +230,10 @@ def test_what_a_sum_needs_stays(block, count):
 
 
 def test_rounded_widths_let_branches_go_and_min_width_keeps_them(few):
-    free, kept = (prune(RESNET, few, budget=Macs(0.1), round_to=16, min_width=least) for least in (None, 1))
+    free, kept = (
+        prune(RESNET, few, budget=Macs(0.1), round_to=16, min_width=least, resources=Resources(trials=0))
+        for least in (None, 1)
+    )
     widths = [{group.name: group.width[1] for group in found.report.groups} for found in (free, kept)]
     assert min(widths[0].values()) == 0
     assert min(widths[1].values()) > 0
@@ -350,7 +365,15 @@ def test_all_ends_that_read_nothing_are_refitted(block):
 def test_refits_are_better_than_none(few):
     errors = []
     for refit in (Refit(), None):
-        found = prune(RESNET, few, budget=Macs(0.3), round_to=16, refit=refit, gates=Gates(accept_any=True))
+        found = prune(
+            RESNET,
+            few,
+            budget=Macs(0.3),
+            round_to=16,
+            refit=refit,
+            gates=Gates(accept_any=True),
+            resources=Resources(trials=0),
+        )
         errors.append(next(iter(found.report.fidelity.outputs.values())).relative_error)
     assert errors[0] < 0.7 * errors[1]
 
