@@ -41,7 +41,7 @@ LARGE = 64
 samples)."""
 AFFORDED_MIRRORED = 3 * 10**11
 """The same for mirrored copies."""
-POINTWISE = frozenset((*UNARY, "Cast", "Clip", "BatchNormalization"))
+PASSING = frozenset((*UNARY, "Cast", "Clip", "BatchNormalization", "Pad"))
 JOINING = frozenset(("Add", "Sub", "Mul", "Div"))
 
 
@@ -97,7 +97,7 @@ def few_samples(network: Network, graph: ChannelGraph, samples: int, copies: int
 
 
 def images(network: Network) -> tuple[str, ...]:
-    """Return the inputs (N, C, H, W) that nothing but convolutions reads, and pointwise operators on the way there."""
+    """Return the inputs (N, C, H, W) that nothing but convolutions reads, and pointwise operators and Pad on the way there, or asks for its size."""
     found = []
     for value in network.inputs:
         kind = value.type.tensor_type
@@ -158,10 +158,10 @@ def _convolved(network: Network, tensor: str) -> bool:
         if slot < 0:
             return False
         node = network.nodes[index]
-        if key_of(node) == "Conv" and slot == 0:
+        if key_of(node) in ("Shape", "Size") or (key_of(node) == "Conv" and slot == 0):
             continue
         joined = key_of(node) in JOINING and node.input[1 - slot] in network.constants
-        if not joined and not (key_of(node) in POINTWISE and slot == 0):
+        if not joined and not (key_of(node) in PASSING and slot == 0):
             return False
         if not _convolved(network, node.output[0]):
             return False

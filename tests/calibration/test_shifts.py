@@ -55,6 +55,14 @@ def test_what_convolutions_read_are_images():
     assert images_of(load(DENSE)) == ()
 
 
+def test_images_may_be_padded_first_and_asked_for_their_size():
+    n = Net()
+    x = n.input(["N", 3, 8, 8])
+    n.output(n("Shape", x), kind=7)
+    n.output(n.conv(n("Pad", x, n.constant(np.array([0, 0, 0, 0, 0, 0, 1, 1]))), 4, 3))
+    assert images_of(load(n.model())) == ("x",)
+
+
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_an_input_that_something_else_reads_is_none(elsewhere):
     n = Net()
