@@ -36,11 +36,11 @@ gains nothing by mirrored images, 2.7 with 256."""
 AFFORDED = 10**11
 """Most multiply-accumulates of a pass over all copies that are made unasked: about a second. VGG-11 on CIFAR, beyond it, takes twice the time with
 copies, and its held-out divergence falls by 7 %."""
+AFFORDED_MIRRORED = 3 * 10**11
+"""The same for mirrored copies."""
 LARGE = 64
 """Pixels from which on, in height and width, images are large: networks for smaller ones gain nothing by mirrored copies (CIFAR-10, Fashion-MNIST, 64 to 512
 samples)."""
-AFFORDED_MIRRORED = 3 * 10**11
-"""The same for mirrored copies."""
 PASSING = frozenset((*UNARY, "Cast", "Clip", "BatchNormalization", "Pad"))
 JOINING = frozenset(("Add", "Sub", "Mul", "Div"))
 
@@ -107,10 +107,15 @@ def images(network: Network) -> tuple[str, ...]:
 
 
 def alike(seen: Sequence[Array], mirrored: Sequence[Array]) -> bool:
-    """True if outputs (samples, ...) for mirrored images are like those for the images as they are, by `ALIKE`."""
+    """True if outputs (samples, ...) for mirrored images are like those for the images as they are, by `ALIKE`.
+
+    Not where their shapes differ, as those of boxes that a model finds, nor numbers of the whole batch unless they are equal.
+    """
     for output, other in zip(seen, mirrored, strict=True):
-        first, second = (np.asarray(item, np.float64) for item in (output, other))
-        if not np.sum((first - second) ** 2) <= ALIKE * np.sum((first - first.mean(axis=0)) ** 2):
+        first, second = (np.atleast_1d(np.asarray(item, np.float64)) for item in (output, other))
+        if first.shape != second.shape or not np.sum((first - second) ** 2) <= ALIKE * np.sum(
+            (first - first.mean(axis=0)) ** 2
+        ):
             return False
     return True
 

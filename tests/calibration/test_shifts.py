@@ -116,6 +116,10 @@ def test_outputs_are_alike_that_differ_by_less_than_a_quarter_of_what_they_vary_
     noise = np.random.default_rng(1).normal(size=(400, 3))
     assert alike([seen], [seen + 0.4 * noise])
     assert not alike([seen, seen], [seen, seen + 0.6 * noise])
+    assert not alike([seen], [seen[:7]])
+    number = np.float32(3.0)
+    assert alike([seen, number], [seen, number])
+    assert not alike([seen, number], [seen, number + 1])
 
 
 def test_enough_samples_need_no_copies():

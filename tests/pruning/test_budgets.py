@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -34,7 +35,7 @@ from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets.ladder import Ladder
 from onnx_subprune.pruning.budgets.latency import check_latency, first_channels, result_timing
 from onnx_subprune.pruning.budgets.latency_search import Search
-from onnx_subprune.pruning.budgets.starts import starts_of
+from onnx_subprune.pruning.budgets.starts import best_ladder, starts_of
 from onnx_subprune.runtime.session import Session
 from tests.conftest import MODELS
 
@@ -166,6 +167,14 @@ def test_a_stream_stays_whole_in_the_second_widths_that_are_tried_where_the_othe
     assert second == whole.widths(0.5) == {"a": 64, "b": 32}
     assert all(start["a"] < 64 for _, start in starts_of(both, 0.4, {"a"}))
     assert all(start["a"] < 64 for _, start in starts_of(both, 0.5, ()))
+
+
+def test_a_cost_that_is_predicted_to_be_out_of_reach_is_left_to_be_measured():
+    curves = dict.fromkeys("ab", Curve((16, 32, 48), (0.5, 0.3, 0.1)))
+    coarse = replace(ladder(MarginalCost()), rooms=[Room("a", 64, 32), Room("b", 64, 32)], curves=curves)
+    task = SimpleNamespace(graph=SimpleNamespace(groups=()))
+    assert best_ladder(coarse, 1e-6, task, SimpleNamespace(most=4), {}) is coarse
+    assert best_ladder(coarse, 0.5, task, None, {}) is coarse
 
 
 def search(ratio, rungs=None):

@@ -55,11 +55,15 @@ def tried(ladder: Ladder, fraction: float, task: Task, trials: Trials, rules: Ma
 def best_ladder(
     ladder: Ladder, fraction: float, task: Task, trials: Trials | None, rules: Mapping[str, Rule]
 ) -> Ladder:
-    """Return the ladder, or the one beside it whose widths at `fraction` lose less when they are tried; trials: None to try nothing."""
-    if trials is None:
-        return ladder
-    starts = starts_of(ladder, fraction, streams_of(task.graph))[: min(trials.most, STARTS)]
-    if len(starts) < 2:
+    """Return the ladder, or the one beside it whose widths at `fraction` lose less when they are tried; trials: None to try nothing.
+
+    Where the ladder has not so much to give it is returned too: a cost that is predicted may be measured to be less.
+    """
+    starts = []
+    if trials is not None:
+        with suppress(BudgetError):
+            starts = starts_of(ladder, fraction, streams_of(task.graph))[: min(trials.most, STARTS)]
+    if trials is None or len(starts) < 2:
         return ladder
     loss = _loss(task, trials, rules)
     losses = [loss(widths) for _, widths in starts]
