@@ -164,6 +164,8 @@ def test_samples_that_the_trials_judge_by_are_not_fitted():
         (512, 1e8, 4, (), 0.5, 4, True),
         (56, 1e5, 12, (), 0.5, 4, True),
         (23, 1e5, 12, (), 0.5, 0, True),
+        (56, 1e5, 12, 99 * (64,), 0.5, 0, True),
+        (512, 1e5, 13, 99 * (64,), 0.5, 2, True),
     ],
 )
 def test_widths_are_tried_unasked_where_that_is_quick_and_tells_something(

@@ -24,10 +24,11 @@ def finetuning_words(found: FineTuned) -> str:
     if found.because is not None:
         cost += f"; {found.left} weights are not learned: {found.because}"
     on = f"{found.samples[1]} samples that chose the result, and that nothing was fitted to nor is judged on"
+    loss = "loss, with a tenth of the cross entropy of the labels," if found.labels else "loss"
     if not found.kept:
-        return f"fine-tuning: nothing changed, as no state lost surely less than {before:.3g} of the outputs on {on} ({cost})"
+        return f"fine-tuning: nothing changed, as no state had a {loss} surely below {before:.3g} on {on} ({cost})"
     return (
-        f"fine-tuning: the loss fell from {before:.3g} to {after:.3g} on {on} (the state after step {found.best:,}; {cost}); "
+        f"fine-tuning: the {loss} fell from {before:.3g} to {after:.3g} on {on} (the state after step {found.best:,}; {cost}); "
         "errors of single layers and groups are those before it"
     )
 

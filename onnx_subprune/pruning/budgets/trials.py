@@ -10,6 +10,8 @@ TRIALS = 24
 """Widths that are tried unasked."""
 STARTS = 4
 """Widths that are tried unasked in networks of many groups."""
+PAIR = 2
+"""The same where a walk is dear, as one of many small chunks through many layers."""
 FEW = 192
 """Samples that are enough to tell two starts apart, of which three quarters are fitted."""
 CHEAP = 5 * 10**9
@@ -62,8 +64,8 @@ def trials_of(
         payable = int(seconds / max(price, SECONDS / TRIALS))
         moves = min(TRIALS, payable) if cheap else 0
         few = 2 * groups <= TRIALS and not (streams and (moves < STARTS or data.samples < ENOUGH))
-        most = moves if few else STARTS
-        if data.samples < (LEAST if streams and not few else ENOUGH):
+        most = moves if few else STARTS if payable >= STARTS else PAIR
+        if data.samples < (LEAST if streams and most == STARTS and not few else ENOUGH):
             most = 0
         data = data if few else data.take(min(data.samples, FEW))
     fitted, judged = data.take(data.samples * 3 // 4), data.rest(data.samples * 3 // 4)
