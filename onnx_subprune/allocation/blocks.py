@@ -26,11 +26,12 @@ LIMITS = (1.04, 1.0, 0.97, 0.94, 0.9)
 class BlockAware:
     """Of several allocations within the limit, the one with the least error whose work is within its own limit.
 
-    Where there is none, that with the least work of those near the limit.
+    Where there is none, that with the least work of those near the limit. beside: work of the model as it is that goes at any widths.
     """
 
     inner: MarginalCost
     work: Multilinear
+    beside: float = 0.0
 
     def allocate(
         self, rooms: Sequence[Room], curves: Mapping[str, Curve], cost: Multilinear, limit: float
@@ -41,7 +42,7 @@ class BlockAware:
 
     def allowed(self, share: float) -> float:
         """Return the work that goes with so much of the multiply-accumulates."""
-        return _share(share) * self.work({})
+        return (1.0 - SAVED * (1.0 - share)) * (self.work({}) + self.beside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,12 @@ class _Search:
         allowed = self.by.allowed(share)
         if self.by.work(self.first) <= allowed:
             return self.first
+        left = allowed / self.by.work({})
         found = [self.first]
         for mixture in MIXTURES:
             mixed = _mixed(self.cost, self.by.work, mixture)
             for part in LIMITS:
-                at = part * (mixture * share + (1.0 - mixture) * _share(share))
+                at = part * (mixture * share + (1.0 - mixture) * left)
                 try:
                     widths = self.by.inner.allocate(self.rooms, self.curves, mixed, at)
                 except BudgetError:
@@ -84,14 +86,9 @@ class _Search:
         return min(near or found, key=self.by.work)
 
 
-def _share(share: float) -> float:
-    """The share of the work that is left with so much of the multiply-accumulates."""
-    return 1.0 - SAVED * (1.0 - share)
-
-
-def block_aware(allocator: Allocator, work: Multilinear, block: int) -> Allocator:
+def block_aware(allocator: Allocator, work: Multilinear, block: int, beside: float = 0.0) -> Allocator:
     """Return what allocates multiply-accumulates for kernels with blocks of so many channels."""
-    return BlockAware(allocator, work) if isinstance(allocator, MarginalCost) and block > 1 else allocator
+    return BlockAware(allocator, work, beside) if isinstance(allocator, MarginalCost) and block > 1 else allocator
 
 
 def _mixed(cost: Multilinear, work: Multilinear, share: float) -> Multilinear:

@@ -79,7 +79,8 @@ def _layer_of(network: Network, layers: Collection[str], name: str) -> str:
         place = network.producer[tensor]
         if network.labels[place] in layers:
             return network.labels[place]
-        if name == plain or not network.nodes[place].input:
+        read = [item for item in network.nodes[place].input if item not in network.constants]
+        if name == plain or not read:
             break
-        tensor = network.nodes[place].input[0]
+        tensor = read[0]
     return ""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from onnx_subprune.allocation import Params
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.evaluation.fidelity import fidelity
 from onnx_subprune.evaluation.latency import measured_latency, raced_feeds
@@ -15,8 +16,10 @@ from onnx_subprune.evaluation.parts import parts_of
 from onnx_subprune.evaluation.report.values import Change
 from onnx_subprune.evaluation.timing import Timing
 from onnx_subprune.evaluation.verification import verify
+from onnx_subprune.graph.costs.count import parameters
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.save import Settled, settled, side_file_wanted
+from onnx_subprune.graph.surgery.folding import Folded, folded
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.pruning.budgets.latency import result_timing
 from onnx_subprune.pruning.job import Job
@@ -31,7 +34,7 @@ from onnx_subprune.runtime.session import Runnable
 class Cut:
     """A smaller model, with the folder of its side files; `apart` keeps weights on disk.
 
-    deviation: how far it is from its plan. costs: of the original and of this one, counted in the models.
+    deviation: how far it is from its plan. costs: of the original and of this one, counted in the models. folded: what was folded in the end.
     """
 
     model: ModelProto
@@ -39,6 +42,7 @@ class Cut:
     apart: Settled | None
     deviation: float
     costs: tuple[Count, Count]
+    folded: Folded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,13 +63,23 @@ def cut(job: Job, done: Reconstruction, data: Calibration) -> Cut:
     """
     network, graph = job.network, job.task.graph
     plan = Plan(supports={name: choice.support for name, choice in done.choices.items()}, weights=done.weights)
-    small = apply(network, graph, plan, rules=job.settings.rules)
+    shorter = _shorter(apply(network, graph, plan, rules=job.settings.rules), network.folder, job.settings.budget)
+    small = shorter.model
     apart = settled(small, network.folder if side_file_wanted(network.proto) else None)
     small, folder = (small, network.folder) if apart is None else (apart.model, apart.folder)
     costs = counted(network, graph), counted(Network(small, folder), graph)
     check_budget(job.settings.budget, *costs, job.rooms, job.price)
     deviation = verify(network, graph, plan, small, data, folder)
-    return Cut(model=small, folder=folder, apart=apart, deviation=deviation, costs=costs)
+    return Cut(model=small, folder=folder, apart=apart, deviation=deviation, costs=costs, folded=shorter)
+
+
+def _shorter(model: ModelProto, folder: Path | None, budget: object) -> Folded:
+    """The model with what can be folded, unless parameters are bounded and biases that are added have more of them."""
+    found = folded(model)
+    if isinstance(budget, Params) and found.maps:
+        before, after = (parameters(Network(item, folder)) for item in (model, found.model))
+        return found if after <= before else Folded(model=model)
+    return found
 
 
 def timed(job: Job, samples: Samples, smaller: Cut) -> Timing | None:

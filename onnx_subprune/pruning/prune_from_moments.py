@@ -220,7 +220,9 @@ def _allocated(job: Job) -> Allocated:
     curves = {name: item.output for name, item in sensitivity.items()}
     shown = sensitivity if isinstance(settings.allocator, MarginalCost) else {}
     by_macs = isinstance(budget, Macs)
-    allocator = block_aware(settings.allocator, price.work, job.rounding.block) if by_macs else settings.allocator
+    allocator = (
+        block_aware(settings.allocator, price.work, job.rounding.block, price.folded) if by_macs else settings.allocator
+    )
     cost = price.macs if by_macs else price.params
     lossless = {name: item.lossless for name, item in sensitivity.items() if item.lossless is not None}
     ladder = Ladder(rooms=job.rooms, curves=curves, cost=cost, allocator=allocator, lossless=lossless)

@@ -51,7 +51,14 @@ def summarize(
         finetuning=measured.tuning,
         deviation=smaller.deviation,
         seconds=seconds,
-        notes=(*job.notes, *_gone(job.task, done), *_rounding_note(job, found), *_bases(job, done), *_domains(done)),
+        notes=(
+            *job.notes,
+            *_gone(job.task, done),
+            *_rounding_note(job, found),
+            *_bases(job, done),
+            *_folded(smaller),
+            *_domains(done),
+        ),
         warnings=(*job.warnings, *_warnings(job, measured)),
         composites=resized(*smaller.costs),
         layers=measured.layers,
@@ -92,6 +99,16 @@ def _bases(job: Job, done: Reconstruction) -> list[str]:
         if count
         else []
     )
+
+
+def _folded(smaller: Cut) -> list[str]:
+    """What the written model does without."""
+    found, parts = smaller.folded, []
+    if found.maps:
+        parts.append(f"{found.maps} nodes that scale or shift channels are part of the convolutions beside them")
+    if found.activations:
+        parts.append(f"{found.activations} nodes of spelled-out HardSwish and HardSigmoid are gone")
+    return [f"the same function in fewer steps: {', '.join(parts)}"] if parts else []
 
 
 def _rounding_note(job: Job, found: Allocated) -> tuple[str, ...]:

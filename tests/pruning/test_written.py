@@ -16,7 +16,7 @@ from onnx_subprune.pruning.written import Count, check_budget
 from tests.networks.net import Net
 
 COST = Multilinear(terms=(Term(1.0, (Factor(40, {"g": 1}),)),), full={"g": 60})
-PRICE = Costs(params=COST, macs=COST, work=COST)
+PRICE = Costs(params=COST, macs=COST, work=COST, folded=0.0)
 ROOMS = [Room("g", 60, 1, 1, 1)]
 
 

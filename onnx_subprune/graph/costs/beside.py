@@ -5,8 +5,8 @@ from typing import cast
 
 from onnx_subprune.allocation import Factor, Term
 from onnx_subprune.graph.channels import Axis, ChannelGraph
-from onnx_subprune.graph.costs.costs import pointwise
 from onnx_subprune.graph.costs.count import COUNTED
+from onnx_subprune.graph.costs.pointwise import pointwise
 from onnx_subprune.graph.costs.sizes import Sizes, folded
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.operators import key_of

@@ -21,7 +21,6 @@ from onnx_subprune.allocation import Factor, Multilinear, Term
 from onnx_subprune.graph.channels import Axis, ChannelGraph, Contraction, Use
 from onnx_subprune.graph.contractions.bias import new_biases, refitted_by
 from onnx_subprune.graph.costs.count import (
-    COUNTED,
     FLOATING,
     all_shapes,
     macs_of,
@@ -29,42 +28,28 @@ from onnx_subprune.graph.costs.count import (
     parameters_inside,
     stored,
 )
+from onnx_subprune.graph.costs.pointwise import pointwise, saved
 from onnx_subprune.graph.costs.products import product_of_activations
 from onnx_subprune.graph.costs.sizes import Sizes, folded, shape_of
 from onnx_subprune.graph.costs.units import units
 from onnx_subprune.graph.network import Network
-from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.sharing import Readers, readers_of_constants
 
-DEPTHWISE, POINTWISE = 3.0, 12.0
-"""Work of a multiply-accumulate of a depthwise convolution, and of a number that an operator makes which is not fused."""
-FUSED = frozenset(
-    [
-        "Add",
-        "BatchNormalization",
-        "Clip",
-        "Flatten",
-        "HardSigmoid",
-        "Identity",
-        "LeakyRelu",
-        "Relu",
-        "Reshape",
-        "Sigmoid",
-        "Squeeze",
-        "Tanh",
-        "Unsqueeze",
-    ]
-)
-"""Operators that take hardly any time: runtimes fuse them into the layer before, or only name a tensor anew."""
+DEPTHWISE = 3.0
+"""Work of a multiply-accumulate of a depthwise convolution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """The costs of a model; called with widths by group name, a group that is absent has its full width."""
+    """The costs of a model; called with widths by group name, a group that is absent has its full width.
+
+    folded: the work of nodes that the written model does without at any widths; `work` is without it.
+    """
 
     params: Multilinear
     macs: Multilinear
     work: Multilinear
+    folded: float
 
 
 def costs(network: Network, graph: ChannelGraph, block: int = 1, *, refitted: bool = False) -> Costs:
@@ -73,13 +58,14 @@ def costs(network: Network, graph: ChannelGraph, block: int = 1, *, refitted: bo
     refitted: count what refits may add to the parameters: biases where there were none, and copies of constants that had several uses. Without
     widths, {}, all are those of the model as it is.
     """
-    sizes = Sizes(network, graph)
+    sizes, timed = Sizes(network, graph), Sizes(network, graph, block)
     full = {group.name: group.width for group in graph.groups}
     terms = tuple(_parameters(network, graph, sizes, refitted=refitted))
     return Costs(
         params=Multilinear(terms=terms, full=full, base=float(parameters(network))),
         macs=Multilinear(terms=tuple(_macs(network, graph, sizes)), full=full),
-        work=Multilinear(terms=tuple(_work(network, graph, Sizes(network, graph, block))), full=full),
+        work=Multilinear(terms=tuple(_work(network, graph, timed)), full=full),
+        folded=saved(network, graph, timed),
     )
 
 
@@ -183,28 +169,6 @@ def _work(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
         terms += [
             units(network, graph, item, sizes) for item in graph.contractions if item.internal and item.weight.slot == 2
         ]
-    return terms
-
-
-def pointwise(network: Network, graph: ChannelGraph, sizes: Sizes) -> list[Term]:
-    """Return the work of what is neither multiplied nor fused."""
-    terms = []
-    contracting = {contraction.node for contraction in graph.contractions}
-    within = {name for item in network.spelled.closed for name in item.spelled[:-1]}
-    ends = {item.spelled[-1] for item in network.spelled.closed}  # a normalisation, not what it is spelled out in
-    for label, node in zip(network.labels, network.nodes, strict=True):
-        made = next((name for name in node.output if name in graph.observation.shapes), None)
-        if (
-            sizes.timed
-            and not network.constants.issuperset(node.output)
-            and made is not None
-            and made not in within
-            and label not in contracting
-            and (made in ends or key_of(node) not in FUSED)
-            and key_of(node) not in COUNTED
-        ):
-            term = folded(POINTWISE / graph.observation.batch, sizes.activation(made))
-            terms.append(sizes.vanishing.gated([label], term))
     return terms
 
 

@@ -20,6 +20,7 @@ from onnx_subprune.graph.costs.milliseconds import milliseconds
 from onnx_subprune.graph.costs.tables import kept_here, read_table
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.save import save_model, side_file_wanted
+from onnx_subprune.graph.surgery.folding import folded
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder
 from onnx_subprune.pruning.budgets.latency_search import Search, Stopwatch, Widths
@@ -70,7 +71,7 @@ def _price(task: Task, table: Mapping[str, object] | None) -> Multilinear:
 def model_at(task: Task, rules: Mapping[str, Rule], widths: Widths) -> ModelProto:
     """Return the model at some widths; which channels stay, and the weights, do not matter for time."""
     supports = {name: first_channels(task.graph.group(name), width) for name, width in widths.items()}
-    return apply(task.network, task.graph, Plan(supports=supports), rules=rules)
+    return folded(apply(task.network, task.graph, Plan(supports=supports), rules=rules)).model
 
 
 def stopwatch(task: Task, rules: Mapping[str, Rule]) -> Stopwatch:

@@ -75,7 +75,7 @@ def allocated(task: Task, rooms: Sequence[Room], budget: Budget, allocator: Allo
     lossless = known if sensitivity else lossless_widths(task, rooms)
     cost = price.params if isinstance(budget, Params) else price.macs
     if isinstance(budget, Macs):
-        allocator = block_aware(allocator, price.work, rounding.block)
+        allocator = block_aware(allocator, price.work, rounding.block, price.folded)
     ladder = Ladder(rooms=rooms, curves=curves, cost=cost, allocator=allocator, lossless=lossless)
     if isinstance(budget, MaxDrop):
         assert judged is not None, "the budget has a metric"
