@@ -107,7 +107,7 @@ def _folded(smaller: Cut) -> list[str]:
     if found.maps:
         parts.append(f"{found.maps} nodes that scale or shift channels are part of the convolutions beside them")
     if found.activations:
-        parts.append(f"{found.activations} nodes of spelled-out HardSwish and HardSigmoid are gone")
+        parts.append(f"{found.activations} activations that were spelled out are HardSigmoid")
     return [f"the same function in fewer steps: {', '.join(parts)}"] if parts else []
 
 

@@ -77,7 +77,7 @@ def fused(network: Network, layers: Collection[str]) -> frozenset[str]:
         elif behind and (kind in ACTIVATIONS or (kind == "Add" and not _scalar(network, node))):
             found.add(label)
             into.add(label)
-        elif kind == "Sigmoid" and _swish(network, node):
+        elif kind in ("HardSigmoid", "Sigmoid") and _swish(network, node):
             found.add(label)
     return frozenset(found)
 
@@ -94,7 +94,7 @@ def _scalar(network: Network, node: NodeProto) -> bool:
 
 
 def _swish(network: Network, node: NodeProto) -> bool:
-    """True for the sigmoid of x sigmoid(x), which is computed in one go."""
+    """Return whether a sigmoid is that of x sigmoid(x), which is computed in one go."""
     reader = only_reader(network, node.output[0])
     other = None if reader is None else network.nodes[reader[0]]
     return other is not None and key_of(other) == "Mul" and node.input[0] in other.input

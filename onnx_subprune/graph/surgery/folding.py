@@ -28,7 +28,7 @@ OLDEST, INITIALIZED = 6, 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folded:
-    """A model, and how many nodes are folded into layers and how many of activations that were spelled out are no more."""
+    """A model, and how many nodes are folded into layers, and how many activations that were spelled out are one operator, or two."""
 
     model: ModelProto
     maps: int = 0
@@ -37,33 +37,30 @@ class Folded:
 
 def folded(model: ModelProto) -> Folded:
     """Return the model with what can be folded; the same object where there is nothing."""
-    wiring, activations = _fold(model)
-    if not wiring.gone:
-        return Folded(model=model)
-    return Folded(model=wiring.model(), maps=len(wiring.gone) - activations, activations=activations)
+    wiring, maps, activations = _fold(model)
+    return Folded(model=wiring.model() if maps or activations else model, maps=maps, activations=activations)
 
 
 def foldable(model: ModelProto) -> Sequence[str]:
-    """Return the first outputs of the nodes that a folded model does without."""
+    """Return the first outputs of the nodes that take no time in a folded model."""
     return _fold(model)[0].gone
 
 
-def _fold(model: ModelProto) -> tuple[Wiring, int]:
-    """Fold, and count how many of the nodes that are gone spelled activations out; these are the first."""
+def _fold(model: ModelProto) -> tuple[Wiring, int, int]:
+    """Fold, and count as `Folded` does."""
     wiring = Wiring(model)
     version = max((item.version for item in model.opset_import if item.domain in STANDARD), default=1)
     if model.ir_version < INITIALIZED or version < OLDEST:
-        return wiring, 0
+        return wiring, 0, 0
     places = range(len(wiring.nodes))
-    for at in places:
-        hard_sigmoid(wiring, at)
-    activations = len(wiring.gone)
+    activations = sum(hard_sigmoid(wiring, at) for at in places)
+    before = len(wiring.gone)
     for at in places:
         while _behind(wiring, at):
             pass
     for at in reversed(places):
         _in_front(wiring, at)
-    return wiring, activations
+    return wiring, len(wiring.gone) - before, activations
 
 
 def _behind(wiring: Wiring, at: int) -> bool:

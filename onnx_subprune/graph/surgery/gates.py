@@ -10,15 +10,18 @@ CLOSE = 1e-6
 """How far a product with 1 / m may be from a division by m."""
 
 
-def hard_sigmoid(wiring: Wiring, at: int) -> None:
-    """Make a HardSigmoid of the Clip at `at`, the sum in front of it, and the division by its bound behind, or behind the product with it."""
+def hard_sigmoid(wiring: Wiring, at: int) -> bool:
+    """Make a HardSigmoid of the Clip at `at`, the sum in front of it, and the division by its bound behind, or behind the product with it.
+
+    Return False where there is no such thing.
+    """
     clip = wiring.nodes[at]
     bound = None if clip is None else _bound(wiring, clip)
     before = None if clip is None or bound is None else wiring.maker(clip.input[0])
     added = None if before is None else affine_of(wiring, before, 0)
     product = None if clip is None else wiring.reader(clip.output[0])
     if clip is None or bound is None or before is None or added is None or product is None:
-        return
+        return False
     gated = wiring.nodes[product]
     assert gated is not None, "what reads is there"
     last: int | None = product
@@ -28,9 +31,9 @@ def hard_sigmoid(wiring: Wiring, at: int) -> None:
         last = wiring.reader(gated.output[0]) if other else None
     divided = None if last is None else affine_of(wiring, last, 0)
     if last is None or divided is None or wiring.reader(clip.input[0]) != at:
-        return
+        return False
     if added.scale != 1.0 or divided.shift != 0.0 or abs(divided.scale * bound - 1.0) > CLOSE:
-        return
+        return False
     end = wiring.nodes[last]
     assert end is not None, "what reads is there"
     made = end.output[0]
@@ -42,7 +45,9 @@ def hard_sigmoid(wiring: Wiring, at: int) -> None:
     wiring.replace(product, None)
     wiring.replace(at, gate)
     if other:
+        wiring.gone.append(clip.output[0])  # with a product runtimes take the two as one
         wiring.replace(last, helper.make_node("Mul", [other, name], [made], name=gated.name))
+    return True
 
 
 def _bound(wiring: Wiring, clip: NodeProto) -> float | None:
