@@ -25,7 +25,7 @@ INSIDE = {
     "runtime": (("runtime/profiler", "runtime"),),
     "graph": (
         ("graph",),
-        ("graph/contractions",),
+        ("graph/contractions", "graph/folding"),
         ("graph/rules",),
         ("graph/tracing",),
         ("graph/surgery", "graph/costs", "graph/gradients"),

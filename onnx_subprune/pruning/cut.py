@@ -17,9 +17,9 @@ from onnx_subprune.evaluation.report.values import Change
 from onnx_subprune.evaluation.timing import Timing
 from onnx_subprune.evaluation.verification import verify
 from onnx_subprune.graph.costs.count import parameters
+from onnx_subprune.graph.folding.fold import Folded, folded
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.save import Settled, settled, side_file_wanted
-from onnx_subprune.graph.surgery.folding import Folded, folded
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.pruning.budgets.latency import result_timing
 from onnx_subprune.pruning.job import Job
@@ -67,7 +67,7 @@ def cut(job: Job, done: Reconstruction, data: Calibration) -> Cut:
     small = shorter.model
     apart = settled(small, network.folder if side_file_wanted(network.proto) else None)
     small, folder = (small, network.folder) if apart is None else (apart.model, apart.folder)
-    costs = counted(network, graph), counted(Network(small, folder), graph)
+    costs = counted(job.original, graph), counted(Network(small, folder), graph)
     check_budget(job.settings.budget, *costs, job.rooms, job.price)
     deviation = verify(network, graph, plan, small, data, folder)
     return Cut(model=small, folder=folder, apart=apart, deviation=deviation, costs=costs, folded=shorter)

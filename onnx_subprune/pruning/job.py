@@ -19,7 +19,8 @@ class Job:
     """A model to be pruned, and all that does not depend on the widths.
 
     task: without widths. rounding: what `rooms` are rounded to. price: costs at any widths. trials: what to try widths of one cost on, None for
-    nothing. original: the model that was given; `network` is the same one, with heads of the groups `turned` in other bases.
+    nothing. original: the model that was given; `network` is the same one, with heads of the groups `turned` in other bases, and in fewer `steps`: so many
+    nodes that scale or shift channels are folded, and so many activations.
     model, data, described: identity of the model and of the data, and settings, for the report. chooser: the user's metric, where it chooses
     widths; judge: the same on the samples that the result is judged on. candidates: data that candidates are fitted to while a metric chooses, None
     for those of `task`.
@@ -40,5 +41,6 @@ class Job:
     candidates: Calibration | None = None
     trials: Trials | None = None
     turned: frozenset[str] = frozenset()
+    steps: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -16,7 +16,9 @@ from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.evaluation.latency import raced_feeds
 from onnx_subprune.evaluation.metric import Accuracy, Judged, Judging, judge_of
 from onnx_subprune.graph.channels import ChannelGraph
-from onnx_subprune.graph.costs.costs import costs
+from onnx_subprune.graph.costs.costs import Costs, costs
+from onnx_subprune.graph.costs.pointwise import saved
+from onnx_subprune.graph.costs.sizes import Sizes
 from onnx_subprune.graph.formats import Model, identity
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.tracing.branches import dispensable
@@ -29,7 +31,7 @@ from onnx_subprune.pruning.rare import rare
 from onnx_subprune.pruning.resources import memory_of, running_of
 from onnx_subprune.pruning.samples import Samples, samples_of
 from onnx_subprune.pruning.settings import Settings
-from onnx_subprune.pruning.turning import turned
+from onnx_subprune.pruning.turning import shortened, turned
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.observing import observing
 from onnx_subprune.runtime.placement import ON_PROCESSOR, Placement
@@ -66,6 +68,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
     threads = 1 if macs * fitted.chunk < ALONE else resources.threads
     running = replace(running_of(resources, whole.observation, placement), mask=mask, threads=threads)
     task = _task(settings, network, graph, fitted, running)
+    task, shorter = shortened(task, settings.rules, smaller=isinstance(settings.budget, Params))
     task, bases = turned(task, settings.rules) if settings.free_bases else (task, frozenset[str]())
     tried_on = partial(_tried_on, task, most=resources.trials, augment=with_copies)
     rounding = settings.rounding_for(task.network, task.graph)
@@ -76,7 +79,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         network=task.network,
         task=task,
         rounding=rounding,
-        price=costs(task.network, task.graph, block=rounding.block, refitted=settings.refit is not None),
+        price=_price(task, whole, rounding.block, settings),
         rooms=rooms,
         model=identity(model),
         data={"samples": used.samples, "held_out": held_out, "sha256": given.sha256()},
@@ -93,6 +96,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         candidates=samples.candidates,
         trials=tried_on(used, macs, len(rooms), settings.budget) if settings.triable else None,
         turned=bases,
+        steps=(shorter.maps, shorter.activations),
         notes=inlined_note(network),
     )
     return job, samples
@@ -114,6 +118,14 @@ def _task(settings: Settings, network: Network, graph: ChannelGraph, data: Calib
         clock=time.perf_counter,
         executor=settings.executor,
     )
+
+
+def _price(task: Task, whole: ChannelGraph, block: int, settings: Settings) -> Costs:
+    """The costs at any widths; what the model that was given, of the graph `whole`, takes beside counts as work that goes."""
+    price = costs(task.network, task.graph, block=block, refitted=settings.refit is not None)
+    if task.given is None:
+        return price
+    return replace(price, folded=price.folded + saved(task.given, whole, Sizes(task.given, whole, block)))
 
 
 def _placed(placement: Placement) -> Mapping[str, str]:

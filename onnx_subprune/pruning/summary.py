@@ -56,7 +56,7 @@ def summarize(
             *_gone(job.task, done),
             *_rounding_note(job, found),
             *_bases(job, done),
-            *_folded(smaller),
+            *_folded(job, smaller),
             *_domains(done),
         ),
         warnings=(*job.warnings, *_warnings(job, measured)),
@@ -101,13 +101,11 @@ def _bases(job: Job, done: Reconstruction) -> list[str]:
     )
 
 
-def _folded(smaller: Cut) -> list[str]:
+def _folded(job: Job, smaller: Cut) -> list[str]:
     """What the written model does without."""
-    found, parts = smaller.folded, []
-    if found.maps:
-        parts.append(f"{found.maps} nodes that scale or shift channels are part of the convolutions beside them")
-    if found.activations:
-        parts.append(f"{found.activations} activations that were spelled out are HardSigmoid")
+    maps, activations = job.steps[0] + smaller.folded.maps, job.steps[1] + smaller.folded.activations
+    parts = [f"{maps} nodes that scale or shift channels are part of the convolutions beside them"] if maps else []
+    parts += [f"{activations} activations that were spelled out are HardSigmoid"] if activations else []
     return [f"the same function in fewer steps: {', '.join(parts)}"] if parts else []
 
 

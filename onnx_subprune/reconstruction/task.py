@@ -53,6 +53,8 @@ class Task:
     """Labels of nodes that nobody reads at these widths: see `gone`."""
     strengths: Mapping[str, Float64] = field(default_factory=dict)
     """By group that a product of activations sums over, (w, r), what its channels bring there: see `products`."""
+    given: Network | None = None
+    """The model whose time counts as the original's, where that is not `network`."""
 
     def survey(
         self, contractions: Sequence[Contraction], times: int = SURVEYED

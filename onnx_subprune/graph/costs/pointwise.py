@@ -12,9 +12,9 @@ from onnx_subprune.allocation import Term
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.costs.count import COUNTED
 from onnx_subprune.graph.costs.sizes import Sizes, folded
+from onnx_subprune.graph.folding.fold import foldable
 from onnx_subprune.graph.network import Network, only_reader
 from onnx_subprune.graph.operators import key_of
-from onnx_subprune.graph.surgery.folding import foldable
 
 POINTWISE = 12.0
 """Work of a number that an operator makes which is not fused."""

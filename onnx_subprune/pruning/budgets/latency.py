@@ -18,9 +18,9 @@ from onnx_subprune.graph.channels import ChannelGroup
 from onnx_subprune.graph.costs.costs import costs
 from onnx_subprune.graph.costs.milliseconds import milliseconds
 from onnx_subprune.graph.costs.tables import kept_here, read_table
+from onnx_subprune.graph.folding.fold import folded
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.save import save_model, side_file_wanted
-from onnx_subprune.graph.surgery.folding import folded
 from onnx_subprune.graph.surgery.surgery import Plan, apply
 from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder
 from onnx_subprune.pruning.budgets.latency_search import Search, Stopwatch, Widths
@@ -83,7 +83,7 @@ def stopwatch(task: Task, rules: Mapping[str, Rule]) -> Stopwatch:
 
     def ratio(widths: Widths, seconds: float) -> float:
         if not races:  # widths that nobody asks for cost no session
-            races.append(Race(runnable(task.network.given), task.data, task.running.threads))
+            races.append(Race(runnable((task.given or task.network).given), task.data, task.running.threads))
         return races[0](runnable(model_at(task, rules, widths)), seconds).ratio
 
     return ratio
@@ -95,7 +95,7 @@ def commanded(task: Task, rules: Mapping[str, Rule], command: str) -> Stopwatch:
 
     def ratio(widths: Widths, seconds: float) -> float:
         if not before:
-            before.append(milliseconds_by(command, task.network.given, task.network.folder))
+            before.append(milliseconds_by(command, (task.given or task.network).given, task.network.folder))
         return milliseconds_by(command, model_at(task, rules, widths), task.network.folder) / before[0]
 
     return ratio

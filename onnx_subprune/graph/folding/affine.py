@@ -6,8 +6,8 @@ import numpy as np
 from onnx import NodeProto
 
 from onnx_subprune._typing import Float64
+from onnx_subprune.graph.folding.wiring import Wiring
 from onnx_subprune.graph.operators import attribute, key_of, set_input
-from onnx_subprune.graph.surgery.wiring import Wiring
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 LARGEST = 1e4

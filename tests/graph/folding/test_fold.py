@@ -7,8 +7,8 @@ from onnx import TensorProto
 
 from onnx_subprune import Channels, Macs, Params, Resources, prune
 from onnx_subprune.graph.costs.costs import costs
+from onnx_subprune.graph.folding.fold import foldable, folded
 from onnx_subprune.graph.network import Network
-from onnx_subprune.graph.surgery.folding import foldable, folded
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.runtime.session import Session
 from tests.networks.net import Net

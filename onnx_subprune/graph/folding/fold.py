@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, helper
 
+from onnx_subprune.graph.folding.affine import Affine, Layer, affine_of, layer_of, normalization_of, renewed, unpadded
+from onnx_subprune.graph.folding.gates import hard_sigmoid
+from onnx_subprune.graph.folding.wiring import Wiring
 from onnx_subprune.graph.operators import STANDARD
-from onnx_subprune.graph.surgery.affine import Affine, Layer, affine_of, layer_of, normalization_of, renewed, unpadded
-from onnx_subprune.graph.surgery.gates import hard_sigmoid
-from onnx_subprune.graph.surgery.wiring import Wiring
 
 OLDEST, INITIALIZED = 6, 4
 """The first version of the standard operators whose HardSigmoid is today's, and of the format in which an initializer need not be an input."""

@@ -2,9 +2,9 @@
 
 from onnx import NodeProto, helper
 
+from onnx_subprune.graph.folding.affine import LARGEST, affine_of
+from onnx_subprune.graph.folding.wiring import Wiring
 from onnx_subprune.graph.operators import attribute, key_of
-from onnx_subprune.graph.surgery.affine import LARGEST, affine_of
-from onnx_subprune.graph.surgery.wiring import Wiring
 
 CLOSE = 1e-6
 """How far a product with 1 / m may be from a division by m."""
