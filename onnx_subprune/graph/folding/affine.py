@@ -25,36 +25,45 @@ class Affine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """A convolution whose constants nothing else reads, at a place.
+    """A convolution whose constants nothing else reads, at a place; weight: its shape."""
 
-    apart: its weight, (groups, outputs, inputs, ...) or, transposed, (groups, inputs, outputs, ...).
-    """
-
+    wiring: Wiring
     place: int
     node: NodeProto
-    apart: Float64
-    bias: Float64 | None
+    weight: tuple[int, ...]
+    groups: int
     transposed: bool
 
     @property
     def inputs(self) -> int:
         """Channels that it reads."""
-        return int(self.apart.shape[0]) * int(self.apart.shape[1 if self.transposed else 2])
+        return self.weight[0] if self.transposed else self.weight[1] * self.groups
 
     @property
     def outputs(self) -> int:
         """Channels that it makes."""
-        return int(self.apart.shape[0]) * int(self.apart.shape[2 if self.transposed else 1])
+        return self.weight[1] * self.groups if self.transposed else self.weight[0]
 
     @property
     def rank(self) -> int:
         """Axes of what it reads."""
-        return self.apart.ndim - 1
+        return len(self.weight)
+
+    @property
+    def bias(self) -> Float64 | None:
+        """What it adds, (outputs,); None for nothing."""
+        return self.wiring.value(self.node.input[2]) if len(self.node.input) > 2 and self.node.input[2] else None
 
     def times(self, scale: Float64, *, outputs: bool) -> Float64:
-        """Return `apart` with one number for each channel that it makes, or that it reads, multiplied in."""
+        """Return the weight with one number for each channel that it makes, or that it reads, multiplied in.
+
+        It is (groups, outputs, inputs, ...) or, transposed, (groups, inputs, outputs, ...).
+        """
+        value = self.wiring.value(self.node.input[1])
+        assert value is not None, "its shape is known"
+        apart = value.reshape(self.groups, self.weight[0] // self.groups, *self.weight[1:])
         inner = [1, -1] if outputs == self.transposed else [-1, 1]
-        return self.apart * scale.reshape(len(self.apart), *inner, *[1] * (self.apart.ndim - 3))
+        return apart * scale.reshape(self.groups, *inner, *[1] * (apart.ndim - 3))
 
 
 def affine_of(wiring: Wiring, at: int, channels: int, rank: int = 0) -> Affine | None:
@@ -62,10 +71,11 @@ def affine_of(wiring: Wiring, at: int, channels: int, rank: int = 0) -> Affine |
     node = wiring.nodes[at]
     if node is None or key_of(node) not in ("Add", "Sub", "Mul", "Div") or len(node.input) != 2:
         return None
-    found = [(slot, value) for slot, name in enumerate(node.input) if (value := wiring.value(name)) is not None]
-    if len(found) != 1:
+    known = [slot for slot, name in enumerate(node.input) if wiring.shape(name) is not None]
+    value = wiring.value(node.input[known[0]]) if len(known) == 1 else None
+    if value is None:
         return None
-    slot, value = found[0]
+    slot = known[0]
     if value.size != 1 and (value.size != channels or value.ndim < rank - 1 or value.shape[1 - rank] != channels):
         return None
     if value.ndim > max(rank, 1) or not np.isfinite(value).all():
@@ -89,15 +99,13 @@ def layer_of(wiring: Wiring, at: int) -> Layer | None:
         or any(wiring.reader(name) != at for name in node.input[1:] if name)
     ):
         return None
-    weight = wiring.value(node.input[1])
-    named = node.input[2] if len(node.input) > 2 else ""
-    bias = wiring.value(named) if named else None
-    if weight is None or (named and bias is None):
-        return None
+    shapes = [wiring.shape(name) for name in node.input[1:] if name]
     groups = attribute(node, "group", 1)
     assert isinstance(groups, int), "its type says so"
-    apart = weight.reshape(groups, len(weight) // groups, *weight.shape[1:])
-    return Layer(place=at, node=node, apart=apart, bias=bias, transposed=key_of(node) == "ConvTranspose")
+    if not shapes or shapes[0] is None or None in shapes:
+        return None
+    transposed = key_of(node) == "ConvTranspose"
+    return Layer(wiring=wiring, place=at, node=node, weight=shapes[0], groups=groups, transposed=transposed)
 
 
 def normalization_of(wiring: Wiring, layer: Layer, at: int) -> Affine | None:
@@ -128,7 +136,6 @@ def unpadded(layer: Layer) -> bool:
 
 
 def renewed(
-    wiring: Wiring,
     layer: Layer,
     apart: Float64,
     bias: Float64 | None,
@@ -141,7 +148,7 @@ def renewed(
     new.CopyFrom(layer.node)
     new.input[0] = data or new.input[0]
     new.output[0] = made or new.output[0]
-    weight = apart.reshape(-1, *apart.shape[2:])
+    wiring, weight = layer.wiring, apart.reshape(-1, *apart.shape[2:])
     set_input(new, 1, wiring.constant(f"{new.input[1]}_folded", weight))
     if bias is not None:
         stem = new.input[2] if len(new.input) > 2 and new.input[2] else f"{new.input[1]}_bias"

@@ -74,15 +74,14 @@ def _behind(wiring: Wiring, at: int) -> bool:
     if affine is None or ending is None:
         return False
     ones = np.ones(layer.outputs)
-    scale, bias = affine.scale * ones, affine.shift * ones
-    bias = bias if layer.bias is None else layer.bias * scale + bias
+    scale, bias, known = affine.scale * ones, affine.shift * ones, layer.bias
+    bias = bias if known is None else known * scale + bias
     made = ending.output[0]
     wiring.replace(reader, None)
     renewed(
-        wiring,
         layer,
         layer.times(scale, outputs=True),
-        bias if layer.bias is not None or bias.any() else None,
+        bias if known is not None or bias.any() else None,
         made=made,
     )
     return True
@@ -111,9 +110,9 @@ def _in_front(wiring: Wiring, at: int) -> None:
     for layer in layers:
         bias = layer.bias
         if affine.shift.any():
-            shifted = layer.times(affine.shift * ones, outputs=False).sum(axis=tuple(range(2, layer.apart.ndim)))
+            shifted = layer.times(affine.shift * ones, outputs=False).sum(axis=tuple(range(2, layer.rank + 1)))
             bias = shifted.reshape(-1) if bias is None else shifted.reshape(-1) + bias
-        renewed(wiring, layer, layer.times(affine.scale * ones, outputs=False), bias, data=affine.data)
+        renewed(layer, layer.times(affine.scale * ones, outputs=False), bias, data=affine.data)
 
 
 def _moved(wiring: Wiring, at: int, shift: Affine, layer: Layer) -> Affine | None:

@@ -1,7 +1,6 @@
 """The nodes of a model while some are replaced: who makes and who reads what, at every moment."""
 
 from collections.abc import Sequence
-from math import prod
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
@@ -37,24 +36,21 @@ class Wiring:
                 self._constants[node.output[0]] = node.attribute[0].t
             self._put(at, node)
 
-    def value(self, name: str) -> Float64 | None:
-        """Return a constant of 32-bit floating-point numbers that lies in the model; None for what is none."""
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of a constant of 32-bit floating-point numbers that lies in the model; None for what is none."""
         if name in self._made:
-            return self._made[name].astype(np.float64)
+            return self._made[name].shape
         tensor = self._constants.get(name)
         if tensor is None or tensor.data_type != TensorProto.FLOAT or tensor.data_location == TensorProto.EXTERNAL:
             return None
-        return numpy_helper.to_array(tensor).astype(np.float64)
+        return tuple(tensor.dims)
 
-    def numbers(self, name: str) -> int:
-        """Return how many numbers a constant holds; 0 for what is none."""
-        if name in self._made:
-            return self._made[name].size
-        return prod(self._constants[name].dims) if name in self._constants else 0
-
-    def node(self, at: int | None) -> NodeProto | None:
-        """Return the node at a place; None for no place."""
-        return None if at is None else self.nodes[at]
+    def value(self, name: str) -> Float64 | None:
+        """Return such a constant."""
+        if self.shape(name) is None:
+            return None
+        found = self._made[name] if name in self._made else numpy_helper.to_array(self._constants[name])
+        return found.astype(np.float64)
 
     def maker(self, name: str) -> int | None:
         """Return the place of the node that makes a tensor."""
