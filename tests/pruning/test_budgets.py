@@ -279,7 +279,7 @@ def test_the_command_line_takes_labels_and_scripts(tmp_path, labelled, capsys):
     np.save(tmp_path / "x.npy", inputs[:256])
     np.savez(tmp_path / "y.npz", truth=labels[:256])
     (tmp_path / "v.py").write_text("import os\ndef size(path):\n    return -os.path.getsize(path) / 1000\n")
-    common = ["prune", str(LENET), "--data", str(tmp_path / "x.npy"), "--samples", "128"]
+    common = ["prune", str(LENET), "--data", str(tmp_path / "x.npy"), "--samples", "64"]
     drop = ["--max-drop", "0.05", "--labels", f"{tmp_path}/y.npz:truth", str(tmp_path / "a.onnx")]
     assert run([*common, *drop]) == 0
     assert "accuracy with labels" in capsys.readouterr().out

@@ -111,7 +111,7 @@ def test_refitting_beats_slicing_and_choosing_beats_drawing(images, test_set):
     def left(selector, refit, formulation=Asymmetric()):
         found = prune(
             RESNET,
-            images[:256],
+            images[:160],
             budget=Channels(0.5),
             selector=selector,
             refit=refit,
@@ -157,7 +157,15 @@ def test_a_small_memory_spills_and_gives_the_same_bytes(few):
 
 
 def test_widths_are_rounded_and_have_a_floor(few):
-    found = prune(RESNET, few, budget=Macs(0.5), round_to=8, min_width=8, allocator=MarginalCost())
+    found = prune(
+        RESNET,
+        few,
+        budget=Macs(0.5),
+        round_to=8,
+        min_width=8,
+        allocator=MarginalCost(),
+        resources=Resources(trials=0),
+    )
     assert all(group.width[1] % 8 == 0 for group in found.report.groups)
     assert found.report.macs.ratio <= 0.5
 
