@@ -14,17 +14,19 @@ def raced(data: Calibration) -> int:
     return data.fixed or max(1, min(data.chunk, RACED // max(data.sample_bytes, 1)))
 
 
-def raced_feeds(data: Calibration) -> dict[str, Array]:
-    """Return these samples."""
-    return data.feeds(raced(data))
+def raced_feeds(data: Calibration, samples: int | None = None) -> dict[str, Array]:
+    """Return these samples, or so many of them."""
+    return data.feeds(samples or raced(data))
 
 
 class Race:
-    """Measures models against one original, in turns, on a chunk of the data, or less; see `raced`."""
+    """Measures models against one original, in turns, on a chunk of the data, or less; see `raced`. samples: on so many of them."""
 
-    def __init__(self, original: Runnable, data: Calibration, threads: int | None = None) -> None:
+    def __init__(
+        self, original: Runnable, data: Calibration, threads: int | None = None, samples: int | None = None
+    ) -> None:
         self._original, self._threads = original.session(threads=threads), threads
-        self._feeds = raced_feeds(data)
+        self._feeds = raced_feeds(data, samples)
 
     def __call__(self, model: Runnable, seconds: float = 0.5) -> Timing:
         """Return how long the original and `model` take, measured for about so many seconds."""
@@ -36,3 +38,12 @@ def measured_latency(
 ) -> Timing:
     """Return how long each model takes for one batch of the data, measured in turns; see `Race`."""
     return Race(original, data, threads)(pruned, seconds)
+
+
+def single_latency(
+    original: Runnable, pruned: Runnable, data: Calibration, threads: int | None = None, seconds: float = 0.25
+) -> Timing | None:
+    """Return how long each model takes for one sample; None where a batch is one anyway, or its size is fixed."""
+    if data.fixed or raced(data) == 1:
+        return None
+    return Race(original, data, threads, 1)(pruned, seconds)

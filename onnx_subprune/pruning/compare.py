@@ -14,7 +14,7 @@ from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.errors import DataError, ModelError, typed
 from onnx_subprune.evaluation.fidelity import fidelity
 from onnx_subprune.evaluation.gates import Gates, complaints, ruined
-from onnx_subprune.evaluation.latency import measured_latency, raced_feeds
+from onnx_subprune.evaluation.latency import measured_latency, raced, raced_feeds, single_latency
 from onnx_subprune.evaluation.layers import LayerTime, layer_times
 from onnx_subprune.evaluation.measures import Fidelity
 from onnx_subprune.evaluation.parts import parts_of
@@ -23,6 +23,7 @@ from onnx_subprune.evaluation.report.sheet import Part, html_of, text_of
 from onnx_subprune.evaluation.report.summary import summary
 from onnx_subprune.evaluation.report.table import comparison_table, fidelity_table, layers_table
 from onnx_subprune.evaluation.report.values import Change, fidelity_dict
+from onnx_subprune.evaluation.timing import Timing
 from onnx_subprune.graph.formats import Model
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.pruning.opening import opened
@@ -43,6 +44,10 @@ class Comparison:
     latency: Change
     latency_ratios: tuple[float, float, float]
     """Quartiles of the pruned model's time in units of the original's, over rounds that ran both."""
+    latency_batch: int | None = None
+    """Samples in a run of which that is the latency."""
+    latency_single: Timing | None = None
+    """The same of runs of one sample; None where the batch is one, or the model takes no other number than the batch."""
     layers: tuple[LayerTime, ...] = ()
     """Milliseconds of the original's layers, in both."""
 
@@ -93,6 +98,8 @@ class Comparison:
         return {
             "cost": {name: asdict(change) for name, change in named.items()},
             "latency_ratios": list(self.latency_ratios),
+            "latency_batch": self.latency_batch,
+            "latency_single": asdict(self.latency_single) if self.latency_single else None,
             "fidelity": fidelity_dict(self.fidelity),
             "layers": [asdict(layer) for layer in self.layers],
         }
@@ -162,6 +169,8 @@ def compare(
         size=Change(first.size, second.size),
         latency=Change(found.before, found.after),
         latency_ratios=found.ratios,
+        latency_batch=raced(samples),
+        latency_single=single_latency(one.on(timed), two.on(timed), samples, threads),
         layers=layer_times(first, given.graph, two.on(timed), feeds, threads),
     )
 

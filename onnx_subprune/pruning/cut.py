@@ -5,10 +5,10 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from onnx_subprune.allocation import Params
+from onnx_subprune.allocation import Latency, Params
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.evaluation.fidelity import fidelity
-from onnx_subprune.evaluation.latency import measured_latency, raced_feeds
+from onnx_subprune.evaluation.latency import measured_latency, raced, raced_feeds, single_latency
 from onnx_subprune.evaluation.layers import LayerTime, layer_times
 from onnx_subprune.evaluation.measures import Fidelity
 from onnx_subprune.evaluation.metric import Accuracy
@@ -47,9 +47,14 @@ class Cut:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Measured:
-    """What the smaller model is beside the original on data: nothing of it without data."""
+    """What the smaller model is beside the original on data: nothing of it without data.
+
+    latency: of runs of `batch` samples, None where the user's own command says what it is of. single: of runs of one, where that is another number.
+    """
 
     latency: Timing | None = None
+    batch: int | None = None
+    single: Timing | None = None
     layers: tuple[LayerTime, ...] = ()
     fidelity: Fidelity | None = None
     metric: Change | None = None
@@ -84,14 +89,19 @@ def _shorter(model: ModelProto, folder: Path | None, budget: object) -> Folded:
 
 def timed(job: Job, samples: Samples, smaller: Cut) -> Timing | None:
     """Return how long the smaller model takes beside the original, None where it is for another machine; what is in doubt is measured for longer."""
-    budget, providers = job.settings.budget, job.task.running.placement.timed
     before, after = Runnable(job.original.given, job.original.folder), Runnable(smaller.model, smaller.folder)
 
     def here(seconds: float) -> Timing:
-        racing = before.on(providers), after.on(providers)
-        return measured_latency(*racing, samples.used, job.settings.resources.threads, seconds)
+        return measured_latency(*_racing(job, smaller), samples.used, job.settings.resources.threads, seconds)
 
-    return result_timing(budget, before, after, here)
+    return result_timing(job.settings.budget, before, after, here)
+
+
+def _racing(job: Job, smaller: Cut) -> tuple[Runnable, Runnable]:
+    """Both models on the providers that count for time."""
+    providers = job.task.running.placement.timed
+    before, after = Runnable(job.original.given, job.original.folder), Runnable(smaller.model, smaller.folder)
+    return before.on(providers), after.on(providers)
 
 
 def measure(job: Job, samples: Samples, smaller: Cut, timing: Timing | None) -> Measured:
@@ -107,7 +117,11 @@ def measure(job: Job, samples: Samples, smaller: Cut, timing: Timing | None) -> 
     layers = layer_times(
         job.original, job.task.graph, after.on(job.task.running.placement.timed), raced_feeds(samples.used), threads
     )
-    return Measured(latency=timing, layers=layers, fidelity=faithful, metric=scores)
+    found = Measured(latency=timing, layers=layers, fidelity=faithful, metric=scores)
+    if timing is None or (isinstance(job.settings.budget, Latency) and job.settings.budget.measure is not None):
+        return found
+    single = single_latency(*_racing(job, smaller), samples.used, threads)
+    return replace(found, batch=raced(samples.used), single=single)
 
 
 JUDGED, JUDGED_BYTES = 256, 1 << 24

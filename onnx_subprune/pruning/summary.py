@@ -44,6 +44,8 @@ def summarize(
         size=Change(network.size, written_bytes(written, NAMED, side_file=side_file)),
         latency=None if timed is None else Change(timed.before, timed.after),
         latency_ratios=None if timed is None else timed.ratios,
+        latency_batch=measured.batch,
+        latency_single=measured.single,
         groups=groups,
         pinned=still_pinned(job.task.network, job.task.graph, _empty(done)),
         fidelity=measured.fidelity,
@@ -127,8 +129,14 @@ def _rounding_note(job: Job, found: Allocated) -> tuple[str, ...]:
 
 def _warnings(job: Job, measured: Measured) -> tuple[str, ...]:
     """What the user should know: a budget of work that brought no time."""
-    latency, budget = measured.latency, job.settings.budget
-    if latency is None or isinstance(budget, Params) or latency.ratio < 1.0:
+    latency, single, budget = measured.latency, measured.single, job.settings.budget
+    if latency is None or isinstance(budget, Params):
+        return ()
+    if latency.ratio < 1.0 and single is not None and single.ratios[0] > 1.0:
+        return (
+            f"run on one sample at a time the result is not faster than the original: {single.after:.3g} ms against {single.before:.3g} ms",
+        )
+    if latency.ratio < 1.0:
         return ()
     why = f"; {slower_because(measured.layers)}" if measured.layers else ""
     return (

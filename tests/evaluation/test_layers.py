@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
+from onnx_subprune import Channels, Resources, compare, prune
 from onnx_subprune.cli import run
 from onnx_subprune.evaluation.layers import LayerTime, layer_times, slower_because
 from onnx_subprune.evaluation.timing import Timing
@@ -50,3 +51,34 @@ def test_a_result_that_is_no_faster_is_written_and_said_to_be_so(ratio, warned, 
     words = ["prune", *paths, "--data", str(tmp_path / "x.npy"), "--channels", "0.5", "--no-refit", "--quiet"]
     assert run(words) == 0
     assert ("warning: the result is not faster" in capsys.readouterr().err) == warned
+
+
+@pytest.mark.parametrize("batch", ["n", 1, 4])
+def test_times_are_named_by_the_samples_of_a_run_and_told_of_one_sample_too(batch):
+    net = Net()
+    net.head(net.relu(net.conv(net.relu(net.conv(net.input([batch, 3, 16, 16]), 32, 3)), 32, 3)))
+    data = np.random.default_rng(0).standard_normal((32, 3, 16, 16)).astype(np.float32)
+    found = prune(net.model(), data, budget=Channels(0.5), resources=Resources(threads=1, batch_size=8))
+    report, text = found.report, str(found.report)
+    compared = compare(net.model(), found.model, data[:16], threads=1)
+    told = report.to_dict()
+    assert f"latency (ms), batch {told['latency_batch']} " in text
+    if batch != "n":
+        assert told["latency_batch"] == batch
+        assert report.latency_single is compared.latency_single is None
+        return
+    assert 1 < told["latency_batch"] <= 8
+    assert told["latency_single"]["after"] == report.latency_single.after < report.latency.after
+    for shown in (text, str(compared)):
+        assert shown.count("latency (ms), batch") == 2
+        assert "latency (ms), batch 1 " in shown
+
+
+def test_a_result_that_is_slower_on_one_sample_is_said_to_be_so(monkeypatch):
+    net = Net()
+    net.head(net.relu(net.conv(net.relu(net.conv(net.input(["n", 3, 16, 16]), 32, 3)), 32, 3)))
+    data = np.random.default_rng(0).standard_normal((32, 3, 16, 16)).astype(np.float32)
+    monkeypatch.setattr("onnx_subprune.pruning.cut.single_latency", lambda *_: Timing(1.0, 1.2, (1.1, 1.2, 1.3)))
+    monkeypatch.setattr("onnx_subprune.pruning.cut.result_timing", lambda *_: Timing(2.0, 1.0, (0.4, 0.5, 0.6)))
+    report = prune(net.model(), data, budget=Channels(0.5), resources=Resources(threads=1)).report
+    assert any("on one sample at a time the result is not faster" in warning for warning in report.warnings)

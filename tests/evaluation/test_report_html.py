@@ -14,8 +14,7 @@ from onnx_subprune import Channels, Macs, Resources, compare, prune, sensitivity
 from onnx_subprune.cli import run
 from onnx_subprune.evaluation.report import report_table, text_of
 from onnx_subprune.evaluation.report.html import report_html, sensitivity_html
-from onnx_subprune.evaluation.report.table import latency_words
-from onnx_subprune.evaluation.report.values import Change
+from onnx_subprune.evaluation.report.values import Change, latency_words
 from onnx_subprune.selection import Choice, Problem, conditioning
 from tests.conftest import MODELS
 from tests.small import fill
@@ -88,7 +87,7 @@ def test_names_from_the_model_are_escaped(report):
 
 def test_without_curves_and_latency_the_page_is_still_whole(images):
     found = prune(LENET, images[:32], budget=Channels(0.5)).report
-    page = Page(report_html(replace(found, latency=None)))
+    page = Page(report_html(replace(found, latency=None, latency_single=None)))
     assert not page.links
     assert "latency (ms)" not in page.text
     assert "Latency kept" not in page.text

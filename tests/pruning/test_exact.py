@@ -38,7 +38,7 @@ from tests.networks.patterns import PATTERNS
 
 ONE = Resources(threads=1, trials=0, shifts=False)
 SEVERAL = ("activation-relu", "residual-identity", "depthwise", "split-in-equal-parts")
-TIMED = ("seconds", "latency", "latency_ratios", "layers", "notes", "warnings")
+TIMED = ("seconds", "latency", "latency_ratios", "latency_single", "layers", "notes", "warnings")
 BY_NAME = {pattern.name: pattern for pattern in PATTERNS}
 
 

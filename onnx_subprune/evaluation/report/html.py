@@ -15,8 +15,8 @@ from onnx_subprune.evaluation.report.map import Block
 from onnx_subprune.evaluation.report.plots import curve, picture
 from onnx_subprune.evaluation.report.sheet import Part
 from onnx_subprune.evaluation.report.summary import summary
-from onnx_subprune.evaluation.report.table import latency_words, number
-from onnx_subprune.evaluation.report.values import Change, Reported
+from onnx_subprune.evaluation.report.table import number
+from onnx_subprune.evaluation.report.values import Change, Reported, latency_name, latency_words
 
 
 def report_html(report: Reported) -> str:
@@ -27,7 +27,9 @@ def report_html(report: Reported) -> str:
         "bytes": report.size,
     }
     if report.latency is not None:
-        costs["latency (ms)"] = report.latency
+        costs[latency_name(report.latency_batch)] = report.latency
+    if report.latency_single is not None:
+        costs[latency_name(1)] = Change(report.latency_single.before, report.latency_single.after)
     consumers = dict.fromkeys(item for group in report.groups for item in group.consumers)
     pinned = {(p.node, p.reason): p.width for p in report.pinned}
     return _page(

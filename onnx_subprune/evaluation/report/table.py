@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from shlex import quote
 from types import MappingProxyType
-from typing import Protocol
 
 from onnx_subprune.allocation.widths import GroupSensitivity
 from onnx_subprune.evaluation.layers import LayerTime
@@ -11,7 +10,7 @@ from onnx_subprune.evaluation.measures import Fidelity
 from onnx_subprune.evaluation.report.finetuning import finetuning_lines
 from onnx_subprune.evaluation.report.removed import removable
 from onnx_subprune.evaluation.report.sheet import Column, Part, Sheet
-from onnx_subprune.evaluation.report.values import Change, Reported
+from onnx_subprune.evaluation.report.values import Change, Costed, Reported, latency_name, latency_words
 from onnx_subprune.graph.attention import attention_lines
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.costs.costs import Costs
@@ -22,30 +21,6 @@ SHOWN = 6
 """Layers that the terminal shows; JSON has them all."""
 SLOW = 0.2
 """By how much a latency ratio exceeds that of the multiply-accumulates where a hint is due."""
-
-
-class Costed(Protocol):
-    """Something with costs before and after."""
-
-    @property
-    def params(self) -> Change:
-        """Parameters."""
-
-    @property
-    def macs(self) -> Change:
-        """Multiply-accumulates."""
-
-    @property
-    def size(self) -> Change:
-        """Bytes."""
-
-    @property
-    def latency(self) -> Change:
-        """Milliseconds."""
-
-    @property
-    def latency_ratios(self) -> tuple[float, float, float]:
-        """Quartiles of the ratio of latencies."""
 
 
 def number(value: float) -> str:
@@ -65,17 +40,11 @@ def _costs(title: str, names: tuple[str, str], found: Reported | Costed) -> Shee
     ]
     if (latency := found.latency) is not None:
         words = latency_words(latency, found.latency_ratios)
-        rows.append(("latency (ms)", number(latency.before), number(latency.after), words))
+        rows.append((latency_name(found.latency_batch), number(latency.before), number(latency.after), words))
+    if (single := found.latency_single) is not None:
+        words = latency_words(Change(single.before, single.after), single.ratios)
+        rows.append((latency_name(1), number(single.before), number(single.after), words))
     return Sheet(title, (Column("cost"), *(Column(name, "number") for name in (*names, "kept"))), tuple(rows))
-
-
-def latency_words(change: Change, ratios: tuple[float, float, float] | None) -> str:
-    """Return how much of the latency is left, with the quartiles of the ratio over rounds that ran both models back to back."""
-    if ratios is None:
-        return f"{100 * change.ratio:.1f} %"
-    low, middle, high = ratios
-    spread = f"{100 * low:.0f} to {100 * high:.0f} %"
-    return f"not measurable here ({spread})" if low <= 1.0 <= high else f"{100 * middle:.1f} % ({spread})"
 
 
 def report_table(report: Reported) -> tuple[Part, ...]:

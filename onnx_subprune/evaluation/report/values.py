@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Protocol
 
 from onnx_subprune._version import __version__
 from onnx_subprune.evaluation.layers import LayerTime
 from onnx_subprune.evaluation.measures import Fidelity
 from onnx_subprune.evaluation.report.finetuning import finetuning_dict
+from onnx_subprune.evaluation.timing import Timing
 from onnx_subprune.graph.channels import Pinned
 from onnx_subprune.reconstruction.finetuning.settings import FineTuned
 from onnx_subprune.reconstruction.settings import Refitted
@@ -56,6 +58,38 @@ class GroupReport:
     """The block that its layers went with, in words: no channel is left then."""
 
 
+class Costed(Protocol):
+    """Something with costs before and after."""
+
+    @property
+    def params(self) -> Change:
+        """Parameters."""
+
+    @property
+    def macs(self) -> Change:
+        """Multiply-accumulates."""
+
+    @property
+    def size(self) -> Change:
+        """Bytes."""
+
+    @property
+    def latency(self) -> Change:
+        """Milliseconds."""
+
+    @property
+    def latency_ratios(self) -> tuple[float, float, float]:
+        """Quartiles of the ratio of latencies."""
+
+    @property
+    def latency_batch(self) -> int | None:
+        """Samples in a run."""
+
+    @property
+    def latency_single(self) -> Timing | None:
+        """The same of one sample."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
     """All that a run tells; `Report` prints and writes it."""
@@ -70,6 +104,10 @@ class Reported:
     latency: Change | None
     latency_ratios: tuple[float, float, float] | None = None
     """Quartiles of the pruned model's time in units of the original's, over rounds that ran both."""
+    latency_batch: int | None = None
+    """Samples in a run of which that is the latency."""
+    latency_single: Timing | None = None
+    """The same of runs of one sample; None where the batch is one, or the model takes no other number than the batch."""
     groups: tuple[GroupReport, ...]
     pinned: tuple[Pinned, ...]
     fidelity: Fidelity | None
@@ -104,6 +142,8 @@ class Reported:
                 "latency_ms": asdict(self.latency) if self.latency else None,
             },
             "latency_ratios": list(self.latency_ratios) if self.latency_ratios else None,
+            "latency_batch": self.latency_batch,
+            "latency_single": asdict(self.latency_single) if self.latency_single else None,
             "groups": [_group(group) for group in self.groups],
             "pinned": [
                 {"node": p.node, "tensor": p.axis.tensor, "axis": p.axis.index, "width": p.width, "reason": p.reason}
@@ -150,3 +190,17 @@ def _group(group: GroupReport) -> dict[str, object]:
             for item in group.consumers
         ],
     }
+
+
+def latency_name(batch: int | None) -> str:
+    """Return what the latency of runs of so many samples is called."""
+    return "latency (ms)" if batch is None else f"latency (ms), batch {batch}"
+
+
+def latency_words(change: Change, ratios: tuple[float, float, float] | None) -> str:
+    """Return how much of the latency is left, with the quartiles of the ratio over rounds that ran both models back to back."""
+    if ratios is None:
+        return f"{100 * change.ratio:.1f} %"
+    low, middle, high = ratios
+    spread = f"{100 * low:.0f} to {100 * high:.0f} %"
+    return f"not measurable here ({spread})" if low <= 1.0 <= high else f"{100 * middle:.1f} % ({spread})"
