@@ -15,8 +15,8 @@ from onnx_subprune.errors import BudgetError
 SAVED = 0.95
 """So much of the saving that is asked for in multiply-accumulates has to be saved in work; measured times are up to 1.09 of the work (ResNet-20).
 
-At 0.9 ResNet-20 and `resnet_fashion` took 0.58 to 0.66 of the time at half of the multiply-accumulates, at 0.95 0.58 to 0.64; accuracy 91.43 and 92.35 %, 91.41 and
-92.22 (three sets of 512)."""
+At 0.9 ResNet-20 and `resnet_fashion` took 0.58 to 0.66 of the time at half of the multiply-accumulates, at 0.95 0.58 to 0.64; accuracy 91.43 and 92.35 %,
+91.41 and 92.22 (three sets of 512)."""
 NEAR = 0.85
 """Where the work cannot be brought within its limit, no more than this share of the multiply-accumulates that are allowed is given up for it."""
 MIXTURES = (0.0, 0.5, 1.0)

@@ -25,7 +25,7 @@ from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observing import made_before
 from onnx_subprune.reconstruction.head_factors import WIDEST, Factors, factors, in_basis, pooled, wins
 from onnx_subprune.reconstruction.linear_streams import Sides, fold_scales, stream_sides
-from onnx_subprune.reconstruction.products import SEEN, into_softmax, some_rows, visible_rows
+from onnx_subprune.reconstruction.products import SEEN, key_axes, some_rows, visible_rows
 from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Store
 
@@ -34,15 +34,16 @@ from onnx_subprune.runtime.spill import Store
 class Site:
     """A group whose basis may change: constants with its numbers on both sides, and the tensors that moments are taken of, one or two.
 
-    softmax: the right one is centred, sample by sample. centred: the left one is, as a whole. shared: heads of queries that one of keys and values
-    serves, one after another; these have one basis. stream: there are no heads, but maybe more readers than one.
+    keys: axes of the right one that count the keys of a sample, over which it is centred, none without a Softmax (`key_axes`). centred: the left one
+    is, as a whole. shared: heads of queries that one of keys and values serves, one after another; these have one basis. stream: there are no heads, but
+    maybe more readers than one.
     """
 
     group: ChannelGroup
     left: tuple[Slice, ...]
     right: tuple[Slice, ...]
     watched: tuple[Slice, ...]
-    softmax: bool = False
+    keys: tuple[int, ...] = ()
     centred: bool = False
     shared: int = 1
     stream: Sides | None = None
@@ -107,8 +108,8 @@ def _product_site(network: Network, graph: ChannelGraph, group: ChannelGroup) ->
     heads, grouped = (side.positions.shape[1] for side in watched)
     if heads % grouped:
         return None
-    softmax, shared = into_softmax(network, group.product.node), heads // grouped
-    return Site(group=group, left=parts[0], right=parts[1], watched=tuple(watched), softmax=softmax, shared=shared)
+    keys, shared = key_axes(network, graph.observation, group.product, watched[1]), heads // grouped
+    return Site(group=group, left=parts[0], right=parts[1], watched=tuple(watched), keys=keys, shared=shared)
 
 
 def _context_site(network: Network, graph: ChannelGraph, group: ChannelGroup) -> Site | None:
@@ -188,9 +189,9 @@ def _moments(site: Site, stream: Stream, visible: Visible) -> list[list[Float64]
     for number, chunk in enumerate(stream.read(names)):
         for which, part in enumerate(site.watched):
             value = chunk[part.axis.tensor]
-            centred, axis = site.softmax and which == 1, part.axis.index
+            axis = part.axis.index
             if site.stream is None:
-                moved, shown = visible_rows(value, axis, visible, number, centred=centred)
+                moved, shown = visible_rows(value, axis, visible, number, centred_over=site.keys if which else ())
             else:
                 moved, shown = some_rows(value, axis, visible, number)
             heads = np.ascontiguousarray(moved.reshape(-1, moved.shape[-1])[:, part.positions.T].transpose(1, 0, 2))

@@ -1,19 +1,22 @@
 """What channels bring to a product of two activations, the logits of attention: none of its inputs is a constant that could be refitted.
 
 The logits q'k lose q_i k_i with channel i: on average over queries and keys E[q_i^2] E[k_i^2], where these are independent. Softmax does not see what is
-the same for all keys, so k is centred where the product goes into one. A channel of several heads brings what its parts bring together.
+the same for all keys, so k is centred where the product goes into one, over the keys of each sample, whichever axis counts these: torch.nn.TransformerEncoder
+has positions first unless it is told otherwise. A channel of several heads brings what its parts bring together.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
 from onnx_subprune._typing import Array, Float64
 from onnx_subprune.calibration.data.masks import Visible
 from onnx_subprune.calibration.streaming.stream import Stream
-from onnx_subprune.graph.channels import Axis, ChannelGroup, Slice
+from onnx_subprune.graph.channels import Axis, ChannelGroup, Product, Slice
 from onnx_subprune.graph.network import Network, only_reader
+from onnx_subprune.graph.observation import Observation
 from onnx_subprune.graph.observing import made_before
 from onnx_subprune.graph.operators import attribute, key_of
 from onnx_subprune.reconstruction.task import Task
@@ -45,7 +48,7 @@ def measured(task: Task) -> Task:
             stream.advance(
                 place, made_before(task.network, [name for names in wanted[number:] for name in names], place)
             )
-            found[group.name] = _strength(task.network, group, stream, visible)
+            found[group.name] = _strength(task, group, stream, visible)
         stream.close()
     return replace(task, strengths=found)
 
@@ -76,15 +79,17 @@ def _side(network: Network, group: ChannelGroup, axis: Axis) -> Slice:
     return parts[found]
 
 
-def _strength(network: Network, group: ChannelGroup, stream: Stream, visible: Visible) -> Float64:
+def _strength(task: Task, group: ChannelGroup, stream: Stream, visible: Visible) -> Float64:
     """(w, r), r parts a channel: energy on the left times energy on the right."""
     assert group.product is not None, "only such groups are asked about"
-    sides, centred = _sides(network, group), into_softmax(network, group.product.node)
+    sides = _sides(task.network, group)
+    keys = key_axes(task.network, task.graph.observation, group.product, sides[1])
     energies = [np.zeros(part.size) for part in sides]
     for number, chunk in enumerate(stream.read(list(dict.fromkeys(part.axis.tensor for part in sides)))):
         for place, part in enumerate(sides):
-            value, centre = chunk[part.axis.tensor], centred and place == 1
-            rows, _ = visible_rows(value, part.axis.index, visible, number, centred=centre)
+            rows, _ = visible_rows(
+                chunk[part.axis.tensor], part.axis.index, visible, number, centred_over=keys if place else ()
+            )
             energies[place] += (rows**2).reshape(-1, part.size).sum(axis=0)
     left, right = (energy[part.positions] for energy, part in zip(energies, sides, strict=True))
     parts = {part.axis: part.positions.shape[1] for part in group.slices if part.axis.use is None}
@@ -100,26 +105,48 @@ def _multiplied(left: Float64, right: Float64, each: int) -> Float64:
     return np.asarray(left * heads.repeat(times, axis=1).reshape(left.shape))
 
 
-def visible_rows(value: Array, axis: int, visible: Visible, chunk: int, *, centred: bool) -> tuple[Float64, Float64]:
+def key_axes(network: Network, observation: Observation, product: Product, part: Slice) -> tuple[int, ...]:
+    """Return the axes of a tensor in front of K that count the keys of a sample, as they are with its channels moved to the end.
+
+    None where the product goes into no Softmax. Samples are on the first axis, unless that counts the keys and the others the samples.
+    """
+    if not into_softmax(network, product.node):
+        return ()
+    shape = list(observation.shapes[part.axis.tensor])
+    del shape[part.axis.index]
+    made = observation.shapes.get(network.node(product.node).output[0], ())
+    keys = made[-1] if key_of(network.node(product.node)) == "MatMul" and made else 0
+    if len(shape) < 2:
+        return tuple(range(len(shape)))
+    varying = {place - (place > part.axis.index) for place in observation.varying_axes.get(part.axis.tensor, ())}
+    first = shape[0] == keys and prod(shape[1:]) == observation.batch
+    if first and (keys != observation.batch or (varying and 0 not in varying)):
+        return (0,)
+    return tuple(range(1, len(shape)))
+
+
+def visible_rows(
+    value: Array, axis: int, visible: Visible, chunk: int, *, centred_over: Sequence[int] = ()
+) -> tuple[Float64, Float64]:
     """Return the channels of a tensor of a chunk, (..., w), zero where nothing is to be seen, and (..., 1), one where something is.
 
-    centred: less their mean over the visible positions of a sample.
+    centred_over: axes, with the channels at the end, over whose visible positions their mean is taken off.
     """
     there = visible.shown(chunk, np.ones(value.shape)).astype(np.float64)
     shown = np.moveaxis(there, axis, -1)[..., :1]
     moved = np.moveaxis(value, axis, -1).astype(np.float64) * shown
-    places: Sequence[int] = range(1 if moved.ndim > 2 else 0, moved.ndim - 1)
-    if centred and places:
-        counts = np.maximum(shown.sum(axis=tuple(places), keepdims=True), 1.0)
+    if centred_over:
+        places = tuple(centred_over)
+        counts = np.maximum(shown.sum(axis=places, keepdims=True), 1.0)
         with np.errstate(invalid="ignore"):  # of infinite numbers; what follows from them is looked at
-            moved = (moved - moved.sum(axis=tuple(places), keepdims=True) / counts) * shown
+            moved = (moved - moved.sum(axis=places, keepdims=True) / counts) * shown
     return np.asarray(moved), np.asarray(shown)
 
 
 def some_rows(value: Array, axis: int, visible: Visible, chunk: int) -> tuple[Float64, Float64]:
     """Return what `visible_rows` does, (n, w) and (n, 1), of about `ROWS` positions where none is hidden: maps have far more than moments need."""
     if visible.mask is not None:
-        return visible_rows(value, axis, visible, chunk, centred=False)
+        return visible_rows(value, axis, visible, chunk)
     rows = np.moveaxis(value, axis, -1).reshape(-1, value.shape[axis])
     some = rows[:: max(1, len(rows) // ROWS) | 1].astype(np.float64)
     return some, np.ones((len(some), 1))

@@ -170,7 +170,7 @@ def test_hidden_positions_are_no_rows_of_keys():
     rng = np.random.default_rng(0)
     value, mask = rng.standard_normal((2, 4, 3)).astype(np.float32), np.array([[1, 1, 1, 0], [1, 1, 0, 0]])
     visible = Visible(Calibration(arrays={"mask": mask}, chunk=2), "mask")
-    rows, shown = visible_rows(value, 2, visible, 0, centred=True)
+    rows, shown = visible_rows(value, 2, visible, 0, centred_over=(1,))
     np.testing.assert_array_equal(shown[..., 0], mask)
     for sample, length in enumerate((3, 2)):
         own = value[sample, :length].astype(np.float64)
