@@ -1,10 +1,13 @@
 """Contractions that have one weight pose one problem: their moments add up, each about its own means."""
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
 
 from onnx_subprune.calibration.moments.halves import Halves
 from onnx_subprune.calibration.moments.moments import Moments
 from onnx_subprune.calibration.moments.regression import Regression
+from onnx_subprune.calibration.moments.rows import Rows
 from onnx_subprune.graph.channels import ChannelGraph, Consumer, Use
 
 
@@ -17,16 +20,16 @@ def families(graph: ChannelGraph, consumers: Sequence[Consumer]) -> list[list[Co
 
 
 def pooled(parts: Sequence[Regression]) -> Regression | None:
-    """Return the sum of the regressions of contractions that have one weight; None where rows about different means do not add up."""
+    """Return the sum of the regressions of contractions that have one weight; None where some are moments and others rows, or rows more than columns."""
     if len(parts) == 1:
         return parts[0]
-    some = [part for part in parts if isinstance(part, Moments)]
-    if len(some) < len(parts):
+    sums = [part for part in parts if isinstance(part, Moments)]
+    rows = [part.plain() for part in parts if isinstance(part, Rows)]
+    if len(sums) == len(parts):
+        return reduce(add, sums)
+    if len(rows) < len(parts) or sum(part.count for part in rows) > rows[0].columns:
         return None
-    total = some[0]
-    for part in some[1:]:
-        total = total + part
-    return total
+    return reduce(add, rows)
 
 
 def pooled_halves(members: Sequence[Halves], centered: Sequence[bool]) -> Halves | None:

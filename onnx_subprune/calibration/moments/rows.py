@@ -38,7 +38,13 @@ class Rows:
     def __add__(self, other: "Rows") -> "Rows":
         """Return the rows of the union of disjoint data."""
         assert not self.about_means, "means do not add up"
-        return Rows(input=np.concatenate([self.input, other.input]), target=np.concatenate([self.target, other.target]))
+        assert not other.about_means, "means do not add up"
+        known = self.elsewhere is not None or other.elsewhere is not None
+        return Rows(
+            input=np.concatenate([self.input, other.input]),
+            target=np.concatenate([self.target, other.target]),
+            elsewhere=self.squares + other.squares if known else None,
+        )
 
     @property
     def count(self) -> float:
@@ -96,6 +102,13 @@ class Rows:
     def centered(self) -> "Rows":
         """Return the rows less their means: the regression with a free bias."""
         return replace(self, about_means=True)
+
+    def plain(self) -> "Rows":
+        """Return the same regression as rows that are meant as they are, so that others can be added: those less their means, where they are meant so."""
+        if not self.about_means:
+            return self
+        source, target = self._matrices()
+        return Rows(input=source.astype(np.float32), target=target, elsewhere=self.squares)
 
     def with_target(self, weights: Weights) -> "Rows":
         """Return the rows whose target is the input times weights, (1, p, m)."""
