@@ -21,15 +21,13 @@ from onnx_subprune.evaluation.report.values import Change, Reported, latency_nam
 
 def report_html(report: Reported) -> str:
     """Return a pruning run as a page."""
-    costs: dict[str, Change] = {
-        "parameters": report.params,
-        "multiply-accumulates": report.macs,
-        "bytes": report.size,
-    }
-    if report.latency is not None:
-        costs[latency_name(report.latency_batch)] = report.latency
-    if report.latency_single is not None:
-        costs[latency_name(1)] = Change(report.latency_single.before, report.latency_single.after)
+    changes = {"parameters": report.params, "multiply-accumulates": report.macs, "bytes": report.size}
+    costs = {name: (change, change.ratio) for name, change in changes.items()}
+    if (latency := report.latency) is not None:  # of which the median of the ratios counts, as everywhere
+        left = latency.ratio if report.latency_ratios is None else report.latency_ratios[1]
+        costs[latency_name(report.latency_batch)] = latency, left
+    if (single := report.latency_single) is not None:
+        costs[latency_name(1)] = Change(single.before, single.after), single.ratio
     consumers = dict.fromkeys(item for group in report.groups for item in group.consumers)
     pinned = {(p.node, p.reason): p.width for p in report.pinned}
     return _page(
@@ -37,18 +35,12 @@ def report_html(report: Reported) -> str:
         report=report,
         summary=summary(report),
         finetuning=None if report.finetuning is None else finetuning_words(report.finetuning),
-        costs={name: (change, _left(report, change)) for name, change in costs.items()},
+        costs=costs,
         latency=None if report.latency is None else latency_words(report.latency, report.latency_ratios),
         groups=[(group, picture(group)) for group in report.groups],
         consumers=list(consumers),
         pinned=[(node, reason, width) for (node, reason), width in pinned.items()],
     )
-
-
-def _left(report: Reported, change: Change) -> float:
-    """The share of a cost that is left; of the latency the median of the ratios, as everywhere."""
-    ratios = report.latency_ratios
-    return ratios[1] if change is report.latency and ratios is not None else change.ratio
 
 
 def parts_html(title: str, parts: Sequence[Part], *, drawn: Sequence[Block] = (), warnings: Sequence[str] = ()) -> str:

@@ -22,6 +22,7 @@ class Beside:
     def __init__(self, network: Network, graph: ChannelGraph, sizes: Sizes) -> None:
         self._network, self._graph, self._sizes = network, graph, sizes
         self._alike: dict[tuple[int, ...], list[str]] = {}
+        self._all = pointwise(network, graph, sizes)
         layers = {contraction.node for contraction in graph.contractions}
         for label, node in zip(network.labels, network.nodes, strict=True):
             for name in node.output:
@@ -37,7 +38,7 @@ class Beside:
         names = self._alike.get(shape[1:], []) if len(shape) > 1 else []
         if names:
             return self._shared([self._gated(name, folded(1.0, self._sizes.activation(name))) for name in names], spent)
-        return self._shared(pointwise(self._network, self._graph, self._sizes), spent)
+        return self._shared(self._all, spent)
 
     def _gated(self, name: str, term: Term) -> Term:
         """The term of a node that makes `name`, which may go with others."""

@@ -1,6 +1,7 @@
 """What nodes do that scale or shift channels, and the convolutions that can take it over."""
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from onnx import NodeProto
@@ -72,13 +73,13 @@ def affine_of(wiring: Wiring, at: int, channels: int, rank: int = 0) -> Affine |
     if node is None or key_of(node) not in ("Add", "Sub", "Mul", "Div") or len(node.input) != 2:
         return None
     known = [slot for slot, name in enumerate(node.input) if wiring.shape(name) is not None]
-    value = wiring.value(node.input[known[0]]) if len(known) == 1 else None
-    if value is None:
+    shape = wiring.shape(node.input[known[0]]) if len(known) == 1 else None
+    if shape is None or len(shape) > max(rank, 1):
         return None
-    slot = known[0]
-    if value.size != 1 and (value.size != channels or value.ndim < rank - 1 or value.shape[1 - rank] != channels):
+    if prod(shape) != 1 and (prod(shape) != channels or len(shape) < rank - 1 or shape[1 - rank] != channels):
         return None
-    if value.ndim > max(rank, 1) or not np.isfinite(value).all():
+    slot, value = known[0], wiring.value(node.input[known[0]])
+    if value is None or not np.isfinite(value).all():
         return None
     number = value.reshape(-1) if value.size > 1 else value.reshape(())
     kind, data = key_of(node), node.input[1 - slot]
@@ -135,7 +136,7 @@ def unpadded(layer: Layer) -> bool:
     return not layer.transposed and not any(pads) and way in (b"NOTSET", b"VALID")
 
 
-def renewed(
+def renew(
     layer: Layer,
     apart: Float64,
     bias: Float64 | None,

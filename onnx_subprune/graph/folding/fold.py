@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, helper
 
-from onnx_subprune.graph.folding.affine import Affine, Layer, affine_of, layer_of, normalization_of, renewed, unpadded
+from onnx_subprune.graph.folding.affine import Affine, Layer, affine_of, layer_of, normalization_of, renew, unpadded
 from onnx_subprune.graph.folding.gates import hard_sigmoid
 from onnx_subprune.graph.folding.wiring import Wiring
 from onnx_subprune.graph.operators import STANDARD
@@ -78,7 +78,7 @@ def _behind(wiring: Wiring, at: int) -> bool:
     bias = bias if known is None else known * scale + bias
     made = ending.output[0]
     wiring.replace(reader, None)
-    renewed(
+    renew(
         layer,
         layer.times(scale, outputs=True),
         bias if known is not None or bias.any() else None,
@@ -112,7 +112,7 @@ def _in_front(wiring: Wiring, at: int) -> None:
         if affine.shift.any():
             shifted = layer.times(affine.shift * ones, outputs=False).sum(axis=tuple(range(2, layer.rank + 1)))
             bias = shifted.reshape(-1) if bias is None else shifted.reshape(-1) + bias
-        renewed(layer, layer.times(affine.scale * ones, outputs=False), bias, data=affine.data)
+        renew(layer, layer.times(affine.scale * ones, outputs=False), bias, data=affine.data)
 
 
 def _moved(wiring: Wiring, at: int, shift: Affine, layer: Layer) -> Affine | None:
