@@ -17,6 +17,11 @@ def attribute(node: NodeProto, name: str, default: object = None) -> object:
     return default
 
 
+def integer(node: NodeProto, name: str, default: int) -> int:
+    """Return the value of an attribute that is an integer."""
+    return next((int(item.i) for item in node.attribute if item.name == name), default)
+
+
 def attributes(node: NodeProto) -> dict[str, Any]:
     """Return the values of all attributes by name."""
     return {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 from onnx import ModelProto, NodeProto
 
-from onnx_subprune.graph.operators import STANDARD
+from onnx_subprune.graph.operators import STANDARD, integer
 from onnx_subprune.graph.order import captured
 from onnx_subprune.graph.parts import Packed, split
-from onnx_subprune.graph.reshaped import Targets, axes_of, complete, integer
+from onnx_subprune.graph.reshaped import Targets, axes_of, complete
+from onnx_subprune.graph.sizes import Sizes
 from onnx_subprune.graph.stored import Stored
 
 ATTENTION = frozenset(("Attention", "Softmax"))
@@ -43,7 +44,7 @@ class _Search:
 
     def __init__(self, proto: ModelProto) -> None:
         self._known = Stored(proto)
-        self._targets = Targets(self._known)
+        self._targets = Targets(self._known, Sizes(self._known).of)
         self._captured = frozenset(name for node in proto.graph.node for name in captured(node))
 
     def at(self, node: NodeProto) -> Packed | None:

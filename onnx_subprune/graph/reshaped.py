@@ -1,17 +1,14 @@
 """What a Reshape makes of the channels of a dense layer, known before a model is loaded: the numbers of its target, and whose axes they are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto
 
-from onnx_subprune.graph.operators import STANDARD
-from onnx_subprune.graph.stored import Stored
-
-Size = int | tuple[str, int] | None
-"""A number; an axis of a tensor; None where it is not known."""
+from onnx_subprune.graph.operators import STANDARD, integer
+from onnx_subprune.graph.stored import Size, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +28,6 @@ class Made:
 
 LARGEST = 1 << 26
 """Numbers of a weight that is looked at."""
-LONGEST = 3
-"""Changes of type between a Shape and what takes a size of it."""
 INPUTS = {
     **dict.fromkeys(("Cast", "Identity", "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"), 1),
     **dict.fromkeys(("Add", "Gather", "Gemm", "MatMul", "Mul", "Reshape"), 2),
@@ -42,10 +37,10 @@ INPUTS = {
 
 
 class Targets:
-    """Looks at the targets of Reshape in a model."""
+    """Looks at the targets of Reshape in a model. sizes: the numbers of a target, None where their count is not known."""
 
-    def __init__(self, known: Stored) -> None:
-        self._known = known
+    def __init__(self, known: Stored, sizes: Callable[[str], list[Size] | None]) -> None:
+        self._known, self.sizes = known, sizes
 
     def made(self, name: str) -> Made | None:
         """Return what a dense layer makes, with or without a bias."""
@@ -91,75 +86,6 @@ class Targets:
         for bias in biases:
             live = live | (bias.reshape(-1, bias.shape[-1] if bias.ndim else 1) != 0).any(axis=0)
         return not bool(live.reshape(-1, size).any(axis=1).all())
-
-    def sizes(self, name: str) -> list[Size] | None:
-        """Return the numbers of a target; None where their count is not known."""
-        value = self._known.small(name)
-        if value is not None:
-            return [int(item) for item in value.ravel()]
-        node = self._known.producer(name)
-        if node is not None and node.op_type == "Gather" and (places := self._known.small(node.input[1])) is not None:
-            found = self.sizes(node.input[0])
-            inside = found is not None and places.ndim == 1 and all(0 <= place < len(found) for place in places)
-            return [found[place] for place in places] if found is not None and inside else None
-        if node is None or node.op_type != "Concat" or integer(node, "axis", 0):
-            return None
-        found = list[Size]()
-        for item in node.input:
-            value = self._known.small(item)
-            if value is None and not self._single(item):
-                return None
-            found += [self._size(item)] if value is None else [int(number) for number in value.ravel()]
-        return found
-
-    def _single(self, name: str) -> bool:
-        """True for what has one number: an Unsqueeze to one axis, or a piece of a shape."""
-        node = self._known.producer(name)
-        if node is None:
-            return False
-        if node.op_type == "Unsqueeze":
-            return axes_of(self._known, node) in ([0], [-1])  # of a number, since a target has one axis
-        return self._size(name) is not None
-
-    def _size(self, name: str) -> Size:
-        """What a number of a target is."""
-        number = self._known.number(name)
-        if number is not None:
-            return int(number)
-        node = self._known.producer(name)
-        if node is None:
-            return None
-        if node.op_type in ("Unsqueeze", "Squeeze", "Identity"):
-            return self._size(node.input[0])
-        if node.op_type == "Reshape" and self._known.number(node.input[1]) in (1, -1):
-            return self._size(node.input[0])
-        if node.op_type == "Cast" and integer(node, "to", 0) in (TensorProto.INT32, TensorProto.INT64):
-            return self._size(node.input[0])
-        return self._of_shape(node)
-
-    def _of_shape(self, node: NodeProto) -> tuple[str, int] | None:
-        """The axis that a Gather or a Slice of one number, or a Shape with ends, takes the size of."""
-        shape = node if node.op_type == "Shape" else self._known.producer(next(iter(node.input), ""))
-        for _ in range(LONGEST):
-            if shape is not None and shape.op_type in ("Cast", "Identity"):
-                shape = self._known.producer(shape.input[0])
-        if shape is None or shape.op_type != "Shape":
-            return None
-        ends = [item for item in shape.attribute if item.name in ("start", "end")]
-        if node is shape:
-            start, end = integer(node, "start", 0), integer(node, "end", 0)
-            return (shape.input[0], start) if ends and start >= 0 and end == start + 1 else None
-        if ends:
-            return None
-        if node.op_type == "Gather":
-            axis = self._known.number(node.input[1])
-            return None if axis is None or axis < 0 else (shape.input[0], int(axis))
-        if node.op_type == "Slice" and len(node.input) >= 3:
-            first, last = (self._known.number(name) for name in node.input[1:3])
-            plain = len(node.input) < 5 or self._known.number(node.input[4]) == 1
-            if first is not None and first >= 0 and last == first + 1 and plain:
-                return shape.input[0], int(first)
-        return None
 
     def filled(self, node: NodeProto) -> list[Size] | None:
         """Return what a Reshape makes the sizes of its output, with the number that -1 stands for where it takes the channels of a layer apart."""
@@ -220,8 +146,3 @@ def axes_of(known: Stored, node: NodeProto) -> list[int] | None:
         value = known.small(node.input[1])
         axes = None if value is None else value.ravel().tolist()
     return axes
-
-
-def integer(node: NodeProto, name: str, default: int) -> int:
-    """Return the value of an attribute that is an integer."""
-    return next((int(item.i) for item in node.attribute if item.name == name), default)

@@ -11,9 +11,10 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnx_subprune._typing import Int64
-from onnx_subprune.graph.operators import STANDARD
+from onnx_subprune.graph.operators import STANDARD, integer
 from onnx_subprune.graph.order import rewritten
-from onnx_subprune.graph.reshaped import Targets, complete, integer
+from onnx_subprune.graph.reshaped import Targets, complete
+from onnx_subprune.graph.sizes import Sizes
 from onnx_subprune.graph.stored import Stored
 
 FLOATING = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -40,7 +41,7 @@ class _Search:
 
     def __init__(self, proto: ModelProto) -> None:
         self._known = Stored(proto)
-        self._targets = Targets(self._known)
+        self._targets = Targets(self._known, Sizes(self._known).of)
 
     def at(self, node: NodeProto) -> list[tuple[str, Int64]]:
         """Return name and value of the size that the root of a size is taken of."""

@@ -11,6 +11,8 @@ FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 HALF = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 SMALL = 64
 """Largest constant whose value is looked at, in numbers."""
+Size = int | tuple[str, int] | None
+"""A number; an axis of a tensor; None where it is not known."""
 
 
 class Stored:

@@ -10,9 +10,9 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_subprune.graph.names import fresh
-from onnx_subprune.graph.operators import STANDARD
+from onnx_subprune.graph.operators import STANDARD, integer
 from onnx_subprune.graph.order import rewritten
-from onnx_subprune.graph.reshaped import axes_of, complete, integer
+from onnx_subprune.graph.reshaped import axes_of, complete
 from onnx_subprune.graph.stored import Stored
 
 LARGEST = 1 << 16

@@ -52,6 +52,19 @@ def with_another_axis(n: Net, x: str, y: str) -> list[str]:
     return taken_apart(n, n.squeeze(y, 3), "Gather")
 
 
+def as_torchscript(n: Net, x: str, y: str) -> list[str]:
+    """As TorchScript writes `proj.unflatten(-1, (3, E))` of torch.nn.MultiheadAttention."""
+    first, one = n.constant(np.array([0])), n.constant(np.array([1]))
+    place = n("Mod", n.constant(np.array([2])), n.constant(np.array([3])))
+    shape, ends = n("Shape", y), n.constant(np.array([2**63 - 1]))
+    wide = n("Slice", n("Shape", x), n.constant(np.array([-1])), ends, first)
+    parts = n.concat(n.constant(np.array([3])), n.unsqueeze(n.squeeze(wide, 0), 0), axis=0)
+    ahead = n("Slice", shape, first, n("Reshape", place, one))
+    behind = n("Slice", shape, n("Reshape", n("Add", place, one), one), ends)
+    y = n.unsqueeze(n("Reshape", y, n.concat(ahead, parts, behind, axis=0)), 0)
+    return taken_apart(n, n.squeeze(n("Transpose", y, perm=[3, 1, 2, 0, 4]), 3), "Gather")
+
+
 def with_changes_of_type(n: Net, x: str, y: str) -> list[str]:
     """As Paddle has it: a batch of zero, and all sizes of another type first."""
     short = n("Cast", n("Shape", x), to=onnx.TensorProto.INT32)
@@ -84,6 +97,7 @@ WRITTEN: dict[str, Build] = {
     "sizes of other axes": computed("1", "0", 3, HEADS, SIZE),
     "sizes behind changes of type": with_changes_of_type,
     "another axis": with_another_axis,
+    "sizes of layer and input": as_torchscript,
     "in place": in_place,
     "two parts": two_parts,
 }
