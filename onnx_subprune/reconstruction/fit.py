@@ -11,9 +11,11 @@ import numpy as np
 
 from onnx_subprune._typing import Float64, Mask, Weights
 from onnx_subprune.calibration.moments.halves import Halves
+from onnx_subprune.calibration.moments.moments import Moments
 from onnx_subprune.calibration.moments.regression import Equations, Regression
 from onnx_subprune.reconstruction.settings import Refitted
 from onnx_subprune.runtime.threads import alongside
+from onnx_subprune.selection.linalg.many import Many, Systems
 from onnx_subprune.selection.linalg.ridge import STRENGTHS, Factors
 
 
@@ -68,6 +70,13 @@ class Known:
     def __init__(self, limit: int = 0, threads: int = 1) -> None:
         self.factors, self.threads = Factors(limit), threads
         self.whole: Regression | None = None
+        self._many: Many | None = None
+
+    def many(self, whole: Systems) -> Many:
+        """Return the factorizations of the grams of all convolution groups."""
+        found = Many.of(whole.gram) if self._many is None else self._many
+        self._many = found if found.nbytes <= self.factors.left else None
+        return found
 
 
 def fit(
@@ -101,8 +110,8 @@ def fit(
     known.whole = use[-1]
     groups, p, _ = prior.shape
     masks = alive.reshape(groups, p)
-    parts = []
-    for g, mask in enumerate(masks):
+    parts = _fit_together(use, prior, masks, strengths, known)
+    for g, mask in enumerate(masks if not parts else ()):
         left = np.flatnonzero(mask)
         factored = [*(None for _ in halves.parts), known.factors.of(g)]
         normals = [item.normal(g, left, factor) for item, factor in zip(use, factored, strict=True)]
@@ -139,8 +148,13 @@ def fit_again(whole: Regression, before: Fit, alive: Mask, known: Known) -> Fit:
     else:
         known.whole = whole.centered() if free_bias else whole
     groups, p, _ = before.weights.shape
-    weights = before.weights.copy()
-    for g, mask in enumerate(alive.reshape(groups, p) if before.refitted else ()):
+    weights, masks = before.weights.copy(), alive.reshape(groups, p)
+    live = masks.all(axis=1)
+    systems = _systems(known.whole, masks) if before.refitted else None
+    if systems is not None:
+        pulled = known.many(systems).fitted(systems.cross, weights[live], np.array(before.strengths)[live])
+        weights[live] = pulled
+    for g, mask in enumerate(masks if before.refitted and systems is None else ()):
         if mask.any():
             normal = known.whole.normal(g, np.flatnonzero(mask), known.factors.of(g))
             weights[g][mask] = normal.ridged(_rows(before.weights[g], mask), before.strengths[g], known.threads)
@@ -181,6 +195,39 @@ def plain(moments: Regression, prior: Weights, alive: Mask) -> Fit:
 
 def _rows(weights: Weights, mask: Mask) -> Weights:
     return weights if mask.all() else weights[mask]
+
+
+def _systems(moments: Regression, masks: Mask) -> Systems | None:
+    """The regressions of the living convolution groups, if they are many small ones that are alive or dead as a whole; masks: (g, p)."""
+    live = masks.all(axis=1)
+    if not isinstance(moments, Moments) or moments.gram.shape[1] != masks.shape[1] or (live != masks.any(axis=1)).any():
+        return None
+    found = Systems(
+        gram=moments.gram[live], cross=moments.cross[live], energies=moments.energy[live], rows=moments.count
+    )
+    return found if found.small else None
+
+
+def _fit_together(
+    use: Sequence[Regression], prior: Weights, masks: Mask, strengths: Sequence[float], known: Known
+) -> list[tuple[Weights, float, float, float]]:
+    """What `_fit_group` returns of each convolution group, where all can be solved at once; nothing where they cannot."""
+    systems = [one for item in use if (one := _systems(item, masks)) is not None]
+    if len(systems) < 3:
+        return []
+    *halves, whole = systems
+    live = np.asarray(masks.all(axis=1))
+    found = halves[0].validated(halves[1], prior[live], strengths)
+    towards = np.where(found.rescaled[:, None, None], whole.rescaled(prior[live]), prior[live])
+    fitted = known.many(whole).fitted(whole.cross, towards, found.strengths)
+    lost = use[-1].energy.sum(axis=1)
+    numbers = np.stack([lost, lost, np.full(len(lost), strengths[0])], axis=1)
+    numbers[live] = np.stack([found.losses, found.prior_losses, found.strengths], axis=1)
+    weights = iter(fitted)
+    return [
+        (next(weights) if alive else prior[g][:0], *row)
+        for g, (alive, row) in enumerate(zip(live, numbers.tolist(), strict=True))
+    ]
 
 
 def _fit_group(

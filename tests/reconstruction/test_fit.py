@@ -74,3 +74,47 @@ def test_a_plain_slice_stays_plain_and_moves_its_bias_alone():
     np.testing.assert_allclose(
         again.bias[0], np.mean(np.concatenate(noise) - np.concatenate(x) @ prior, axis=0), rtol=1e-9
     )
+
+
+@pytest.mark.parametrize(("columns", "targets"), [(9, 1), (25, 2)])
+@pytest.mark.parametrize("free_bias", [True, False])
+@pytest.mark.parametrize("noise", [0.1, 0.5])
+def test_many_small_groups_at_once_are_fitted_as_each_alone(columns, targets, free_bias, noise):
+    """A depthwise convolution; its third channel is dead, nothing is asked of its fifth, and the sixth reads zeros."""
+    groups = 7
+    made = RNG.standard_normal((groups, columns, targets))
+    prior = made + 0.3 * RNG.standard_normal(made.shape)
+
+    def half() -> list[Moments]:
+        x = RNG.standard_normal((groups, 40, columns)) + RNG.standard_normal((groups, 1, columns))
+        x[5] = 0.0
+        target = x @ made + noise * RNG.standard_normal((groups, 40, targets)) + 1.0
+        target[4] = 0.0
+        return [moments_of(*each) for each in zip(x, target, strict=True)]
+
+    names = ("gram", "cross", "energy", "sum_input", "sum_target")
+    halves = [half(), half()]
+    joined = [
+        Moments(count=40.0, **{n: np.concatenate([getattr(m, n) for m in part]) for n in names}) for part in halves
+    ]
+    alive = np.arange(groups) != 2
+    known = Known(1 << 20)
+    found = fit(Halves.of(joined), prior, np.repeat(alive, columns), free_bias=free_bias, known=known)
+    again = fit_again(
+        Halves.of(joined).whole.shifted(np.full((groups, targets), 0.5)),
+        found,
+        np.repeat(alive, columns),
+        known if free_bias else Known(),
+    )
+    assert not found.weights[2].any()
+    assert found.refitted
+    assert len(found.strengths) == groups
+    for g in np.flatnonzero(alive):
+        alone = Halves.of([part[g] for part in halves])
+        every = np.ones(columns, bool)
+        one = fit(alone, prior[g : g + 1], every, free_bias=free_bias)
+        if one.refitted:
+            np.testing.assert_allclose(found.weights[g], one.weights[0], atol=1e-6)
+            assert found.strengths[g] == one.strengths[0]
+            whole = alone.whole.shifted(np.full((1, targets), 0.5))
+            np.testing.assert_allclose(again.weights[g], fit_again(whole, one, every, Known()).weights[0], atol=1e-6)

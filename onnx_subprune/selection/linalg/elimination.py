@@ -76,9 +76,7 @@ class Elimination:
         own = slice(place * self._block, (place + 1) * self._block)
         row = self._left.row(own)
         row[:, own] = self._diagonal[place]
-        values, vectors = np.linalg.eigh(self._diagonal[place])
-        use = values > JITTER  # what depends on eliminated channels is no direction any more
-        root = vectors[:, use] / np.sqrt(values[use])
+        root = _root(self._diagonal[place])
         u = root.T @ row
         cross = self._crossed()
         if self._helper is None:
@@ -107,6 +105,13 @@ class Elimination:
         self._crossed().shrink(columns)
         self._diagonal = self._diagonal[keep]
         self._active, self._scale = self._active[keep], self._scale[columns]
+
+
+def _root(block: Float64) -> Float64:
+    """Q E^-1/2 of a diagonal block; what depends on eliminated channels is no direction any more."""
+    values, vectors = (block[0], np.ones((1, 1))) if len(block) == 1 else np.linalg.eigh(block)
+    use = values > JITTER
+    return np.asarray(vectors[:, use] / np.sqrt(values[use]))
 
 
 def _compressed(cross: Float64) -> Float64:
