@@ -24,6 +24,8 @@ from onnx_subprune.selection.selector import presence_of
 
 TRIED = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 7 / 8)
 """The widths at which the model is run, as shares of the full one."""
+SELDOM = (1 / 8, 1 / 2, 7 / 8)
+"""The same where there are so many groups that the model would be run very often."""
 BETWEEN = (3 / 16, 3 / 8, 5 / 8, 3 / 4)
 """Widths in between, where the output follows the error of the consumers."""
 COSTLY, MANY = 2048, 512

@@ -24,7 +24,15 @@ from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observing import made_before
 from onnx_subprune.graph.surgery.masking import zero_channels
 from onnx_subprune.graph.surgery.surgery import Plan
-from onnx_subprune.pruning.budgets.halved_trials import TRIED, Widths, completed, trial_widths, tried_out, without_loss
+from onnx_subprune.pruning.budgets.halved_trials import (
+    SELDOM,
+    TRIED,
+    Widths,
+    completed,
+    trial_widths,
+    tried_out,
+    without_loss,
+)
 from onnx_subprune.pruning.budgets.lossless import lossless_width
 from onnx_subprune.reconstruction.gate_importance import with_importance
 from onnx_subprune.reconstruction.products import measured, strongest
@@ -34,8 +42,8 @@ from onnx_subprune.runtime.spill import Held, Store
 from onnx_subprune.runtime.threads import alongside
 from onnx_subprune.selection import Choice
 
-SAMPLES, FEWEST = 256, 96
-"""Samples of the second pass, and the fewest where there are very many trials."""
+SAMPLES, FEWER, FEWEST = 256, 96, 48
+"""Samples of the second pass; those below which fewer widths are tried; and the fewest where there are very many trials all the same."""
 PASSES = 20
 """What the second pass may cost in units of a pass over all samples, as far as samples can be left out."""
 
@@ -90,7 +98,8 @@ def sensitivities(
     groups = [task.graph.group(room.name) for room in rooms]
     task = with_importance(measured(task.drafted()), groups)
     every = {room.name: trial_widths(room) for room in rooms}
-    tried = every if loss is not None else {room.name: trial_widths(room, TRIED) for room in rooms}
+    shares = SELDOM if _affordable(task, groups, len(TRIED)) < FEWER else TRIED
+    tried = every if loss is not None else {room.name: trial_widths(room, shares) for room in rooms}
     widths = {room.name: Widths(tried[room.name], every[room.name], room.choices) for room in rooms}
     with Store(task.memory) as store:
         trials = _prepare(task, [group for group in groups if group.product is None], widths, store)
@@ -183,6 +192,14 @@ def _weakened(task: Task, group: ChannelGroup, wanted: Widths, store: Store) -> 
 def _first(network: Network, trial: _Trials) -> int:
     """Place of the first node that has other constants in a trial."""
     return min(network.position[use.node] for use in trial.values[0][0])
+
+
+def _affordable(task: Task, groups: Sequence[ChannelGroup], widths: int) -> float:
+    """On how many samples so many widths of all groups may be tried; no fewer than there are where these cannot be left out."""
+    count = max(1, len(task.network.nodes))
+    firsts = (min(task.network.position[item.weight.node] for item in group.consumers) for group in groups)
+    runs = sum(widths * (1.0 - first / count) for first in firsts)
+    return PASSES * task.data.samples / max(runs, 1e-9)
 
 
 def _samples(task: Task, trials: Sequence[_Trials]) -> int:
