@@ -93,7 +93,7 @@ class _Floats:
         self.lost, self.energy = list[Float64](), list[Float64]()
         self.ranked, self.choices, self.comparable = True, _Equal(), True
         self.units = self.shares = True
-        self.samples, self.least = 0, VARIES
+        self.axis, self.samples, self.least = 1, 0, VARIES
         self.start: Float64 | None = None
         self.sums: tuple[Float64, Float64] | None = None
         self.squares = np.zeros(3)
@@ -108,11 +108,13 @@ class _Floats:
         self.energy.append(np.sum(by_sample(a * a, samples), axis=1))
         self.pruned += float(np.sum(b * b))
         self.product += float(np.sum(a * b))
-        self.ranked = self.ranked and a.ndim == 2 and a.shape[1] > 1
-        if self.ranked:
-            self.choices.add(a.argmax(axis=1), b.argmax(axis=1), samples)
-            self.units = self.units and bool((np.abs(np.linalg.norm(a, axis=1) - 1.0) <= UNIT).all())
-            self.shares = self.shares and bool((np.abs(a.sum(axis=1) - 1.0) <= UNIT).all())
+        axis = _classes(a)
+        self.ranked = self.ranked and axis is not None and (not self.choices.rows or axis == self.axis)
+        if self.ranked and axis is not None:
+            self.axis = axis
+            self.choices.add(a.argmax(axis=axis), b.argmax(axis=axis), samples)
+            self.units = self.units and bool((np.abs(np.linalg.norm(a, axis=axis) - 1.0) <= UNIT).all())
+            self.shares = self.shares and bool((np.abs(a.sum(axis=axis) - 1.0) <= UNIT).all())
         self._add_centered(a, b)
 
     def _add_centered(self, a: Float64, b: Float64) -> None:
@@ -163,6 +165,16 @@ class _Floats:
         )
         scale = np.sqrt(max(ours, 0.0) * max(theirs, 0.0))
         return float(ours), float(both / scale) if scale > 0 else 0.0
+
+
+def _classes(output: Float64) -> int | None:
+    """The axis along which an output has a score for each class; of more than two axes one of probabilities, the last or that of channels."""
+    if output.ndim == 2 or not output.size:
+        return 1 if output.ndim == 2 and output.shape[1] > 1 else None
+    for axis in (output.ndim - 1, 1) if output.ndim > 2 and output.min() >= 0.0 else ():
+        if output.shape[axis] > 1 and bool((np.abs(output.sum(axis=axis) - 1.0) <= UNIT).all()):
+            return axis
+    return None
 
 
 def fidelity(

@@ -8,7 +8,7 @@ import pytest
 
 from onnx_subprune import Gates, OptionError
 from onnx_subprune.calibration.data.samples import Calibration
-from onnx_subprune.evaluation.fidelity import fidelity
+from onnx_subprune.evaluation.fidelity import _Floats, fidelity
 from onnx_subprune.evaluation.gates import complaints, missed, ruined
 from onnx_subprune.evaluation.measures import Fidelity, OutputFidelity
 from onnx_subprune.runtime.session import Runnable
@@ -189,3 +189,22 @@ def test_the_largest_number_of_an_embedding_is_no_choice():
         for chunk in (1, 16):
             found = measured(values, "y = Identity(x)", chunk=chunk).outputs["y"]
             assert (found.agreement, found.chance is None) == (expected, expected is None)
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(2, "N, 3, 10"), (1, "N, 10, 3")])
+def test_classes_of_positions_are_counted_where_there_are_probabilities(axis, shape):
+    """Tags of words, characters of a line, classes of pixels: a share of all positions, and a spread over the samples."""
+    scores = np.moveaxis(np.random.default_rng(3).normal(size=(64, 3, 10)).astype(np.float32), 2, axis)
+    made = np.exp(scores) / np.exp(scores).sum(axis=axis, keepdims=True)
+    noise = np.roll(scores, 1, axis=0)
+    other = np.exp(scores + noise) / np.exp(scores + noise).sum(axis=axis, keepdims=True)
+    found = measured(scores, f"y = Softmax<axis = {axis}>(x)", shape).outputs["y"]
+    assert found.agreement is None  # scores of three axes may be anything
+    judge = _Floats()
+    for start in (0, 32):
+        judge.add(made[start : start + 32], other[start : start + 32], 32)
+    item = judge.result()
+    same = (made.argmax(axis=axis) == other.argmax(axis=axis)).mean()
+    assert item.agreement == pytest.approx(same)
+    assert 0.05 < item.chance < 0.2
+    assert 0.0 < item.agreement_spread < 0.2
