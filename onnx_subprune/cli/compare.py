@@ -5,10 +5,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from onnx_subprune.calibration.data.carried import carries_named
 from onnx_subprune.cli import options
 from onnx_subprune.cli.files import guarded, written
 from onnx_subprune.cli.groups import DATA, RESOURCES, STDOUT
-from onnx_subprune.cli.options import constants_of, read_by, streamed
+from onnx_subprune.cli.options import constants_of, read_by
 from onnx_subprune.cli.terminal import show, warn
 from onnx_subprune.pruning.compare import compare as compare_models
 from onnx_subprune.runtime.files import json_text
@@ -44,15 +45,15 @@ def compare_command(  # noqa: PLR0913 - one argument an option
     """
     sources = [data, labels, *read_by(constants)]
     with guarded({"--json": json_file, "--report": html_file}, models=[original, pruned], sources=sources, force=force):
-        given = streamed(original, data, carry, constants)
         found = compare_models(
             original,
             pruned,
-            given,
+            data,
             labels=labels,
             threads=threads,
             providers=tuple(providers or ()),
             constants=constants_of(constants),
+            carry=carries_named(carry or []),
         )
         title = f"{pruned} beside {original}"
         texts = {

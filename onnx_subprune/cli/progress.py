@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar in a terminal, a line for each finished stage of a long run in a pipe or a file."""
+"""Progress on stderr: a bar in a terminal, a line for each finished stage of a long run in a pipe or a file, and now and then within one."""
 
 import sys
 import time
@@ -14,6 +14,8 @@ else:
 
 LONG = 3.0
 """Seconds from which on a run that nobody watches says what it has done."""
+OFTEN = 30.0
+"""Seconds after which it says something, finished or not."""
 
 
 class Bar:
@@ -23,7 +25,7 @@ class Bar:
         piped = not sys.stderr.isatty()
         self._quiet, self._progress = quiet, None if quiet or piped else bar()
         self._tasks: dict[str, int] = {}
-        self._start = time.perf_counter()
+        self._start = self._said = time.perf_counter()
 
     def __enter__(self) -> Watch:
         if self._progress is not None:
@@ -36,9 +38,12 @@ class Bar:
 
     def _watch(self, stage: str, done: int, total: int) -> None:
         if self._progress is None:
-            seconds = time.perf_counter() - self._start
-            if done == total and seconds >= LONG and not self._quiet:
-                print(f"progress: {stage}: {total} done after {seconds:.0f} s", file=sys.stderr, flush=True)
+            now = time.perf_counter()
+            seconds, finished = now - self._start, done == total and now - self._start >= LONG
+            if (finished or now - self._said >= OFTEN) and not self._quiet:
+                self._said = now
+                count = f"{total} done" if done == total else f"{done} of {total}"
+                print(f"progress: {stage}: {count} after {seconds:.0f} s", file=sys.stderr, flush=True)
             return
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total)

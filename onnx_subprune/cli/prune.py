@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from onnx_subprune.allocation import Allocator
+from onnx_subprune.calibration.data.carried import carries_named
 from onnx_subprune.cli import options, prune_options
 from onnx_subprune.cli.budget import budget_of, metric_of, timed
 from onnx_subprune.cli.executor import executor_of
@@ -22,6 +23,7 @@ from onnx_subprune.pruning.budgets.rounding import RoundTo
 from onnx_subprune.pruning.prune import prune
 from onnx_subprune.pruning.prune_from_moments import prune_collected
 from onnx_subprune.pruning.resources import Resources
+from onnx_subprune.pruning.streams import with_own_states
 from onnx_subprune.reconstruction.settings import Refit
 from onnx_subprune.selection import ProbingSelector, Selector, selectors
 
@@ -137,6 +139,8 @@ def prune_command(  # noqa: PLR0913 - one argument an option
                     )
             else:
                 raise OptionError("no data: give --data, or --statistics collected from it")
+        if carry and data is not None:
+            result = with_own_states(result, model, data, carries_named(carry), constants_of(constants))
         result = placed(result, output)
         save(result, output, force=force, json=json_file, html=html_file, recipe=recipe_file)
     tell(result.report, quiet=quiet or json_file == STDOUT, wide=wide)

@@ -184,10 +184,12 @@ def fidelity(
     labels: NDArray[np.int64] | None = None,
     threads: int | None = None,
     places: Mapping[str, Seams] = MappingProxyType({}),
+    own: Calibration | None = None,
 ) -> Fidelity:
     """Run both models over `data` and compare; `labels` (samples,) are for the first output, a vector of scores.
 
-    places: where outputs may be cut, see `parts`; parts of different kinds are compared beside the whole.
+    places: where outputs may be cut, see `parts`; parts of different kinds are compared beside the whole. own: what the pruned model is fed in place of
+    `data`, with its own states in a stream.
     """
     each = threads_each(threads, data.chunk_count)
     first, second = original.session(threads=each), pruned.session(threads=each)
@@ -197,10 +199,11 @@ def fidelity(
     scores = [port.name for port in first.outputs if port.dtype.kind == "f"]
     right, start = [0, 0], 0
 
-    def run(chunk: Mapping[str, Array]) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
-        return first.run(chunk, names), second.run(chunk, names)
+    def run(chunk: Mapping[str, Array], its: Mapping[str, Array]) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
+        return first.run(chunk, names), second.run(its, names)
 
-    for place, (ours, theirs) in enumerate(alongside(run, ((chunk,) for chunk in data.chunks()), cores_of(threads))):
+    both = zip(data.chunks(), (own or data).chunks(), strict=True)
+    for place, (ours, theirs) in enumerate(alongside(run, both, cores_of(threads))):
         samples = min(data.chunk, data.samples - place * data.chunk)
         parts = apart(places, [ours]) if parts is None else parts
         others = parts.of(theirs, whole=True)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from numpy.typing import ArrayLike
 
+from onnx_subprune.calibration.data.carried import carried
 from onnx_subprune.calibration.data.constants import Constant
 from onnx_subprune.calibration.data.labels import read_labels
 from onnx_subprune.calibration.data.sources import Source
@@ -105,7 +106,7 @@ class Comparison:
         }
 
 
-@typed("threads", "constants", "providers")
+@typed("threads", "constants", "providers", "carry")
 def compare(
     original: Model,
     pruned: Model,
@@ -115,6 +116,7 @@ def compare(
     threads: int | None = None,
     providers: str | Sequence[str] = (),
     constants: Mapping[str, Constant] = MappingProxyType({}),
+    carry: Mapping[str, str] = MappingProxyType({}),
 ) -> Comparison:
     """Compare two models on `data`: fidelity of the outputs, size, latency measured here.
 
@@ -130,6 +132,9 @@ def compare(
         Threads of onnxruntime; None for all cores.
     providers
         Execution providers of onnxruntime to time the models on, as in `Resources`; all else is of the processor.
+    carry
+        Of a streaming model, for each input that is a state the output that is its next value: both models go through `data` in order, as in
+        `carried`, each with its own states, as they will in use.
 
     Returns
     -------
@@ -151,7 +156,9 @@ def compare(
     check_threads(threads)
     first, second = load(original), load(pruned)
     _same_ports(first, second)
-    given = opened(first, data, constants=constants, rows=False)
+    streams = [carried(model, data, carry, constants) if carry else data for model in (original, pruned)]
+    given = opened(first, streams[0], constants=constants, rows=False)
+    own = opened(second, streams[1], constants=constants, rows=False).calibration if carry else None
     samples = given.calibration
     truth = read_labels(labels) if labels is not None else None
     if truth is not None and len(truth) < samples.samples:
@@ -163,7 +170,9 @@ def compare(
     timed = Resources(threads=threads, providers=providers).placement(one, feeds).timed
     found = measured_latency(one.on(timed), two.on(timed), samples, threads)
     return Comparison(
-        fidelity=fidelity(one, two, samples, truth, threads, parts_of(first, given.graph.observation, first.outputs)),
+        fidelity=fidelity(
+            one, two, samples, truth, threads, parts_of(first, given.graph.observation, first.outputs), own
+        ),
         params=Change(sizes[0].params, sizes[1].params),
         macs=Change(sizes[0].macs, sizes[1].macs),
         size=Change(first.size, second.size),
@@ -173,6 +182,19 @@ def compare(
         latency_single=single_latency(one.on(timed), two.on(timed), samples, threads),
         layers=layer_times(first, given.graph, two.on(timed), feeds, threads),
     )
+
+
+def stream_fidelity(
+    original: Model, pruned: Model, data: Source, carry: Mapping[str, str], constants: Mapping[str, Constant]
+) -> Fidelity:
+    """Return how faithful a streaming model is on `data` in order, each of the two with its own states; carry: see `carried`."""
+    first, second = load(original), load(pruned)
+    one, two = (
+        opened(network, carried(model, data, carry, constants), constants=constants, rows=False)
+        for network, model in ((first, original), (second, pruned))
+    )
+    found = fidelity(_runnable(first, original), _runnable(second, pruned), one.calibration, own=two.calibration)
+    return found.on(held_out=False)
 
 
 def _runnable(network: Network, source: Model) -> Runnable:

@@ -7,7 +7,7 @@ import pytest
 
 from onnx_subprune import Resources, sensitivity
 from onnx_subprune.allocation import Curve, Room
-from onnx_subprune.pruning.budgets import halved_trials
+from onnx_subprune.pruning.budgets import effort, halved_trials
 from onnx_subprune.pruning.budgets import sensitivity as module
 from tests.networks.net import Net
 
@@ -48,12 +48,27 @@ def test_one_half_judges_where_a_batch_is_as_large_as_what_is_looked_at(monkeypa
 
 def test_where_there_are_many_trials_each_is_run_on_fewer_samples(network, monkeypatch):
     whole = curve(network, 256)
-    monkeypatch.setattr(module, "FEWEST", 64)
-    monkeypatch.setattr(module, "PASSES", 0)
+    monkeypatch.setattr(effort, "FEWEST", 64)
+    monkeypatch.setattr(effort, "PASSES", 0)
     few = curve(network, 256)
     assert few.keys() == whole.keys()
     assert few != whole
     assert 0.5 * sum(whole.values()) <= sum(few.values()) <= 2.0 * sum(whole.values())
+
+
+@pytest.mark.parametrize(("passes", "shares"), [(1000, halved_trials.TRIED), (0, halved_trials.SELDOM)])
+def test_where_there_are_very_many_trials_fewer_widths_are_tried(network, passes, shares, monkeypatch):
+    seen, whole = [], module.tried_out
+    monkeypatch.setattr(effort, "PASSES", passes)
+    monkeypatch.setattr(
+        module,
+        "tried_out",
+        lambda task, group, wanted, moments: seen.append(wanted) or whole(task, group, wanted, moments),
+    )
+    curve(network, 256)
+    for wanted in seen:
+        assert {*wanted.tried} == {round(share * wanted.choices[-1]) for share in shares}
+        assert {*wanted.tried} <= {*wanted.between}
 
 
 @pytest.mark.parametrize("samples", [128, 256])

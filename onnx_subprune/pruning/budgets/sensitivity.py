@@ -24,6 +24,7 @@ from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observing import made_before
 from onnx_subprune.graph.surgery.masking import zero_channels
 from onnx_subprune.graph.surgery.surgery import Plan
+from onnx_subprune.pruning.budgets.effort import FEWER, affordable, samples_for
 from onnx_subprune.pruning.budgets.halved_trials import (
     SELDOM,
     TRIED,
@@ -41,11 +42,6 @@ from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.spill import Held, Store
 from onnx_subprune.runtime.threads import alongside
 from onnx_subprune.selection import Choice
-
-SAMPLES, FEWER, FEWEST = 256, 96, 48
-"""Samples of the second pass; those below which fewer widths are tried; and the fewest where there are very many trials all the same."""
-PASSES = 20
-"""What the second pass may cost in units of a pass over all samples, as far as samples can be left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -98,7 +94,8 @@ def sensitivities(
     groups = [task.graph.group(room.name) for room in rooms]
     task = with_importance(measured(task.drafted()), groups)
     every = {room.name: trial_widths(room) for room in rooms}
-    shares = SELDOM if _affordable(task, groups, len(TRIED)) < FEWER else TRIED
+    firsts = (min(task.network.position[item.weight.node] for item in group.consumers) for group in groups)
+    shares = SELDOM if affordable(task, ((len(TRIED), first) for first in firsts)) < FEWER else TRIED
     tried = every if loss is not None else {room.name: trial_widths(room, shares) for room in rooms}
     widths = {room.name: Widths(tried[room.name], every[room.name], room.choices) for room in rooms}
     with Store(task.memory) as store:
@@ -194,26 +191,10 @@ def _first(network: Network, trial: _Trials) -> int:
     return min(network.position[use.node] for use in trial.values[0][0])
 
 
-def _affordable(task: Task, groups: Sequence[ChannelGroup], widths: int) -> float:
-    """On how many samples so many widths of all groups may be tried; no fewer than there are where these cannot be left out."""
-    count = max(1, len(task.network.nodes))
-    firsts = (min(task.network.position[item.weight.node] for item in group.consumers) for group in groups)
-    runs = sum(widths * (1.0 - first / count) for first in firsts)
-    return PASSES * task.data.samples / max(runs, 1e-9)
-
-
-def _samples(task: Task, trials: Sequence[_Trials]) -> int:
-    """How many samples every trial is run on, from where the model changes on."""
-    count = max(1, len(task.network.nodes))
-    tried = ((len(trial.values) * (0.5 if trial.one_way else 1.0), trial) for trial in trials)
-    runs = sum(times * (1.0 - _first(task.network, trial) / count) for times, trial in tried)
-    enough = max(FEWEST, min(SAMPLES, int(PASSES * task.data.samples / max(runs, 1e-9))))
-    return max(enough, 2 * task.data.chunk)  # a chunk of each half, however large they are
-
-
 def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, GroupSensitivity]:
     network = task.network
-    few = task.data.about(_samples(task, trials))
+    tried = ((len(trial.values) * (0.5 if trial.one_way else 1.0), _first(network, trial)) for trial in trials)
+    few = task.data.about(samples_for(task, tried))
     outputs = list(task.graph.observation.judged)
     stream = Stream(network, few, store, task.running.deciding)
     visible = Visible(few, task.running.mask)

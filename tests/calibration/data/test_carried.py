@@ -8,6 +8,7 @@ from onnx_subprune.calibration.data.carried import carries_named
 from onnx_subprune.cli import run
 from onnx_subprune.evaluation.gates import Gates
 from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.streams import with_own_states
 from onnx_subprune.runtime.session import Session
 from tests.networks.net import Net
 
@@ -105,3 +106,32 @@ def test_moments_are_collected_of_the_states_that_are_met_and_shards_are_those_o
         assert run(["prune", model, str(out), "--statistics", str(tmp_path / f"{name}.npz"), *common]) == 0
         small[name] = out.read_bytes()
     assert small["whole"] == small["merged"]
+
+
+def streamed_error(model, other, output):
+    """What an output of `other` is wrong by when both go through the data, each with the states that it makes itself."""
+    made = []
+    for session in (Session(model), Session(other)):
+        state, found = np.zeros((1, 1, 5), np.float32), []
+        for part in DATA:
+            values = session.run({"x": part[None], "h": state})
+            state = values["last"]
+            found.append(values[output])
+        made.append(np.concatenate(found))
+    return float(np.linalg.norm(made[1] - made[0]) / np.linalg.norm(made[0]))
+
+
+def test_each_model_is_compared_with_its_own_states():
+    """What the pruned model is wrong by goes on to its next run, which states of the original hide."""
+    model = stream()
+    runs = carried(model, DATA, CARRY)
+    result = prune(
+        model, runs, budget=Channels(0.5), round_to=1, resources=Resources(threads=1), gates=Gates(accept_any=True)
+    )
+    found = compare(model, result.model, DATA, threads=1, carry=CARRY).fidelity
+    shown = compare(model, result.model, runs, threads=1).fidelity
+    for name, item in found.outputs.items():
+        assert item.relative_error == pytest.approx(streamed_error(model, result.model, name), rel=1e-4)
+        assert item.relative_error != pytest.approx(shown.outputs[name].relative_error, rel=1e-3)
+    noted = with_own_states(result, model, DATA, CARRY, {}).report.notes[-1]
+    assert f"'last' {found.outputs['last'].relative_error:.4f}" in noted
