@@ -168,10 +168,10 @@ class _Floats:
 
 
 def _classes(output: Float64) -> int | None:
-    """The axis along which an output has a score for each class; of more than two axes one of probabilities, the last or that of channels."""
-    if output.ndim == 2 or not output.size:
+    """The axis along which an output has a score for each class; of one axis, or more than two, one of probabilities, the last or that of channels."""
+    if output.ndim in (0, 2) or not output.size:
         return 1 if output.ndim == 2 and output.shape[1] > 1 else None
-    for axis in (output.ndim - 1, 1) if output.ndim > 2 and output.min() >= 0.0 else ():
+    for axis in sorted({output.ndim - 1, min(1, output.ndim - 1)}, reverse=True) if output.min() >= 0.0 else ():
         if output.shape[axis] > 1 and bool((np.abs(output.sum(axis=axis) - 1.0) <= UNIT).all()):
             return axis
     return None

@@ -208,3 +208,15 @@ def test_classes_of_positions_are_counted_where_there_are_probabilities(axis, sh
     assert item.agreement == pytest.approx(same)
     assert 0.05 < item.chance < 0.2
     assert 0.0 < item.agreement_spread < 0.2
+
+
+def test_classes_of_runs_without_an_axis_of_samples_are_counted():
+    judge = _Floats()
+    for right in (0, 1, 2, 0):
+        made = np.full(3, 0.1)
+        made[right] = 0.8
+        judge.add(made, np.roll(made, int(right == 2)), 1)
+    assert judge.result().agreement == 0.75
+    embedding = _Floats()
+    embedding.add(np.full(3, 0.3), np.full(3, 0.3), 1)
+    assert embedding.result().agreement is None
