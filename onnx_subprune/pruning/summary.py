@@ -23,6 +23,9 @@ from onnx_subprune.reconstruction.task import Task
 from onnx_subprune.runtime.session import environment
 from onnx_subprune.selection import Choice
 
+BEYOND, CONSTANT = 1.1, 0.05
+"""More of the time than so many times the share of the multiply-accumulates that was asked for, and this share of it, is worth a note."""
+
 
 def summarize(
     job: Job, found: Allocated, done: Reconstruction, smaller: Cut, measured: Measured, seconds: Mapping[str, float]
@@ -57,6 +60,7 @@ def summarize(
             *job.notes,
             *_gone(job.task, done),
             *_rounding_note(job, found),
+            *_time_note(job, measured),
             *_bases(job, done),
             *_folded(job, smaller),
             *_domains(done),
@@ -124,6 +128,21 @@ def _rounding_note(job: Job, found: Allocated) -> tuple[str, ...]:
     return (
         f"widths are in blocks that {target.name} computes at once: {left:.1%} of the multiply-accumulates are left where at most "
         f"{budget.fraction:.1%} were asked for; --round-to 1 uses them up, at widths that kernels pad",
+    )
+
+
+def _time_note(job: Job, measured: Measured) -> tuple[str, ...]:
+    """That less time goes than multiply-accumulates, where it does, and why."""
+    latency, budget = measured.latency, job.settings.budget
+    if latency is None or not isinstance(budget, Macs):
+        return ()
+    surely = latency.ratios[0]  # the lower quartile
+    if not BEYOND * budget.fraction + CONSTANT < surely < 1.0:
+        return ()
+    why = f"; {slower_because(measured.layers)}" if measured.layers else ""
+    return (
+        f"{latency.ratio:.0%} of the time are left where {budget.fraction:.1%} of the multiply-accumulates were asked for{why}; "
+        "--speedup and --latency bound the time itself",
     )
 
 

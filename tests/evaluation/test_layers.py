@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune import Channels, Resources, compare, prune
+from onnx_subprune import Channels, Macs, Resources, compare, prune
 from onnx_subprune.cli import run
 from onnx_subprune.evaluation.layers import LayerTime, layer_times, slower_because
 from onnx_subprune.evaluation.timing import Timing
@@ -82,3 +82,16 @@ def test_a_result_that_is_slower_on_one_sample_is_said_to_be_so(monkeypatch):
     monkeypatch.setattr("onnx_subprune.pruning.cut.result_timing", lambda *_: Timing(2.0, 1.0, (0.4, 0.5, 0.6)))
     report = prune(net.model(), data, budget=Channels(0.5), resources=Resources(threads=1)).report
     assert any("on one sample at a time the result is not faster" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize(("share", "noted"), [(0.61, True), (0.59, False), (1.1, False)])
+def test_less_time_gone_than_multiply_accumulates_is_noted_with_the_reason(share, noted, monkeypatch):
+    net = Net()
+    net.head(net.relu(net.conv(net.relu(net.conv(net.input(["n", 3, 16, 16]), 32, 3)), 32, 3)))
+    data = np.random.default_rng(0).standard_normal((32, 3, 16, 16)).astype(np.float32)
+    timing = Timing(2.0, 2.0 * share, (share, share, share))
+    monkeypatch.setattr("onnx_subprune.pruning.cut.result_timing", lambda *_: timing)
+    report = prune(net.model(), data, budget=Macs(0.5), resources=Resources(threads=1)).report
+    said = [note for note in report.notes if "of the time are left where 50.0%" in note]
+    assert bool(said) == noted
+    assert all("--speedup" in note and " ms)" in note for note in said)
