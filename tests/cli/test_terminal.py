@@ -244,3 +244,16 @@ def test_closed_streams_are_no_reason_to_fail(folder, monkeypatch):
         assert ended.value.code == status
         sys.stdout.close()
         sys.stderr.close()
+
+
+def test_a_pipe_hears_of_long_stages_before_they_end(capsys, monkeypatch):
+    now = iter([0.0, 10.0, 31.0, 40.0, 62.0, 63.0])
+    monkeypatch.setattr("onnx_subprune.cli.progress.time.perf_counter", lambda: next(now))
+    with Bar(quiet=False) as watch:
+        for done in (1, 2, 3, 4, 5):
+            watch("measuring", done, 5)
+    assert capsys.readouterr().err.splitlines() == [
+        "progress: measuring: 2 of 5 after 31 s",
+        "progress: measuring: 4 of 5 after 62 s",
+        "progress: measuring: 5 done after 63 s",
+    ]

@@ -119,21 +119,22 @@ def _loss(task: Task, trials: Trials, rules: Mapping[str, Rule]) -> Callable[[Wi
     whole = read(network)
     parts = apart(parts_of(network, task.graph.observation, outputs), whole)
     reference = [parts.of(chunk) for chunk in whole]
-    done = 0
+    tries = 0
 
     def loss(widths: Widths) -> float:
-        nonlocal done
-        done += 1
-        task.watch("trying widths", done, trials.most)
+        nonlocal tries
+
+        def going_on(stage: str, done: int, total: int) -> None:
+            task.watch("trying widths", tries, trials.most)
+
+        going_on("", 0, 0)
         try:
-            model = candidate(task, reconstruct(replace(trial, widths=widths, watch=_silent)), rules)
+            model = candidate(task, reconstruct(replace(trial, widths=widths, watch=going_on)), rules)
+            lost = displacement(reference, [parts.of(chunk) for chunk in read(Network(model, network.folder))])
         except DomainError:  # such widths are not allowed
-            return np.inf
-        lost = displacement(reference, [parts.of(chunk) for chunk in read(Network(model, network.folder))])
+            lost = np.inf
+        tries += 1
+        going_on("", 0, 0)
         return lost if np.isfinite(lost) else np.inf
 
     return loss
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """A trial reports nothing by itself."""
