@@ -30,11 +30,13 @@ class BlockAware:
     """Of several allocations within the limit, the one with the least error whose work is within its own limit.
 
     Where there is none, that with the least work of those near the limit. beside: work of the model as it is that goes at any widths.
+    saves: how much more time goes, measured, than work; so much less of it has to.
     """
 
     inner: MarginalCost
     work: Multilinear
     beside: float = 0.0
+    saves: float = 1.0
 
     def allocate(
         self, rooms: Sequence[Room], curves: Mapping[str, Curve], cost: Multilinear, limit: float
@@ -45,7 +47,7 @@ class BlockAware:
 
     def allowed(self, share: float) -> float:
         """Return the work that goes with so much of the multiply-accumulates."""
-        saved = max(SAVED, 1.0 - LEFT * (1.0 - share))
+        saved = max(SAVED, 1.0 - LEFT * (1.0 - share)) / self.saves
         return (1.0 - saved * (1.0 - share)) * (self.work({}) + self.beside)
 
 

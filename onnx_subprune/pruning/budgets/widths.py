@@ -23,6 +23,7 @@ from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.evaluation.metric import Judged
 from onnx_subprune.graph.costs.costs import Costs
 from onnx_subprune.graph.rules.vocabulary import Rule
+from onnx_subprune.graph.targets import this_machine
 from onnx_subprune.pruning.budgets.budget import Budget, MaxDrop
 from onnx_subprune.pruning.budgets.faster import fastest
 from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder, filled_up
@@ -33,6 +34,7 @@ from onnx_subprune.pruning.budgets.rounding import Rounding
 from onnx_subprune.pruning.budgets.sensitivity import sensitivities
 from onnx_subprune.pruning.budgets.starts import best_ladder, tried
 from onnx_subprune.pruning.budgets.trials import Trials
+from onnx_subprune.pruning.budgets.unused import used_up
 from onnx_subprune.reconstruction.task import Task
 
 
@@ -88,6 +90,8 @@ def allocated(task: Task, rooms: Sequence[Room], budget: Budget, allocator: Allo
         return replace(ladder, rooms=kind.again(task.graph, rooms)).widths(budget.fraction)
 
     ladder = ladder.losing_nothing(rounding, task.graph, budget.fraction)
+    if rounding.target is not None and rounding.target == this_machine():
+        ladder = used_up(ladder, budget.fraction, stopwatch(task, rules), task.watch)
     ladder = filled_up(ladder, budget.fraction, (kind.again(task.graph, rooms) for kind in rounding.padded))
     exact = ladder.loses_nothing(budget.fraction)
     if means.trials is not None and isinstance(allocator, (MarginalCost, BlockAware)) and not exact:
