@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import sqrt
+from math import ceil, sqrt
 
+from onnx_subprune.allocation import Macs
 from onnx_subprune.calibration.shifts import SCARCE, rows_and_columns
 from onnx_subprune.errors import FidelityError
 from onnx_subprune.evaluation.gates import complaints, missed, ruined
@@ -19,6 +20,8 @@ from onnx_subprune.selection import Backward, Forward, Refined
 
 APART, FELT = 1.5, 0.1
 """A layer has few samples where its relative error on samples that it was not fitted to is so many times the fitted one, and at least this."""
+WHOLE = 0.99
+"""Beyond this share of the multiply-accumulates the model is the original."""
 MORE = 4
 """So many times as many samples are advised."""
 
@@ -27,20 +30,33 @@ def reviewed(job: Job, samples: Samples, done: Reconstruction, measured: Measure
     """Return the job with notes and warnings about its result; FidelityError if it must not be written. seconds: what grows with the samples."""
     assert measured.fidelity is not None, "there are data"
     scarce = scarcity(job, done.refits, seconds, samples.spare)
-    warnings = warnings_of(job.settings, measured.fidelity, scarce)
+    warnings = warnings_of(job.settings, measured.fidelity, scarce, _next_share(job, done))
     if samples.used.uniform:
         warnings = (*warnings, "all samples of the data are the same, so that this says nothing about others")
     return replace(job, notes=(*job.notes, *filter(None, [scarce])), warnings=(*job.warnings, *warnings))
 
 
-def warnings_of(settings: Settings, fidelity: Fidelity, scarce: str | None) -> tuple[str, ...]:
+def _next_share(job: Job, done: Reconstruction) -> float:
+    """The share of the multiply-accumulates with the next width of the group for which that is the least; 1 where all groups are whole then, or are."""
+    widths = {name: len(choice.support) for name, choice in done.choices.items()}
+    cost, whole = job.price.macs, job.price.macs({})
+    wider = [
+        (room.name, min(more))
+        for room in job.rooms
+        if (more := [width for width in room.choices if width > widths.get(room.name, room.width)])
+    ]
+    return min((cost({**widths, name: width}) / whole for name, width in wider), default=1.0)
+
+
+def warnings_of(settings: Settings, fidelity: Fidelity, scarce: str | None, share: float = 0.0) -> tuple[str, ...]:
     """Return what is to be said of a result; FidelityError if it must not be written.
 
+    share: of the multiply-accumulates, what is left at least if more is.
     scarce: what is known of too few samples, which is then the next thing to try. A drop of the user's own metric that is kept is what was asked for:
     a result that is no better than a constant is then warned of only.
     """
     gates, where = settings.gates, fidelity.where
-    advice = next_try(settings, scarce)
+    advice = next_try(settings, scarce, share)
     ruin = ruined(fidelity)
     if ruin is not None and not gates.accept_any and not isinstance(settings.budget, MaxDrop):
         raise FidelityError(
@@ -56,8 +72,8 @@ def warnings_of(settings: Settings, fidelity: Fidelity, scarce: str | None) -> t
     return tuple(found)
 
 
-def next_try(settings: Settings, scarce: str | None) -> str:
-    """Return what to try next, in words."""
+def next_try(settings: Settings, scarce: str | None, share: float = 0.0) -> str:
+    """Return what to try next, in words; share: see `warnings_of`."""
     if settings.refit is None:
         return "refit the weights (leave out --no-refit)"
     if not isinstance(settings.selector, (Refined, Forward, Backward)):
@@ -67,8 +83,12 @@ def next_try(settings: Settings, scarce: str | None) -> str:
     option = f"--{type(settings.budget).__name__.lower()}"
     if isinstance(settings.budget, MaxDrop):
         return "allow a smaller drop"
-    fraction = settings.budget.fraction
-    return f"keep more of the model ({option} {(1 + fraction) / 2:.2g}), or give more samples"
+    fraction = (1 + settings.budget.fraction) / 2
+    if isinstance(settings.budget, Macs) and share > fraction:
+        if share > WHOLE:
+            return "give more samples: there are no widths between these and those of the original"
+        fraction = ceil(100 * share) / 100
+    return f"keep more of the model ({option} {fraction:.2g}), or give more samples"
 
 
 def scarcity(job: Job, refits: Mapping[Use, Refitted], seconds: float, spare: int) -> str | None:

@@ -30,11 +30,12 @@ from onnx_subprune import (
     prune,
     trace,
 )
+from onnx_subprune.allocation import Factor, Multilinear, Room, Term
 from onnx_subprune.calibration.data.holdout import split
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.cli import run
 from onnx_subprune.graph.network import load
-from onnx_subprune.pruning.judgement import duration, next_try, scarcity
+from onnx_subprune.pruning.judgement import _next_share, duration, next_try, scarcity
 from onnx_subprune.pruning.preparation import prepare
 from onnx_subprune.pruning.rare import rare
 from onnx_subprune.pruning.samples import samples_of
@@ -379,3 +380,23 @@ def test_a_holdout_that_leaves_nothing_is_refused(model):
 )
 def test_the_advice_for_a_poor_result_is_about_the_budget_that_was_given(budget, said):
     assert said in next_try(SimpleNamespace(budget=budget, refit=Refit(), selector=Refined()), None)
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.0, "--macs 0.85"), (0.7, "--macs 0.85"), (0.913, "--macs 0.92"), (1.0, "no widths between these")],
+)
+def test_advice_names_a_budget_that_changes_something(share, said):
+    settings = SimpleNamespace(budget=Macs(0.7), refit=Refit(), selector=Refined())
+    assert said in next_try(settings, None, share)
+
+
+@pytest.mark.parametrize(("kept", "share"), [({"a": 32}, 1.0), ({"a": 32, "b": 16}, 0.75), ({}, 1.0)])
+def test_the_next_share_is_that_of_the_next_width_of_one_group(kept, share):
+    """a has 64 channels in blocks of 32, b 32 in blocks of 16, with half of the cost each."""
+    terms = [Term(0.5 / width, (Factor(0.0, {name: 1}),)) for name, width in (("a", 64), ("b", 32))]
+    cost = Multilinear(terms=tuple(terms), full={"a": 64, "b": 32})
+    rooms = [Room("a", 64, 32), Room("b", 32, 16)]
+    done = SimpleNamespace(choices={name: SimpleNamespace(support=range(width)) for name, width in kept.items()})
+    job = SimpleNamespace(price=SimpleNamespace(macs=cost), rooms=rooms)
+    assert _next_share(job, done) == pytest.approx(share)
