@@ -30,7 +30,7 @@ LARGEST = 1 << 26
 """Numbers of a weight that is looked at."""
 INPUTS = {
     **dict.fromkeys(("Cast", "Identity", "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"), 1),
-    **dict.fromkeys(("Add", "Gather", "Gemm", "MatMul", "Mul", "Reshape"), 2),
+    **dict.fromkeys(("Add", "Div", "Gather", "Gemm", "MatMul", "Mod", "Mul", "Reshape", "Sub"), 2),
     "Range": 3,
 }
 """How many inputs these operators have at least."""

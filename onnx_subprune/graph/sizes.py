@@ -41,7 +41,8 @@ class Sizes:
             return self.of(node.input[0], depth - 1)
         if node.op_type == "Reshape":
             found = self.of(node.input[0], depth - 1)
-            return found if self._known.number(node.input[1]) == -1 or (found and len(found) == 1) else None
+            plain = found and (self._known.number(node.input[1]) == -1 or len(found) == 1)
+            return found if found and plain and None not in found else None  # one that is not known may be several
         if node.op_type == "Concat":
             return self._joined(node, depth)
         if node.op_type in COMPUTED:
@@ -106,7 +107,8 @@ class Sizes:
             if shape is not None and shape.op_type in ("Cast", "Identity"):
                 shape = self._known.producer(shape.input[0])
         whole = shape is not None and shape.op_type == "Shape" and not shape.attribute
-        return [(shape.input[0], at) for at in places] if shape is not None and whole and min(places) >= 0 else None
+        known = whole and bool(places) and min(places) >= 0
+        return [(shape.input[0], at) for at in places] if shape is not None and known else None
 
     def _shape(self, node: NodeProto) -> list[Size] | None:
         """The axes of a tensor, the last one as a number where that follows from what the file declares."""

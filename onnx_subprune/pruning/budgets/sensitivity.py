@@ -94,7 +94,7 @@ def sensitivities(
     groups = [task.graph.group(room.name) for room in rooms]
     task = with_importance(measured(task.drafted()), groups)
     every = {room.name: trial_widths(room) for room in rooms}
-    firsts = (min(task.network.position[item.weight.node] for item in group.consumers) for group in groups)
+    firsts = (min((task.network.position[item.weight.node] for item in group.consumers), default=0) for group in groups)
     shares = SELDOM if affordable(task, ((len(TRIED), first) for first in firsts)) < FEWER else TRIED
     tried = every if loss is not None else {room.name: trial_widths(room, shares) for room in rooms}
     widths = {room.name: Widths(tried[room.name], every[room.name], room.choices) for room in rooms}
