@@ -41,3 +41,11 @@ def _drawn(values: Array, count: int, generator: np.random.Generator) -> Array:
         return drawn
     scale = float(np.std(values.astype(np.float64))) or 1.0
     return (drawn.astype(np.float64) + scale * generator.standard_normal(drawn.shape)).astype(values.dtype)
+
+
+def last_digit(value: Array, generator: np.random.Generator) -> Array:
+    """Return a value with floating-point numbers a step up or down."""
+    if value.dtype.kind != "f":
+        return value
+    ends = np.where(generator.random(value.shape) < 0.5, -np.inf, np.inf).astype(value.dtype)
+    return np.asarray(np.nextafter(value, ends))

@@ -1,7 +1,7 @@
 """How faithful a pruned model is to the original on data, output by output."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -185,15 +185,16 @@ def fidelity(
     threads: int | None = None,
     places: Mapping[str, Seams] = MappingProxyType({}),
     own: Calibration | None = None,
+    left_out: Collection[str] = (),
 ) -> Fidelity:
     """Run both models over `data` and compare; `labels` (samples,) are for the first output, a vector of scores.
 
     places: where outputs may be cut, see `parts`; parts of different kinds are compared beside the whole. own: what the pruned model is fed in place of
-    `data`, with its own states in a stream.
+    `data`, with its own states in a stream. left_out: outputs that are not compared.
     """
     each = threads_each(threads, data.chunk_count)
     first, second = original.session(threads=each), pruned.session(threads=each)
-    names = [port.name for port in first.outputs if port.dtype.kind in COUNTED]
+    names = [port.name for port in first.outputs if port.dtype.kind in COUNTED and port.name not in left_out]
     sums: dict[str, _Floats | _Integers] = {}
     parts: Parts | None = None
     scores = [port.name for port in first.outputs if port.dtype.kind == "f"]

@@ -18,7 +18,7 @@ from onnx import ModelProto
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.errors import SubpruneError, VerificationError
-from onnx_subprune.evaluation.checked import drawn_feeds, spread_feeds
+from onnx_subprune.evaluation.checked import drawn_feeds, last_digit, spread_feeds
 from onnx_subprune.evaluation.masked import masked, masked_in_steps
 from onnx_subprune.graph.channels import Axis, ChannelGraph
 from onnx_subprune.graph.formats import model_bytes
@@ -90,19 +90,24 @@ def deviations(
     """Return how far `sliced` is from the masked model of `plan` on `feeds`. Raises ModelError where one does not run."""
     kept = kept_positions(graph, plan.supports)
     names = cut_tensors(network, graph, kept, sliced)
+    made = {name for node in sliced.graph.node for name in node.output}
+    fronts = [name for name in graph.observation.fronts if name in made]
+    names = list(dict.fromkeys([*names, *fronts]))
     ours = observing(sliced, names, folder or network.folder)
     floats = {port.name for port in ours.outputs if port.dtype.kind == "f"}
     names = [name for name in names if name in floats]
     large = model_bytes(network.proto) > LARGE
     theirs = None if large else observing(masked(network, graph, plan), names, network.folder)
     worst, finite = {True: (0.0, ""), False: (0.0, "")}, True
-    outputs = [name for name in network.outputs if name not in network.constants]
-    for turn in _turns(graph, [*outputs, *names], feeds):
+    outputs = [*(name for name in network.outputs if name not in network.constants), *fronts]
+    for turn in _turns(graph, list(dict.fromkeys([*outputs, *names])), feeds):
         inside = [name for name in turn if name in names]
         found = masked_in_steps(network, graph, plan, feeds, inside) if theirs is None else theirs.run(feeds, turn)
         mine = ours.run(feeds, turn)
         for name in turn:
             reference = _left(found[name], name, kept)
+            if name in graph.observation.ranked and mine[name].shape == reference.shape:
+                continue  # what its rows are chosen from is looked at in its place
             distance = _distance(mine[name], reference, _least(network, name))
             finite = finite and (reference.dtype.kind != "f" or bool(np.isfinite(reference).all()))
             worst[name in outputs] = max(worst[name in outputs], (distance, name))
@@ -114,9 +119,10 @@ def rounding(network: Network, graph: ChannelGraph, plan: Plan, feeds: Mapping[s
     if model_bytes(network.proto) > LARGE:
         return 0.0
     generator = np.random.default_rng(0)
-    other = {name: _last_digit(value, generator) for name, value in feeds.items()}
-    outputs = [name for name in network.outputs if name not in network.constants]
-    session = observing(masked(network, graph, plan), [], network.folder)
+    other = {name: last_digit(value, generator) for name, value in feeds.items()}
+    left = [name for name in network.outputs if name not in {*network.constants, *graph.observation.ranked}]
+    outputs = [*left, *graph.observation.fronts]
+    session = observing(masked(network, graph, plan), outputs, network.folder)
     found, moved = session.run(feeds, outputs), session.run(other, outputs)
     return max((_distance(moved[name], found[name], _least(network, name)) for name in outputs), default=0.0)
 
@@ -125,14 +131,6 @@ def _least(network: Network, name: str) -> float:
     """What the largest number of a tensor counts for at least."""
     maker = network.producer.get(name)
     return SHUT if maker is not None and key_of(network.nodes[maker]) in BOUNDED else 1e-30
-
-
-def _last_digit(value: Array, generator: np.random.Generator) -> Array:
-    """A value with floating-point numbers a step up or down."""
-    if value.dtype.kind != "f":
-        return value
-    ends = np.where(generator.random(value.shape) < 0.5, -np.inf, np.inf).astype(value.dtype)
-    return np.asarray(np.nextafter(value, ends))
 
 
 def cut_tensors(network: Network, graph: ChannelGraph, kept: Mapping[Axis, Int64], sliced: ModelProto) -> list[str]:

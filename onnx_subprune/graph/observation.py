@@ -23,7 +23,8 @@ class Observation:
     however many samples there are; see `rows`. Empty where nobody asked, and where the model does not take two samples, or one.
     invented: inputs whose open sizes were made up, with their declared shapes.
     opaque: what cannot leave a run as an array of numbers: sequences, optionals, texts, bfloat16, float8, 4 bits.
-    judged: the outputs that are floating-point numbers; where there are none, the nearest such tensors that the outputs are computed from.
+    judged: the outputs that are floating-point numbers; where there are none, the nearest such tensors that the outputs are computed from. In the place of
+    those that are `ranked` what their rows are chosen from, by output: see `ranking`.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -37,6 +38,12 @@ class Observation:
     invented: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
     opaque: frozenset[str] = frozenset()
     judged: tuple[str, ...] = ()
+    ranked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def fronts(self) -> tuple[str, ...]:
+        """What the rows of `ranked` outputs are chosen from."""
+        return tuple(dict.fromkeys(name for names in self.ranked.values() for name in names))
 
     def positions(self, tensor: str, channels: int) -> int:
         """Return how many places a sample has in a tensor beside its axis of channels, wherever the samples are."""

@@ -15,6 +15,7 @@ from onnx_subprune.graph.feeds import FREE_SIZES, invented, made_up_example, ope
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import Observation
 from onnx_subprune.graph.operators import key_of
+from onnx_subprune.graph.ranking import fronts
 from onnx_subprune.graph.rows import rows_of
 from onnx_subprune.runtime.observing import Observed, Observer
 
@@ -58,6 +59,8 @@ def observe(
         if seen.value is not None:
             same = other.value is not None and other.value.shape == seen.value.shape
             varying[name] = seen.value != other.value if same else np.ones(seen.value.shape, bool)
+    judged = _judged(network, first)
+    chosen_from = {output: fronts(network, output, lambda name: _floating(first, name)) for output in judged}
     return Observation(
         shapes=shapes,
         values=values,
@@ -69,7 +72,8 @@ def observe(
         rows=_rows(network, used, first, observer) if rows else {},
         invented=invented(network, constants) if example is None else {},
         opaque=frozenset(name for name in network.producer if name not in first or first[name].dtype not in ARRAYS),
-        judged=_judged(network, first),
+        judged=tuple(dict.fromkeys(name for output in judged for name in chosen_from[output] or (output,))),
+        ranked={output: names for output, names in chosen_from.items() if names},
     )
 
 
@@ -117,12 +121,8 @@ def _second_run(
 
 def _judged(network: Network, seen: Mapping[str, Observed]) -> tuple[str, ...]:
     """See `Observation`; class ids tell little of how much the scores that they are chosen by have changed."""
-
-    def floating(name: str) -> bool:
-        return name in seen and seen[name].dtype.kind == "f"
-
     outputs = [name for name in network.outputs if name not in network.constants]
-    if any(map(floating, outputs)):
+    if any(_floating(seen, name) for name in outputs):
         return tuple(outputs)
     found, waiting = dict[str, None](), list(outputs)
     passed = set(waiting)
@@ -131,12 +131,16 @@ def _judged(network: Network, seen: Mapping[str, Observed]) -> tuple[str, ...]:
         if place is None or key_of(network.nodes[place]) in ("Shape", "Size"):
             continue
         for name in network.reads[place]:
-            if floating(name) and name not in network.constants:
+            if _floating(seen, name) and name not in network.constants:
                 found[name] = None
             elif name not in passed:
                 passed.add(name)
                 waiting.append(name)
     return tuple(found) or tuple(outputs)
+
+
+def _floating(seen: Mapping[str, Observed], name: str) -> bool:
+    return name in seen and seen[name].dtype.kind == "f"
 
 
 def _rows(network: Network, example: Example, two: Mapping[str, Observed], observer: Observer) -> Mapping[str, int]:

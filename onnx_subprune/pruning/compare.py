@@ -14,6 +14,7 @@ from onnx_subprune.calibration.data.labels import read_labels
 from onnx_subprune.calibration.data.sources import Source
 from onnx_subprune.errors import DataError, ModelError, typed
 from onnx_subprune.evaluation.fidelity import fidelity
+from onnx_subprune.evaluation.fronts import Shown, with_fronts
 from onnx_subprune.evaluation.gates import Gates, complaints, ruined
 from onnx_subprune.evaluation.latency import measured_latency, raced, raced_feeds, single_latency
 from onnx_subprune.evaluation.layers import LayerTime, layer_times
@@ -27,6 +28,7 @@ from onnx_subprune.evaluation.report.values import Change, fidelity_dict
 from onnx_subprune.evaluation.timing import Timing
 from onnx_subprune.graph.formats import Model
 from onnx_subprune.graph.network import Network, load
+from onnx_subprune.graph.observation import Observation
 from onnx_subprune.pruning.opening import opened
 from onnx_subprune.pruning.resources import Resources, check_threads
 from onnx_subprune.pruning.written import counted
@@ -166,13 +168,12 @@ def compare(
         raise DataError(f"{named}{len(truth)} labels for {samples.samples} samples")
     one, two = _runnable(first, original), _runnable(second, pruned)
     sizes = counted(first, given.graph), counted(second, given.graph)
-    feeds = raced_feeds(samples)
+    feeds, seen = raced_feeds(samples), given.graph.observation
+    shown, places = _in_front(first, one, second, two, seen), parts_of(first, seen, (*first.outputs, *seen.fronts))
     timed = Resources(threads=threads, providers=providers).placement(one, feeds).timed
     found = measured_latency(one.on(timed), two.on(timed), samples, threads)
     return Comparison(
-        fidelity=fidelity(
-            one, two, samples, truth, threads, parts_of(first, given.graph.observation, first.outputs), own
-        ),
+        fidelity=fidelity(*shown.models, samples, truth, threads, places, own, shown.left_out),
         params=Change(sizes[0].params, sizes[1].params),
         macs=Change(sizes[0].macs, sizes[1].macs),
         size=Change(first.size, second.size),
@@ -195,6 +196,13 @@ def stream_fidelity(
     )
     found = fidelity(_runnable(first, original), _runnable(second, pruned), one.calibration, own=two.calibration)
     return found.on(held_out=False)
+
+
+def _in_front(first: Network, one: Runnable, second: Network, two: Runnable, seen: Observation) -> Shown:
+    """What is compared of both: files are read where outputs are ranked."""
+    if not seen.ranked:
+        return Shown((one, two))
+    return with_fronts(Runnable(first.given, first.folder), Runnable(second.given, second.folder), seen)
 
 
 def _runnable(network: Network, source: Model) -> Runnable:

@@ -8,6 +8,7 @@ from onnx import ModelProto
 from onnx_subprune.allocation import Latency, Params
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.evaluation.fidelity import fidelity
+from onnx_subprune.evaluation.fronts import with_fronts
 from onnx_subprune.evaluation.latency import measured_latency, raced, raced_feeds, single_latency
 from onnx_subprune.evaluation.layers import LayerTime, layer_times
 from onnx_subprune.evaluation.measures import Fidelity
@@ -110,8 +111,12 @@ def measure(job: Job, samples: Samples, smaller: Cut, timing: Timing | None) -> 
     before, after = Runnable(job.original.given, job.original.folder), Runnable(smaller.model, smaller.folder)
     scores = Change(job.judge.base, job.judge.judge(smaller.model)) if job.judge is not None else None
     judged = samples.judged.data if samples.held_out else judged_of(samples.used)
-    places = parts_of(job.network, job.task.graph.observation, job.network.outputs)
-    faithful = fidelity(before, after, judged, threads=threads, places=places).on(held_out=samples.held_out)
+    seen = job.task.graph.observation
+    places = parts_of(job.network, seen, (*job.network.outputs, *seen.fronts))
+    shown = with_fronts(before, after, seen)
+    faithful = fidelity(*shown.models, judged, threads=threads, places=places, left_out=shown.left_out).on(
+        held_out=samples.held_out
+    )
     if scores is not None and isinstance(job.settings.judged_by, Accuracy):
         faithful = replace(faithful, accuracy=(scores.before, scores.after))
     layers = layer_times(

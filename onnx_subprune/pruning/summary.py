@@ -64,6 +64,7 @@ def summarize(
             *_bases(job, done),
             *_folded(job, smaller),
             *_domains(done),
+            *_ranked(job),
         ),
         warnings=(*job.warnings, *_warnings(job, measured)),
         composites=resized(*smaller.costs),
@@ -88,6 +89,14 @@ def _domains(done: Reconstruction) -> list[str]:
         f"{item.node} keeps its old weights: with others {item.domain} behind it puts out something else than finite numbers"
         for item in done.refits.values()
         if item.domain is not None
+    ]
+
+
+def _ranked(job: Job) -> list[str]:
+    """Which outputs are judged by what is in front of them."""
+    return [
+        f"the rows of {name!r} stand in the order of scores, which the last digit of one may change: what they are chosen from is compared"
+        for name in job.task.graph.observation.ranked
     ]
 
 

@@ -1,0 +1,72 @@
+"""Detectors without a non-maximum suppression: the rows of their output stand in the order of scores, and are judged by what they are chosen from."""
+
+import numpy as np
+import pytest
+
+from onnx_subprune import Macs, Resources, compare, prune
+from onnx_subprune.evaluation.gates import Gates
+from onnx_subprune.graph.network import Network
+from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.runtime.session import Session
+from tests.networks.net import Net
+
+IMAGES = np.random.default_rng(0).standard_normal((48, 3, 12, 12)).astype(np.float32)
+ROWS = 20
+
+
+def detector(steep: float = 1.0, layer_behind: bool = False):
+    """The best rows of 144 boxes by the largest of two scores; steep: many scores are 1 but for their last digits then."""
+    n = Net(17, seed=2)
+    x = n.relu(n.conv(n.relu(n.conv(n.input(["n", 3, 12, 12]), 32, 3)), 32, 3))
+    boxes, scores = (n("Transpose", n.reshape(n.conv(x, width, 1), 0, width, 144), perm=[0, 2, 1]) for width in (4, 2))
+    scores = n("Sigmoid", n("Mul", scores, n.constant(np.float32(steep))))
+    best = n("ReduceMax", scores, axes=[2], keepdims=0)
+    values, places = n.add("TopK", best, n.constant(np.array([ROWS])), outputs=2, axis=1)
+    rows = n("Tile", n.unsqueeze(places, 2), n.constant(np.array([1, 1, 4])))
+    taken = n("GatherElements", boxes, rows, axis=1)
+    if layer_behind:
+        taken = n("MatMul", taken, n.weight(4, 4))
+    n.output(n.concat(taken, n.unsqueeze(values, 2), axis=2), 3)
+    return n.model()
+
+
+def test_an_output_in_the_order_of_scores_is_judged_by_what_is_in_front():
+    seen = trace(Network(detector())).observation
+    (fronts,) = seen.ranked.values()
+    assert set(fronts) == set(seen.judged)
+    assert (
+        len(fronts) == 3
+    )  # the largest scores, the boxes, and the scores in their order, which moves none of them far
+    assert not set(seen.judged) & set(Network(detector()).outputs)
+
+
+@pytest.mark.parametrize("values_alone", [True, False])
+def test_layers_behind_the_order_and_values_without_places_are_judged_as_they_are(values_alone):
+    if values_alone:
+        n = Net(17, seed=2)
+        x = n("Flatten", n.relu(n.conv(n.input(["n", 3, 12, 12]), 8, 3)))
+        n.output(n.add("TopK", x, n.constant(np.array([5])), outputs=2, axis=1)[0], 2)
+        model = n.model()
+    else:
+        model = detector(layer_behind=True)
+    seen = trace(Network(model)).observation
+    assert not seen.ranked
+    assert set(seen.judged) == set(Network(model).outputs)
+
+
+@pytest.mark.parametrize("steep", [1.0, 100.0])
+def test_such_a_detector_is_pruned_and_its_error_is_that_of_boxes_and_scores(steep):
+    model = detector(steep)
+    result = prune(
+        model, IMAGES, budget=Macs(0.6), resources=Resources(threads=1, trials=0), gates=Gates(accept_any=True)
+    )
+    found = result.report
+    fronts = trace(Network(model)).observation.judged
+    assert {*found.fidelity.outputs} == {*fronts}
+    assert any("in the order of scores" in note for note in found.notes)
+    before, after = (Session(item).run({"x": IMAGES}) for item in (model, result.model))
+    (output,) = before
+    assert before[output].shape == after[output].shape == (48, ROWS, 5)
+    both = compare(model, result.model, IMAGES, threads=1).fidelity
+    assert {*both.outputs} == {*fronts}
+    assert max(item.relative_error for item in both.outputs.values()) < 1.0
