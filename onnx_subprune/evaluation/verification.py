@@ -105,9 +105,9 @@ def deviations(
         found = masked_in_steps(network, graph, plan, feeds, inside) if theirs is None else theirs.run(feeds, turn)
         mine = ours.run(feeds, turn)
         for name in turn:
-            reference = _left(found[name], name, kept)
-            if name in graph.observation.ranked and mine[name].shape == reference.shape:
+            if name in graph.observation.ranked and len(fronts) == len(graph.observation.fronts):
                 continue  # what its rows are chosen from is looked at in its place
+            reference = _left(found[name], name, kept)
             distance = _distance(mine[name], reference, _least(network, name))
             finite = finite and (reference.dtype.kind != "f" or bool(np.isfinite(reference).all()))
             worst[name in outputs] = max(worst[name in outputs], (distance, name))

@@ -60,7 +60,8 @@ def observe(
             same = other.value is not None and other.value.shape == seen.value.shape
             varying[name] = seen.value != other.value if same else np.ones(seen.value.shape, bool)
     judged = _judged(network, first)
-    chosen_from = {output: fronts(network, output, lambda name: _floating(first, name)) for output in judged}
+    ends = dict.fromkeys([*judged, *(name for name in network.outputs if name not in network.constants)])
+    chosen_from = {end: fronts(network, end, lambda name: _floating(first, name)) for end in ends}
     return Observation(
         shapes=shapes,
         values=values,
@@ -73,7 +74,7 @@ def observe(
         invented=invented(network, constants) if example is None else {},
         opaque=frozenset(name for name in network.producer if name not in first or first[name].dtype not in ARRAYS),
         judged=tuple(dict.fromkeys(name for output in judged for name in chosen_from[output] or (output,))),
-        ranked={output: names for output, names in chosen_from.items() if names},
+        ranked={output: names for output in network.outputs if (names := chosen_from.get(output))},
     )
 
 

@@ -95,7 +95,7 @@ def _domains(done: Reconstruction) -> list[str]:
 def _ranked(job: Job) -> list[str]:
     """Which outputs are judged by what is in front of them."""
     return [
-        f"the rows of {name!r} stand in the order of scores, which the last digit of one may change: what they are chosen from is compared"
+        f"the rows of {name!r} are chosen or put in order by scores, where the last digit may decide: what they are chosen from is compared"
         for name in job.task.graph.observation.ranked
     ]
 

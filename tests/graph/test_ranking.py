@@ -54,6 +54,42 @@ def test_layers_behind_the_order_and_values_without_places_are_judged_as_they_ar
     assert set(seen.judged) == set(Network(model).outputs)
 
 
+def suppressed():
+    """The boxes that a non-maximum suppression leaves of 144, and their places: as many as there are, in a run of one image."""
+    n = Net(17, seed=2)
+    x = n.relu(n.conv(n.relu(n.conv(n.input([1, 3, 12, 12]), 32, 3)), 32, 3))
+    boxes = n("Transpose", n.reshape(n.conv(x, 4, 1), 0, 4, 144), perm=[0, 2, 1])
+    scores = n("Sigmoid", n.reshape(n.conv(x, 2, 1), 0, 2, 144))
+    limits = (n.constant(np.array([20])), *(n.constant(np.array([limit], np.float32)) for limit in (0.5, 0.3)))
+    places = n("NonMaxSuppression", boxes, scores, *limits)
+    n.output(n("Gather", n.squeeze(boxes, 0), n.squeeze(n.slice(places, 2, 3, 1), 1), axis=0), 2)
+    n.output(places, 2, kind=7)
+    return n.model()
+
+
+def test_boxes_that_a_suppression_leaves_are_judged_by_all_boxes_and_scores():
+    """How many it leaves depends on thresholds, so that the outputs of two models have other shapes: nothing was known of them."""
+    model = suppressed()
+    seen = trace(Network(model)).observation
+    assert {*seen.ranked} == {*Network(model).outputs}
+    runs = [{"x": image[None]} for image in IMAGES]
+    result = prune(
+        model, runs, budget=Macs(0.6), resources=Resources(threads=1, trials=0), gates=Gates(accept_any=True)
+    )
+    assert {*result.report.fidelity.outputs} == {*seen.judged}
+    assert all(0.0 < item.relative_error < 1.0 for item in result.report.fidelity.outputs.values())
+    assert not any("another shape" in warning for warning in result.report.warnings)
+
+
+def test_class_ids_in_their_order_stay_what_is_compared():
+    n = Net(17, seed=2)
+    x = n.linear(n("Flatten", n.relu(n.conv(n.input(["n", 3, 12, 12]), 8, 3))), 1152, 10)
+    values, places = n.add("TopK", x, n.constant(np.array([3])), outputs=2, axis=1)
+    n.output(values, 2)
+    n.output(places, 2, kind=7)
+    assert not trace(Network(n.model())).observation.ranked
+
+
 @pytest.mark.parametrize("steep", [1.0, 100.0])
 def test_such_a_detector_is_pruned_and_its_error_is_that_of_boxes_and_scores(steep):
     model = detector(steep)
@@ -63,7 +99,7 @@ def test_such_a_detector_is_pruned_and_its_error_is_that_of_boxes_and_scores(ste
     found = result.report
     fronts = trace(Network(model)).observation.judged
     assert {*found.fidelity.outputs} == {*fronts}
-    assert any("in the order of scores" in note for note in found.notes)
+    assert any("put in order by scores" in note for note in found.notes)
     before, after = (Session(item).run({"x": IMAGES}) for item in (model, result.model))
     (output,) = before
     assert before[output].shape == after[output].shape == (48, ROWS, 5)
