@@ -31,13 +31,21 @@ def fronts(network: Network, output: str, floating: Callable[[str], bool]) -> tu
         if key_of(network.nodes[place]) in choosing:
             after = _descendants(network, place, behind)
             chosen = after or output in network.nodes[place].output[CHOOSING[key_of(network.nodes[place])] :]
-            if chosen and not any(key_of(network.nodes[item]) in LAYERS for item in after):
+            if chosen and not any(_layer(key_of(network.nodes[item])) for item in after):
                 region |= {place, *after}
     return tuple(_read(network, region, floating))
 
 
+def _layer(key: str) -> bool:
+    """True for what may have weights; operators of other domains may."""
+    return key in LAYERS or "." in key
+
+
 def _read(network: Network, region: Collection[int], floating: Callable[[str], bool]) -> dict[str, None]:
-    """The floating-point tensors that nodes read from elsewhere, and those in front of truth values and integers that they read."""
+    """The floating-point tensors that nodes read from elsewhere, and those in front of truth values and integers that they read.
+
+    Inputs of the model, which nothing changes, are none.
+    """
     made = {name for place in region for name in network.nodes[place].output}
     found, passed = dict[str, None](), set(made)
     waiting = [name for place in sorted(region) for name in network.reads[place]]
@@ -47,9 +55,11 @@ def _read(network: Network, region: Collection[int], floating: Callable[[str], b
             continue
         passed.add(name)
         place = network.producer.get(name)
+        if place is None:
+            continue
         if floating(name):
             found[name] = None
-        elif place is not None and key_of(network.nodes[place]) not in ("Shape", "Size"):
+        elif key_of(network.nodes[place]) not in ("Shape", "Size"):
             waiting += network.reads[place]
     return found
 

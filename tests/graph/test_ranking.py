@@ -81,6 +81,22 @@ def test_boxes_that_a_suppression_leaves_are_judged_by_all_boxes_and_scores():
     assert not any("another shape" in warning for warning in result.report.warnings)
 
 
+def test_inputs_that_rows_are_taken_of_are_not_judged():
+    """Pixels of an image at the best scores: the image is the same for both models."""
+    n = Net(17, seed=2)
+    x = n.input(["n", 3, 12, 12])
+    scores = n.squeeze(n.reshape(n.conv(n.relu(n.conv(x, 8, 3)), 1, 1), 0, 1, 144), 1)
+    places = n.add("TopK", scores, n.constant(np.array([4])), outputs=2, axis=1)[1]
+    rows = n("Tile", n.unsqueeze(places, 1), n.constant(np.array([1, 3, 1])))
+    n.output(n("GatherElements", n.reshape(x, 0, 3, 144), rows, axis=2), 3)
+    seen = trace(Network(n.model())).observation
+    assert not {"x"} & set(seen.judged)
+    result = prune(
+        n.model(), IMAGES, budget=Macs(0.6), resources=Resources(threads=1, trials=0), gates=Gates(accept_any=True)
+    )
+    assert result.report.macs.ratio <= 0.6
+
+
 def test_class_ids_in_their_order_stay_what_is_compared():
     n = Net(17, seed=2)
     x = n.linear(n("Flatten", n.relu(n.conv(n.input(["n", 3, 12, 12]), 8, 3))), 1152, 10)
