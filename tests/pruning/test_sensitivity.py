@@ -48,7 +48,7 @@ def test_one_half_judges_where_a_batch_is_as_large_as_what_is_looked_at(monkeypa
 
 def test_where_there_are_many_trials_each_is_run_on_fewer_samples(network, monkeypatch):
     whole = curve(network, 256)
-    monkeypatch.setattr(effort, "FEWEST", 64)
+    monkeypatch.setattr(module, "FEWER", 64)
     monkeypatch.setattr(effort, "PASSES", 0)
     few = curve(network, 256)
     assert few.keys() == whole.keys()
@@ -56,16 +56,17 @@ def test_where_there_are_many_trials_each_is_run_on_fewer_samples(network, monke
     assert 0.5 * sum(whole.values()) <= sum(few.values()) <= 2.0 * sum(whole.values())
 
 
-@pytest.mark.parametrize(("passes", "shares"), [(1000, halved_trials.TRIED), (0, halved_trials.SELDOM)])
-def test_where_there_are_very_many_trials_fewer_widths_are_tried(network, passes, shares, monkeypatch):
+@pytest.mark.parametrize(("dear", "shares"), [(1000, halved_trials.TRIED), (0, halved_trials.SELDOM)])
+def test_where_there_are_very_many_trials_fewer_widths_are_tried(network, dear, shares, monkeypatch):
     seen, whole = [], module.tried_out
-    monkeypatch.setattr(effort, "PASSES", passes)
+    monkeypatch.setattr(effort, "DEAR", dear)
     monkeypatch.setattr(
         module,
         "tried_out",
         lambda task, group, wanted, moments: seen.append(wanted) or whole(task, group, wanted, moments),
     )
     curve(network, 256)
+    assert seen
     for wanted in seen:
         assert {*wanted.tried} == {round(share * wanted.choices[-1]) for share in shares}
         assert {*wanted.tried} <= {*wanted.between}

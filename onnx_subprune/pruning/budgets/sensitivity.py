@@ -24,7 +24,7 @@ from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observing import made_before
 from onnx_subprune.graph.surgery.masking import zero_channels
 from onnx_subprune.graph.surgery.surgery import Plan
-from onnx_subprune.pruning.budgets.effort import FEWER, affordable, samples_for
+from onnx_subprune.pruning.budgets.effort import FEWER, FEWEST, dear, samples_for
 from onnx_subprune.pruning.budgets.halved_trials import (
     SELDOM,
     TRIED,
@@ -95,14 +95,15 @@ def sensitivities(
     task = with_importance(measured(task.drafted()), groups)
     every = {room.name: trial_widths(room) for room in rooms}
     firsts = (min((task.network.position[item.weight.node] for item in group.consumers), default=0) for group in groups)
-    shares = SELDOM if affordable(task, ((len(TRIED), first) for first in firsts)) < FEWER else TRIED
+    seldom = loss is None and dear(task, [(len(TRIED), first) for first in firsts])
+    shares, least = (SELDOM, FEWEST) if seldom else (TRIED, FEWER)
     tried = every if loss is not None else {room.name: trial_widths(room, shares) for room in rooms}
     widths = {room.name: Widths(tried[room.name], every[room.name], room.choices) for room in rooms}
     with Store(task.memory) as store:
         trials = _prepare(task, [group for group in groups if group.product is None], widths, store)
         trials = _normalized(task, trials, store)
         trials += [_weakened(task, group, widths[group.name], store) for group in groups if group.product is not None]
-        return _measure(task, trials, store) if loss is None else _judge(task, trials, loss)
+        return _measure(task, trials, store, least) if loss is None else _judge(task, trials, loss)
 
 
 def _prepare(task: Task, groups: Sequence[ChannelGroup], widths: Mapping[str, Widths], store: Store) -> list[_Trials]:
@@ -191,10 +192,11 @@ def _first(network: Network, trial: _Trials) -> int:
     return min(network.position[use.node] for use in trial.values[0][0])
 
 
-def _measure(task: Task, trials: Sequence[_Trials], store: Store) -> dict[str, GroupSensitivity]:
+def _measure(task: Task, trials: Sequence[_Trials], store: Store, least: int) -> dict[str, GroupSensitivity]:
+    """The sensitivities, on so many samples at least."""
     network = task.network
     tried = ((len(trial.values) * (0.5 if trial.one_way else 1.0), _first(network, trial)) for trial in trials)
-    few = task.data.about(samples_for(task, tried))
+    few = task.data.about(samples_for(task, tried, least=least))
     outputs = list(task.graph.observation.judged)
     stream = Stream(network, few, store, task.running.deciding)
     visible = Visible(few, task.running.mask)
