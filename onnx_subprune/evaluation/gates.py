@@ -3,7 +3,7 @@
 A result is *ruined* where an output is no better than a constant: it is not finite; or its choices agree with the original's about as often as by
 chance (beyond doubt, where its scores rise and fall with the original's); or its error is at or above the deviation of the original from its mean,
 unless its choices say otherwise (scores that all moved alike are still scores), or it is smaller than the original and still rises and falls with it
-(no constant does). It is *poor* where an error is above 0.3 or an agreement below 0.9.
+(no constant does). It is *poor* where an error is above 0.3, or an agreement below 0.9 although the error is not small.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from onnx_subprune.errors import OptionError, typed_fields
-from onnx_subprune.evaluation.measures import Fidelity, OutputFidelity
+from onnx_subprune.evaluation.measures import OFTEN, Fidelity, OutputFidelity
 
 ERROR, AGREEMENT = 0.3, 0.9
 """A relative error above this, or an agreement below, is worth a warning."""
@@ -25,6 +25,10 @@ ALONG = 0.5
 """An output with at least this correlation rises and falls with the original."""
 SAME = 0.9
 """Where choices agree by chance for more than this share of the samples, they say nothing."""
+RARE = 0.8
+"""Where nearly all samples are of one class, an agreement that is less than so much of the way from chance to 1 says that the others are missed."""
+CLOSE = 0.15
+"""So near to the original, in units of what it varies by, other choices are between equals: of the coordinates of a face, say, which are no scores."""
 
 
 @typed_fields
@@ -66,9 +70,7 @@ def _ruined(name: str, item: OutputFidelity) -> str | None:
     if error is not None and not isfinite(error):
         return f"output {name!r} is not finite"
     against = item.standardized_error if item.standardized_error is not None else error
-    beyond = None
-    if item.agreement is not None and item.chance is not None and item.chance <= SAME:
-        beyond = (item.agreement - item.chance) / (1.0 - item.chance)
+    beyond = item.beyond_chance if item.chance is not None and item.chance <= SAME else None
     if beyond is not None and item.agreement is not None and item.agreement >= MOST:
         return None
     along = error is not None and error < 1.0 and item.correlation is not None and item.correlation >= ALONG
@@ -105,12 +107,25 @@ def complaints(fidelity: Fidelity, gates: Gates) -> Iterator[str]:
             bad.append(f"has a relative error of {_error(item)}")
         elif gates.max_error is None and agreement is None and (item.standardized_error or 0.0) >= 1.0:
             bad.append(f"is {item.standardized_error:.3g} times as far from the original's as the best constant")
-        if gates.min_agreement is None and agreement is not None and agreement < AGREEMENT:
+        near = item.standardized_error is not None and item.standardized_error < CLOSE
+        if gates.min_agreement is None and agreement is not None and agreement < AGREEMENT and not near:
             bad.append(f"agrees with the original for {agreement:.1%} of the samples")
+        elif gates.min_agreement is None and not near and _misses(item):
+            bad.append(
+                f"agrees with the original for {agreement:.1%} of the samples, by chance it would for {item.chance:.1%}"
+            )
         if bad:
             yield f"output {name!r} {' and '.join(bad)}"
         elif error is None and agreement is None:
             yield f"output {name!r} has another shape than the original's for some samples, so that its fidelity is not known: judge it with --validate"
+
+
+def _misses(item: OutputFidelity) -> bool:
+    """True if choices are nearly all the same, and the others are missed beyond doubt."""
+    beyond, chance = item.beyond_chance, item.chance
+    if beyond is None or chance is None or chance <= OFTEN:
+        return False
+    return beyond + (item.agreement_spread or 0.0) / (1.0 - chance) < RARE
 
 
 def _error(item: OutputFidelity) -> str:

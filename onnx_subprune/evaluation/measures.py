@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 
 from onnx_subprune.evaluation.spread import with_spread
 
+OFTEN = 0.75
+"""Where choices agree by chance for more than this share of the samples, that is said beside how often they do: nearly all are of one class."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFidelity:
@@ -40,7 +43,17 @@ class OutputFidelity:
         if self.agreement is None:
             return ""
         spread = None if self.agreement_spread is None else 100 * self.agreement_spread
-        return f"{with_spread(100 * self.agreement, spread, 1)} %"
+        chance = self.chance if self.chance is not None and self.chance > OFTEN else None
+        return f"{with_spread(100 * self.agreement, spread, 1)} %" + (
+            "" if chance is None else f" ({100 * chance:.1f} % by chance)"
+        )
+
+    @property
+    def beyond_chance(self) -> float | None:
+        """How far the agreement is on the way from chance to 1 (Cohen's kappa); None where nothing is chosen, or chance alone agrees."""
+        if self.agreement is None or self.chance is None or self.chance >= 1.0:
+            return None
+        return (self.agreement - self.chance) / (1.0 - self.chance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from onnx_subprune.pruning.budgets.trials import Trials, streams_of, trials_of
 from onnx_subprune.pruning.eligibility import restricted
 from onnx_subprune.pruning.job import Job
 from onnx_subprune.pruning.opening import opened
-from onnx_subprune.pruning.rare import rare
+from onnx_subprune.pruning.rare import Rare
 from onnx_subprune.pruning.resources import memory_of, running_of
 from onnx_subprune.pruning.samples import Samples, samples_of
 from onnx_subprune.pruning.settings import Settings
@@ -56,7 +56,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
     given, rest, whole = found.calibration, found.rest, found.graph
     macs = costs(network, whole).macs({})
     with_copies = Copies(network, whole, macs, resources.shifts, partial(_mirrored_alike, network, whole, given))
-    seldom, chooses = partial(rare, network, whole), settings.chosen_by_metric
+    seldom, chooses = Rare(network, whole), settings.chosen_by_metric
     samples = samples_of(
         given, rest, resources.holdout, with_copies, seldom, chooses=chooses, tunes=settings.finetune is not None
     )

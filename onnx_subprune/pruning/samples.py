@@ -15,7 +15,7 @@ from onnx_subprune.evaluation.metric import Judging
 
 Augment = Callable[[Calibration], Calibration]
 """Adds moved copies to samples, where that is wanted."""
-Rare = Callable[[Calibration, Calibration], Int64]
+Rarity = Callable[[Calibration, Calibration], Int64]
 """From samples to fit to and held-out ones to those of the latter, by place, that show what the former do not."""
 ATTEMPTS = 3
 """How often others are held out in place of those."""
@@ -54,7 +54,7 @@ def samples_of(
     rest: Calibration | None,
     holdout: Holdout,
     augment: Augment,
-    rare: Rare,
+    rare: Rarity,
     *,
     chooses: bool,
     tunes: bool = False,
@@ -119,7 +119,7 @@ def _for_tuning(given: Calibration) -> tuple[Int64, Int64] | None:
     return (others, held) if len(held) else None
 
 
-def _without_rare(given: Calibration, left: Int64, held: Int64, rare: Rare) -> tuple[Int64, Int64]:
+def _without_rare(given: Calibration, left: Int64, held: Int64, rare: Rarity) -> tuple[Int64, Int64]:
     """Fit to the samples that show what no other does, and hold out others near them, or fewer, where those are rare too.
 
     Where every sample shows something that no other does, half of them are held out all the same: the result is judged on samples, not on one or two.

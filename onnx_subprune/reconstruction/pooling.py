@@ -11,6 +11,10 @@ from onnx_subprune.calibration.moments.rows import Rows
 from onnx_subprune.graph.channels import ChannelGraph, Consumer, Use
 
 
+MANY, LARGEST = 2, 8192
+"""Rows that times this are more than the columns become a gram, if it has at most so many columns: selection among as many rows is more work."""
+
+
 def families(graph: ChannelGraph, consumers: Sequence[Consumer]) -> list[list[Consumer]]:
     """Return the consumers, those that have one weight together, in the order of the first of each."""
     found: dict[Use, list[Consumer]] = {}
@@ -19,17 +23,24 @@ def families(graph: ChannelGraph, consumers: Sequence[Consumer]) -> list[list[Co
     return list(found.values())
 
 
-def pooled(parts: Sequence[Regression]) -> Regression | None:
-    """Return the sum of the regressions of contractions that have one weight; None where some are moments and others rows, or rows more than columns."""
-    if len(parts) == 1:
-        return parts[0]
-    sums = [part for part in parts if isinstance(part, Moments)]
-    rows = [part.plain() for part in parts if isinstance(part, Rows)]
-    if len(sums) == len(parts):
-        return reduce(add, sums)
-    if len(rows) < len(parts) or sum(part.count for part in rows) > rows[0].columns:
+def pooled(samples: Sequence[Sequence[Regression]]) -> list[Regression] | None:
+    """Return, for each set of samples, the sum of the regressions of contractions that have one weight.
+
+    samples: the regressions in each of them. Many rows become moments, in all sets; None where some are moments and others rows, or rows more than so
+    many columns that their gram is too large.
+    """
+    if len(samples[0]) == 1:
+        return [parts[0] for parts in samples]
+    sums = [[part for part in parts if isinstance(part, Moments)] for parts in samples]
+    rows = [[part.plain() for part in parts if isinstance(part, Rows)] for parts in samples]
+    if all(len(found) == len(parts) for found, parts in zip(sums, samples, strict=True)):
+        return [reduce(add, parts) for parts in sums]
+    if any(len(found) < len(parts) for found, parts in zip(rows, samples, strict=True)):
         return None
-    return reduce(add, rows)
+    count, columns = max(sum(part.count for part in parts) for parts in rows), rows[0][0].columns
+    if MANY * count > columns and columns <= LARGEST:
+        return [reduce(add, parts).moments() for parts in rows]
+    return None if count > columns else [reduce(add, parts) for parts in rows]
 
 
 def pooled_halves(members: Sequence[Halves], centered: Sequence[bool]) -> Halves | None:
@@ -39,13 +50,12 @@ def pooled_halves(members: Sequence[Halves], centered: Sequence[bool]) -> Halves
     """
     if len(members) == 1:
         return members[0]
-    count = min(len(halves.parts) for halves in members)
-    sums = []
-    for part in range(count):
-        parts = [halves.parts[part] for halves in members]
-        sums.append(pooled([item.centered() if own else item for item, own in zip(parts, centered, strict=True)]))
-    whole = [item for item in sums if item is not None]
-    return Halves.of(whole) if len(whole) == count else None
+    own = [
+        [item.centered() if about else item for item in halves.parts]
+        for halves, about in zip(members, centered, strict=True)
+    ]
+    whole = pooled([*zip(*own, strict=False)])
+    return None if whole is None else Halves.of(whole)
 
 
 def problems_of(

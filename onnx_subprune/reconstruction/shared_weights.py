@@ -119,10 +119,9 @@ class SharedWeight:
         centered = [
             [half.centered() if own else half for half in some.parts] for some, own in zip(halves, biased, strict=True)
         ]
-        both = [pooled(parts) for parts in zip(*centered, strict=True)]
-        whole = [half for half in both if half is not None]
+        whole = pooled([*zip(*centered, strict=True)])
         prior = layers[0].prior
-        if self._refit and len(whole) == len(both):
+        if self._refit and whole is not None:
             alive = layers[0].kernel.groups == 1
             use = Halves.of([living(half, self._alive) for half in whole] if alive else whole)
             found = fit(use, prior, self._alive, free_bias=one, known=Known(threads=self._state.task.running.cores))

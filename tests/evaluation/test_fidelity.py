@@ -138,6 +138,14 @@ def test_few_samples_do_not_tell_choices_by_chance_from_poor_ones_where_scores_g
     assert "by chance" in ruined(apart)
 
 
+def test_what_is_nearly_always_chosen_is_told_beside_the_agreement():
+    item = of(agreement=0.961, chance=0.958).outputs["y"]
+    assert item.agreement_words == "96.1 % (95.8 % by chance)"
+    assert item.beyond_chance == pytest.approx(0.003 / 0.042)
+    assert replace(item, chance=0.2).agreement_words == "96.1 %"
+    assert replace(item, chance=1.0).beyond_chance is None
+
+
 def test_outputs_of_other_sizes_are_not_compared_and_that_is_said():
     expressions = [f"{scaled} y = NonZero(r)" for scaled in ("r = Relu(x)", "z = Neg(x) r = Relu(z)")]
     values = np.abs(SCORES) + 1
@@ -161,6 +169,10 @@ def of(**measures):
         ({"relative_error": 0.31}, Gates(max_error=0.4), 0, False),
         ({"relative_error": 0.31}, Gates(max_error=0.3), 0, True),
         ({"agreement": 0.89}, Gates(), 1, False),
+        ({"agreement": 0.85, "standardized_error": 0.1}, Gates(), 0, False),  # coordinates, which are no scores
+        ({"agreement": 0.96, "chance": 0.96}, Gates(), 1, False),  # a rare class that is missed
+        ({"agreement": 0.96, "chance": 0.96, "agreement_spread": 0.04}, Gates(), 0, False),
+        ({"agreement": 0.998, "chance": 0.96}, Gates(), 0, False),
         ({"agreement": 0.89}, Gates(min_agreement=0.8), 0, False),
         ({"agreement": 0.89}, Gates(min_agreement=0.9), 0, True),
         ({"agreement": 0.91}, Gates(), 0, False),

@@ -37,7 +37,7 @@ from onnx_subprune.cli import run
 from onnx_subprune.graph.network import load
 from onnx_subprune.pruning.judgement import _next_share, duration, next_try, scarcity
 from onnx_subprune.pruning.preparation import prepare
-from onnx_subprune.pruning.rare import rare
+from onnx_subprune.pruning.rare import Rare
 from onnx_subprune.pruning.samples import samples_of
 from onnx_subprune.pruning.settings import Settings
 from onnx_subprune.reconstruction.settings import Refitted
@@ -240,7 +240,7 @@ def test_a_sample_that_alone_shows_a_channel_alive_is_fitted_to_not_held_out():
     seldom = split(given)[1][5]
     inputs[seldom, 0] = 9
     graph, network = trace(model), load(model)
-    samples = samples_of(given, None, None, lambda part: part, partial(rare, network, graph), chooses=False)
+    samples = samples_of(given, None, None, lambda part: part, Rare(network, graph), chooses=False)
     assert seldom in samples.used.rows
     assert samples.judged.data.samples == 16
     assert len(np.union1d(samples.used.rows, samples.judged.places)) == 64
@@ -259,7 +259,7 @@ def test_samples_that_all_show_something_of_their_own_are_held_out_all_the_same(
     model = net.model()
     given = Calibration(arrays={"x": np.eye(64, dtype=np.float32)}, chunk=16)
     graph, network = trace(model), load(model)
-    samples = samples_of(given, None, None, lambda part: part, partial(rare, network, graph), chooses=False)
+    samples = samples_of(given, None, None, lambda part: part, Rare(network, graph), chooses=False)
     assert samples.judged.data.samples == len(split(given)[1]) // 2
     assert len(np.union1d(samples.used.rows, samples.judged.places)) == 64
 

@@ -1,6 +1,9 @@
 """Contractions that have one weight are one regression, rows as well as moments."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from onnx_subprune.calibration.moments.moments import Moments
 from onnx_subprune.calibration.moments.rows import Rows
@@ -19,8 +22,8 @@ def uses(columns=30):
 
 
 def test_rows_of_several_uses_are_those_of_one_each_about_its_own_means():
-    parts = uses()
-    total = pooled([part.centered() for part in parts])
+    parts = uses(columns=50)
+    total = pooled([[part.centered() for part in parts]])[0]
     grams = [part.input.astype(np.float64) - part.input.astype(np.float64).mean(axis=0) for part in parts]
     targets = [part.target - part.target.mean(axis=0) for part in parts]
     source, target = total.centered()._matrices()
@@ -28,13 +31,29 @@ def test_rows_of_several_uses_are_those_of_one_each_about_its_own_means():
     np.testing.assert_allclose(source.T @ target, sum(a.T @ b for a, b in zip(grams, targets, strict=True)), atol=1e-5)
     assert total.count == 18.0
     expected = sum((part.input.astype(np.float64) ** 2).sum(axis=0) for part in parts)
-    alive = np.delete(np.arange(30), [3])  # what stands still in every use has the energy of its means
+    alive = np.delete(np.arange(50), [3])  # what stands still in every use has the energy of its means
     np.testing.assert_array_equal(total.squares[0] > 0.0, expected > 0.0)
-    assert (total.squares[0, alive] > 0.0).sum() == 28
+    assert (total.squares[0, alive] > 0.0).sum() == 48
 
 
-def test_more_rows_than_columns_and_mixtures_are_not_pooled():
-    assert pooled([part.centered() for part in uses(columns=12)]) is None
+@pytest.mark.parametrize("columns", [12, 30])
+def test_many_rows_become_moments_that_say_the_same(columns):
+    parts = [part.centered() for part in uses(columns=columns)]
+    total, apart = pooled([parts])[0], [part.moments() for part in parts]
+    assert isinstance(total, Moments)
+    np.testing.assert_allclose(total.gram, sum(part.gram for part in apart), atol=1e-5)
+    np.testing.assert_allclose(total.cross, sum(part.cross for part in apart), atol=1e-5)
+    np.testing.assert_allclose(total.energy, sum(part.energy for part in apart), rtol=1e-6)
+    assert total.count == 18.0
+    assert not total.gram[0, 3].any()
+    assert not total.cross[0, 3].any()
+    weights = np.random.default_rng(1).standard_normal((1, columns, 2))
+    weights[0, 3] = 0.0
+    expected = sum(part.error(weights) * part.energy.sum() for part in parts) / total.energy.sum()
+    np.testing.assert_allclose(total.error(weights), expected, rtol=1e-4)
+
+
+def test_mixtures_are_not_pooled():
     parts = uses()
     one = Moments(
         count=6.0,
@@ -44,4 +63,10 @@ def test_more_rows_than_columns_and_mixtures_are_not_pooled():
         sum_input=np.zeros((1, 30)),
         sum_target=np.zeros((1, 2)),
     )
-    assert pooled([parts[0], one]) is None
+    assert pooled([[parts[0], one]]) is None
+
+
+def test_both_halves_are_of_one_kind():
+    parts = [part.centered() for part in uses(columns=30)]
+    few = [replace(part, input=part.input[:2], target=part.target[:2]) for part in parts]
+    assert all(isinstance(found, Moments) for found in pooled([few, parts]))

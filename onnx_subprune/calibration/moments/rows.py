@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnx_subprune._typing import Array, Float32, Float64, Int64, Weights
+from onnx_subprune.calibration.moments.moments import Moments
 from onnx_subprune.calibration.moments.regression import check_finite, presence_in
 from onnx_subprune.calibration.moments.unfold import rows, unfold
 from onnx_subprune.graph.contractions.kernel import Kernel
 from onnx_subprune.selection.linalg.dual import Dual, product
 from onnx_subprune.selection.linalg.lowrank import LowRank
 from onnx_subprune.selection.linalg.ridge import Factored
+from onnx_subprune.selection.linalg.rounding import ROUNDING, mask_cross, zero_columns
 from onnx_subprune.selection.problem import Problem
 
 LEAST = 1e-4
@@ -109,6 +111,21 @@ class Rows:
             return self
         source, target = self._matrices()
         return Rows(input=source.astype(np.float32), target=target, elsewhere=self.squares)
+
+    def moments(self) -> Moments:
+        """Return what these rows are as moments: with about as many of them as there are columns, the gram is less work."""
+        source, target = self._matrices()
+        gram = (source.T @ source)[None]
+        zero_columns(gram, np.diagonal(gram, axis1=1, axis2=2) <= ROUNDING * self.squares)
+        return Moments(
+            count=self.count,
+            gram=gram,
+            cross=mask_cross(gram, (source.T @ target)[None]),
+            energy=np.sum(target**2, axis=0)[None],
+            sum_input=source.sum(axis=0)[None],
+            sum_target=target.sum(axis=0)[None],
+            about_zero=self.squares,
+        )
 
     def with_target(self, weights: Weights) -> "Rows":
         """Return the rows whose target is the input times weights, (1, p, m)."""
