@@ -1,8 +1,8 @@
 """Costs as sums of products of sizes, each linear in the widths of the groups or a whole number of blocks, and of tabulated functions of two."""
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from math import ceil, prod
 
 import numpy as np
@@ -122,7 +122,8 @@ class Tabulated:
 class Multilinear:
     """A cost: the sum of its terms. `full` are the widths of the unpruned model, which groups have that are not mentioned.
 
-    base: what is said without any widths, {}, where pruning by itself adds something; None: the cost at full widths.
+    base: what is said without any widths, {}, where pruning by itself adds something; None: the cost at full widths. Terms of equal factors, as of a layer
+    that is there once for every step of time, become one.
     """
 
     terms: tuple[Term | Tabulated, ...]
@@ -132,6 +133,7 @@ class Multilinear:
     _neighbours: Mapping[str, frozenset[str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", _merged(self.terms))
         index: dict[str, dict[int, Term | Tabulated]] = defaultdict(dict)
         for place, term in enumerate(self.terms):
             for name in {name for factor in term.factors for name in factor.slopes}:
@@ -173,6 +175,16 @@ class Multilinear:
     def neighbours(self, name: str) -> frozenset[str]:
         """Return the groups whose changes depend on the width of `name`, itself among them."""
         return self._neighbours.get(name, frozenset((name,)))
+
+
+def _merged(terms: Iterable[Term | Tabulated]) -> tuple[Term | Tabulated, ...]:
+    """Terms with the same factors as one, in the order of the first of each."""
+    found: dict[tuple[object, ...], Term | Tabulated] = {}
+    for term in terms:
+        key = (term.factors, term.grid if isinstance(term, Tabulated) else None)
+        known = found.get(key)
+        found[key] = term if known is None else replace(known, coefficient=known.coefficient + term.coefficient)
+    return tuple(found.values())
 
 
 class Tally:

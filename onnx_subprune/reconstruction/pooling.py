@@ -10,7 +10,6 @@ from onnx_subprune.calibration.moments.regression import Regression
 from onnx_subprune.calibration.moments.rows import Rows
 from onnx_subprune.graph.channels import ChannelGraph, Consumer, Use
 
-
 MANY, LARGEST = 2, 8192
 """Rows that times this are more than the columns become a gram, if it has at most so many columns: selection among as many rows is more work."""
 

@@ -78,3 +78,15 @@ def test_a_tally_evaluates_the_terms_of_the_group_that_changes():
     assert state.spent == state.spent == Multilinear(terms, FULL)({**FULL, "a": 4})
     assert asked[:2] == [1.0, 3.0]
     assert len(asked) == 2 + len(terms)
+
+
+def test_equal_terms_are_one():
+    steps = tuple(Term(0.3, FACTORS[:2]) for _ in range(20)) + (
+        Tabulated(2.0, FACTORS[:2], GRID),
+        Tabulated(0.5, FACTORS[:2], GRID),
+        Tabulated(0.5, FACTORS[:2], Grid((4.0,), (4.0,), ((1.0,),))),
+    )
+    cost = Multilinear(terms=steps, full=FULL)
+    assert len(cost.terms) == 3
+    for widths in (FULL, {"a": 3, "b": 9, "c": 0}):
+        assert cost(widths) == pytest.approx(sum(term.at(widths) for term in steps))
