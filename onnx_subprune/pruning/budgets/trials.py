@@ -54,8 +54,11 @@ def trials_of(
 
     macs: of one sample. streams: there are some (see `streams_of`). fraction: of the cost that is to be left. layers: the columns of each. most: trials
     that are asked for; None: where samples are enough, as many as are cheap where a pass is short and every group can be moved both ways; the first
-    ones alone, on `FEW` samples, where groups are many, whose sensitivities cost more. augment: adds moved copies to samples.
+    ones alone, on `FEW` samples, where groups are many, whose sensitivities cost more. augment: adds moved copies to samples; not where groups are many:
+    walks through those would take longer than all else.
     """
+    if most is None and 2 * groups > TRIALS:
+        augment = _as_they_are
     whole = augment(data)
     cheap = macs * whole.samples <= CHEAP
     if most is None:
@@ -72,6 +75,10 @@ def trials_of(
     if most < 2 or judged is None or fitted.samples < data.samples // 2:
         return None
     return Trials(most=most, cheap=cheap, fitted=augment(fitted), judged=augment(judged))
+
+
+def _as_they_are(data: Calibration) -> Calibration:
+    return data
 
 
 def walk_seconds(layers: Sequence[int], macs: float, chunks: int) -> float:
