@@ -54,20 +54,23 @@ def trials_of(
 
     macs: of one sample. streams: there are some (see `streams_of`). fraction: of the cost that is to be left. layers: the columns of each. most: trials
     that are asked for; None: where samples are enough, as many as are cheap where a pass is short and every group can be moved both ways; the first
-    ones alone, on `FEW` samples, where groups are many, whose sensitivities cost more. augment: adds moved copies to samples; not where groups are many:
-    walks through those would take longer than all else.
+    ones alone, on `FEW` samples, where groups are many, whose sensitivities cost more. augment: adds moved copies to samples; not where starts alone
+    are tried, which would take longer than all else.
     """
-    if most is None and 2 * groups > TRIALS:
-        augment = _as_they_are
     whole = augment(data)
     cheap = macs * whole.samples <= CHEAP
     if most is None:
-        price = walk_seconds(layers, macs * whole.samples, whole.chunk_count)
-        seconds = PASSES * macs * whole.samples / RATE + SECONDS * (1.0 - fraction) / fraction
-        payable = int(seconds / max(price, SECONDS / TRIALS))
-        moves = min(TRIALS, payable) if cheap else 0
-        few = 2 * groups <= TRIALS and not (streams and (moves < STARTS or data.samples < ENOUGH))
-        most = moves if few else STARTS if payable >= STARTS else PAIR
+
+        def payable(samples: Calibration) -> int:
+            price = walk_seconds(layers, macs * samples.samples, samples.chunk_count)
+            seconds = PASSES * macs * samples.samples / RATE + SECONDS * (1.0 - fraction) / fraction
+            return int(seconds / max(price, SECONDS / TRIALS))
+
+        most = min(TRIALS, payable(whole)) if cheap else 0
+        few = 2 * groups <= TRIALS and not (streams and (most < STARTS or data.samples < ENOUGH))
+        if not few:
+            augment = _as_they_are
+            most = STARTS if payable(data) >= STARTS else PAIR
         if data.samples < (LEAST if streams and most == STARTS and not few else ENOUGH):
             most = 0
         data = data if few else data.take(min(data.samples, FEW))
