@@ -30,6 +30,9 @@ VALUES = 4096
 UNIT = 1e-3
 """Rows whose length is 1 up to this, all of an output's, are directions; those that sum up to 1, too, are probabilities."""
 
+EACH, EVEN = -1, 0.5
+"""In place of an axis of classes: every number is a probability of its own, and a decision at this threshold."""
+
 
 class _Equal:
     """Equal choices of two models, and how often each choice was made."""
@@ -108,14 +111,24 @@ class _Floats:
         self.energy.append(np.sum(by_sample(a * a, samples), axis=1))
         self.pruned += float(np.sum(b * b))
         self.product += float(np.sum(a * b))
-        axis = _classes(a)
-        self.ranked = self.ranked and axis is not None and (not self.choices.rows or axis == self.axis)
-        if self.ranked and axis is not None:
-            self.axis = axis
-            self.choices.add(a.argmax(axis=axis), b.argmax(axis=axis), samples)
-            self.units = self.units and bool((np.abs(np.linalg.norm(a, axis=axis) - 1.0) <= UNIT).all())
-            self.shares = self.shares and bool((np.abs(a.sum(axis=axis) - 1.0) <= UNIT).all())
+        self._add_choices(a, b, samples)
         self._add_centered(a, b)
+
+    def _add_choices(self, a: Float64, b: Float64, samples: int) -> None:
+        axis = _classes(a)
+        if axis is None and _decides(a):
+            axis = EACH
+        self.ranked = self.ranked and axis is not None and (not self.choices.rows or axis == self.axis)
+        if not self.ranked or axis is None:
+            return
+        self.axis = axis
+        if axis == EACH:
+            self.units = False
+            self.choices.add(a > EVEN, b > EVEN, samples)
+            return
+        self.choices.add(a.argmax(axis=axis), b.argmax(axis=axis), samples)
+        self.units = self.units and bool((np.abs(np.linalg.norm(a, axis=axis) - 1.0) <= UNIT).all())
+        self.shares = self.shares and bool((np.abs(a.sum(axis=axis) - 1.0) <= UNIT).all())
 
     def _add_centered(self, a: Float64, b: Float64) -> None:
         if not a.size:
@@ -143,6 +156,8 @@ class _Floats:
         norm = float(np.sqrt(energy * self.pruned))
         about_mean, correlation = self._about_mean()
         choices = self.choices if self.ranked and (self.shares or not self.units) else None  # embeddings have none
+        if choices is not None and self.axis == EACH and choices.chance == 1.0:
+            choices = None  # nothing was decided
         varies = about_mean is not None and about_mean > self.least**2 * energy
         return OutputFidelity(
             relative_error=float(np.sqrt(lost / energy)) if energy > 0 else float(lost > 0),
@@ -175,6 +190,11 @@ def _classes(output: Float64) -> int | None:
         if output.shape[axis] > 1 and bool((np.abs(output.sum(axis=axis) - 1.0) <= UNIT).all()):
             return axis
     return None
+
+
+def _decides(output: Float64) -> bool:
+    """True if all numbers are probabilities, as behind a sigmoid, each of a decision."""
+    return bool(output.size) and float(output.min()) >= 0.0 and float(output.max()) <= 1.0
 
 
 def fidelity(

@@ -138,6 +138,27 @@ def test_few_samples_do_not_tell_choices_by_chance_from_poor_ones_where_scores_g
     assert "by chance" in ruined(apart)
 
 
+def test_probabilities_of_their_own_are_decisions_at_a_half():
+    maps = RNG.uniform(0.0, 1.0, (8, 1, 5, 5))
+    found = _Floats()
+    found.add(maps, 1.0 - maps, 8)
+    assert found.result().agreement == 0.0
+    sure = _Floats()
+    sure.add(0.4 * maps, 0.4 * maps[::-1], 8)
+    assert sure.result().agreement is None  # nothing is above a half
+    rare = _Floats()
+    rare.add(np.where(maps > 0.98, 0.9, 0.1), np.full_like(maps, 0.1), 8)
+    item = rare.result()
+    assert item.agreement == pytest.approx(item.chance)
+    assert list(
+        complaints(Fidelity(samples=8, outputs={"y": replace(item, agreement_spread=0.0)}), Gates(max_error=9.0))
+    )
+    other = _Floats()
+    other.add(maps, maps, 8)
+    other.add(3 * maps, 3 * maps, 8)
+    assert other.result().agreement is None
+
+
 def test_what_is_nearly_always_chosen_is_told_beside_the_agreement():
     item = of(agreement=0.961, chance=0.958).outputs["y"]
     assert item.agreement_words == "96.1 % (95.8 % by chance)"
