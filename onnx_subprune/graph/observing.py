@@ -34,6 +34,10 @@ SHAPED_BY_CONTENT = frozenset({"Compress", "If", "Loop", "NonMaxSuppression", "N
 """Operators whose results have sizes, or hold positions, that depend on more than the sizes of their inputs."""
 
 
+FOLDED = (4, 3, 8)
+"""Samples a run that are tried where fewer do not run: a model may take several at once for one, as a picture and its mirror images."""
+
+
 def observe(
     network: Network, example: Example | None = None, *, rows: bool = False, constants: Feeds = MappingProxyType({})
 ) -> Observation:
@@ -87,8 +91,10 @@ def _first_run(
     else:
         frees = FREE_SIZES if invented(network, constants) else FREE_SIZES[:1]
         batches = (2, 1) if made_up_example(network, 1, FREE_SIZES[0], constants).free else (1,)
+        sizes = [(batch, free) for batch in batches for free in frees]
+        sizes += [(batch, frees[0]) for batch in FOLDED if len(batches) > 1]
         # one after the other: an input may be declared so large that two of them take all memory
-        trials = (made_up_example(network, batch, free, constants) for batch in batches for free in frees)
+        trials = (made_up_example(network, batch, free, constants) for batch, free in sizes)
     problem: SubpruneError | None = None
     for trial in trials:
         try:

@@ -1,14 +1,17 @@
 """The first steps of every verb that is given data: the data are opened, and the model is traced at their sizes."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from onnx_subprune.calibration.data.constants import Constant, constant_values
 from onnx_subprune.calibration.data.reading import Reading, open_data
 from onnx_subprune.calibration.data.samples import Calibration, chunk_size
 from onnx_subprune.calibration.data.sources import Source
+from onnx_subprune.errors import DataError, SubpruneError
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.network import Network, check_floating, ports
+from onnx_subprune.graph.observing import FOLDED
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.tracing.trace import trace
@@ -49,7 +52,14 @@ def opened(
     check_floating(network)
     reading = replace(reading_of(network, constants, samples, memory), labelled=labelled)
     calibration, rest = open_data(data, ports(network), reading=reading)
-    graph = trace(network, rules=rules, example=calibration.example(), rows=rows)
+    try:
+        graph = trace(network, rules=rules, example=calibration.example(), rows=rows)
+    except DataError:
+        batch = _folded(reading.model, calibration)
+        if batch is None:
+            raise
+        calibration, rest = in_batches(calibration, batch), None if rest is None else in_batches(rest, batch)
+        graph = trace(network, rules=rules, example=calibration.example(), rows=rows)
     if calibration.example().samples > graph.observation.batch:  # it runs on one sample at a time, whatever it declares
         calibration, rest = one_by_one(calibration), None if rest is None else one_by_one(rest)
     return Opened(calibration=calibration, rest=rest, graph=graph)
@@ -57,4 +67,22 @@ def opened(
 
 def one_by_one(data: Calibration) -> Calibration:
     """Return `data` for a model that runs on one sample at a time."""
-    return replace(data, fixed=1, chunk=chunk_size(data.samples, 1))
+    return in_batches(data, 1)
+
+
+def in_batches(data: Calibration, batch: int) -> Calibration:
+    """Return `data` for a model that takes so many samples at a time; those that do not fill a batch are left out."""
+    return replace(data.take(data.samples // batch * batch), fixed=batch, chunk=chunk_size(data.samples, batch))
+
+
+def _folded(model: Runnable | None, data: Calibration) -> int | None:
+    """The number of samples that the model takes for one, as a picture and its mirror images; None where it does not run on a few at once either."""
+    if model is None or data.runs or data.fixed is not None:
+        return None
+    session = model.session(threads=1)
+    for batch in FOLDED:
+        if data.samples >= batch:
+            with suppress(SubpruneError):
+                session.run(data.feeds(batch))
+                return batch
+    return None

@@ -5,6 +5,8 @@ import pytest
 
 from onnx_subprune.allocation import Channels
 from onnx_subprune.errors import DataError
+from onnx_subprune.graph.network import load
+from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.collect import collect
 from onnx_subprune.pruning.compare import compare
 from onnx_subprune.pruning.prune import prune
@@ -91,3 +93,37 @@ def test_without_them_the_error_says_what_to_do():
         prune(model(), {**feeds, "rate": np.full(4, feeds["rate"])}, resources=CHEAP)
     with pytest.raises(DataError, match=r"'state'.*--set state=FILE.npy.*run by run"):
         prune(model(), feeds, resources=CHEAP)
+
+
+def folding():
+    """Rows (N, 6) of which four are one sample, as an image and its copies: half of the hidden units are dead."""
+    net = Net(seed=3)
+    x = net.input(["N", 6])
+    w, b = net.weight(6, 16), net.weight(16)
+    net.weights[w][:, 1::2] = 0
+    net.weights[b][1::2] = 0
+    made = net("MatMul", net.relu(net("Add", net("MatMul", x, w, name="up"), b)), net.weight(16, 4))
+    net.output(net.reduce("ReduceMean", net("Reshape", made, net.constant(np.array([-1, 4, 4]))), 1, keepdims=0))
+    return net.model()
+
+
+@pytest.mark.parametrize("rows", [64, 67])
+def test_samples_of_several_rows_are_kept_together(rows):
+    original, data = folding(), RANDOM.standard_normal((rows, 6)).astype(np.float32)
+    assert trace(load(original)).groups
+    found = prune(original, data, budget=Channels(0.5), resources=CHEAP)
+    assert found.report.data["samples"] == 64
+    assert difference(original, found.model, {"x": data[:8]}) < 1e-5
+    assert compare(original, found.model, data, threads=1).fidelity.samples == 64
+    by_runs = prune(
+        original,
+        [{"x": data[:4]}, *({"x": data[i : i + 4]} for i in range(4, 64, 4))],
+        budget=Channels(0.5),
+        resources=CHEAP,
+    )
+    assert difference(original, by_runs.model, {"x": data[:8]}) < 1e-5
+
+
+def test_rows_that_do_not_run_at_all_are_refused():
+    with pytest.raises(DataError, match="does not run on the data"):
+        prune(folding(), RANDOM.standard_normal((3, 6)).astype(np.float32), budget=Channels(0.5), resources=CHEAP)

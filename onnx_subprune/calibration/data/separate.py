@@ -17,9 +17,10 @@ TOLERANCE = 1e-3
 
 
 def separate(model: Runnable, first: Feeds, second: Feeds | None, constants: Feeds) -> bool:
-    """True if both feeds at once give what they give one after the other; without a second one, the first is cut in two.
+    """True if both feeds at once give what they give one after the other, and one place alone is a run; without a second one, the first is cut in two.
 
-    The first axis of all inputs but `constants` counts what may be samples.
+    The first axis of all inputs but `constants` counts what may be samples. Where a model folds places together, as the mirrored copies of an image, no
+    place is a sample.
     """
     if second is None:
         count = len(next(iter(first.values())))
@@ -31,6 +32,8 @@ def separate(model: Runnable, first: Feeds, second: Feeds | None, constants: Fee
     session = model.session(threads=1)
     try:
         one, other, whole = (session.run({**feeds, **constants}) for feeds in (first, second, both))
+        if len(next(iter(first.values()))) > 1:
+            session.run({name: array[:1] for name, array in first.items()} | dict(constants))
     except SubpruneError:
         return False
     return all(_equal(one[name], other[name], whole[name]) for name in whole)
