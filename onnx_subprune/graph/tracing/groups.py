@@ -117,7 +117,7 @@ def find_groups(
                 group = whole
             groups.append(group)
         elif len(classes) == 1:
-            _pin(classes, reasons, "it is a single channel")
+            _pin(classes, reasons, "it is a single channel, or all of its channels hang together as one")
         else:
             _pin(classes, reasons, "a grouped operator needs one channel of each of its groups")
     return groups
