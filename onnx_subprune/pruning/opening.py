@@ -58,7 +58,11 @@ def opened(
         batch = _folded(reading.model, calibration)
         if batch is None:
             raise
-        calibration, rest = in_batches(calibration, batch), None if rest is None else in_batches(rest, batch)
+        left = 0 if rest is None else rest.samples // batch
+        calibration, rest = (
+            in_batches(calibration, batch),
+            in_batches(rest, batch) if rest is not None and left else None,
+        )
         graph = trace(network, rules=rules, example=calibration.example(), rows=rows)
     if calibration.example().samples > graph.observation.batch:  # it runs on one sample at a time, whatever it declares
         calibration, rest = one_by_one(calibration), None if rest is None else one_by_one(rest)

@@ -124,6 +124,14 @@ def test_samples_of_several_rows_are_kept_together(rows):
     assert difference(original, by_runs.model, {"x": data[:8]}) < 1e-5
 
 
+@pytest.mark.parametrize(("rows", "judged"), [(67, 16), (96, 32)])
+def test_what_is_left_of_samples_of_several_rows_is_whole_samples(rows, judged):
+    data = RANDOM.standard_normal((rows, 6)).astype(np.float32)
+    found = prune(folding(), data, budget=Channels(0.5), resources=Resources(threads=1, trials=0, samples=64))
+    assert found.report.fidelity.samples == judged
+    assert found.report.fidelity.held_out
+
+
 def test_rows_that_do_not_run_at_all_are_refused():
     with pytest.raises(DataError, match="does not run on the data"):
         prune(folding(), RANDOM.standard_normal((3, 6)).astype(np.float32), budget=Channels(0.5), resources=CHEAP)
