@@ -12,7 +12,7 @@ from onnx_subprune.pruning.budgets.ladder import CLOSE, Ladder
 from onnx_subprune.pruning.budgets.latency_search import Stopwatch
 from onnx_subprune.runtime.progress import Watch
 
-WORTH = 2e6
+WORTH = 1.5e7
 """Multiply-accumulates of a run from which on times tell enough: those of smaller ones scatter, and equal settings shall give equal models."""
 LOOK = 0.5
 """Seconds that widths are timed for."""
