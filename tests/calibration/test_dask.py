@@ -75,10 +75,8 @@ def test_recurrent_layers_follow_the_same_gradients_on_a_cluster_as_here(cluster
     ids=lambda item: type(item).__name__,
 )
 def test_every_formulation_gives_the_same_bytes_on_a_cluster_as_here(cluster, images, formulation, budget):
-    resources = replace(
-        ONE_THREAD, trials=0
-    )  # and for a processor by name: what is timed on this one may differ from run to run
-    settings = {"budget": budget, "formulation": formulation, "resources": resources, "target": "cpu-avx512"}
+    resources = replace(ONE_THREAD, trials=0)
+    settings = {"budget": budget, "formulation": formulation, "resources": resources, "round_to": 16}  # timed by nobody
     here = prune(RESNET, images[:80], **settings).model.SerializeToString()
     there = prune(RESNET, images[:80], executor=cluster, **settings).model.SerializeToString()
     assert there == here
