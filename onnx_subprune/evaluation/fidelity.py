@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune._typing import Array, Float64
 from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.errors import DataError
 from onnx_subprune.evaluation.measures import NOTHING, Fidelity, OutputFidelity
 from onnx_subprune.evaluation.parts import Parts, apart
 from onnx_subprune.evaluation.spread import agreement_spread, by_sample, error_spread
@@ -233,7 +234,12 @@ def fidelity(
                 kept = sums.setdefault(name, _Floats() if value.dtype.kind == "f" else _Integers())
                 kept.add(value, others[name], samples)
         if labels is not None and scores:
-            part = labels[start : start + len(ours[scores[0]])]
+            rows = len(ours[scores[0]])
+            if rows < samples:
+                raise DataError(
+                    f"labels need a row of scores for every sample, but {scores[0]!r} has {rows} for {samples}"
+                )
+            part = labels[start : start + rows]
             right[0] += int(np.sum(ours[scores[0]].argmax(axis=1) == part))
             right[1] += int(np.sum(theirs[scores[0]].argmax(axis=1) == part))
             start += len(part)

@@ -101,6 +101,10 @@ def _accuracy(model: Runnable, data: Calibration, labels: Labels, threads: int |
     right = start = 0
     for chunk in data.chunks():
         chosen = _chosen(session.run(chunk, [name])[name], name)
+        if len(chosen) < min(data.chunk, data.samples - start):
+            raise DataError(
+                f"labels need a row of scores for every sample, but {name!r} has {len(chosen)} for {data.chunk}: use --validate script.py:function"
+            )
         right += int(np.sum(chosen == labels[start : start + len(chosen)]))
         start += len(chosen)
     return right / start

@@ -82,7 +82,7 @@ def test_a_tally_evaluates_the_terms_of_the_group_that_changes():
 
 def test_equal_terms_are_one():
     steps = (
-        *tuple(Term(0.3, FACTORS[:2]) for _ in range(20)),
+        *[Term(0.3, FACTORS[:2])] * 20,
         Tabulated(2.0, FACTORS[:2], GRID),
         Tabulated(0.5, FACTORS[:2], GRID),
         Tabulated(0.5, FACTORS[:2], Grid((4.0,), (4.0,), ((1.0,),))),

@@ -5,8 +5,10 @@ import pytest
 
 from onnx_subprune.allocation import Channels
 from onnx_subprune.errors import DataError
+from onnx_subprune.evaluation.metric import Accuracy
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.tracing.trace import trace
+from onnx_subprune.pruning.budgets.budget import MaxDrop
 from onnx_subprune.pruning.collect import collect
 from onnx_subprune.pruning.compare import compare
 from onnx_subprune.pruning.prune import prune
@@ -130,6 +132,14 @@ def test_what_is_left_of_samples_of_several_rows_is_whole_samples(rows, judged):
     found = prune(folding(), data, budget=Channels(0.5), resources=Resources(threads=1, trials=0, samples=64))
     assert found.report.fidelity.samples == judged
     assert found.report.fidelity.held_out
+
+
+def test_labels_of_rows_say_nothing_of_samples_of_several_rows():
+    original, data, labels = folding(), RANDOM.standard_normal((64, 6)).astype(np.float32), np.zeros(64, np.int64)
+    with pytest.raises(DataError, match="a row of scores for every sample"):
+        compare(original, original, data, labels=labels, threads=1)
+    with pytest.raises(DataError, match="a row of scores for every sample"):
+        prune(original, data, budget=MaxDrop(0.1, Accuracy(labels)), resources=CHEAP)
 
 
 def test_rows_that_do_not_run_at_all_are_refused():
