@@ -21,6 +21,7 @@ from onnx_subprune.graph.decided import decided
 from onnx_subprune.graph.einsums import unfolded
 from onnx_subprune.graph.formats import Model, given_bytes, line_of, model_bytes, read_model
 from onnx_subprune.graph.layouts import steps_first
+from onnx_subprune.graph.loops.loops import loops_of, recurrent
 from onnx_subprune.graph.operators import STANDARD, key_of
 from onnx_subprune.graph.order import captured, topological
 from onnx_subprune.graph.packed import unpacked
@@ -45,10 +46,11 @@ NO_CONSTANTS = ("Bernoulli", "Multinomial", "Optional", "Random", "Sequence")
 class Network:
     """A loaded model. Immutable by convention: nothing here changes after construction.
 
-    given: the model with local functions inlined, the body of an If that sizes decide in its place (`decided`), recurrent layers with their steps
-        first (`layouts`) and told apart (`separation`), Einsum as products (`einsums`), and Q, K and V that a Reshape takes apart by a Split
+    given: the model with local functions inlined, the body of an If that sizes decide in its place (`decided`), Loops that are recurrent layers written
+        as such (`loops`), recurrent layers with their steps first (`layouts`) and told apart (`separation`), Einsum as products (`einsums`), and Q, K and V that a Reshape takes apart by a Split
         (`packed`), roots of sizes as numbers (`roots`) and views as Reshapes (`strides`);
         side-file weights are still references.
+    loops: how many Loops are not there any more.
     squeezed: what Squeezes make that have no axes in the file (`squeezes`).
     proto: the same with normalisations over channels spelled out (`spelling`): what is traced and calibrated.
     folder: where side files lie; None for a model that has none.
@@ -64,7 +66,9 @@ class Network:
         check_graph(self.proto.graph)
         check_signatures(self.proto.graph, self.opset)
         whole, self.squeezed = with_axes(decided(self.proto), self.opset)
-        self.given = steadied(viewed(unpacked(unfolded(separated(steps_first(whole))))))
+        plain = recurrent(whole)
+        self.loops = len(loops_of(whole.graph)) - len(loops_of(plain.graph))
+        self.given = steadied(viewed(unpacked(unfolded(separated(steps_first(plain))))))
         self.spelled = spelled(self.given)
         self.proto, graph = self.spelled.proto, self.spelled.proto.graph
         self.initializers: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}

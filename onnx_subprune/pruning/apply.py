@@ -30,7 +30,7 @@ from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.budgets.ladder import Allocated
 from onnx_subprune.pruning.cut import cut, measure, timed
 from onnx_subprune.pruning.judgement import reviewed
-from onnx_subprune.pruning.preparation import inlined_note, prepare
+from onnx_subprune.pruning.preparation import loading_notes, prepare
 from onnx_subprune.pruning.recipe import Kept, Recipe
 from onnx_subprune.pruning.resources import Resources
 from onnx_subprune.pruning.result import Pruned
@@ -198,7 +198,7 @@ def _sliced(model: Model, recipe: Recipe, rules: Mapping[str, Rule]) -> Pruned:
         deviation=deviation,
         seconds={"total": time.perf_counter() - start},
         notes=(
-            *inlined_note(network),
+            *loading_notes(network),
             *removed(network, graph, empty),
             "weights are sliced, not refitted, and nothing was measured: there are no data",
             *_whole(left),

@@ -97,7 +97,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         trials=tried_on(used, macs, len(rooms), settings.budget) if settings.triable else None,
         turned=bases,
         steps=(shorter.maps, shorter.activations),
-        notes=inlined_note(network),
+        notes=loading_notes(network),
     )
     return job, samples
 
@@ -170,6 +170,10 @@ def _mirrored_alike(network: Network, graph: ChannelGraph, data: Calibration, na
     return bool(outputs) and alike([seen[name] for name in outputs], [mirrored[name] for name in outputs])
 
 
-def inlined_note(network: Network) -> tuple[str, ...]:
-    """Return what the report says of functions that are not there any more."""
-    return ("local functions were inlined",) if network.inlined else ()
+def loading_notes(network: Network) -> tuple[str, ...]:
+    """Return what the report says of functions and Loops that are not there any more."""
+    found = ["local functions were inlined"] if network.inlined else []
+    if network.loops:
+        what = "a Loop over steps is" if network.loops == 1 else f"{network.loops} Loops over steps are"
+        found.append(f"{what} written as LSTM, GRU or RNN; what is timed as the original has them so, too")
+    return tuple(found)

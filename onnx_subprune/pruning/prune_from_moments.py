@@ -41,7 +41,7 @@ from onnx_subprune.pruning.cut import Measured, cut
 from onnx_subprune.pruning.domains import unseen
 from onnx_subprune.pruning.eligibility import restricted
 from onnx_subprune.pruning.job import Job
-from onnx_subprune.pruning.preparation import inlined_note
+from onnx_subprune.pruning.preparation import loading_notes
 from onnx_subprune.pruning.resources import Resources, memory_of
 from onnx_subprune.pruning.result import Pruned
 from onnx_subprune.pruning.settings import Settings
@@ -191,7 +191,7 @@ def prepare_from_moments(model: Model, file: StatisticsFile, settings: Settings)
         model=about,
         data={"samples": file.header.settings.samples, "sha256": file.header.data},
         described={**settings.to_dict(), "round_to": rounding.name},
-        notes=(*NOTES, *inlined_note(network)),
+        notes=(*NOTES, *loading_notes(network)),
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
+from tests.networks.looped import Looped
 from tests.networks.net import BOOL, FLOAT, INT64, NEWEST, Net
 
 ALL = (9, 11, 13, 17, 18, 21, NEWEST)
@@ -1554,3 +1555,13 @@ def columns_by_index(n: Net) -> None:
     x = n("Relu", n.linear(n.input((4, 8)), 8, 6))
     columns = n.input((4, 2), "columns", kind=INT64)
     n.output(n.linear(n("ScatterElements", x, columns, n.input((4, 2), "y"), axis=1), 6, 3), 2)
+
+
+@pattern(6, 5)
+def looped_lstm(n: Net) -> None:
+    Looped("LSTM", steps=None, apart=True, ones=True).build(n)
+
+
+@pattern(6, 5)
+def looped_gru(n: Net) -> None:
+    Looped("GRU").build(n)
