@@ -12,6 +12,11 @@ import numpy as np
 
 from onnx_subprune._typing import Array, Float64
 
+SAMPLES, COORDINATES = 8, 1 << 22
+"""Samples that tell how much an output varies, and numbers of a sample of which the means are taken at most."""
+LEAST = 1e-4
+"""Of what varies by less than this share of its energy, most may be rounding."""
+
 
 def divergence(original: Sequence[Mapping[str, Array]], pruned: Sequence[Mapping[str, Array]]) -> float:
     """Return the mean over outputs; both arguments hold one mapping of outputs a chunk."""
@@ -79,8 +84,19 @@ def _squared_error(original: Sequence[Array], pruned: Sequence[Array]) -> float:
     lost = sum(
         float(np.sum((a.astype(np.float64) - b.astype(np.float64)) ** 2)) for a, b in zip(original, pruned, strict=True)
     )
-    energy = sum(float(np.sum(a.astype(np.float64) ** 2)) for a in original)
+    energy = _varying(original)
     return lost / energy if energy > 0 else float(lost > 0)
+
+
+def _varying(values: Sequence[Array]) -> float:
+    """The squared distance of an output from its mean over the samples; from zero, where it hardly varies, or samples are few or of different sizes."""
+    energy = sum(float(np.sum(a.astype(np.float64) ** 2)) for a in values)
+    samples = sum(len(a) for a in values if a.ndim)
+    if samples < SAMPLES or len({a.shape[1:] for a in values}) > 1 or values[0][:1].size > COORDINATES:
+        return energy
+    total = np.sum([a.sum(axis=0, dtype=np.float64) for a in values], axis=0)
+    about = energy - float(np.sum(total**2)) / samples
+    return about if about > LEAST * energy else energy
 
 
 def _kullback_leibler(original: Array, pruned: Array) -> float:

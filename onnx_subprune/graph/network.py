@@ -47,8 +47,8 @@ class Network:
     """A loaded model. Immutable by convention: nothing here changes after construction.
 
     given: the model with local functions inlined, the body of an If that sizes decide in its place (`decided`), Loops that are recurrent layers written
-        as such (`loops`), recurrent layers with their steps first (`layouts`) and told apart (`separation`), Einsum as products (`einsums`), and Q, K and V that a Reshape takes apart by a Split
-        (`packed`), roots of sizes as numbers (`roots`) and views as Reshapes (`strides`);
+        as such (`loops`), recurrent layers with their steps first (`layouts`) and told apart (`separation`), Einsum as products (`einsums`), Q, K and V
+        that a Reshape takes apart by a Split (`packed`), roots of sizes as numbers (`roots`) and views as Reshapes (`strides`);
         side-file weights are still references.
     loops: how many Loops are not there any more.
     squeezed: what Squeezes make that have no axes in the file (`squeezes`).

@@ -1,18 +1,26 @@
-"""Outputs whose rows are chosen, or put in order, by some scores: the boxes of a detector, behind a TopK or a non-maximum suppression.
+"""Outputs whose rows are chosen, or put in order, by some scores: the boxes of a detector, behind a TopK or a suppression of what is not the most.
 
     scores, boxes -> TopK (scores) -> Gather, GatherElements of both at its indices -> Concat -> output
 
+    map -> Mul (map, Equal (map, MaxPool (map))) -> output        the peaks of a map of centres or key points
+
 Two scores that differ in their last digit may change places, and with them two boxes that have nothing in common; one that passes a threshold makes a row
-more. How far such an output is from another one says nothing. What says it is what the rows are taken of, in front of the choice.
+more; a peak moves by a position. How far such an output is from another one says nothing. What says it is what the rows are taken of, in front of the choice.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+
+from onnx import NodeProto
 
 from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.operators import key_of
 
 CHOOSING = {"Compress": 0, "NonMaxSuppression": 0, "NonZero": 0, "TopK": 1}
 """Operators that choose, and the first of their outputs that depends on it from one digit to the next: the values of TopK do not."""
+COMPARING = frozenset(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"))
+"""Operators that choose where they compare a map with its own maxima, or two activations for being equal."""
+MOVING = ("Identity", "Pad", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators that change the layout of a map, or put a border around it."""
 LAYERS = frozenset(
     ("Attention", "Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "If", "LSTM", "Loop", "MatMul", "RNN", "Scan")
 )
@@ -28,9 +36,11 @@ def fronts(network: Network, output: str, floating: Callable[[str], bool]) -> tu
     choosing = CHOOSING if floating(output) else CHOOSING.keys() - {"TopK"}
     region = set[int]()
     for place in behind:
-        if key_of(network.nodes[place]) in choosing:
-            after = _descendants(network, place, behind)
-            chosen = after or output in network.nodes[place].output[CHOOSING[key_of(network.nodes[place])] :]
+        node = network.nodes[place]
+        if key_of(node) in choosing or _compares(network, node, floating):
+            made = node.output[CHOOSING.get(key_of(node), 0) :]
+            after = _descendants(network, place, made, behind)
+            chosen = after or output in made
             if chosen and not any(_layer(key_of(network.nodes[item])) for item in after):
                 region |= {place, *after}
     return tuple(_read(network, region, floating))
@@ -75,12 +85,36 @@ def _ancestors(network: Network, output: str) -> set[int]:
     return found
 
 
-def _descendants(network: Network, place: int, among: Collection[int]) -> set[int]:
+def _descendants(network: Network, place: int, chosen: Collection[str], among: Collection[int]) -> set[int]:
     """The nodes of `among` that what a node has chosen leads to."""
-    node = network.nodes[place]
-    found, made = set[int](), set(node.output[CHOOSING[key_of(node)] :])
+    found, made = set[int](), set(chosen)
     for item in sorted(among):  # nodes are in order
         if item > place and not made.isdisjoint(network.reads[item]):
             found.add(item)
             made |= set(network.nodes[item].output)
     return found
+
+
+def _compares(network: Network, node: NodeProto, floating: Callable[[str], bool]) -> bool:
+    """True if a node tells which numbers are the largest of those around them, or equal to others."""
+    if key_of(node) not in COMPARING or not network.constants.isdisjoint(node.input) or not floating(node.input[0]):
+        return False
+    return key_of(node) == "Equal" or any(_pooled(network, *pair) for pair in (node.input, node.input[::-1]))
+
+
+def _pooled(network: Network, name: str, other: str) -> bool:
+    """True if `other` is the maxima of `name`, or of another layout of it."""
+    same = set(_layouts(network, name))
+    for item in _layouts(network, other):
+        place = network.producer.get(item, -1)
+        if place >= 0 and key_of(network.nodes[place]) == "MaxPool":
+            return not same.isdisjoint(_layouts(network, network.nodes[place].input[0]))
+    return False
+
+
+def _layouts(network: Network, name: str) -> Iterator[str]:
+    """Yield a tensor and those that it is a change of layout of."""
+    yield name
+    while (place := network.producer.get(name, -1)) >= 0 and key_of(network.nodes[place]) in MOVING:
+        name = network.nodes[place].input[0]
+        yield name

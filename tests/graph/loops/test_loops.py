@@ -4,14 +4,11 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune import Channels, Gates, Resources, prune
 from onnx_subprune.evaluation.verification import law
 from onnx_subprune.graph.network import load
-from onnx_subprune.graph.operators import attribute
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.runtime.session import Session
 from tests.networks.check import feeds_of, supports_of
-from tests.networks.dead import doomed, killed
 from tests.networks.looped import Looped
 
 CASES = [
