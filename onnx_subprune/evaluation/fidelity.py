@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx_subprune._typing import Array, Float64
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.errors import DataError
-from onnx_subprune.evaluation.measures import NOTHING, Fidelity, OutputFidelity
+from onnx_subprune.evaluation.measures import NOTHING, OFTEN, Fidelity, OutputFidelity
 from onnx_subprune.evaluation.parts import Parts, apart
 from onnx_subprune.evaluation.spread import agreement_spread, by_sample, error_spread
 from onnx_subprune.graph.outputs import Seams
@@ -96,6 +96,7 @@ class _Floats:
         self.pruned = self.product = 0.0
         self.lost, self.energy = list[Float64](), list[Float64]()
         self.ranked, self.choices, self.comparable = True, _Equal(), True
+        self.single, self.signs = True, _Equal()
         self.units = self.shares = True
         self.axis, self.samples, self.least = 1, 0, VARIES
         self.start: Float64 | None = None
@@ -116,6 +117,9 @@ class _Floats:
         self._add_centered(a, b)
 
     def _add_choices(self, a: Float64, b: Float64, samples: int) -> None:
+        self.single = self.single and _single(a)
+        if self.single:
+            self.signs.add(a > 0.0, b > 0.0, samples)
         axis = _classes(a)
         if axis is None and _decides(a):
             axis = EACH
@@ -159,6 +163,8 @@ class _Floats:
         choices = self.choices if self.ranked and (self.shares or not self.units) else None  # embeddings have none
         if choices is not None and self.axis == EACH and choices.chance == 1.0:
             choices = None  # nothing was decided
+        signs = choices is None and self._of_signs()
+        choices = self.signs if signs else choices
         varies = about_mean is not None and about_mean > self.least**2 * energy
         return OutputFidelity(
             relative_error=float(np.sqrt(lost / energy)) if energy > 0 else float(lost > 0),
@@ -169,7 +175,14 @@ class _Floats:
             correlation=correlation if varies else None,
             relative_error_spread=error_spread(each, energies),
             agreement_spread=None if choices is None else choices.spread,
+            signs=signs,
         )
+
+    def _of_signs(self) -> bool:
+        """True if signs are decisions: of a number a sample, or of many of which nearly all have the same. Those of a waveform are none."""
+        chance = self.signs.chance if self.single else None
+        flat = self.start is not None and self.start.size == 1
+        return chance is not None and chance < 1.0 and (flat or chance > OFTEN)
 
     def _about_mean(self) -> tuple[float | None, float | None]:
         """The squared distance of the output from its mean, and the correlation; None where samples are too few."""
@@ -196,6 +209,11 @@ def _classes(output: Float64) -> int | None:
 def _decides(output: Float64) -> bool:
     """True if all numbers are probabilities, as behind a sigmoid, each of a decision."""
     return bool(output.size) and float(output.min()) >= 0.0 and float(output.max()) <= 1.0
+
+
+def _single(output: Float64) -> bool:
+    """True if there is one number a sample, or a position."""
+    return output.ndim > 0 and output.size > 0 and (output.ndim == 1 or 1 in (output.shape[-1], output.shape[1]))
 
 
 def fidelity(

@@ -3,7 +3,8 @@
 A result is *ruined* where an output is no better than a constant: it is not finite; or its choices agree with the original's about as often as by
 chance (beyond doubt, where its scores rise and fall with the original's); or its error is at or above the deviation of the original from its mean,
 unless its choices say otherwise (scores that all moved alike are still scores), or it is smaller than the original and still rises and falls with it
-(no constant does). It is *poor* where an error is above 0.3, or an agreement below 0.9 although the error is not small.
+(no constant does). It is *poor* where an error is above 0.3, or above half of what a constant makes and no choices say otherwise, or an agreement below 0.9
+although the error is not small, or below what chance and a few hits make.
 """
 
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ SAME = 0.9
 """Where choices agree by chance for more than this share of the samples, they say nothing."""
 RARE = 0.8
 """Where nearly all samples are of one class, an agreement that is less than so much of the way from chance to 1 says that the others are missed."""
+DISTANT = 0.5
+"""So far from the original, in units of what it varies by, an output follows it loosely: a quarter of what varies is lost."""
 CLOSE = 0.15
 """So near to the original, in units of what it varies by, other choices are between equals: of the coordinates of a face, say, which are no scores."""
 
@@ -70,7 +73,8 @@ def _ruined(name: str, item: OutputFidelity) -> str | None:
     if error is not None and not isfinite(error):
         return f"output {name!r} is not finite"
     against = item.standardized_error if item.standardized_error is not None else error
-    beyond = item.beyond_chance if item.chance is not None and item.chance <= SAME else None
+    telling = item.chance is not None and item.chance <= SAME and not item.signs
+    beyond = item.beyond_chance if telling else None
     if beyond is not None and item.agreement is not None and item.agreement >= MOST:
         return None
     along = error is not None and error < 1.0 and item.correlation is not None and item.correlation >= ALONG
@@ -105,7 +109,7 @@ def complaints(fidelity: Fidelity, gates: Gates) -> Iterator[str]:
         bad = []
         if gates.max_error is None and error is not None and not error <= ERROR:
             bad.append(f"has a relative error of {_error(item)}")
-        elif gates.max_error is None and agreement is None and (item.standardized_error or 0.0) >= 1.0:
+        elif gates.max_error is None and _distant(item):
             bad.append(f"is {item.standardized_error:.3g} times as far from the original's as the best constant")
         near = item.standardized_error is not None and item.standardized_error < CLOSE
         if gates.min_agreement is None and agreement is not None and agreement < AGREEMENT and not near:
@@ -118,6 +122,12 @@ def complaints(fidelity: Fidelity, gates: Gates) -> Iterator[str]:
             yield f"output {name!r} {' and '.join(bad)}"
         elif error is None and agreement is None:
             yield f"output {name!r} has another shape than the original's for some samples, so that its fidelity is not known: judge it with --validate"
+
+
+def _distant(item: OutputFidelity) -> bool:
+    """True if an output whose choices say nothing follows the original's loosely: one that is far from zero all along has a small relative error anyway."""
+    beyond = None if item.signs else item.beyond_chance
+    return (item.standardized_error or 0.0) >= DISTANT and (beyond is None or beyond < RARE)
 
 
 def _misses(item: OutputFidelity) -> bool:

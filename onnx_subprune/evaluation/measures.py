@@ -16,7 +16,8 @@ class OutputFidelity:
     relative_error: ||y' - y||_F / ||y||_F. cosine: of y and y'. standardized_error: ||y' - y||_F over what the best constant makes, the mean of y over
     the samples: at 1 the output is no better than one; None where y does not vary. correlation: of y and y' about their means over the samples.
     agreement: share of samples with equal arg-max, or of positions, where there are probabilities at each (along the last axis, or that of
-    channels); of outputs without classes whose numbers are all from 0 to 1, as behind a sigmoid, the share of numbers on the same side of 0.5. None of
+    channels); of outputs without classes whose numbers are all from 0 to 1, as behind a sigmoid, the share of numbers on the same side of 0.5; of single
+    numbers a sample, or a position where nearly all have one sign, as scores in front of a sigmoid, the share with the same sign (`signs`). None of
     others, and where all rows have the length 1, as embeddings have. chance: what it would be if y and y' were independent.
     Of integers, truth values and strings there are only agreement, the share of equal elements, and chance. There is nothing of an output whose shape depends
     on values, where the models make different ones. The spreads of relative_error and agreement say how much these differ on other samples, as many:
@@ -31,6 +32,7 @@ class OutputFidelity:
     correlation: float | None = None
     relative_error_spread: float | None = None
     agreement_spread: float | None = None
+    signs: bool = False
 
     @property
     def error_words(self) -> str:
@@ -44,7 +46,7 @@ class OutputFidelity:
             return ""
         spread = None if self.agreement_spread is None else 100 * self.agreement_spread
         chance = self.chance if self.chance is not None and self.chance > OFTEN else None
-        return f"{with_spread(100 * self.agreement, spread, 1)} %" + (
+        return f"{with_spread(100 * self.agreement, spread, 1)} %{' of signs' if self.signs else ''}" + (
             "" if chance is None else f" ({100 * chance:.1f} % by chance)"
         )
 
