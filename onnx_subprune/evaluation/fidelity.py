@@ -31,6 +31,8 @@ VALUES = 4096
 UNIT = 1e-3
 """Rows whose length is 1 up to this, all of an output's, are directions; those that sum up to 1, too, are probabilities."""
 
+MATRIX = 2
+"""Axes of an output that has scores of classes, or labels, for each sample."""
 EACH, EVEN = -1, 0.5
 """In place of an axis of classes: every number is a probability of its own, and a decision at this threshold."""
 
@@ -97,6 +99,7 @@ class _Floats:
         self.lost, self.energy = list[Float64](), list[Float64]()
         self.ranked, self.choices, self.comparable = True, _Equal(), True
         self.single, self.signs = True, _Equal()
+        self.labels, self.each = True, _Equal()
         self.units = self.shares = True
         self.axis, self.samples, self.least = 1, 0, VARIES
         self.start: Float64 | None = None
@@ -120,6 +123,9 @@ class _Floats:
         self.single = self.single and _single(a)
         if self.single:
             self.signs.add(a > 0.0, b > 0.0, samples)
+        self.labels = self.labels and a.ndim == MATRIX and _decides(a)
+        if self.labels:
+            self.each.add(a > EVEN, b > EVEN, samples)
         axis = _classes(a)
         if axis is None and _decides(a):
             axis = EACH
@@ -163,6 +169,8 @@ class _Floats:
         choices = self.choices if self.ranked and (self.shares or not self.units) else None  # embeddings have none
         if choices is not None and self.axis == EACH and choices.chance == 1.0:
             choices = None  # nothing was decided
+        if choices is not None and self.labels and not self.shares and (self.each.chance or 1.0) < 1.0:
+            choices = self.each  # several labels, or none, may be true
         signs = choices is None and self._of_signs()
         choices = self.signs if signs else choices
         varies = about_mean is not None and about_mean > self.least**2 * energy

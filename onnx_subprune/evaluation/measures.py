@@ -16,7 +16,7 @@ class OutputFidelity:
     relative_error: ||y' - y||_F / ||y||_F. cosine: of y and y'. standardized_error: ||y' - y||_F over what the best constant makes, the mean of y over
     the samples: at 1 the output is no better than one; None where y does not vary. correlation: of y and y' about their means over the samples.
     agreement: share of samples with equal arg-max, or of positions, where there are probabilities at each (along the last axis, or that of
-    channels); of outputs without classes whose numbers are all from 0 to 1, as behind a sigmoid, the share of numbers on the same side of 0.5; of single
+    channels); of outputs whose numbers are all from 0 to 1, but no distributions, as behind a sigmoid, the share of numbers on the same side of 0.5; of single
     numbers a sample, or a position where nearly all have one sign, as scores in front of a sigmoid, the share with the same sign (`signs`). None of
     others, and where all rows have the length 1, as embeddings have. chance: what it would be if y and y' were independent.
     Of integers, truth values and strings there are only agreement, the share of equal elements, and chance. There is nothing of an output whose shape depends

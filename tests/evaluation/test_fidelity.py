@@ -159,6 +159,39 @@ def test_probabilities_of_their_own_are_decisions_at_a_half():
     assert other.result().agreement is None
 
 
+def test_labels_of_which_several_or_none_may_be_true_are_decisions_of_their_own():
+    """The largest of 896 anchors says nothing of which of them are faces."""
+    scores = RNG.uniform(0.0, 1.0, (8, 40))
+    found = _Floats()
+    found.add(scores, np.clip(scores + 0.2 * RNG.uniform(-1.0, 1.0, scores.shape) * (scores < 0.2), 0.0, 1.0), 8)
+    assert found.result().agreement == 1.0
+    classes = _Floats()
+    shares = scores / scores.sum(axis=1, keepdims=True)
+    classes.add(shares, shares[:, ::-1], 8)
+    assert classes.result().agreement == 0.0
+
+
+def test_signs_of_single_numbers_are_decisions_but_those_of_a_waveform_are_not():
+    """A detector whose scores come in front of the sigmoid lost every face, and nothing was said: the scores are far from zero all along."""
+    scores = np.where(RNG.uniform(size=(8, 400, 1)) < 0.01, 0.9, -6.0 + RNG.standard_normal((8, 400, 1)))
+    found = _Floats()
+    found.add(scores, np.minimum(scores, -1.0), 8)
+    item = found.result()
+    assert item.signs
+    assert item.beyond_chance == pytest.approx(0.0)
+    assert item.relative_error < 0.1
+    assert list(complaints(Fidelity(samples=8, outputs={"y": replace(item, agreement_spread=0.0)}), Gates()))
+    assert ruined(Fidelity(samples=8, outputs={"y": item})) is None
+    assert item.agreement_words.startswith("9")
+    assert " % of signs (" in item.agreement_words
+    wave = _Floats()
+    wave.add(RNG.standard_normal((8, 1, 300)), RNG.standard_normal((8, 1, 300)), 8)
+    assert wave.result().agreement is None
+    logit = _Floats()
+    logit.add(np.linspace(-1, 1, 8)[:, None], np.linspace(-1, 1, 8)[:, None] + 0.2, 8)
+    assert (logit.result().agreement, logit.result().signs) == (0.875, True)
+
+
 def test_what_is_nearly_always_chosen_is_told_beside_the_agreement():
     item = of(agreement=0.961, chance=0.958).outputs["y"]
     assert item.agreement_words == "96.1 % (95.8 % by chance)"
@@ -187,6 +220,8 @@ def of(**measures):
     [
         ({}, Gates(), 0, False),
         ({"relative_error": 0.31}, Gates(), 1, False),
+        ({"relative_error": 0.13, "standardized_error": 0.62}, Gates(), 1, False),  # far from zero all along
+        ({"relative_error": 0.13, "standardized_error": 0.62, "agreement": 0.95, "chance": 0.1}, Gates(), 0, False),
         ({"relative_error": 0.31}, Gates(max_error=0.4), 0, False),
         ({"relative_error": 0.31}, Gates(max_error=0.3), 0, True),
         ({"agreement": 0.89}, Gates(), 1, False),

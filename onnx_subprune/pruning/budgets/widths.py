@@ -26,15 +26,16 @@ from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.targets import this_machine
 from onnx_subprune.pruning.budgets.budget import Budget, MaxDrop
 from onnx_subprune.pruning.budgets.faster import fastest
+from onnx_subprune.pruning.budgets.grids import best_grid
 from onnx_subprune.pruning.budgets.ladder import Allocated, Ladder, filled_up
 from onnx_subprune.pruning.budgets.latency import stopwatch, timed_widths
 from onnx_subprune.pruning.budgets.lossless import lossless_widths
 from onnx_subprune.pruning.budgets.max_drop import metric_sensitivities, within_drop
-from onnx_subprune.pruning.budgets.rounding import Rounding
+from onnx_subprune.pruning.budgets.rounding import PLAIN, Rounding
 from onnx_subprune.pruning.budgets.sensitivity import sensitivities
 from onnx_subprune.pruning.budgets.starts import best_ladder, tried
 from onnx_subprune.pruning.budgets.trials import Trials
-from onnx_subprune.pruning.budgets.unused import used_up
+from onnx_subprune.pruning.budgets.unused import WORTH, used_up
 from onnx_subprune.reconstruction.task import Task
 
 
@@ -92,7 +93,11 @@ def allocated(task: Task, rooms: Sequence[Room], budget: Budget, allocator: Allo
     ladder = ladder.losing_nothing(rounding, task.graph, budget.fraction)
     if rounding.target is not None and rounding.target == this_machine():
         ladder = used_up(ladder, budget.fraction, stopwatch(task, rules), task.watch)
-    ladder = filled_up(ladder, budget.fraction, (kind.again(task.graph, rooms) for kind in rounding.padded))
+    finer = [kind.again(task.graph, rooms) for kind in (*rounding.padded, PLAIN)]
+    if rounding.target is not None and rounding.target == this_machine() and ladder.cost({}) >= WORTH:
+        ladder = best_grid(ladder, budget.fraction, finer, stopwatch(task, rules), task.watch)
+    else:
+        ladder = filled_up(ladder, budget.fraction, finer[:-1])
     exact = ladder.loses_nothing(budget.fraction)
     if means.trials is not None and isinstance(allocator, (MarginalCost, BlockAware)) and not exact:
         widths: Mapping[str, int] = tried(ladder, budget.fraction, task, means.trials, rules)
