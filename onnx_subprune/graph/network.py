@@ -21,7 +21,7 @@ from onnx_subprune.graph.decided import decided
 from onnx_subprune.graph.einsums import unfolded
 from onnx_subprune.graph.formats import Model, given_bytes, line_of, model_bytes, read_model
 from onnx_subprune.graph.layouts import steps_first
-from onnx_subprune.graph.loops.loops import loops_of, recurrent
+from onnx_subprune.graph.loops import loops_of, recurrent
 from onnx_subprune.graph.operators import STANDARD, key_of
 from onnx_subprune.graph.order import captured, topological
 from onnx_subprune.graph.packed import unpacked

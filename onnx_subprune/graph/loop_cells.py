@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from onnx_subprune._typing import Float64
-from onnx_subprune.graph.loops.body import Affine, Body
+from onnx_subprune.graph.loop_bodies import Affine, Body
 
 ACTIVATIONS = ("Tanh", "Relu", "Sigmoid", "Softsign")
 """What may be done to states."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from onnx_subprune.graph.loops.body import Body
+from onnx_subprune.graph.loop_bodies import Body
 from onnx_subprune.graph.operators import attribute
 from onnx_subprune.graph.sizes import Sizes
 from onnx_subprune.graph.stored import Stored

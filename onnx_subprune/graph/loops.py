@@ -14,9 +14,9 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 
 from onnx_subprune._typing import Array
 from onnx_subprune.errors import ModelError
-from onnx_subprune.graph.loops.body import Body
-from onnx_subprune.graph.loops.cells import Cell, State, cell_of
-from onnx_subprune.graph.loops.steps import ENDLESS, Steps, body_ends
+from onnx_subprune.graph.loop_bodies import Body
+from onnx_subprune.graph.loop_cells import Cell, State, cell_of
+from onnx_subprune.graph.loop_steps import ENDLESS, Steps, body_ends
 from onnx_subprune.graph.names import fresh
 from onnx_subprune.graph.operators import STANDARD, attribute, integer
 from onnx_subprune.graph.order import captured, rewritten
