@@ -1,6 +1,5 @@
 """How faithful a pruned model is to the original on data, output by output."""
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -11,9 +10,10 @@ from numpy.typing import NDArray
 from onnx_subprune._typing import Array, Float64
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.errors import DataError
-from onnx_subprune.evaluation.measures import NOTHING, OFTEN, Fidelity, OutputFidelity
+from onnx_subprune.evaluation.choices import Choices, Equal
+from onnx_subprune.evaluation.measures import NOTHING, Fidelity, OutputFidelity
 from onnx_subprune.evaluation.parts import Parts, apart
-from onnx_subprune.evaluation.spread import agreement_spread, by_sample, error_spread
+from onnx_subprune.evaluation.spread import by_sample, error_spread
 from onnx_subprune.graph.outputs import Seams
 from onnx_subprune.runtime.session import Runnable
 from onnx_subprune.runtime.threads import alongside, cores_of, threads_each
@@ -26,54 +26,9 @@ VARIES, HALF_VARIES = 1e-4, 2e-3
 """An output varies, if its standard deviation over the samples is more than this share of its norm (the second of 16 bits); less may be rounding."""
 COORDINATES = 1 << 22
 """Of outputs with more elements a sample than this one mean is taken, not one each."""
-VALUES = 4096
-"""Most different integers that are counted."""
-UNIT = 1e-3
-"""Rows whose length is 1 up to this, all of an output's, are directions; those that sum up to 1, too, are probabilities."""
-
-MATRIX = 2
-"""Axes of an output that has scores of classes, or labels, for each sample."""
-EACH, EVEN = -1, 0.5
-"""In place of an axis of classes: every number is a probability of its own, and a decision at this threshold."""
 
 
-class _Equal:
-    """Equal choices of two models, and how often each choice was made."""
-
-    def __init__(self) -> None:
-        self.equal = self.rows = 0
-        self.shares = list[Float64]()
-        self.counts: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
-
-    def add(self, original: Array, pruned: Array, samples: int) -> None:
-        same = original == pruned
-        self.equal += int(np.sum(same))
-        if same.size:
-            self.shares.append(by_sample(same, samples).mean(axis=1))
-        self.rows += original.size
-        for counter, values in zip(self.counts, (original, pruned), strict=True):
-            if len(counter) <= VALUES:
-                counter.update(
-                    dict(zip(*(part.tolist() for part in np.unique(values, return_counts=True)), strict=True))
-                )
-
-    @property
-    def agreement(self) -> float | None:
-        return self.equal / self.rows if self.rows else None
-
-    @property
-    def chance(self) -> float | None:
-        ours, theirs = self.counts
-        if not self.rows or max(len(ours), len(theirs)) > VALUES:
-            return None
-        return sum(count * theirs[value] for value, count in ours.items()) / self.rows**2
-
-    @property
-    def spread(self) -> float | None:
-        return agreement_spread(np.concatenate(self.shares), self.rows) if self.shares else None
-
-
-class _Integers(_Equal):
+class _Integers(Equal):
     """Of an output of integers, truth values or strings."""
 
     def __init__(self) -> None:
@@ -97,11 +52,8 @@ class _Floats:
     def __init__(self) -> None:
         self.pruned = self.product = 0.0
         self.lost, self.energy = list[Float64](), list[Float64]()
-        self.ranked, self.choices, self.comparable = True, _Equal(), True
-        self.single, self.signs = True, _Equal()
-        self.labels, self.each = True, _Equal()
-        self.units = self.shares = True
-        self.axis, self.samples, self.least = 1, 0, VARIES
+        self.choices, self.comparable = Choices(), True
+        self.samples, self.least = 0, VARIES
         self.start: Float64 | None = None
         self.sums: tuple[Float64, Float64] | None = None
         self.squares = np.zeros(3)
@@ -116,30 +68,8 @@ class _Floats:
         self.energy.append(np.sum(by_sample(a * a, samples), axis=1))
         self.pruned += float(np.sum(b * b))
         self.product += float(np.sum(a * b))
-        self._add_choices(a, b, samples)
+        self.choices.add(a, b, samples)
         self._add_centered(a, b)
-
-    def _add_choices(self, a: Float64, b: Float64, samples: int) -> None:
-        self.single = self.single and _single(a)
-        if self.single:
-            self.signs.add(a > 0.0, b > 0.0, samples)
-        self.labels = self.labels and a.ndim == MATRIX and _decides(a)
-        if self.labels:
-            self.each.add(a > EVEN, b > EVEN, samples)
-        axis = _classes(a)
-        if axis is None and _decides(a):
-            axis = EACH
-        self.ranked = self.ranked and axis is not None and (not self.choices.rows or axis == self.axis)
-        if not self.ranked or axis is None:
-            return
-        self.axis = axis
-        if axis == EACH:
-            self.units = False
-            self.choices.add(a > EVEN, b > EVEN, samples)
-            return
-        self.choices.add(a.argmax(axis=axis), b.argmax(axis=axis), samples)
-        self.units = self.units and bool((np.abs(np.linalg.norm(a, axis=axis) - 1.0) <= UNIT).all())
-        self.shares = self.shares and bool((np.abs(a.sum(axis=axis) - 1.0) <= UNIT).all())
 
     def _add_centered(self, a: Float64, b: Float64) -> None:
         if not a.size:
@@ -166,13 +96,7 @@ class _Floats:
         lost, energy = float(each.sum()), float(energies.sum())
         norm = float(np.sqrt(energy * self.pruned))
         about_mean, correlation = self._about_mean()
-        choices = self.choices if self.ranked and (self.shares or not self.units) else None  # embeddings have none
-        if choices is not None and self.axis == EACH and choices.chance == 1.0:
-            choices = None  # nothing was decided
-        if choices is not None and self.labels and not self.shares and (self.each.chance or 1.0) < 1.0:
-            choices = self.each  # several labels, or none, may be true
-        signs = choices is None and self._of_signs()
-        choices = self.signs if signs else choices
+        choices = self.choices.told()
         varies = about_mean is not None and about_mean > self.least**2 * energy
         return OutputFidelity(
             relative_error=float(np.sqrt(lost / energy)) if energy > 0 else float(lost > 0),
@@ -183,14 +107,8 @@ class _Floats:
             correlation=correlation if varies else None,
             relative_error_spread=error_spread(each, energies),
             agreement_spread=None if choices is None else choices.spread,
-            signs=signs,
+            signs=choices is self.choices.signs,
         )
-
-    def _of_signs(self) -> bool:
-        """True if signs are decisions: of a number a sample, or of many of which nearly all have the same. Those of a waveform are none."""
-        chance = self.signs.chance if self.single else None
-        flat = self.start is not None and self.start.size == 1
-        return chance is not None and chance < 1.0 and (flat or chance > OFTEN)
 
     def _about_mean(self) -> tuple[float | None, float | None]:
         """The squared distance of the output from its mean, and the correlation; None where samples are too few."""
@@ -202,26 +120,6 @@ class _Floats:
         )
         scale = np.sqrt(max(ours, 0.0) * max(theirs, 0.0))
         return float(ours), float(both / scale) if scale > 0 else 0.0
-
-
-def _classes(output: Float64) -> int | None:
-    """The axis along which an output has a score for each class; of one axis, or more than two, one of probabilities, the last or that of channels."""
-    if output.ndim in (0, 2) or not output.size:
-        return 1 if output.ndim == 2 and output.shape[1] > 1 else None
-    for axis in sorted({output.ndim - 1, min(1, output.ndim - 1)}, reverse=True) if output.min() >= 0.0 else ():
-        if output.shape[axis] > 1 and bool((np.abs(output.sum(axis=axis) - 1.0) <= UNIT).all()):
-            return axis
-    return None
-
-
-def _decides(output: Float64) -> bool:
-    """True if all numbers are probabilities, as behind a sigmoid, each of a decision."""
-    return bool(output.size) and float(output.min()) >= 0.0 and float(output.max()) <= 1.0
-
-
-def _single(output: Float64) -> bool:
-    """True if there is one number a sample, or a position."""
-    return output.ndim > 0 and output.size > 0 and (output.ndim == 1 or 1 in (output.shape[-1], output.shape[1]))
 
 
 def fidelity(

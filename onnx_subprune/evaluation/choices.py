@@ -1,0 +1,120 @@
+"""What an output chooses: a class, labels, or nothing that could be told from its numbers; and how often two models choose the same."""
+
+from collections import Counter
+
+import numpy as np
+
+from onnx_subprune._typing import Array, Float64
+from onnx_subprune.evaluation.measures import OFTEN
+from onnx_subprune.evaluation.spread import agreement_spread, by_sample
+
+VALUES = 4096
+"""Most different integers that are counted."""
+UNIT = 1e-3
+"""Rows whose length is 1 up to this, all of an output's, are directions; those that sum up to 1, too, are probabilities."""
+
+EVEN = 0.5
+"""A probability is a decision at this threshold."""
+
+
+class Equal:
+    """Equal choices of two models, and how often each choice was made."""
+
+    def __init__(self) -> None:
+        self.equal = self.rows = 0
+        self.shares = list[Float64]()
+        self.counts: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
+
+    def add(self, original: Array, pruned: Array, samples: int) -> None:
+        """Add the choices that both make for so many samples."""
+        same = original == pruned
+        self.equal += int(np.sum(same))
+        if same.size:
+            self.shares.append(by_sample(same, samples).mean(axis=1))
+        self.rows += original.size
+        for counter, values in zip(self.counts, (original, pruned), strict=True):
+            if len(counter) <= VALUES:
+                counter.update(
+                    dict(zip(*(part.tolist() for part in np.unique(values, return_counts=True)), strict=True))
+                )
+
+    @property
+    def agreement(self) -> float | None:
+        """The share of equal choices; None where there are none."""
+        return self.equal / self.rows if self.rows else None
+
+    @property
+    def chance(self) -> float | None:
+        """What it would be if the models chose independently, each as often; None where that is not known."""
+        ours, theirs = self.counts
+        if not self.rows or max(len(ours), len(theirs)) > VALUES:
+            return None
+        return sum(count * theirs[value] for value, count in ours.items()) / self.rows**2
+
+    @property
+    def spread(self) -> float | None:
+        """How much it differs on other samples, as many."""
+        return agreement_spread(np.concatenate(self.shares), self.rows) if self.shares else None
+
+
+class Choices:
+    """Those of an output of floating-point numbers. signs: those of single numbers."""
+
+    def __init__(self) -> None:
+        self.signs = Equal()
+        self._largest, self._labels = Equal(), Equal()
+        self._ranked = self._one_number = self._labelled = self._units = self._shares = True
+        self._each, self._axis = 0, 1
+
+    def add(self, a: Float64, b: Float64, samples: int) -> None:
+        """Add what both models put out for so many samples."""
+        self._each = a.size // max(samples, 1)
+        self._one_number = self._one_number and _single(a)
+        if self._one_number:
+            self.signs.add(a > 0.0, b > 0.0, samples)
+        self._labelled = self._labelled and _decides(a)
+        if self._labelled:
+            self._labels.add(a > EVEN, b > EVEN, samples)
+        axis = _classes(a)
+        self._ranked = self._ranked and axis is not None and (not self._largest.rows or axis == self._axis)
+        if not self._ranked or axis is None:
+            return
+        self._axis = axis
+        self._largest.add(a.argmax(axis=axis), b.argmax(axis=axis), samples)
+        self._units = self._units and bool((np.abs(np.linalg.norm(a, axis=axis) - 1.0) <= UNIT).all())
+        self._shares = self._shares and bool((np.abs(a.sum(axis=axis) - 1.0) <= UNIT).all())
+
+    def told(self) -> Equal | None:
+        """Return the choices that the numbers tell: of classes, of labels that are true or not, or signs; None where they tell none."""
+        if self._ranked and self._units and not self._shares:
+            return None  # an embedding
+        if self._labelled and not (self._ranked and self._shares) and (self._labels.chance or 1.0) < 1.0:
+            return self._labels
+        if self._ranked:
+            return self._largest
+        return self.signs if self._of_signs() else None
+
+    def _of_signs(self) -> bool:
+        """True if signs are decisions: of a number a sample, or of many of which nearly all have the same. Those of a waveform are none."""
+        chance = self.signs.chance if self._one_number else None
+        return chance is not None and chance < 1.0 and (self._each == 1 or chance > OFTEN)
+
+
+def _classes(output: Float64) -> int | None:
+    """The axis along which an output has a score for each class; of one axis, or more than two, one of probabilities, the last or that of channels."""
+    if output.ndim in (0, 2) or not output.size:
+        return 1 if output.ndim == 2 and output.shape[1] > 1 else None
+    for axis in sorted({output.ndim - 1, min(1, output.ndim - 1)}, reverse=True) if output.min() >= 0.0 else ():
+        if output.shape[axis] > 1 and bool((np.abs(output.sum(axis=axis) - 1.0) <= UNIT).all()):
+            return axis
+    return None
+
+
+def _decides(output: Float64) -> bool:
+    """True if all numbers are probabilities, as behind a sigmoid, each of a decision."""
+    return bool(output.size) and float(output.min()) >= 0.0 and float(output.max()) <= 1.0
+
+
+def _single(output: Float64) -> bool:
+    """True if there is one number a sample, or a position."""
+    return output.ndim > 0 and output.size > 0 and (output.ndim == 1 or 1 in (output.shape[-1], output.shape[1]))
