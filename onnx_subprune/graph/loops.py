@@ -6,14 +6,12 @@ Keras' GRU and SimpleRNN, and its LSTM with dropout, come like this. It is the s
 the last, what the operator does; what only looks like it stays a Loop: masks, other cells, states that are computed otherwise.
 """
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_subprune._typing import Array
-from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.loop_bodies import Body
 from onnx_subprune.graph.loop_cells import Cell, State, cell_of
 from onnx_subprune.graph.loop_steps import ENDLESS, Steps, body_ends
@@ -21,8 +19,9 @@ from onnx_subprune.graph.names import fresh
 from onnx_subprune.graph.operators import STANDARD, attribute, integer
 from onnx_subprune.graph.order import captured, rewritten
 from onnx_subprune.graph.stored import Stored
-from onnx_subprune.runtime.observing import observe
 
+Compute = Callable[[ModelProto, Sequence[str]], dict[str, Array] | None]
+"""Returns tensors of a model, by name; None where it does not run."""
 AXES_AS_INPUT = 13
 """The opset since which Squeeze and Unsqueeze have their axes as an input."""
 GIVEN = 2
@@ -31,10 +30,10 @@ MATRIX, RANK, MOST = 2, 3, 2
 """Axes of a weight, and of the data of all steps; states of a layer at most."""
 
 
-def recurrent(proto: ModelProto) -> ModelProto:
-    """Return the model with such Loops as operators; `proto` itself where it has none. It is not changed."""
+def recurrent(proto: ModelProto, compute: Compute) -> ModelProto:
+    """Return the model with such Loops as operators; `proto` itself where it has none. It is not changed. compute: constants of a model without inputs."""
     while loops_of(proto.graph):  # what one makes is known when it is an operator
-        writer = _Writer(proto)
+        writer = _Writer(proto, compute)
         if not writer.constants:
             break
         proto = rewritten(proto, writer.nodes, writer.constants)
@@ -53,7 +52,7 @@ def _is_loop(node: NodeProto) -> bool:
 class _Writer:
     """Goes through the nodes, and writes an operator in the place of each Loop that is one."""
 
-    def __init__(self, proto: ModelProto) -> None:
+    def __init__(self, proto: ModelProto, compute: Compute) -> None:
         self._proto, self._known = proto, Stored(proto)
         self._taken = {name for node in proto.graph.node for name in (*node.output, *captured(node))}
         self._taken |= {tensor.name for tensor in proto.graph.initializer} | {value.name for value in proto.graph.input}
@@ -63,7 +62,7 @@ class _Writer:
         self.constants: list[TensorProto] = []
         read = {name for node in proto.graph.node for name in (*node.input, *captured(node))} | self._known.outputs
         for node in proto.graph.node:
-            loop = _Loop(proto, self._known, node) if _is_loop(node) else None
+            loop = _Loop(proto, self._known, node, compute) if _is_loop(node) else None
             cell = None if loop is None else loop.cell(read)
             if loop is None or cell is None:
                 self.nodes.append(node)
@@ -104,8 +103,8 @@ class _Loop:
     wanted: outputs that are read: which state it is, and whether at all steps.
     """
 
-    def __init__(self, proto: ModelProto, known: Stored, node: NodeProto) -> None:
-        self._proto, self._known, self.node = proto, known, node
+    def __init__(self, proto: ModelProto, known: Stored, node: NodeProto, compute: Compute) -> None:
+        self._proto, self._known, self.node, self._compute = proto, known, node, compute
         body = attribute(node, "body")
         assert isinstance(body, GraphProto), "it is a Loop"
         self._graph = body
@@ -166,9 +165,8 @@ class _Loop:
         part = GraphProto(name="constants", node=nodes)
         part.initializer.extend(numpy_helper.from_array(value, name) for name, value in found.items())
         model = helper.make_model(part, opset_imports=self._proto.opset_import, ir_version=self._proto.ir_version)
-        with suppress(ModelError):
-            return found | observe(model, {}, [name for node in nodes for name in node.output if name])
-        return None
+        computed = self._compute(model, [name for node in nodes for name in node.output if name])
+        return None if computed is None else found | computed
 
     def _counts(self, body: Body, name: str, made: str) -> bool:
         """True if a carried value is the number of the step."""
