@@ -7,11 +7,13 @@ the last, what the operator does; what only looks like it stays a Loop: masks, o
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_subprune._typing import Array
+from onnx_subprune.errors import ModelError
 from onnx_subprune.graph.loop_bodies import Body
 from onnx_subprune.graph.loop_cells import Cell, State, cell_of
 from onnx_subprune.graph.loop_steps import ENDLESS, Steps, body_ends
@@ -20,8 +22,8 @@ from onnx_subprune.graph.operators import STANDARD, attribute, integer
 from onnx_subprune.graph.order import captured, rewritten
 from onnx_subprune.graph.stored import Stored
 
-Compute = Callable[[ModelProto, Sequence[str]], dict[str, Array] | None]
-"""Returns tensors of a model, by name; None where it does not run."""
+Compute = Callable[[ModelProto, Sequence[str]], dict[str, Array]]
+"""Returns tensors of a model, by name; ModelError where it does not run."""
 AXES_AS_INPUT = 13
 """The opset since which Squeeze and Unsqueeze have their axes as an input."""
 GIVEN = 2
@@ -165,8 +167,9 @@ class _Loop:
         part = GraphProto(name="constants", node=nodes)
         part.initializer.extend(numpy_helper.from_array(value, name) for name, value in found.items())
         model = helper.make_model(part, opset_imports=self._proto.opset_import, ir_version=self._proto.ir_version)
-        computed = self._compute(model, [name for node in nodes for name in node.output if name])
-        return None if computed is None else found | computed
+        with suppress(ModelError):
+            return found | self._compute(model, [name for node in nodes for name in node.output if name])
+        return None
 
     def _counts(self, body: Body, name: str, made: str) -> bool:
         """True if a carried value is the number of the step."""

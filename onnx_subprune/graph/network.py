@@ -66,7 +66,7 @@ class Network:
         check_graph(self.proto.graph)
         check_signatures(self.proto.graph, self.opset)
         whole, self.squeezed = with_axes(decided(self.proto), self.opset)
-        plain = recurrent(whole, _computed)
+        plain = recurrent(whole, lambda model, names: observe(model, {}, names))
         self.loops = len(loops_of(whole.graph)) - len(loops_of(plain.graph))
         self.given = steadied(viewed(unpacked(unfolded(separated(steps_first(plain))))))
         self.spelled = spelled(self.given)
@@ -161,13 +161,6 @@ class Network:
             needed.update(self.reads[index])
             pending.extend(name for name in self.reads[index] if name not in wall)
         return sorted(chosen), needed
-
-
-def _computed(model: ModelProto, names: Sequence[str]) -> dict[str, NDArray[np.generic]] | None:
-    try:
-        return observe(model, {}, names)
-    except ModelError:
-        return None
 
 
 def _inlined(proto: ModelProto) -> ModelProto:
