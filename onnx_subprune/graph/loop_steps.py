@@ -1,11 +1,10 @@
 """How often a Loop runs: whether it is once for each step of the data that its body takes apart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from onnx_subprune.graph.loop_bodies import Body
 from onnx_subprune.graph.operators import attribute
-from onnx_subprune.graph.sizes import Sizes
-from onnx_subprune.graph.stored import Stored
+from onnx_subprune.graph.stored import Size, Stored
 
 ENDLESS = (1 << 31) - 1
 """A Loop of so many steps at most ends by its condition."""
@@ -16,10 +15,12 @@ ALIKE = ("Cast", "Identity", "ReverseSequence")
 
 
 class Steps:
-    """The first axis of the tensor `sequence`, and what is as many. outside: what carried values of a body begin with."""
+    """The first axis of the tensor `sequence`, and what is as many. sizes: the numbers of a tensor; outside: what carried values of a body begin with."""
 
-    def __init__(self, known: Stored, sequence: str, outside: Mapping[str, str]) -> None:
-        self._known, self._sizes, self._outside = known, Sizes(known), outside
+    def __init__(
+        self, known: Stored, sizes: Callable[[str], list[Size] | None], sequence: str, outside: Mapping[str, str]
+    ) -> None:
+        self._known, self._sizes, self._outside = known, sizes, outside
         self._sequence = sequence
         self._axis = self._origin(sequence, 0)
 
@@ -31,7 +32,7 @@ class Steps:
         steps = declared[0] if declared else None
         if value is not None:
             return steps is not None and value == steps
-        found = self._sizes.of(name)
+        found = self._sizes(name)
         if not found or len(found) != 1 or found[0] is None:
             return False
         size = found[0]

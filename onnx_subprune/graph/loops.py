@@ -20,6 +20,7 @@ from onnx_subprune.graph.loop_steps import ENDLESS, Steps, body_ends
 from onnx_subprune.graph.names import fresh
 from onnx_subprune.graph.operators import STANDARD, attribute, integer
 from onnx_subprune.graph.order import captured, rewritten
+from onnx_subprune.graph.sizes import Sizes
 from onnx_subprune.graph.stored import Stored
 
 Compute = Callable[[ModelProto, Sequence[str]], dict[str, Array]]
@@ -131,7 +132,7 @@ class _Loop:
         counters = {name: made for name, made in after.items() if self._counts(body, name, made)}
         states = [State(name, made) for name, made in after.items() if made != name and name not in counters]
         for data, sequence in self._data(body, {*counters, self._given[0]}):
-            steps = Steps(self._known, sequence, self._outside)
+            steps = Steps(self._known, Sizes(self._known).of, sequence, self._outside)
             trips = self.node.input[0]
             bound = body_ends(body, steps, self._made[0], counters, self._given[:GIVEN])
             if (
