@@ -44,7 +44,7 @@ def _through(node: NodeProto, place: int, slot: int, value: Float64, left: Left)
     if key == "Relu":
         return np.maximum(value, 0.0)
     operation = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}.get(key)
-    other = left(place, 1 - slot)
+    other = None if operation is None else left(place, 1 - slot)  # what shape it gets may not be known
     if operation is None or other is None:
         return value
     pair = (value, other.astype(np.float64).ravel())

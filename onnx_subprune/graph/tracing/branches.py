@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 
 from onnx_subprune.graph.channels import BY_OPTION, ChannelGraph, Contraction
-from onnx_subprune.graph.network import Network, only_reader
+from onnx_subprune.graph.network import Network
 from onnx_subprune.graph.observation import Observation
 from onnx_subprune.graph.operators import attribute, key_of
 
@@ -15,6 +15,8 @@ ALIKE = ("Dropout", "Identity", "Relu")
 """Operators that make a constant a channel of a constant a channel, whatever the shape is."""
 WEIGHED = ("Add", "Div", "Mul", "Sub")
 """Operators that do so with a constant."""
+SIZES, LONGEST = ("Shape", "Size"), 64
+"""Operators that take the sizes of a tensor, and nodes at most that compute with them."""
 LAYOUTS = ("Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -96,7 +98,7 @@ def branch_of(network: Network, observation: Observation, contraction: Contracti
     if not _biased(network, observation.shapes, place, axis):
         return None
     places = [place]
-    while (reader := only_reader(network, made)) is not None:
+    while (reader := _reader(network, made)) is not None:
         place, slot = reader
         node = network.nodes[place]
         other = node.input[1 - slot] if key_of(node) == "Add" else ""
@@ -113,6 +115,26 @@ def branch_of(network: Network, observation: Observation, contraction: Contracti
         places.append(place)
         made = node.output[0]
     return None
+
+
+def _reader(network: Network, tensor: str) -> tuple[int, int] | None:
+    """The only node that reads a tensor, and where, but for those that take its sizes for that node."""
+    readers = network.readers.get(tensor, ())
+    values = [(place, slot) for place, slot in readers if slot < 0 or key_of(network.nodes[place]) not in SIZES]
+    if len(values) != 1 or values[0][1] < 0 or tensor in network.outputs:
+        return None
+    waiting, sized = [place for place, _ in readers if place != values[0][0]], set[int]()
+    while waiting:
+        place = waiting.pop()
+        if place not in sized and place != values[0][0]:
+            sized.add(place)
+            made = network.nodes[place].output
+            if any(name in network.outputs for name in made):
+                return None
+            waiting += [reader for name in made for reader, _ in network.readers.get(name, ())]
+            if len(sized) > LONGEST:
+                return None
+    return values[0]
 
 
 def _runs(observation: Observation) -> Iterator[Shapes]:
