@@ -6,7 +6,7 @@ Keras' GRU and SimpleRNN, and its LSTM with dropout, come like this. It is the s
 the last, what the operator does; what only looks like it stays a Loop: masks, other cells, states that are computed otherwise.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -63,6 +63,7 @@ class _Writer:
         self._axes_as_input = opset >= AXES_AS_INPUT
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
+        self._known_constants: dict[tuple[tuple[int, ...], bytes], str] = {}
         read = {name for node in proto.graph.node for name in (*node.input, *captured(node))} | self._known.outputs
         for node in proto.graph.node:
             loop = _Loop(proto, self._known, node, compute) if _is_loop(node) else None
@@ -73,20 +74,21 @@ class _Writer:
                 self._write(loop, cell)
 
     def _write(self, loop: "_Loop", cell: Cell) -> None:
-        name, dtype = loop.node.name or loop.node.output[0], loop.dtype
+        name = loop.node.name or loop.node.output[0]
         given = [loop.sequence]
         for part, value in (("W", cell.weight), ("R", cell.recurrence), ("B", cell.bias)):
-            given.append(self._constant(f"{name}/{part}", value[None].astype(dtype)))
+            given.append(self._constant(f"{name}/{part}", value[None].astype(np.float32)))
         states = [loop.begin[state.before] for state in cell.states]
-        given += ["", *(self._moved("Unsqueeze", item, 0, fresh(self._taken, f"{item}/first")) for item in states)]
+        given += ["", *(self._moved("Unsqueeze", item, 0, f"{item}/first") if item else "" for item in states)]
         made = [fresh(self._taken, f"{name}/{part}") for part in ("Y", "Y_h", "Y_c")[: 1 + len(states)]]
         self.nodes.append(helper.make_node(cell.operator, given, made, name=loop.node.name, **cell.attributes))
         for output, (which, steps) in loop.wanted.items():
             place = 0 if steps else 1 + [state.before for state in cell.states].index(which)
-            self._moved("Squeeze", made[place], 1 if steps else 0, output)
+            self._moved("Squeeze", made[place], 1 if steps else 0, "", output)
 
-    def _moved(self, operator: str, source: str, axis: int, made: str) -> str:
-        """Put in an axis of size one, or take it out; return what is made."""
+    def _moved(self, operator: str, source: str, axis: int, stem: str, made: str = "") -> str:
+        """Put in an axis of size one, or take it out; return what is made, of a new name like `stem` where it has none."""
+        made = made or fresh(self._taken, stem)
         if self._axes_as_input:
             axes = self._constant(f"{made}/axes", np.array([axis], np.int64))
             self.nodes.append(helper.make_node(operator, [source, axes], [made]))
@@ -95,15 +97,18 @@ class _Writer:
         return made
 
     def _constant(self, stem: str, value: Array) -> str:
-        name = fresh(self._taken, stem)
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
+        """The name of a constant; of layers that share their weights, one for all."""
+        key = (value.shape, value.tobytes())
+        if key not in self._known_constants:
+            self._known_constants[key] = fresh(self._taken, stem)
+            self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), self._known_constants[key]))
+        return self._known_constants[key]
 
 
 class _Loop:
     """One Loop. sequence: the tensor whose first axis is the steps; begin: what the states are before the first, by their names in the body.
 
-    wanted: outputs that are read: which state it is, and whether at all steps.
+    Of a state that begins with zeros it may be empty. wanted: outputs that are read: which state it is, and whether at all steps.
     """
 
     def __init__(self, proto: ModelProto, known: Stored, node: NodeProto, compute: Compute) -> None:
@@ -115,7 +120,6 @@ class _Loop:
         self._made = [value.name for value in body.output]
         self._outside = dict(zip(self._given[GIVEN:], node.input[GIVEN:], strict=False))
         self.sequence = ""
-        self.dtype: np.dtype[np.generic] = np.dtype(np.float32)
         self.begin: dict[str, str] = {}
         self.wanted: dict[str, tuple[str, bool]] = {}
 
@@ -142,8 +146,8 @@ class _Loop:
             ):
                 continue
             found = cell_of(body, data, states) if 1 <= len(states) <= MOST else None
-            if found is not None and self._named(body, found, read):
-                self.sequence, self.dtype = sequence, self._dtype(values)
+            if found is not None and self._named(body, found, read) and self._begun(sequence):
+                self.sequence = sequence
                 return found
         return None
 
@@ -158,6 +162,8 @@ class _Loop:
             return None
         found = {inner: value for inner, value in outer.items() if value is not None}
         found |= {tensor.name: numpy_helper.to_array(tensor) for tensor in self._graph.initializer}
+        if any(value.dtype.kind == "f" and value.dtype != np.float32 for value in found.values()):
+            return None  # onnxruntime has the operators for float32
         nodes, fixed = list[NodeProto](), {*found, ""}
         for node in self._graph.node:
             if node.domain in STANDARD and fixed.issuperset(node.input) and not captured(node):
@@ -211,8 +217,17 @@ class _Loop:
                 return False
         return bool(self.wanted)
 
-    def _dtype(self, values: Mapping[str, Array]) -> np.dtype[np.generic]:
-        return next(value.dtype for value in values.values() if value.ndim == MATRIX and value.dtype.kind == "f")
+    def _begun(self, sequence: str) -> bool:
+        """True if the states begin with as many samples as there are; zeros of another number are left out, which is the same."""
+        samples = (self._known.sizes(sequence) or (None,) * RANK)[1]
+        for state, name in self.begin.items():
+            sizes = self._known.shape(name) if self._known.known(name) else self._known.sizes(name)
+            if sizes is not None and (len(sizes) != MATRIX or (sizes[0] is not None and sizes[0] != samples)):
+                value = self._known.small(name, most=ENDLESS) if self._known.known(name) else None
+                if value is None or value.any():
+                    return False
+                self.begin[state] = ""
+        return True
 
 
 def external(tensor: TensorProto) -> bool:

@@ -50,7 +50,7 @@ class Network:
         as such (`loops`), recurrent layers with their steps first (`layouts`) and told apart (`separation`), Einsum as products (`einsums`), Q, K and V
         that a Reshape takes apart by a Split (`packed`), roots of sizes as numbers (`roots`) and views as Reshapes (`strides`);
         side-file weights are still references.
-    loops: how many Loops are not there any more.
+    loops: how many Loops are not there any more. timed: the model with them, which is what the user runs.
     squeezed: what Squeezes make that have no axes in the file (`squeezes`).
     proto: the same with normalisations over channels spelled out (`spelling`): what is traced and calibrated.
     folder: where side files lie; None for a model that has none.
@@ -69,6 +69,7 @@ class Network:
         plain = recurrent(whole, lambda model, names: observe(model, {}, names))
         self.loops = len(loops_of(whole.graph)) - len(loops_of(plain.graph))
         self.given = steadied(viewed(unpacked(unfolded(separated(steps_first(plain))))))
+        self.timed = whole if self.loops else self.given
         self.spelled = spelled(self.given)
         self.proto, graph = self.spelled.proto, self.spelled.proto.graph
         self.initializers: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}

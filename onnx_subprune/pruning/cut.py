@@ -90,7 +90,7 @@ def _shorter(model: ModelProto, folder: Path | None, budget: object) -> Folded:
 
 def timed(job: Job, samples: Samples, smaller: Cut) -> Timing | None:
     """Return how long the smaller model takes beside the original, None where it is for another machine; what is in doubt is measured for longer."""
-    before, after = Runnable(job.original.given, job.original.folder), Runnable(smaller.model, smaller.folder)
+    before, after = Runnable(job.original.timed, job.original.folder), Runnable(smaller.model, smaller.folder)
 
     def here(seconds: float) -> Timing:
         return measured_latency(*_racing(job, smaller), samples.used, job.settings.resources.threads, seconds)
@@ -101,7 +101,7 @@ def timed(job: Job, samples: Samples, smaller: Cut) -> Timing | None:
 def _racing(job: Job, smaller: Cut) -> tuple[Runnable, Runnable]:
     """Both models on the providers that count for time."""
     providers = job.task.running.placement.timed
-    before, after = Runnable(job.original.given, job.original.folder), Runnable(smaller.model, smaller.folder)
+    before, after = Runnable(job.original.timed, job.original.folder), Runnable(smaller.model, smaller.folder)
     return before.on(providers), after.on(providers)
 
 

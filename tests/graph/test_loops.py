@@ -4,18 +4,22 @@ import numpy as np
 import onnx
 import pytest
 
+from onnx_subprune import Gates, Macs, Resources, prune
 from onnx_subprune.evaluation.verification import law
 from onnx_subprune.graph.network import load
+from onnx_subprune.graph.operators import attribute
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.runtime.session import Session
 from tests.networks.check import feeds_of, supports_of
 from tests.networks.looped import Looped
+from tests.networks.net import Net
 
 CASES = [
     Looped("LSTM"),
     Looped("LSTM", apart=True, ones=True, carried=False),
     Looped("LSTM", steps=None, endless=True),
     Looped("LSTM", hard=True, activation="Relu", steps=None),
+    Looped("LSTM", fixed=0.0),
     Looped("GRU"),
     Looped("GRU", steps=None, ones=True),
     Looped("GRU", after=False, carried=False),
@@ -69,9 +73,47 @@ def test_units_go_exactly(case: Looped):
     assert law(network, graph, supports, feeds_of(network, 3, 0)) < 1e-5
 
 
+def test_states_that_begin_alike_for_all_samples_stay_in_a_loop():
+    """The operator wants as many as there are samples; zeros, which it begins with anyway, are left out."""
+    assert load(Looped("GRU", fixed=0.5).model()).loops == 0
+    assert load(Looped("GRU", fixed=0.0).model()).loops == 1
+
+
+def test_loops_that_share_their_weights_share_them_as_operators():
+    n = Net(seed=2)
+    case = Looped("GRU", steps=4)
+    case.build(n)
+    first = n.nodes[-1]
+    again = onnx.NodeProto()
+    (loop,) = (node for node in n.nodes if node.op_type == "Loop")
+    again.CopyFrom(loop)
+    again.output[:] = [f"{name}/again" for name in loop.output]
+    again.name = "again"
+    n.nodes.insert(n.nodes.index(first), again)
+    n.output(again.output[-1], 3)
+    network = load(n.model())
+    assert network.loops == 2
+    one, other = (node for node in network.given.graph.node if node.op_type == "GRU")
+    assert one.input[1:4] == other.input[1:4]
+
+
 @pytest.mark.parametrize("change", LEFT)
 def test_what_only_looks_like_a_layer_stays_a_loop(change: str):
     model = Looped("LSTM", change=change).model()
     network = load(model)
     assert network.loops == 0
     assert network.given.graph.node == model.graph.node
+
+
+def test_a_loop_is_pruned_and_the_report_says_what_became_of_it():
+    """The time before is that of the Loop, which is what the user runs."""
+    model = Looped("GRU", features=16, units=16).model()
+    data = np.random.default_rng(0).standard_normal((48, 5, 3)).astype(np.float32)
+    found = prune(
+        model, data, budget=Macs(0.6), round_to=1, gates=Gates(accept_any=True), resources=Resources(threads=1)
+    )
+    assert any("a Loop over steps is written as LSTM, GRU or RNN" in note for note in found.report.notes)
+    (layer,) = (node for node in found.model.graph.node if node.op_type == "GRU")
+    assert attribute(layer, "hidden_size") < 16
+    assert not any(node.op_type == "Loop" for node in found.model.graph.node)
+    assert any(node.op_type == "Loop" for node in load(model).timed.graph.node)

@@ -34,6 +34,7 @@ class Looped:
     carried: bool = True
     ones: bool = False
     endless: bool = False
+    fixed: float | None = None
     change: str = ""
     features: int = 6
     units: int = 5
@@ -53,6 +54,8 @@ class Looped:
         zero = n(
             "Expand", n.constant(np.zeros(1, np.float32)), n.concat(n.dim("x", 0), n.constant([self.units]), axis=0)
         )
+        if self.fixed is not None:
+            zero = n.constant(np.full((1, self.units), self.fixed, np.float32))
         outer = {"x": x, "T": steps, "W": n.weight(self.features, rows), "R": n.weight(self.units, rows)}
         outer |= {"b": n.weight(rows), "d": n.weight(rows)}
         states = ["h", "c"] if self.op == "LSTM" else ["h"]
