@@ -33,7 +33,7 @@ def test_smaller_multiples_are_taken_where_less_is_lost_in_the_time_that_goes_wi
     cost = Multilinear(terms=(Term(1e8 / 64, (Factor(0.0, {"a": 1}),)),), full={"a": 64})
     steep = {"a": Curve((0, 32, 63), (2.0, 1.0, 0.1))}
     ladder = Ladder(rooms=[Room("a", 64, 32)], curves=steep, cost=cost, allocator=MarginalCost())
-    found = best_grid(ladder, 0.7, [[Room("a", 64, 8)]], lambda widths, _: time, silent)
+    found = best_grid(ladder, 0.7, [[Room("a", 64, 8)]], [lambda widths, _: 0.7, lambda widths, _: time], silent)
     assert found.widths(0.7) == {"a": 40 if taken else 32}
 
 
@@ -45,4 +45,4 @@ def test_smaller_multiples_in_which_as_much_is_lost_are_not_even_timed():
     def never(widths, seconds):
         raise AssertionError
 
-    assert best_grid(flat, 0.7, [[Room("a", 64, 4)]], never, silent) is flat
+    assert best_grid(flat, 0.7, [[Room("a", 64, 4)]], [never], silent) is flat

@@ -23,9 +23,9 @@ LOOK = 0.5
 
 
 def best_grid(
-    ladder: Ladder, fraction: float, finer: Iterable[Sequence[Room]], ratio: Stopwatch, watch: Watch
+    ladder: Ladder, fraction: float, finer: Iterable[Sequence[Room]], ratios: Sequence[Stopwatch], watch: Watch
 ) -> Ladder:
-    """Return the ladder, or one with some of the `finer` rooms. ratio: measures the time of widths, in units of the original's."""
+    """Return the ladder, or one with some of the `finer` rooms. ratios: measure the time of widths, in units of the original's, of batches and one sample."""
     if ladder.loses_nothing(fraction):
         return ladder
     widths = ladder.widths(fraction)
@@ -40,6 +40,7 @@ def best_grid(
             known.append(widths)
     for number, (_, other) in enumerate(sorted(found, key=lambda item: item[0])):
         watch("timing widths", number, len(found))
-        if ratio(other.widths(fraction), LOOK) <= SLOPE * fraction + BESIDE:
+        widths, goal = other.widths(fraction), SLOPE * fraction + BESIDE
+        if all(ratio(widths, LOOK) <= goal for ratio in ratios):
             return other
     return ladder

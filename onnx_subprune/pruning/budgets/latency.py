@@ -74,8 +74,8 @@ def model_at(task: Task, rules: Mapping[str, Rule], widths: Widths) -> ModelProt
     return folded(apply(task.network, task.graph, Plan(supports=supports), rules=rules)).model
 
 
-def stopwatch(task: Task, rules: Mapping[str, Rule]) -> Stopwatch:
-    """Return what measures widths here."""
+def stopwatch(task: Task, rules: Mapping[str, Rule], samples: int | None = None) -> Stopwatch:
+    """Return what measures widths here, on so many samples; see `Race`."""
     races: list[Race] = []
 
     def runnable(model: ModelProto) -> Runnable:
@@ -83,7 +83,8 @@ def stopwatch(task: Task, rules: Mapping[str, Rule]) -> Stopwatch:
 
     def ratio(widths: Widths, seconds: float) -> float:
         if not races:  # widths that nobody asks for cost no session
-            races.append(Race(runnable((task.given or task.network).given), task.data, task.running.threads))
+            original = runnable((task.given or task.network).given)
+            races.append(Race(original, task.data, task.running.threads, samples))
         return races[0](runnable(model_at(task, rules, widths)), seconds).ratio
 
     return ratio
