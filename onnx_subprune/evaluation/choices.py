@@ -13,6 +13,8 @@ VALUES = 4096
 UNIT = 1e-3
 """Rows whose length is 1 up to this, all of an output's, are directions; those that sum up to 1, too, are probabilities."""
 
+PAIR, ENOUGH = 2, 20
+"""Kinds of a decision, and so many of the rarer one tell whether it is made at all."""
 EVEN = 0.5
 """A probability is a decision at this threshold."""
 
@@ -50,6 +52,16 @@ class Equal:
         if not self.rows or max(len(ours), len(theirs)) > VALUES:
             return None
         return sum(count * theirs[value] for value, count in ours.items()) / self.rows**2
+
+    @property
+    def recalled(self) -> float | None:
+        """The share of the original's rarer choices, of two, that the other model makes as well; None where they are fewer than `ENOUGH`, or of more kinds."""
+        ours, theirs = self.counts
+        if not {*ours, *theirs} <= {0, 1} or len(ours) < PAIR:
+            return None
+        rarer = min(ours, key=lambda choice: ours[choice])
+        both = (self.equal - self.rows + ours[rarer] + theirs[rarer]) / 2
+        return both / ours[rarer] if ours[rarer] >= ENOUGH else None
 
     @property
     def spread(self) -> float | None:

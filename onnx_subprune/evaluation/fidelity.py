@@ -108,6 +108,7 @@ class _Floats:
             relative_error_spread=error_spread(each, energies),
             agreement_spread=None if choices is None else choices.spread,
             signs=choices is self.choices.signs,
+            recalled=None if choices is None else choices.recalled,
         )
 
     def _about_mean(self) -> tuple[float | None, float | None]:

@@ -1,10 +1,10 @@
 """When a result is too bad to be written, and when it is bad enough for a warning.
 
 A result is *ruined* where an output is no better than a constant: it is not finite; or its choices agree with the original's about as often as by
-chance (beyond doubt, where its scores rise and fall with the original's); or its error is at or above the deviation of the original from its mean,
-unless its choices say otherwise (scores that all moved alike are still scores), or it is smaller than the original and still rises and falls with it
-(no constant does). It is *poor* where an error is above 0.3, or above half of what a constant makes and no choices say otherwise, or an agreement below 0.9
-although the error is not small, or below what chance and a few hits make.
+chance (beyond doubt, where its scores rise and fall with the original's), or hardly any of those that are rare is made; or its error is at or above the
+deviation of the original from its mean, unless its choices say otherwise (scores that all moved alike are still scores), or it is smaller than the
+original and still rises and falls with it (no constant does). It is *poor* where an error is above 0.3, or above half of what a constant makes and no
+choices say otherwise, or an agreement below 0.9 although the error is not small, or below what chance and a few hits make.
 """
 
 from collections.abc import Iterator
@@ -26,6 +26,8 @@ ALONG = 0.5
 """An output with at least this correlation rises and falls with the original."""
 SAME = 0.9
 """Where choices agree by chance for more than this share of the samples, they say nothing."""
+NONE = 0.05
+"""Where nearly all choices are the same, a model that makes no more than so much of the others has lost them, as the faces of a detector."""
 RARE = 0.8
 """Where nearly all samples are of one class, an agreement that is less than so much of the way from chance to 1 says that the others are missed."""
 DISTANT = 0.5
@@ -73,6 +75,8 @@ def _ruined(name: str, item: OutputFidelity) -> str | None:
     if error is not None and not isfinite(error):
         return f"output {name!r} is not finite"
     against = item.standardized_error if item.standardized_error is not None else error
+    if _lost(item, against):
+        return f"output {name!r} makes {item.recalled:.1%} of the rarer choices of the original, with which it agrees by chance"
     telling = item.chance is not None and item.chance <= SAME and not item.signs
     beyond = item.beyond_chance if telling else None
     if beyond is not None and item.agreement is not None and item.agreement >= MOST:
@@ -122,6 +126,12 @@ def complaints(fidelity: Fidelity, gates: Gates) -> Iterator[str]:
             yield f"output {name!r} {' and '.join(bad)}"
         elif error is None and agreement is None:
             yield f"output {name!r} has another shape than the original's for some samples, so that its fidelity is not known: judge it with --validate"
+
+
+def _lost(item: OutputFidelity, against: float | None) -> bool:
+    """True if nearly all choices are the same, and the others are hardly made any more."""
+    rare = item.chance is not None and item.chance > SAME
+    return rare and item.recalled is not None and item.recalled <= NONE and (against is None or against >= CLOSE)
 
 
 def _distant(item: OutputFidelity) -> bool:

@@ -19,6 +19,7 @@ class OutputFidelity:
     channels); of outputs whose numbers are all from 0 to 1, but no distributions, as behind a sigmoid, the share of numbers on the same side of 0.5; of single
     numbers a sample, or a position where nearly all have one sign, as scores in front of a sigmoid, the share with the same sign (`signs`). None of
     others, and where all rows have the length 1, as embeddings have. chance: what it would be if y and y' were independent.
+    recalled: of two choices, the share of the original's rarer ones that y' makes as well; None where there are few.
     Of integers, truth values and strings there are only agreement, the share of equal elements, and chance. There is nothing of an output whose shape depends
     on values, where the models make different ones. The spreads of relative_error and agreement say how much these differ on other samples, as many:
     see `evaluation.spread`; None where that is not known, and on samples that the model was fitted to.
@@ -33,6 +34,7 @@ class OutputFidelity:
     relative_error_spread: float | None = None
     agreement_spread: float | None = None
     signs: bool = False
+    recalled: float | None = None
 
     @property
     def error_words(self) -> str:
