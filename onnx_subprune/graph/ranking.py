@@ -42,8 +42,10 @@ def fronts(network: Network, output: str, floating: Callable[[str], bool]) -> tu
             after = _descendants(network, place, made, behind)
             chosen = after or output in made
             if chosen and not any(_layer(key_of(network.nodes[item])) for item in after):
-                region |= {place, *after}
-    return tuple(_read(network, region, floating))
+                region |= {place, *after, *_maxima(network, node)}
+    found = _read(network, region, floating)
+    again = {item for name in found for item in list(_layouts(network, name))[1:]}
+    return tuple(name for name in found if name not in again)
 
 
 def _layer(key: str) -> bool:
@@ -110,6 +112,16 @@ def _pooled(network: Network, name: str, other: str) -> bool:
         if place >= 0 and key_of(network.nodes[place]) == "MaxPool":
             return not same.isdisjoint(_layouts(network, network.nodes[place].input[0]))
     return False
+
+
+def _maxima(network: Network, node: NodeProto) -> set[int]:
+    """The nodes that make the maxima that a node compares with: these say nothing that the map does not."""
+    found = set[int]()
+    for name in node.input if key_of(node) in COMPARING else ():
+        way = [network.producer.get(item, -1) for item in _layouts(network, name)]
+        if way[-1] >= 0 and key_of(network.nodes[way[-1]]) == "MaxPool":
+            found.update(way)
+    return found
 
 
 def _layouts(network: Network, name: str) -> Iterator[str]:
