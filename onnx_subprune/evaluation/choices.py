@@ -13,8 +13,12 @@ VALUES = 4096
 UNIT = 1e-3
 """Rows whose length is 1 up to this, all of an output's, are directions; those that sum up to 1, too, are probabilities."""
 
+MATRIX = 2
+"""Axes of scores, a row a sample."""
 PAIR, ENOUGH = 2, 20
 """Kinds of a decision, and so many of the rarer one tell whether it is made at all."""
+LONG, LEAD = 32, 0.5
+"""In scores of so many classes the largest is far in front of the next, in standard deviations (2 for photographs); of any numbers it is 0.2 to 0.35."""
 EVEN = 0.5
 """A probability is a decision at this threshold."""
 
@@ -77,6 +81,7 @@ class Choices:
         self._largest, self._labels = Equal(), Equal()
         self._ranked = self._one_number = self._labelled = self._units = self._shares = True
         self._each, self._axis = 0, 1
+        self._leads = list[Float64]()
 
     def add(self, a: Float64, b: Float64, samples: int) -> None:
         """Add what both models put out for so many samples."""
@@ -92,6 +97,8 @@ class Choices:
         if not self._ranked or axis is None:
             return
         self._axis = axis
+        if a.ndim == MATRIX:
+            self._leads.append(_leads(a))
         self._largest.add(a.argmax(axis=axis), b.argmax(axis=axis), samples)
         self._units = self._units and bool((np.abs(np.linalg.norm(a, axis=axis) - 1.0) <= UNIT).all())
         self._shares = self._shares and bool((np.abs(a.sum(axis=axis) - 1.0) <= UNIT).all())
@@ -102,7 +109,7 @@ class Choices:
             return None  # an embedding
         if self._labelled and not (self._ranked and self._shares) and (self._labels.chance or 1.0) < 1.0:
             return self._labels
-        if self._ranked:
+        if self._ranked and (self._shares or not self._leads or np.median(np.concatenate(self._leads)) >= LEAD):
             return self._largest
         return self.signs if self._of_signs() else None
 
@@ -120,6 +127,16 @@ def _classes(output: Float64) -> int | None:
         if output.shape[axis] > 1 and bool((np.abs(output.sum(axis=axis) - 1.0) <= UNIT).all()):
             return axis
     return None
+
+
+def _leads(output: Float64) -> Float64:
+    """How far the largest number of each row is in front of the next one, in standard deviations of the row; infinite, where rows are too short to tell."""
+    count = output.shape[1]
+    if count < LONG:
+        return np.full(1, np.inf)
+    best = np.partition(output, (count - PAIR, count - 1), axis=1)[:, -PAIR:]
+    lead: Float64 = best[:, 1] - best[:, 0]
+    return np.asarray(np.divide(lead, output.std(axis=1), out=np.full_like(lead, np.inf), where=lead > 0.0))
 
 
 def _decides(output: Float64) -> bool:

@@ -16,10 +16,10 @@ class OutputFidelity:
     relative_error: ||y' - y||_F / ||y||_F. cosine: of y and y'. standardized_error: ||y' - y||_F over what the best constant makes, the mean of y over
     the samples: at 1 the output is no better than one; None where y does not vary. correlation: of y and y' about their means over the samples.
     agreement: share of samples with equal arg-max, or of positions, where there are probabilities at each (along the last axis, or that of
-    channels); of outputs whose numbers are all from 0 to 1, but no distributions, as behind a sigmoid, the share of numbers on the same side of 0.5; of single
-    numbers a sample, or a position where nearly all have one sign, as scores in front of a sigmoid, the share with the same sign (`signs`). None of
-    others, and where all rows have the length 1, as embeddings have. chance: what it would be if y and y' were independent.
-    recalled: of two choices, the share of the original's rarer ones that y' makes as well; None where there are few.
+    channels); of outputs whose numbers are all from 0 to 1, but no distributions, as behind a sigmoid, the share of numbers on the same side of 0.5; of
+    single numbers a sample, or a position where nearly all have one sign, as scores in front of a sigmoid, the share with the same sign (`signs`). None
+    of others, and of embeddings, whose rows all have the length 1, or whose largest number is not far in front of the next. chance: what it would be if y
+    and y' were independent. recalled: of two choices, the share of the original's rarer ones that y' makes as well; None where there are few.
     Of integers, truth values and strings there are only agreement, the share of equal elements, and chance. There is nothing of an output whose shape depends
     on values, where the models make different ones. The spreads of relative_error and agreement say how much these differ on other samples, as many:
     see `evaluation.spread`; None where that is not known, and on samples that the model was fitted to.

@@ -162,6 +162,17 @@ def test_probabilities_of_their_own_are_decisions_at_a_half():
     assert other.result().agreement is None
 
 
+def test_numbers_of_which_none_is_in_front_are_no_scores():
+    """An embedding of 300 numbers was warned of, as the largest of them is another one for a seventh of the samples."""
+    values = RNG.standard_normal((64, 300))
+    found = _Floats()
+    found.add(values, values + 0.2 * RNG.standard_normal(values.shape), 64)
+    assert found.result().agreement is None
+    scores = _Floats()
+    scores.add(values + 6.0 * np.eye(300)[RNG.integers(0, 300, 64)], values, 64)
+    assert scores.result().agreement is not None
+
+
 def test_labels_of_which_several_or_none_may_be_true_are_decisions_of_their_own():
     """The largest of 896 anchors says nothing of which of them are faces."""
     scores = RNG.uniform(0.0, 1.0, (8, 40))
