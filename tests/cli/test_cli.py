@@ -59,7 +59,7 @@ def test_prune_writes_a_smaller_model_a_table_and_a_report(tmp_path, data, capsy
         "seconds",
     }
     measures = {"relative_error", "cosine", "agreement", "correlation", "standardized_error", "chance"}
-    measures |= {"relative_error_spread", "agreement_spread"}
+    measures |= {"relative_error_spread", "agreement_spread", "signs", "recalled"}
     item = found["fidelity"]["outputs"]["logits"]
     assert measures == set(item)
     assert f"{item['relative_error']:.4f} +- {item['relative_error_spread']:.4f}" in printed

@@ -23,9 +23,9 @@ from onnx_subprune.selection.linalg.strengths import downhill, likely
 Solver = Callable[[Float64], Float64]
 
 STRENGTHS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-TARGETS = 64
+TARGETS = 128
 """About so many targets, of more, are fitted and judged to find the best strength: it is one for all of them."""
-SEARCHED = 1024
+SEARCHED = 2048
 """Columns at most that the best strength is sought on: each strength costs a factorization of either half. It grows with the number of columns."""
 LARGEST = 4.0
 """No target is scaled by more: sliced weights put out less than the whole, seldom a quarter of it."""
