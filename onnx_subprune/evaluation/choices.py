@@ -58,6 +58,11 @@ class Equal:
         return sum(count * theirs[value] for value, count in ours.items()) / self.rows**2
 
     @property
+    def decides(self) -> bool:
+        """True if not all choices of both models are the same one."""
+        return self.chance is not None and self.chance < 1.0
+
+    @property
     def recalled(self) -> float | None:
         """The share of the original's rarer choices, of two, that the other model makes as well; None where they are fewer than `ENOUGH`, or of more kinds."""
         ours, theirs = self.counts
@@ -107,7 +112,7 @@ class Choices:
         """Return the choices that the numbers tell: of classes, of labels that are true or not, or signs; None where they tell none."""
         if self._ranked and self._units and not self._shares:
             return None  # an embedding
-        if self._labelled and not (self._ranked and self._shares) and (self._labels.chance or 1.0) < 1.0:
+        if self._labelled and not (self._ranked and self._shares) and self._labels.decides:
             return self._labels
         if self._ranked and (self._shares or not self._leads or np.median(np.concatenate(self._leads)) >= LEAD):
             return self._largest
@@ -115,8 +120,7 @@ class Choices:
 
     def _of_signs(self) -> bool:
         """True if signs are decisions: of a number a sample, or of many of which nearly all have the same. Those of a waveform are none."""
-        chance = self.signs.chance if self._one_number else None
-        return chance is not None and chance < 1.0 and (self._each == 1 or chance > OFTEN)
+        return self._one_number and self.signs.decides and (self._each == 1 or (self.signs.chance or 0.0) > OFTEN)
 
 
 def _classes(output: Float64) -> int | None:

@@ -43,7 +43,8 @@ class _Integers(Equal):
     def result(self) -> OutputFidelity:
         if not self.comparable:
             return NOTHING
-        return replace(NOTHING, agreement=self.agreement, chance=self.chance, agreement_spread=self.spread)
+        told = replace(NOTHING, agreement=self.agreement, chance=self.chance, agreement_spread=self.spread)
+        return replace(told, recalled=self.recalled)
 
 
 class _Floats:

@@ -18,7 +18,7 @@ from onnx_subprune.graph.loop_bodies import Body
 from onnx_subprune.graph.loop_cells import Cell, State, cell_of
 from onnx_subprune.graph.loop_steps import ENDLESS, Steps, body_ends
 from onnx_subprune.graph.names import fresh
-from onnx_subprune.graph.operators import STANDARD, attribute, integer
+from onnx_subprune.graph.operators import NO_CONSTANTS, STANDARD, attribute, integer
 from onnx_subprune.graph.order import captured, rewritten
 from onnx_subprune.graph.sizes import Sizes
 from onnx_subprune.graph.stored import Stored
@@ -166,7 +166,8 @@ class _Loop:
             return None  # onnxruntime has the operators for float32
         nodes, fixed = list[NodeProto](), {*found, ""}
         for node in self._graph.node:
-            if node.domain in STANDARD and fixed.issuperset(node.input) and not captured(node):
+            drawn = node.op_type.startswith(NO_CONSTANTS) or node.domain not in STANDARD or captured(node)
+            if not drawn and fixed.issuperset(node.input):
                 nodes.append(node)
                 fixed.update(node.output)
         if not nodes:

@@ -22,7 +22,7 @@ from onnx_subprune.graph.einsums import unfolded
 from onnx_subprune.graph.formats import Model, given_bytes, line_of, model_bytes, read_model
 from onnx_subprune.graph.layouts import steps_first
 from onnx_subprune.graph.loops import loops_of, recurrent
-from onnx_subprune.graph.operators import STANDARD, key_of
+from onnx_subprune.graph.operators import NO_CONSTANTS, STANDARD, key_of
 from onnx_subprune.graph.order import captured, topological
 from onnx_subprune.graph.packed import unpacked
 from onnx_subprune.graph.quantized import only_quantized, quantizes
@@ -38,9 +38,6 @@ from onnx_subprune.runtime.session import Port
 
 LARGE = 1 << 28
 """Bytes of a model from which on a second one in memory beside it is too much."""
-
-NO_CONSTANTS = ("Bernoulli", "Multinomial", "Optional", "Random", "Sequence")
-"""What the names of operators begin with that draw their output, or make no tensor, also where they read no input of the model."""
 
 
 class Network:

@@ -7,6 +7,8 @@ from onnx import NodeProto
 
 STANDARD = ("", "ai.onnx")
 """Names of the domain of the standard operators."""
+NO_CONSTANTS = ("Bernoulli", "Multinomial", "Optional", "Random", "Sequence")
+"""What the names of operators begin with that draw their output, or make no tensor, also where they read no input of the model."""
 
 
 def attribute(node: NodeProto, name: str, default: object = None) -> object:

@@ -143,6 +143,9 @@ def test_probabilities_of_their_own_are_decisions_at_a_half():
     found = _Floats()
     found.add(maps, 1.0 - maps, 8)
     assert found.result().agreement == 0.0
+    turned = _Floats()
+    turned.add(np.full_like(maps, 0.9), np.full_like(maps, 0.1), 8)
+    assert (turned.result().agreement, turned.result().chance) == (0.0, 0.0)
     above = _Floats()
     above.add(np.where(maps > 0.9, 1.0 + 1e-7, maps), maps, 8)
     assert above.result().agreement == 1.0  # as onnxruntime's Sigmoid rounds

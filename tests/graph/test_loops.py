@@ -29,6 +29,7 @@ CASES = [
 ]
 LEFT = (
     "a mask",
+    "drawn at random",
     "another cell",
     "one less",
     "from the second",
@@ -71,6 +72,11 @@ def test_units_go_exactly(case: Looped):
     assert sorted(group.width for group in graph.groups) == [case.units, case.features]
     supports = supports_of(graph, 0)
     assert law(network, graph, supports, feeds_of(network, 3, 0)) < 1e-5
+
+
+def test_gates_whose_bias_is_drawn_at_every_step_are_no_constant():
+    case = Looped("LSTM", carried=False, change="noise in the gates")
+    assert load(case.model()).loops == 0
 
 
 def test_states_that_begin_alike_for_all_samples_stay_in_a_loop():

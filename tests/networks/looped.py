@@ -85,6 +85,9 @@ class Looped:
             index = n("Sub", n("Sub", name["T"], n.constant(np.array(1, np.int64))), "t")
         x = n("Gather", name["x"], index)
         after = dict(zip(states, self._cell(n, x, name), strict=True))
+        if self.change == "drawn at random":
+            drawn = n("RandomUniform", shape=[self.units], seed=1.0)
+            after = {s: n("Add", new, drawn) if s == "h" else new for s, new in after.items()}
         if self.change == "a mask":
             gate = n("Cast", n("Less", n.constant(np.array(1, np.int64)), "t"), to=TensorProto.FLOAT)
             left = n("Sub", n.constant(np.float32(1)), gate)
@@ -135,7 +138,10 @@ class Looped:
             )
             return own if not bias else n("Add", own, n("MatMul", units, columns(name["R"], which)))
 
-        data = n("Add", n("MatMul", x, name["W"]), name["b"])
+        bias = name["b"]
+        if self.change == "noise in the gates":
+            bias = n("RandomUniform", shape=[count * self.units], seed=1.0)
+        data = n("Add", n("MatMul", x, name["W"]), bias)
         parts = n.add("Split", data, outputs=count, axis=-1)
         if self.op == "GRU":
             return [self._gru(n, parts, units, name, columns)]
