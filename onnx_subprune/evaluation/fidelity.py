@@ -43,8 +43,13 @@ class _Integers(Equal):
     def result(self) -> OutputFidelity:
         if not self.comparable:
             return NOTHING
-        told = replace(NOTHING, agreement=self.agreement, chance=self.chance, agreement_spread=self.spread)
-        return replace(told, recalled=self.recalled)
+        return replace(
+            NOTHING,
+            agreement=self.agreement,
+            chance=self.chance,
+            agreement_spread=self.spread,
+            recalled=self.recalled,
+        )
 
 
 class _Floats:

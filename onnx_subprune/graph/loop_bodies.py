@@ -22,8 +22,11 @@ class Affine:
     terms: Mapping[str, Float64]
     offset: Float64
 
-    def __add__(self, other: "Affine") -> "Affine":
-        """Return the sum."""
+    def plus(self, other: "Affine") -> "Affine | None":
+        """Return the sum; None where one is broadcast, but for a number that is added to all columns."""
+        number = any(not item.terms and item.width == 1 for item in (self, other))
+        if self.width != other.width and not number:
+            return None
         terms = dict(self.terms)
         for name, matrix in other.terms.items():
             terms[name] = terms[name] + matrix if name in terms else matrix
@@ -120,7 +123,7 @@ class Body:
             return self._gemm(node)
         if node.op_type == "Add":
             one, other = self.affine(node.input[0]), self.affine(node.input[1])
-            return one + other if one is not None and other is not None else None
+            return one.plus(other) if one is not None and other is not None else None
         if node.op_type in ("Mul", "Div"):
             return self._scaled(node)
         if node.op_type == "Split":
@@ -145,7 +148,7 @@ class Body:
         if len(node.input) < 3 or not node.input[2]:
             return product
         added = self.affine(node.input[2])
-        return product + added * beta if added is not None else None
+        return product.plus(added * beta) if added is not None else None
 
     def _scaled(self, node: NodeProto) -> Affine | None:
         for one, other in ((0, 1), (1, 0))[: 1 if node.op_type == "Div" else 2]:

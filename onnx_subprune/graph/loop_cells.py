@@ -8,7 +8,7 @@ A gate is a Sigmoid, or a HardSigmoid however it is written: a Clip of what is s
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from onnx_subprune._typing import Float64
 from onnx_subprune.graph.loop_bodies import Affine, Body
+from onnx_subprune.graph.operators import attribute
 
 ACTIVATIONS = ("Tanh", "Relu", "Sigmoid", "Softsign")
 """What may be done to states."""
@@ -70,6 +71,7 @@ def cell_of(body: Body, data: str, states: Sequence[State]) -> Cell | None:
 class _Search:
     def __init__(self, body: Body, data: str) -> None:
         self._body, self._data = body, data
+        self._gates: dict[str, Gate | None] = {}
 
     def lstm(self, hidden: State, cell: State) -> Cell | None:
         """See the module."""
@@ -113,22 +115,14 @@ class _Search:
         self, hidden: State, gates: Sequence[Gate], candidate: Affine, before: Affine | None, activation: str
     ) -> Cell | None:
         """A GRU with the sums of its candidate; before: those of units, where the reset gate comes behind their product."""
-        if before is None:
-            return self._made("GRU", [*gates, Gate(activation, candidate)], [hidden], [activation])
-        found = self._made("GRU", [*gates, Gate(activation, candidate + before)], [hidden], [activation])
-        if found is None:
-            return None
+        sums = candidate if before is None else candidate.plus(before)
+        found = None if sums is None else self._made("GRU", [*gates, Gate(activation, sums)], [hidden], [activation])
+        if found is None or before is None:
+            return found
         bias, units = found.bias.copy(), len(found.recurrence) // 3
         bias[2 * units : 3 * units] = candidate.offset
         bias[5 * units :] = before.offset
-        return Cell(
-            operator=found.operator,
-            weight=found.weight,
-            recurrence=found.recurrence,
-            bias=bias,
-            states=found.states,
-            attributes={**found.attributes, "linear_before_reset": 1},
-        )
+        return replace(found, bias=bias, attributes={**found.attributes, "linear_before_reset": 1})
 
     def _reset(self, name: str, hidden: State) -> tuple[Gate, Affine, Affine | None] | None:
         """The reset gate, the sums that it leaves alone, or all, and those that it multiplies, where these are a product already."""
@@ -159,12 +153,23 @@ class _Search:
         return None if node is None or sums is None else Gate(node.op_type, sums)
 
     def _gate(self, name: str) -> Gate | None:
-        """A Sigmoid, or a HardSigmoid: the operator, or s Clip(a, 0, 1 / s)."""
+        """A Sigmoid, or a HardSigmoid: the operator, or s Clip(a, 0, 1 / s); the same object for the same tensor."""
+        name = self._body.source(name)
+        if name not in self._gates:
+            self._gates[name] = self._found(name)
+        return self._gates[name]
+
+    def _found(self, name: str) -> Gate | None:
         body = self._body
-        plain = body.node(name, "Sigmoid")
+        plain = body.node(name, "Sigmoid", "HardSigmoid")
         if plain is not None:
             sums = body.affine(plain.input[0])
-            return None if sums is None else Gate("Sigmoid", sums)
+            if plain.op_type == "HardSigmoid" and sums is not None:
+                alpha, beta = attribute(plain, "alpha", 0.2), attribute(plain, "beta", 0.5)
+                assert isinstance(alpha, float), "its type says so"
+                assert isinstance(beta, float), "its type says so"
+                sums = (sums * alpha).plus(Affine({}, np.full(1, beta)))
+            return None if sums is None else Gate(plain.op_type, sums, float(plain.op_type == "HardSigmoid"))
         ways: Iterator[tuple[str, float | None]] = iter([(name, 1.0)])
         if body.node(name, "Mul") is not None:
             ways = ((one, body.number(other)) for one, other in body.orders(name, "Mul"))

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from onnx_subprune.graph.loop_bodies import Body
 from onnx_subprune.graph.operators import attribute
 from onnx_subprune.graph.stored import Size, Stored
@@ -21,22 +23,19 @@ class Steps:
         self, known: Stored, sizes: Callable[[str], list[Size] | None], sequence: str, outside: Mapping[str, str]
     ) -> None:
         self._known, self._sizes, self._outside = known, sizes, outside
-        self._sequence = sequence
         self._axis = self._origin(sequence, 0)
+        self._count = (known.sizes(sequence) or (None,))[0]
 
     def are(self, name: str) -> bool:
         """Return whether a number outside of the body is that of the steps."""
         name = self._uncast(name)
         value = self._known.number(name)
-        declared = self._known.sizes(self._sequence)
-        steps = declared[0] if declared else None
         if value is not None:
-            return steps is not None and value == steps
+            return value == self._count
         found = self._sizes(name)
         if not found or len(found) != 1 or found[0] is None:
             return False
-        size = found[0]
-        return size == steps if isinstance(size, int) else self._origin(*size) == self._axis
+        return found[0] == self._count if isinstance(found[0], int) else self._origin(*found[0]) == self._axis
 
     def endless(self, name: str) -> bool:
         """Return whether a number of steps is none."""
@@ -45,10 +44,9 @@ class Steps:
 
     def starts(self, name: str) -> bool:
         """Return whether a condition outside is true where there is a step."""
-        value = self._known.number(name) if name else 1.0
-        constant = self._known.small(name) if name else None
-        if not name or value or (constant is not None and constant.all()):
-            return True
+        constant = self._known.small(name) if name else np.ones(())
+        if constant is not None:
+            return bool(constant.all())
         node = self._known.producer(self._uncast(name))
         if node is not None and node.op_type == "And":
             return all(map(self.starts, node.input))
@@ -60,8 +58,7 @@ class Steps:
         name = uncast(body, name)
         value = body.number(name)
         if value is not None:
-            declared = self._known.sizes(self._sequence)
-            return bool(declared) and declared is not None and declared[0] == value
+            return value == self._count
         return name not in body.made and self.are(self._outside.get(name, name))
 
     def _uncast(self, name: str) -> str:

@@ -20,6 +20,8 @@ CASES = [
     Looped("LSTM", steps=None, endless=True),
     Looped("LSTM", hard=True, activation="Relu", steps=None),
     Looped("LSTM", fixed=0.0),
+    Looped("LSTM", hard=True, spelled=True, apart=True),
+    Looped("GRU", hard=True, spelled=True),
     Looped("GRU"),
     Looped("GRU", steps=None, ones=True),
     Looped("GRU", after=False, carried=False),
@@ -77,6 +79,10 @@ def test_units_go_exactly(case: Looped):
 def test_gates_whose_bias_is_drawn_at_every_step_are_no_constant():
     case = Looped("LSTM", carried=False, change="noise in the gates")
     assert load(case.model()).loops == 0
+
+
+def test_a_sum_that_is_broadcast_over_the_units_is_no_product():
+    assert load(Looped("RNN", change="one number for all units").model()).loops == 0
 
 
 def test_states_that_begin_alike_for_all_samples_stay_in_a_loop():

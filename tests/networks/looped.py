@@ -21,7 +21,8 @@ class Inner(Net):
 class Looped:
     """See the module. after: the reset gate of a GRU comes behind the product. apart: one product a gate, in place of one for all.
 
-    steps: fixed, or open. hard: HardSigmoid, spelled out. carried: weights are handed on from step to step, or captured. ones: units are multiplied by the
+    steps: fixed, or open. hard: HardSigmoid, written out, or as the operator
+    (`spelled`). carried: weights are handed on from step to step, or captured. ones: units are multiplied by the
     ones that dropout leaves. endless: the condition alone ends the Loop. change: the body is made another one.
     """
 
@@ -30,6 +31,7 @@ class Looped:
     apart: bool = False
     steps: int | None = 5
     hard: bool = False
+    spelled: bool = False
     activation: str = "Tanh"
     carried: bool = True
     ones: bool = False
@@ -150,6 +152,9 @@ class Looped:
         else:
             whole = n("Add", data, n("MatMul", units, name["R"]))
             gates = n.add("Split", whole, outputs=count, axis=1) if count > 1 else [whole]
+        if self.change == "one number for all units":
+            column = n("MatMul", x, n.constant(np.ones((self.features, 1), np.float32)))
+            return [n(self.activation, n("Add", column, n("MatMul", units, name["R"])))]
         if self.op == "RNN":
             return [n(self.activation, gates[0])]
         i, f, o = (self._gate(n, gates[at]) for at in (0, 1, 3))
@@ -173,5 +178,7 @@ class Looped:
     def _gate(self, n: Net, sums: str) -> str:
         if not self.hard:
             return n("Sigmoid", sums)
+        if self.spelled:
+            return n("HardSigmoid", sums, alpha=0.25, beta=0.4)
         low, high, third = (n.constant(np.float32(item)) for item in (0, 6, 1 / 6))
         return n("Mul", n("Clip", n("Add", sums, n.constant(np.float32(3))), low, high), third)
