@@ -4,7 +4,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune import Gates, Macs, Resources, prune
+from onnx_subprune import Gates, Latency, Macs, Resources, prune
+from onnx_subprune.evaluation.latency import Race
 from onnx_subprune.evaluation.verification import law
 from onnx_subprune.graph.network import load
 from onnx_subprune.graph.operators import attribute
@@ -129,3 +130,20 @@ def test_a_loop_is_pruned_and_the_report_says_what_became_of_it():
     assert attribute(layer, "hidden_size") < 16
     assert not any(node.op_type == "Loop" for node in found.model.graph.node)
     assert any(node.op_type == "Loop" for node in load(model).timed.graph.node)
+
+
+def test_a_bound_on_latency_is_one_of_the_time_of_the_loop(monkeypatch):
+    """What is bounded is what is printed: a third of the Loop's time may be more than the operator takes with all its units."""
+    raced = []
+
+    class Recorded(Race):
+        def __init__(self, original, *arguments):
+            raced.append({node.op_type for node in original.model.graph.node})
+            super().__init__(original, *arguments)
+
+    monkeypatch.setattr("onnx_subprune.pruning.budgets.latency.Race", Recorded)
+    data = np.random.default_rng(0).standard_normal((48, 5, 3)).astype(np.float32)
+    gates, resources = Gates(accept_any=True), Resources(threads=1)
+    prune(Looped("GRU", features=16, units=16).model(), data, budget=Latency(0.9), gates=gates, resources=resources)
+    assert raced
+    assert all("Loop" in operators for operators in raced)

@@ -1550,6 +1550,70 @@ def rows_that_are_replaced(n: Net) -> None:
     n.output(n.linear(n("GatherElements", changed, order, axis=0), 6, 3), 2)
 
 
+@pattern(6, 7, opsets=(16, 20, NEWEST))
+def maps_read_at_points(n: Net) -> None:
+    """As optical flow and image animation warp features."""
+    x = n.relu(n.conv(n.input((2, 3, 8, 8)), 6, 3))
+    x = n("GridSample", x, n.input((2, 8, 8, 2), "grid"))
+    n.width[x] = 6
+    n.head(n.relu(n.conv(x, 7)))
+
+
+@pattern(6, 7, opsets=(10, 16, 21))
+def regions_of_maps(n: Net) -> None:
+    """As two-stage detectors read what lies in boxes; the classifier reads a flattened region."""
+    x = n.relu(n.conv(n.input((1, 3, 8, 8)), 6, 3))
+    sample = n.constant(np.zeros(3, np.int64))
+    x = n("RoiAlign", x, n.input((3, 4), "boxes"), sample, output_height=2, output_width=2, sampling_ratio=2)
+    n.output(n.linear(n.relu(n.linear(n("Flatten", x), 6 * 4, 7)), 7, 3), 2)
+
+
+@pattern(6, 5)
+def regions_by_their_largest(n: Net) -> None:
+    x = n.relu(n.conv(n.input((1, 3, 8, 8)), 6, 3))
+    places = n.constant(np.array([[0, 0, 0, 5, 5], [0, 2, 2, 7, 7]], np.float32))
+    x = n("MaxRoiPool", x, places, pooled_shape=[2, 2])
+    n.width[x] = 6
+    n.output(n.linear(n("Flatten", n.relu(n.conv(x, 5, 1))), 5 * 4, 3), 2)
+
+
+@pattern(6, 5)
+def steps_turned_around(n: Net) -> None:
+    """What Keras makes of a layer that runs backwards."""
+    x = n("Tanh", n.linear(n.input((4, 7, 8)), 8, 6))
+    x = n("ReverseSequence", x, n.constant(np.array([7, 7, 7, 3])), time_axis=1, batch_axis=0)
+    n.output(n.linear(n("Tanh", n.linear(x, 6, 5)), 5, 3), 3)
+
+
+@pattern(6, opsets=(14, 17, NEWEST))
+def zeros_beside_a_diagonal(n: Net) -> None:
+    x = n("Trilu", n.relu(n.conv(n.input(IMAGE), 6, 3)), upper=0)
+    n.width[x] = 6
+    n.head(x)
+
+
+@pattern(6, opsets=(11, 17, NEWEST))
+def largest_steps(n: Net) -> None:
+    """The mean of the three largest numbers of each channel."""
+    x = n.linear(n.input((4, 7, 8)), 8, 6)
+    x, _ = n.add("TopK", x, n.constant(np.array([3])), outputs=2, axis=1)
+    n.output(n.linear(n.reduce("ReduceMean", x, 1, keepdims=0), 6, 3), 2)
+
+
+@pattern(pinned=["(TopK), which compares all positions of its axis"])
+def largest_channels(n: Net) -> None:
+    x, _ = n.add("TopK", n.linear(n.input((4, 8)), 8, 6), n.constant(np.array([3])), outputs=2)
+    n.output(n.linear(x, 3, 3), 2)
+
+
+@pattern(6, 7, opsets=(18, NEWEST))
+def cut_about_the_centre(n: Net) -> None:
+    x = n.relu(n.conv(n.input(IMAGE), 6, 3))
+    x = n("CenterCropPad", x, n.constant(np.array([6, 10])), axes=[2, 3])
+    n.width[x] = 6
+    n.head(n.relu(n.conv(x, 7)))
+
+
 @pattern(pinned=["(ScatterElements), whose indices count along this axis"])
 def columns_by_index(n: Net) -> None:
     x = n("Relu", n.linear(n.input((4, 8)), 8, 6))

@@ -49,7 +49,8 @@ def timed_widths(
     timed = better(replace(ladder, cost=_price(task, table)))
     if table is not None and budget.measure is None:
         return Allocated(widths=timed.widths(budget.fraction))
-    ratio = stopwatch(task, rules) if budget.measure is None else commanded(task, rules, budget.measure)
+    user = (task.given or task.network).timed
+    ratio = stopwatch(task, rules, user) if budget.measure is None else commanded(task, rules, budget.measure)
     search = Search(budget=budget, ladder=timed, ratio=ratio, watch=task.watch, seconds=LONG)
     return Allocated(widths=search.widths(), instead=search.instead)
 
@@ -74,8 +75,10 @@ def model_at(task: Task, rules: Mapping[str, Rule], widths: Widths) -> ModelProt
     return folded(apply(task.network, task.graph, Plan(supports=supports), rules=rules)).model
 
 
-def stopwatch(task: Task, rules: Mapping[str, Rule], samples: int | None = None) -> Stopwatch:
-    """Return what measures widths here, on so many samples; see `Race`."""
+def stopwatch(
+    task: Task, rules: Mapping[str, Rule], original: ModelProto | None = None, samples: int | None = None
+) -> Stopwatch:
+    """Return what measures widths here against `original`, or else the model as it is loaded, on so many samples; see `Race`."""
     races: list[Race] = []
 
     def runnable(model: ModelProto) -> Runnable:
@@ -83,8 +86,8 @@ def stopwatch(task: Task, rules: Mapping[str, Rule], samples: int | None = None)
 
     def ratio(widths: Widths, seconds: float) -> float:
         if not races:  # widths that nobody asks for cost no session
-            original = runnable((task.given or task.network).given)
-            races.append(Race(original, task.data, task.running.threads, samples))
+            whole = (task.given or task.network).given if original is None else original
+            races.append(Race(runnable(whole), task.data, task.running.threads, samples))
         return races[0](runnable(model_at(task, rules, widths)), seconds).ratio
 
     return ratio
@@ -96,7 +99,7 @@ def commanded(task: Task, rules: Mapping[str, Rule], command: str) -> Stopwatch:
 
     def ratio(widths: Widths, seconds: float) -> float:
         if not before:
-            before.append(milliseconds_by(command, (task.given or task.network).given, task.network.folder))
+            before.append(milliseconds_by(command, (task.given or task.network).timed, task.network.folder))
         return milliseconds_by(command, model_at(task, rules, widths), task.network.folder) / before[0]
 
     return ratio

@@ -95,7 +95,7 @@ def allocated(task: Task, rooms: Sequence[Room], budget: Budget, allocator: Allo
         ladder = used_up(ladder, budget.fraction, stopwatch(task, rules), task.watch)
     finer = [kind.again(task.graph, rooms) for kind in (*rounding.padded, PLAIN)]
     if rounding.target is not None and rounding.target == this_machine() and ladder.cost({}) >= WORTH:
-        watches = [stopwatch(task, rules, samples) for samples in ((None,) if task.data.fixed else (1, None))]
+        watches = [stopwatch(task, rules, samples=samples) for samples in ((None,) if task.data.fixed else (1, None))]
         ladder = best_grid(ladder, budget.fraction, finer, watches, task.watch)
     else:
         ladder = filled_up(ladder, budget.fraction, finer[:-1])
