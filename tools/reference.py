@@ -24,7 +24,7 @@ FILES = (
     ("Normalisation", ("normalization",)),
     ("Pooling and reductions", ("pooling",)),
     ("Layout", ("layout", "reshape", "shape")),
-    ("Parts of tensors", ("slices", "scattered")),
+    ("Parts of tensors", ("slices", "scattered", "placed")),
 )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.data.holdout import spread
+from onnx_subprune.calibration.data.ragged import Ragged
 from onnx_subprune.calibration.data.samples import Calibration
 
 CHECKED, RUNS, POOL = 4, 2, 64
@@ -28,10 +29,18 @@ def drawn_feeds(data: Calibration) -> Mapping[str, Array]:
     So what data do not show is seen too: a corner that is always dark, two inputs that always agree.
     """
     generator = np.random.default_rng(0)
+    if any(isinstance(array, Ragged) for array in data.arrays.values()):
+        return _noisy(data, generator)
     count = 1 if data.runs else data.fixed or min(CHECKED, data.samples)
     pool = data.at(spread(data.samples, min(POOL, data.samples)))
     feeds = {name: _drawn(pool.all_of(name), count, generator) for name in pool.arrays}
     return {name: value[0, ...] if data.runs else value for name, value in feeds.items()} | dict(data.shared)
+
+
+def _noisy(data: Calibration, generator: np.random.Generator) -> Mapping[str, Array]:
+    """What the middle one of runs of different sizes is fed, of which no element of another is at the same place, with noise."""
+    feeds = {name: data.one(name, data.samples // 2)[None] for name in data.arrays}
+    return {name: _drawn(value, 1, generator)[0] for name, value in feeds.items()} | dict(data.shared)
 
 
 def _drawn(values: Array, count: int, generator: np.random.Generator) -> Array:

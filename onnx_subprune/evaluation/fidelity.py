@@ -53,9 +53,10 @@ class _Integers(Equal):
 
 
 class _Floats:
-    """Of a floating-point output. Sums about the mean of the first chunk, so that little cancels."""
+    """Of a floating-point output. Sums about the mean of the first chunk, so that little cancels. ragged: samples have different sizes, and one mean."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ragged: bool = False) -> None:
+        self.ragged = ragged
         self.pruned = self.product = 0.0
         self.lost, self.energy = list[Float64](), list[Float64]()
         self.choices, self.comparable = Choices(), True
@@ -81,7 +82,7 @@ class _Floats:
         if not a.size:
             return
         if self.start is None:
-            each = a.ndim > 0 and a.size // len(a) <= COORDINATES
+            each = a.ndim > 0 and a.size // len(a) <= COORDINATES and not self.ragged
             self.start = a.mean(axis=0) if each else np.asarray(a.mean())
             self.sums = np.zeros_like(self.start), np.zeros_like(self.start)
         assert self.sums is not None, "made together"
@@ -91,7 +92,7 @@ class _Floats:
             return
         a, b = a - self.start, b - self.start
         self.squares += (np.sum(a * a), np.sum(b * b), np.sum(a * b))
-        axis = 0 if a.ndim > self.start.ndim and self.start.ndim == a.ndim - 1 else None
+        axis = 0 if a.ndim > self.start.ndim and self.start.ndim == a.ndim - 1 and not self.ragged else None
         self.sums = self.sums[0] + a.sum(axis=axis), self.sums[1] + b.sum(axis=axis)
         self.samples += len(a) if axis == 0 else a.size
 
@@ -162,7 +163,7 @@ def fidelity(
         others = parts.of(theirs, whole=True)
         for name, value in parts.of(ours, whole=True).items():
             if name in others:
-                kept = sums.setdefault(name, _Floats() if value.dtype.kind == "f" else _Integers())
+                kept = sums.setdefault(name, _Floats(ragged=data.ragged) if value.dtype.kind == "f" else _Integers())
                 kept.add(value, others[name], samples)
         if labels is not None and scores:
             rows = len(ours[scores[0]])

@@ -1614,6 +1614,25 @@ def cut_about_the_centre(n: Net) -> None:
     n.head(n.relu(n.conv(x, 7)))
 
 
+@pattern(6, 7, opsets=(17, 19, 20, NEWEST))
+def spectra(n: Net) -> None:
+    """As Fourier layers mix positions: to a spectrum, whose parts become channels, and back."""
+    x = n("Unsqueeze", n.relu(n.conv(n.input((2, 3, 8, 8)), 6, 3)), n.constant(np.array([4])))
+    x = n("DFT", x, axis=3) if n.opset < 20 else n("DFT", x, "", n.constant(np.array(3)))
+    x = n("Reshape", n("Transpose", x, perm=[0, 1, 4, 2, 3]), n.constant(np.array([2, 12, 8, 8])))
+    n.width[x] = 12
+    n.head(n.relu(n.conv(x, 7)))
+
+
+@pattern(6, 7, opsets=(18, NEWEST))
+def patches_that_are_added_up(n: Net) -> None:
+    x = n.relu(n.conv(n.input((2, 3, 4, 4)), 6 * 4, 1))
+    x = n("Reshape", x, n.constant(np.array([0, 0, -1])))
+    x = n("Col2Im", x, n.constant(np.array([8, 8])), n.constant(np.array([2, 2])), strides=[2, 2])
+    n.width[x] = 6
+    n.head(n.relu(n.conv(x, 7)))
+
+
 @pattern(pinned=["(ScatterElements), whose indices count along this axis"])
 def columns_by_index(n: Net) -> None:
     x = n("Relu", n.linear(n.input((4, 8)), 8, 6))

@@ -81,14 +81,6 @@ def test_inputs_with_one_value_for_all_samples():
     assert compare(original, found.model, x, threads=1, constants=constants).macs.before == found.report.macs.before
 
 
-def test_runs_of_several_sizes_are_refused_with_what_to_do():
-    net = Net(seed=5)
-    net.output(net("MatMul", net.relu(net("MatMul", net.input(["n", "t", 6]), net.weight(6, 16))), net.weight(16, 4)))
-    feeds = [{"x": RANDOM.standard_normal((1, 3 + size, 6)).astype(np.float32)} for size in range(4)]
-    with pytest.raises(DataError, match="crop or pad"):
-        prune(net.model(), feeds, resources=CHEAP)
-
-
 def test_without_them_the_error_says_what_to_do():
     feeds = runs(1, 4)[0]
     with pytest.raises(DataError, match=r"'rate'.*--set rate=VALUE.*run by run"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_subprune._typing import Array, Int64
+from onnx_subprune.calibration.data.ragged import Ragged
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.errors import DataError
 
@@ -30,14 +31,15 @@ class Mapped:
             ) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Shipment:
     """A `Calibration` to be sent."""
 
-    arrays: Mapping[str, Array | Mapped]
+    arrays: Mapping[str, Array | Ragged | Mapped]
     chunk: int
     fixed: int | None
     runs: bool
+    single: bool
     shared: Mapping[str, Array]
     rows: Int64 | None = None
 
@@ -48,14 +50,23 @@ class Shipment:
         if rows is not None:
             span, rows = slice(int(rows[0]), int(rows[-1]) + 1), rows - rows[0]
         pieces = {name: array[span] for name, array in data.arrays.items()}
-        arrays = {name: mapped(array) or np.ascontiguousarray(array) for name, array in pieces.items()}
-        return cls(arrays=arrays, chunk=data.chunk, fixed=data.fixed, runs=data.runs, shared=data.shared, rows=rows)
+        arrays = {
+            name: piece if isinstance(piece, Ragged) else mapped(piece) or np.ascontiguousarray(piece)
+            for name, piece in pieces.items()
+        }
+        return cls(arrays, data.chunk, data.fixed, data.runs, data.single, data.shared, rows)
 
     def open(self) -> Calibration:
         """Unpack it, on the worker."""
         arrays = {name: item.open() if isinstance(item, Mapped) else item for name, item in self.arrays.items()}
         return Calibration(
-            arrays=arrays, chunk=self.chunk, fixed=self.fixed, runs=self.runs, shared=self.shared, rows=self.rows
+            arrays=arrays,
+            chunk=self.chunk,
+            fixed=self.fixed,
+            runs=self.runs,
+            single=self.single,
+            shared=self.shared,
+            rows=self.rows,
         )
 
 

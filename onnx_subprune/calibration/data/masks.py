@@ -58,8 +58,8 @@ def mask_of(network: Network, data: Calibration, given: str | None) -> str | Non
                 f"--mask {given}: not an input of (samples, positions){meant(given, data.arrays)} inputs: {', '.join(data.arrays)}"
             )
         return given
-    found = [value.name for value in network.inputs if value.name in data.arrays]
-    return next((name for name in found if _zeros_and_ones(data.arrays[name]) and _hides(network, name)), None)
+    found = [value.name for value in network.inputs if value.name in data.arrays and not data.ragged]
+    return next((name for name in found if _zeros_and_ones(data.all_of(name)) and _hides(network, name)), None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,7 +18,8 @@ from onnx_subprune.calibration.data.ports import (
     unstacked,
     validate_names,
 )
-from onnx_subprune.calibration.data.runs import count, joined, stacked
+from onnx_subprune.calibration.data.ragged import Ragged
+from onnx_subprune.calibration.data.runs import count, joined, of_sizes, stacked
 from onnx_subprune.calibration.data.samples import Calibration, chunk_size, sample_bytes
 from onnx_subprune.calibration.data.separate import counted, independent, separate
 from onnx_subprune.calibration.data.sources import Given, Source, read
@@ -104,9 +105,12 @@ def _without_scalars(given: Given, ports: Sequence[Port]) -> tuple[Given, dict[s
 
 def _calibration(given: Given, ports: Sequence[Port], reading: Reading, shared: Mapping[str, Array]) -> Calibration:
     """Samples on the first axis, or runs as they are."""
+    firsts = [port.shape[0] for port in ports if port.shape]
+    if of_sizes(given.parts, counted=any(isinstance(size, str) and counts_samples(size) for size in firsts)):
+        single = _single(given, ports, reading, shared)
+        return Calibration(arrays=stacked(given.parts), chunk=1, runs=True, single=single, shared=shared)
     if given.runs and (unstacked(ports) is not None or not _joinable(given, ports, reading, shared)):
-        arrays = stacked(given.parts)
-        return Calibration(arrays=arrays, chunk=1, runs=True, shared=shared)
+        return Calibration(arrays=stacked(given.parts), chunk=1, runs=True, shared=shared)
     fixed = fixed_batch(ports)
     arrays = joined(given.parts)
     total = count(given.where, arrays)
@@ -116,6 +120,17 @@ def _calibration(given: Given, ports: Sequence[Port], reading: Reading, shared: 
         total = reading.samples + JUDGES
         arrays = {name: array[:total] for name, array in arrays.items()}
     return Calibration(arrays=arrays, chunk=chunk_size(total, fixed, sample_bytes(arrays)), fixed=fixed, shared=shared)
+
+
+def _single(given: Given, ports: Sequence[Port], reading: Reading, shared: Mapping[str, Array]) -> bool:
+    """True if every run has one sample on the first axis of all inputs, and the model takes several at once and treats them one by one."""
+    if reading.model is None or unstacked(ports) is not None or fixed_batch(ports) is not None:
+        return False
+    if any(array.shape[:1] != (1,) for _, arrays in given.parts for array in arrays.values()):
+        return False
+    place, arrays = given.parts[0]
+    feeds = {port.name: converted(place, arrays[port.name], port) for port in ports}
+    return separate(reading.model, feeds, feeds, shared)
 
 
 def _joinable(given: Given, ports: Sequence[Port], reading: Reading, shared: Mapping[str, Array]) -> bool:
@@ -185,18 +200,33 @@ def _validated(where: str, data: Calibration, inputs: Sequence[Port]) -> Calibra
     """The data in the model's element types; DataError if they do not fit."""
     ports = {port.name: port for port in inputs}
     one = "run" if data.runs else "sample"
-    arrays = {}
+    arrays: dict[str, Array | Ragged] = {}
     for name, array in data.arrays.items():
-        arrays[name] = converted(where, array, ports[name])
-        one_run = arrays[name][0] if data.runs else arrays[name]
-        fitted(where, one_run, ports[name], first="" if data.runs else "samples")
-        finite(where, arrays[name], ports[name], one)
+        if isinstance(array, Ragged):
+            arrays[name] = _fitted_runs(where, array, ports[name])
+            continue
+        arrays[name] = values = converted(where, array, ports[name])
+        fitted(where, values[0] if data.runs else values, ports[name], first="" if data.runs else "samples")
+        finite(where, values, ports[name], one)
     return replace(data, arrays=arrays)
+
+
+def _fitted_runs(where: str, given: Ragged, port: Port) -> Ragged:
+    """Runs of different sizes in the model's element type; DataError if they do not fit."""
+    converted(where, given.run(0), port)  # one note says it for all
+    values = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataNote)
+        for number, value in enumerate(given.values):
+            place = f"{where}, run {number}"
+            values.append(fitted(place, value, port, first=""))
+            finite(place, value[None], port)
+    return Ragged(values)
 
 
 def _check_samples(given: Given, data: Calibration, inputs: Sequence[Port], reading: Reading) -> None:
     """DataError where the first axis counts something else than samples, as the model shows; a note where that may be so."""
-    if given.runs or reading.model is None or data.fixed == 1:
+    if given.runs or data.runs or reading.model is None or data.fixed == 1:
         return
     where, ports = given.where, [port for port in inputs if port.name in data.arrays]
     if all(isinstance(port.shape[0], str) and counts_samples(port.shape[0]) for port in ports):

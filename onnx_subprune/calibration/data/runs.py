@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from onnx_subprune._typing import Array
+from onnx_subprune.calibration.data.ragged import Ragged
 from onnx_subprune.errors import DataError
 
 Part = tuple[str, dict[str, Array]]
@@ -23,17 +24,29 @@ def joined(parts: Sequence[Part]) -> dict[str, Array]:
     return {name: np.concatenate([arrays[name] for _, arrays in parts]) for name in first}
 
 
-def stacked(parts: Sequence[Part]) -> dict[str, Array]:
-    """Return the feeds of all runs, on a new first axis."""
-    first = parts[0][1]
+def stacked(parts: Sequence[Part]) -> Mapping[str, Array | Ragged]:
+    """Return the feeds of all runs, on a new first axis, or one by one where they have different sizes."""
+    first, ragged = parts[0][1], False
     for place, arrays in parts:
         for name, array in arrays.items():
-            if array.shape != first[name].shape:
-                raise DataError(
-                    f"{place}: {name!r} has shape {array.shape}, but {first[name].shape} before: runs of this model are fed as they are, and "
-                    "must be of one size; crop or pad them"
-                )
+            if array.ndim != first[name].ndim:
+                raise DataError(f"{place}: {name!r} has shape {array.shape}, but {first[name].shape} before")
+            ragged = ragged or array.shape != first[name].shape
+    if ragged:
+        return {name: Ragged([arrays[name] for _, arrays in parts]) for name in first}
     return {name: np.stack([arrays[name] for _, arrays in parts]) for name in first}
+
+
+def of_sizes(parts: Sequence[Part], *, counted: bool) -> bool:
+    """Return whether parts differ in other axes than the first, so that each is a run; in the first one too, unless it is `counted` as samples."""
+    first = parts[0][1]
+    if len(parts) > 1 and not counted and len({array.shape[:1] for array in first.values()}) > 1:
+        return True
+    return any(
+        array.ndim == first[name].ndim and array.shape[1:] != first[name].shape[1:]
+        for _, arrays in parts
+        for name, array in arrays.items()
+    )
 
 
 def _same_shape(place: str, name: str, shape: tuple[int, ...], before: tuple[int, ...]) -> None:

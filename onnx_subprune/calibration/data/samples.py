@@ -12,6 +12,7 @@ import numpy as np
 
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.data.mapped import gathered, in_memory
+from onnx_subprune.calibration.data.ragged import Ragged
 from onnx_subprune.graph.example import Example
 
 CHUNK = 32
@@ -27,13 +28,15 @@ class Calibration:
     arrays: by input name, first axis the samples (memory-mapped where the file allows it).
     chunk: samples a chunk. fixed: the batch that the model insists on; then samples that do not fill one are left out.
     runs: a sample is all that a run is fed, and is fed as it is, without the first axis. shared: inputs that are the same for all samples.
+    single: runs have one sample each, on the first axis, and could have more.
     rows: where on the first axis of the arrays the samples lie, ascending; None for all of them.
     """
 
-    arrays: Mapping[str, Array]
+    arrays: Mapping[str, Array | Ragged]
     chunk: int
     fixed: int | None = None
     runs: bool = False
+    single: bool = False
     shared: Mapping[str, Array] = field(default_factory=dict)
     rows: Int64 | None = None
 
@@ -41,6 +44,11 @@ class Calibration:
     def samples(self) -> int:
         """Number of samples."""
         return len(next(iter(self.arrays.values()))) if self.rows is None else len(self.rows)
+
+    @property
+    def ragged(self) -> bool:
+        """True if samples are runs of different sizes."""
+        return any(isinstance(array, Ragged) for array in self.arrays.values())
 
     @property
     def sample_bytes(self) -> int:
@@ -52,7 +60,7 @@ class Calibration:
         """True if there are several samples, and all are the same."""
         places = ((name, place) for place in range(1, self.samples) for name in self.arrays)
         return self.samples > 1 and all(
-            np.array_equal(self.between(name, 0, 1), self.between(name, place, place + 1)) for name, place in places
+            np.array_equal(self.one(name, 0), self.one(name, place)) for name, place in places
         )
 
     @property
@@ -70,32 +78,41 @@ class Calibration:
         if name in self.shared:
             return self.shared[name]
         if self.runs:
-            return in_memory(self.arrays[name][number if self.rows is None else self.rows[number], ...])
+            return self.one(name, number)
         return self.between(name, number * self.chunk, (number + 1) * self.chunk)
 
+    def one(self, name: str, place: int) -> Array:
+        """Return one sample of an input, without the first axis; where samples are runs, what such a run is fed."""
+        row, array = place if self.rows is None else int(self.rows[place]), self.arrays[name]
+        return array.run(row) if isinstance(array, Ragged) else in_memory(array[row, ...])
+
     def between(self, name: str, start: int, stop: int) -> Array:
-        """Return the samples from `start` to before `stop` of an input, contiguous in memory."""
-        if self.rows is None:
-            return in_memory(self.arrays[name][start:stop])
-        return gathered(self.arrays[name], self.rows[start:stop])
+        """Return the samples from `start` to before `stop` of an input, of one size, contiguous in memory."""
+        array = self._even(name)
+        return in_memory(array[start:stop]) if self.rows is None else gathered(array, self.rows[start:stop])
 
     def all_of(self, name: str) -> Array:
-        """Return all samples of an input; where they are all that there are, the array itself."""
-        return self.arrays[name] if self.rows is None else gathered(self.arrays[name], self.rows)
+        """Return all samples of an input, of one size; where they are all that there are, the array itself."""
+        array = self._even(name)
+        return array if self.rows is None else gathered(array, self.rows)
 
     def at(self, places: Int64) -> "Calibration":
         """Return the samples at `places`, ascending; no value is copied."""
         return self._resized(replace(self, rows=places if self.rows is None else self.rows[places]))
 
     def feeds(self, most: int) -> dict[str, Array]:
-        """Return what a run on the first samples is fed: at most so many, or as many as it must be."""
+        """Return what a run on the first samples is fed: at most so many, or as many as it must be; of runs of different sizes, what a middling one is fed."""
         if self.runs:
-            return {name: self.fed(name, 0) for name in (*self.arrays, *self.shared)}
+            return {name: self.fed(name, self._middling) for name in (*self.arrays, *self.shared)}
         count = self.fixed or min(most, self.samples)
         return {name: self.between(name, 0, count) for name in self.arrays} | dict(self.shared)
 
     def example(self) -> Example:
         """Return a run on the first samples: two of them, or a fixed batch."""
+        if self.single:
+            feeds, names = self.feeds(1), frozenset(self.arrays)
+            twice = {name: np.concatenate([value, value]) if name in names else value for name, value in feeds.items()}
+            return Example(feeds=twice, samples=2, stacked=names, free=True, constant=frozenset(self.shared))
         return Example(
             feeds=self.feeds(2),
             samples=1 if self.runs else self.fixed or min(2, self.samples),
@@ -123,7 +140,9 @@ class Calibration:
             if name in self.shared:
                 digest.update(np.ascontiguousarray(array).tobytes())
                 continue
-            for start in range(0, self.samples, CHUNK):
+            for place in range(self.samples) if isinstance(array, Ragged) else ():
+                digest.update(f"{self.one(name, place).shape}".encode() + self.one(name, place).tobytes())
+            for start in range(0, 0 if isinstance(array, Ragged) else self.samples, CHUNK):
                 digest.update(self.between(name, start, start + CHUNK).tobytes())
         return digest.hexdigest()
 
@@ -134,6 +153,19 @@ class Calibration:
     def about(self, samples: int) -> "Calibration":
         """Return the first whole chunks that hold about so many samples; chunks keep their size."""
         return self.part(0, max(1, samples // self.chunk))
+
+    def _even(self, name: str) -> Array:
+        array = self.arrays[name]
+        assert not isinstance(array, Ragged), "runs of different sizes are taken one by one"
+        return array
+
+    @property
+    def _middling(self) -> int:
+        """The place of the first run, or of one that is larger than half of the runs and smaller than the others."""
+        if not self.ragged:
+            return 0
+        sizes = [sum(self.one(name, place).size for name in self.arrays) for place in range(self.samples)]
+        return int(np.argsort(sizes, kind="stable")[self.samples // 2])
 
     def _whole(self, samples: int) -> int:
         return samples // (self.fixed or 1) * (self.fixed or 1)
@@ -162,6 +194,6 @@ def chunk_size(samples: int, fixed: int | None, each: int = 0) -> int:
     return fixed or min(most, max(1, samples // 4))
 
 
-def sample_bytes(arrays: Mapping[str, Array]) -> int:
+def sample_bytes(arrays: Mapping[str, Array | Ragged]) -> int:
     """Return the bytes of a sample."""
     return sum(array.nbytes // max(len(array), 1) for array in arrays.values())

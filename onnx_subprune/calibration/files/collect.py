@@ -108,7 +108,10 @@ def _collect(
 ) -> None:
     """One pass over the shard; contractions are numbered from `first`."""
     count = min(2, shard.chunks)
-    sums = [[Collector(kernel_of(network, item)[0]) for _ in range(count)] for item in contractions]
+    sums = [
+        [Collector(kernel_of(network, item)[0], ragged=shard.data.ragged) for _ in range(count)]
+        for item in contractions
+    ]
     names = list(dict.fromkeys(item.input.tensor for item in contractions))
     mine = shard.data.chunk_count
     for number, tensors in enumerate(_tensors(network, names, shard, means)):

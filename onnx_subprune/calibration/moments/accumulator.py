@@ -17,6 +17,8 @@ from onnx_subprune.graph.contractions.kernel import Kernel
 from onnx_subprune.selection.linalg.rounding import energies, mask_cross
 from onnx_subprune.selection.linalg.summation import CompensatedSum
 
+ANY_SIZE = 0
+"""Stands for the sizes of samples that have different ones."""
 SUMS = ("gram", "cross", "energy", "sum_input", "sum_target")
 
 
@@ -24,12 +26,14 @@ class Collector:
     """Sums over chunks.
 
     with_gram: False where only a new target is collected for inputs whose gram is known.
-    sampled: every chunk comes with the output positions to take.
+    sampled: every chunk comes with the output positions to take. ragged: chunks have different sizes; no route counts on one.
     """
 
-    def __init__(self, contraction: Kernel, *, with_gram: bool = True, sampled: bool = False) -> None:
+    def __init__(
+        self, contraction: Kernel, *, with_gram: bool = True, sampled: bool = False, ragged: bool = False
+    ) -> None:
         self.contraction = contraction
-        self._with_gram, self._sampled = with_gram, sampled
+        self._with_gram, self._sampled, self._ragged = with_gram, sampled, ragged
         self._route: Route | None = None
         self._spatial: tuple[int, ...] = ()
         self._count = 0
@@ -61,7 +65,8 @@ class Collector:
     def take(self, found: Products, shape: Sequence[int]) -> None:
         """Add the products of a chunk whose input has this shape."""
         if self._route is None:
-            self._route, self._spatial = self._route_for(shape), tuple(shape[1:])
+            self._route = self._route_for(shape)
+            self._spatial = (ANY_SIZE,) * (len(shape) - 1) if self._ragged else tuple(shape[1:])
         self._count += found.count
         with np.errstate(over="ignore", invalid="ignore"):
             for name, total in self._sums.items():
@@ -70,17 +75,19 @@ class Collector:
                     total.add(value)
 
     def _route_for(self, shape: Sequence[int]) -> Route:
-        return self._route or (Unfolding(self.contraction) if self._sampled else route(self.contraction, shape))
+        any_size = self._sampled or self._ragged
+        return self._route or (Unfolding(self.contraction) if any_size else route(self.contraction, shape))
 
     def empty(self) -> "Collector":
         """Return a collector of the same contraction with nothing in it."""
-        return Collector(self.contraction)
+        return Collector(self.contraction, ragged=self._ragged)
 
     def merge(self, other: "Collector") -> None:
         """Add everything that was added to `other`, a collector of the same contraction."""
         if self._route is None:
             self._route, self._spatial = other._route, other._spatial
-        assert other._route is None or other._spatial == self._spatial, "the images differ in size"
+        any_size = other._route is None or isinstance(self._route, Unfolding)
+        assert any_size or other._spatial == self._spatial, "the images differ in size"
         self._count += other._count
         with np.errstate(over="ignore", invalid="ignore"):  # as in `products`
             for name, total in self._sums.items():
@@ -115,7 +122,7 @@ class Collector:
     @classmethod
     def restore(cls, contraction: Kernel, state: Mapping[str, Array]) -> "Collector":
         """Undo `state`."""
-        collector = cls(contraction, with_gram="gram.hi" in state)
+        collector = cls(contraction, with_gram="gram.hi" in state, ragged=ANY_SIZE in state["shape"])
         collector._count, collector._spatial = int(state["count"]), tuple(int(size) for size in state["shape"])
         collector._route = collector._route_for((1, *collector._spatial))
         for name in SUMS:

@@ -1,11 +1,13 @@
-"""Operators that take, turn, sort or blank positions within each channel: GridSample, RoiAlign, ReverseSequence, Trilu, TopK and others.
+"""Operators that take, turn, sort, blank or transform positions within each channel: GridSample, RoiAlign, ReverseSequence, Trilu, TopK, DFT and others.
 
 The axes that they move positions along stay. Along the others a position of the output is made of the same position of the input.
 """
 
 from collections.abc import Collection
 
-from onnx_subprune.graph.rules.vocabulary import Rule, Scope
+import numpy as np
+
+from onnx_subprune.graph.rules.vocabulary import Rule, Scope, UnknownError
 
 
 def _apart_from(scope: Scope, moved: Collection[int]) -> None:
@@ -47,8 +49,30 @@ def centred(scope: Scope) -> None:
     _apart_from(scope, scope.integers("axes") or range(len(scope.shape(0))))
 
 
+def transformed(scope: Scope) -> None:
+    """DFT: along one axis, of numbers whose real and imaginary parts are on the last one. Its axis is an input since opset 20."""
+    axis: int | None = scope.integer("axis", 1)
+    if scope.network.opset >= SINCE:
+        value = scope.value(2) if scope.has(2) else np.array(-2)
+        axis = None if value is None else int(value.item())
+    if axis is None:
+        raise UnknownError("its axis is computed at run time")
+    _apart_from(scope, (axis, -1))
+
+
+def folded(scope: Scope) -> None:
+    """Col2Im: adds up the patches of each channel, whose numbers follow one another on the second axis."""
+    scope.tie(scope.input(0, 0), scope.output(0))
+    channels = scope.output(1)
+    scope.tie(scope.input(0, 1).reshape(len(channels), -1), channels[:, None])
+
+
+SINCE = 20
+"""The opset that has made an input of an attribute of DFT."""
 RULES = {
     "CenterCropPad": Rule(centred),
+    "Col2Im": Rule(folded),
+    "DFT": Rule(transformed),
     "GridSample": Rule(sampled),
     "MaxRoiPool": Rule(regions),
     "ReverseSequence": Rule(reversed_steps),

@@ -66,13 +66,57 @@ def test_each_run_is_fed_as_it_is(tmp_path, make):
     assert np.array_equal(next(rest.chunks())["h"], RUNS[2]["h"])
 
 
-def test_runs_must_be_of_one_size_and_fit_the_model():
-    with pytest.raises(DataError, match=r"item 1.*'x' has shape \(2, 3\), but \(4, 3\) before"):
-        open_data([RUNS[0], {**RUNS[1], "x": X[:2]}], STATES)
+def test_runs_must_fit_the_model():
+    with pytest.raises(DataError, match=r"item 1.*'x' has shape \(8,\), but \(4, 3\) before"):
+        open_data([RUNS[0], {**RUNS[1], "x": X[:, 0]}], STATES)
     with pytest.raises(DataError, match=r"'h' has shape \(3, 4, 4\), the model wants \(2, N, 4\)"):
         open_data([{**RUNS[0], "h": np.ones((3, 4, 4), FLOAT)}], STATES)
     with pytest.raises(DataError, match="in run 1"):
         open_data([RUNS[0], {**RUNS[1], "x": np.full((4, 3), np.nan, FLOAT)}], STATES)
+
+
+def sentences(*lengths):
+    """Ids of words, a sentence a run."""
+    return [{"ids": np.arange(length)[None] + number} for number, length in enumerate(lengths)]
+
+
+IDS = (Port("ids", (None, "length"), INT),)
+
+
+def test_runs_of_different_sizes_are_fed_one_by_one():
+    given = sentences(3, 5, 2, 9)
+    data, rest = open_data(given, IDS, samples=3)
+    assert (data.samples, data.chunk, data.chunk_count, data.ragged) == (3, 1, 3, True)
+    assert [chunk["ids"].tolist() for chunk in data.chunks()] == [run["ids"].tolist() for run in given[:3]]
+    assert rest is not None
+    assert rest.fed("ids", 0).shape == (1, 9)
+    assert data.feeds(2)["ids"].shape == (1, 3)  # neither the shortest nor the longest
+    assert data.at(np.array([0, 2])).fed("ids", 1).tolist() == [[2, 3]]
+    assert not data.uniform
+    assert data.sha256() != open_data(sentences(3, 5, 3), IDS)[0].sha256()
+
+
+def test_a_folder_of_files_of_different_sizes_is_runs(tmp_path):
+    for number, run in enumerate(sentences(3, 5, 2)):
+        np.savez(tmp_path / f"{number}.npz", **run)
+    data, _ = open_data(str(tmp_path), IDS)
+    assert [chunk["ids"].shape for chunk in data.chunks()] == [(1, 3), (1, 5), (1, 2)]
+
+
+def test_graphs_have_as_many_nodes_and_edges_as_they_have():
+    ports = (Port("nodes", ("nodes", 3), FLOAT), Port("ends", ("edges", 2), INT))
+    graphs = [{"nodes": X[:count], "ends": np.zeros((2 * count, 2), INT)} for count in (3, 5, 4)]
+    data, _ = open_data(graphs, ports)
+    assert [(run["nodes"].shape[0], run["ends"].shape[0]) for run in data.chunks()] == [(3, 6), (5, 10), (4, 8)]
+
+
+def test_runs_of_different_sizes_are_converted_and_looked_through_one_by_one():
+    with pytest.warns(DataNote, match="the data: input 'ids' is converted from int32"):
+        data, _ = open_data([{"ids": run["ids"].astype(np.int32)} for run in sentences(3, 5)], IDS)
+    assert data.fed("ids", 1).dtype == np.int64
+    ports = (Port("x", (1, "length"), FLOAT),)
+    with pytest.raises(DataError, match=r"run 1: .*NaN or infinity"):
+        open_data([{"x": np.ones((1, 3), FLOAT)}, {"x": np.full((1, 4), np.nan, FLOAT)}], ports)
 
 
 def recurrent():

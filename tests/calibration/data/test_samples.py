@@ -315,7 +315,7 @@ BAD = {
     "ragged lists": ({"x": [[1.0], [1.0, 2.0]]}, ONE, ["not an array"]),
     "names that change": ([{"x": X}, {"y": X}], ONE, ["item 1", "'y'", "'x'"]),
     "types that change": ([{"x": X}, {"x": X.astype(np.float16)}], ONE, ["item 1", "float16", "float32"]),
-    "sizes that change": ([{"x": X}, {"x": X[:, :2]}], ONE, ["item 1", "(10, 2)", "(10, 3)", "pad"]),
+    "sizes that change": ([{"x": X}, {"x": X[:, :2]}], ONE, ["run 1", "(10, 2)", "(N, 3)"]),
     "counts that cancel": (
         [{"x": X[:4], "ids": IDS[:3]}, {"x": X[:3], "ids": IDS[:4]}],
         TWO,
