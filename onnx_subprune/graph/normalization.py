@@ -47,6 +47,8 @@ class Normalization:
 class Closed:
     """A node of the file, and what it is spelled out in: nodes by their first outputs, in order, the last of which makes what it made.
 
+    Of several nodes that are spelled out together only the last one's does; all are put back, or none.
+
     means: those within. slots: where the constants in its slots are now. epsilon: where its attribute is.
     """
 

@@ -1,7 +1,8 @@
-"""Numbers that exporters compute from the size of a head at run time, though the file says it: the model is loaded with the size in their place.
+"""Numbers that exporters compute from a width at run time, though the file says it: the model is loaded with the width in their place.
 
-The scale of attention is 1 / Sqrt(Cast(Shape(q)[-1])) in what TorchScript writes, so that it would change with what goes. Where q comes from a Reshape whose
-target has that size as a number, or where -1 stands for what a number of heads leaves of a layer's width, it is a constant, and stays that of the original.
+The scale of attention is 1 / Sqrt(Cast(Shape(q)[-1])) in what TorchScript writes, or Pow(Cast(Shape(q)[-1]), -0.5), so that it would change with what goes.
+Where q comes from a Reshape whose target has that size as a number, where -1 stands for what a number of heads leaves of a layer's width, or where a weight
+tells it, it is a constant, and stays that of the original.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from onnx_subprune.graph.sizes import Sizes
 from onnx_subprune.graph.stored import Stored
 
 FLOATING = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+SCALING = frozenset(("Div", "Mul", "Pow", "Reciprocal", "Sqrt"))
+"""What is made of a width to scale something."""
 LONGEST = 8
 """Changes of layout between a Reshape and what the size is taken of."""
 COMPUTED: Mapping[str, Callable[[int, int], int]] = {"Add": add, "Div": floordiv, "Mul": mul, "Sub": sub}
@@ -26,7 +29,7 @@ COMPUTED: Mapping[str, Callable[[int, int], int]] = {"Add": add, "Div": floordiv
 
 def steadied(proto: ModelProto) -> ModelProto:
     """Return the model with such sizes as constants; `proto` itself where it has none. It is not changed."""
-    if not any(node.op_type == "Sqrt" and node.domain in STANDARD for node in proto.graph.node) or not complete(proto):
+    if not any(node.op_type == "Shape" and node.domain in STANDARD for node in proto.graph.node) or not complete(proto):
         return proto
     search = _Search(proto)
     found = {name: value for node in proto.graph.node for name, value in search.at(node)}
@@ -37,27 +40,28 @@ def steadied(proto: ModelProto) -> ModelProto:
 
 
 class _Search:
-    """Looks for roots of sizes."""
+    """Looks for sizes that scale something."""
 
     def __init__(self, proto: ModelProto) -> None:
         self._known = Stored(proto)
         self._targets = Targets(self._known, Sizes(self._known).of)
 
     def at(self, node: NodeProto) -> list[tuple[str, Int64]]:
-        """Return name and value of the size that the root of a size is taken of."""
+        """Return name and value of the size that a node makes a floating-point number of."""
         if node.op_type != "Cast" or integer(node, "to", 0) not in FLOATING:
             return []
         taken = self._known.producer(node.input[0])
         for _ in range(LONGEST):
             if taken is not None and taken.op_type in ("Identity", "Squeeze", "Unsqueeze"):
                 taken = self._known.producer(taken.input[0])
-        if not any(reader.op_type == "Sqrt" for reader in self._known.readers(node.output[0])) or taken is None:
+        scales = any(reader.op_type in SCALING for reader in self._known.readers(node.output[0]))
+        if taken is None or not scales:
             return []
         shape = self._known.producer(taken.input[0]) if taken.input else None
         if shape is None or shape.op_type != "Shape" or shape.attribute or taken.output[0] in self._known.outputs:
             return []
         axis = self._axis(taken)
-        size = None if axis is None else self._size(shape.input[0], axis)
+        size = None if axis is None else self._size(shape.input[0], axis) or self._told(shape.input[0], axis)
         if size is None:
             return []
         return [(taken.output[0], np.array(size if taken.op_type == "Gather" else [size], np.int64))]
@@ -97,6 +101,11 @@ class _Search:
         if node.op_type != "Transpose" or not -len(order) <= axis < len(order):
             return None
         return self._size(node.input[0], order[axis], left - 1)
+
+    def _told(self, name: str, axis: int) -> int | None:
+        """The size of an axis that follows from the weights, and from sizes that the file declares of its inputs."""
+        sizes = self._known.sizes(name) or ()
+        return sizes[axis] if -len(sizes) <= axis < len(sizes) else None
 
     def _cut(self, node: NodeProto, axis: int, left: int) -> int | None:
         """What a Slice of one axis leaves of `axis`: as `torch.chunk` is written, from and to some third of its size."""

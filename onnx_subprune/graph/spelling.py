@@ -12,6 +12,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from onnx_subprune._typing import Array
 from onnx_subprune.graph.decomposed import Found, Reduction, normalizations_in
+from onnx_subprune.graph.flattened import Flattened, flattened_in
 from onnx_subprune.graph.normalization import Closed, Mean, Normalization, Place
 from onnx_subprune.graph.stored import Stored
 
@@ -46,11 +47,11 @@ def spelled(proto: ModelProto) -> Spelled:
     """Return `proto`, which is not changed, with its normalisations over channels spelled out; itself where there are none."""
     constants = Stored(proto)
     fused = [node for node in proto.graph.node if _operator(node) and _fits(node, constants)]
-    found = normalizations_in(proto, constants)
-    if not fused and not found:
+    found, flat = normalizations_in(proto, constants), flattened_in(proto.graph.node, constants)
+    if not fused and not found and not flat:
         return Spelled(proto=proto)
     writer = _Writer(constants, _opset(proto))
-    writer.write(proto.graph.node, {node.output[0] for node in fused}, found)
+    writer.write(proto.graph.node, {node.output[0] for node in fused}, found, flat)
     return Spelled(
         proto=_with_nodes(proto, writer),
         normalizations=tuple(writer.normalizations),
@@ -118,14 +119,19 @@ class _Writer:
     normalizations: list[Normalization] = field(default_factory=list)
     closed: list[Closed] = field(default_factory=list)
 
-    def write(self, nodes: Iterable[NodeProto], fused: set[str], found: Sequence[Found]) -> None:
-        """Write all nodes; `fused` are operators, by what they make, `found` what is decomposed."""
+    def write(
+        self, nodes: Iterable[NodeProto], fused: set[str], found: Sequence[Found], flat: Sequence[Flattened]
+    ) -> None:
+        """Write all nodes; `fused` are operators, by what they make, `found` what is decomposed, `flat` what is over positions, too."""
         reductions = {item.node.output[0]: item for one in found for item in one.reductions}
         means: dict[str, Mean] = {}
+        over_all = {node.output[0]: (item, place) for item in flat for place, node in enumerate(item.nodes)}
         for node in nodes:
             name = node.output[0] if node.output else ""
             if name and name in fused:
                 self._operator(node)
+            elif name in over_all:
+                self._flattened(*over_all[name])
             elif name and name in reductions:
                 means[name] = self._reduction(reductions[name])
             else:
@@ -167,6 +173,54 @@ class _Writer:
         mean = Mean(weighed=weighed, weight=weight, number=item.number, inverse=item.inverse)
         self.closed.append(Closed(node=item.node, spelled=(weighed, made), means=(mean,)))
         return mean
+
+    def _flattened(self, item: Flattened, place: int) -> None:
+        """A normalisation over channels and positions: means over positions first, then over the channels that count.
+
+        place: which of its nodes is at hand; each of the first two gives way to a step of the mean.
+        """
+        y, axis = item.made, -1 - item.positions
+        weights = np.full((item.channels, *(1,) * item.positions), 1 / item.channels, item.dtype)
+        positions, first = [*range(axis + 1, 0)], len(self.nodes)
+        if place == 0:
+            self._average(positions, item.source, f"{y}/mean/positions")
+        if place == 1:
+            weight = self._constant(f"{y}/mean/weight", weights)
+            self._add("Mul", [f"{y}/mean/positions", weight], f"{y}/mean/weighed")
+        if place < 2:
+            return
+        self._sum(f"{y}/mean/weighed", axis, f"{y}/mean")
+        centred = self._add("Sub", [item.source, f"{y}/mean"], f"{y}/centred")
+        square = self._add("Mul", [centred, centred], f"{y}/square")
+        apart = self._average(positions, square, f"{y}/variance/positions")
+        weighed = self._add("Mul", [apart, self._constant(f"{y}/variance/weight", weights)], f"{y}/variance/weighed")
+        self._sum(weighed, axis, f"{y}/variance")
+        epsilon = next((held.f for held in item.nodes[1].attribute if held.name == "epsilon"), 1e-5)
+        small = self._constant(f"{y}/epsilon", np.array(epsilon, item.dtype))
+        shifted = self._add("Add", [f"{y}/variance", small], f"{y}/shifted")
+        self._add("Div", [centred, self._add("Sqrt", [shifted], f"{y}/root")], y)
+        means = tuple(Mean(weighed=f"{y}/{name}/weighed", weight=f"{y}/{name}/weight") for name in ("mean", "variance"))
+        made = tuple(held.output[0] for held in self.nodes[first:])
+        for node, spelled in zip(item.nodes, ((f"{y}/mean/positions",), (means[0].weighed,), made), strict=True):
+            held = (shifted, 1) if node is item.nodes[1] else None
+            self.closed.append(Closed(node=node, spelled=spelled, means=means, epsilon=held))
+        self.normalizations.append(
+            Normalization(
+                source=item.source,
+                means=means,
+                centred=True,
+                variance=f"{y}/variance",
+                shifted=shifted,
+                epsilon=(shifted, 1),
+                scale=item.scale,
+            )
+        )
+
+    def _average(self, axes: Sequence[int], tensor: str, made: str) -> str:
+        if self.opset < 18:
+            return self._add("ReduceMean", [tensor], made, axes=list(axes), keepdims=1)
+        given = self._constant(f"{made}/axes", np.array(axes, np.int64))
+        return self._add("ReduceMean", [tensor, given], made, keepdims=1)
 
     def _operator(self, node: NodeProto) -> None:
         first, y = len(self.nodes), node.output[0]

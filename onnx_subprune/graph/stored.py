@@ -81,6 +81,11 @@ class Stored:
             return None
         return int(tensor.dims[0]), np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
 
+    def floating(self, name: str) -> np.dtype[np.generic] | None:
+        """Return the type of a constant of floating-point numbers of 32 or 64 bits; None for any other."""
+        kind = self._stored[name].data_type if name in self._stored else None
+        return np.dtype(helper.tensor_dtype_to_np_dtype(kind)) if kind in FLOATS else None
+
     def small(self, name: str, most: int = SMALL) -> Array | None:
         """Return the value of a constant of a few numbers, `most`; None for any other."""
         tensor = self._stored.get(name)

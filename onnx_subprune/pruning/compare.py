@@ -29,7 +29,7 @@ from onnx_subprune.evaluation.timing import Timing
 from onnx_subprune.graph.formats import Model
 from onnx_subprune.graph.network import Network, load
 from onnx_subprune.graph.observation import Observation
-from onnx_subprune.pruning.opening import opened
+from onnx_subprune.pruning.opening import check_repeats, opened
 from onnx_subprune.pruning.resources import Resources, check_threads
 from onnx_subprune.pruning.written import counted
 from onnx_subprune.runtime.files import json_text, replacing
@@ -162,6 +162,7 @@ def compare(
     given = opened(first, streams[0], constants=constants, rows=False)
     own = opened(second, streams[1], constants=constants, rows=False).calibration if carry else None
     samples = given.calibration
+    check_repeats(first, samples)
     truth = read_labels(labels) if labels is not None else None
     if truth is not None and len(truth) < samples.samples:
         named = f"{labels}: " if isinstance(labels, (str, os.PathLike)) else ""

@@ -4,19 +4,30 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.constants import Constant, constant_values
 from onnx_subprune.calibration.data.reading import Reading, open_data
 from onnx_subprune.calibration.data.samples import Calibration, chunk_size
 from onnx_subprune.calibration.data.sources import Source
-from onnx_subprune.errors import DataError, SubpruneError
+from onnx_subprune.errors import DataError, ModelError, SubpruneError
 from onnx_subprune.graph.channels import ChannelGraph
 from onnx_subprune.graph.network import Network, check_floating, ports
 from onnx_subprune.graph.observing import FOLDED
+from onnx_subprune.graph.operators import key_of
 from onnx_subprune.graph.rules import RULES
 from onnx_subprune.graph.rules.vocabulary import Rule
 from onnx_subprune.graph.tracing.trace import trace
 from onnx_subprune.pruning.resources import Resources, memory_of
 from onnx_subprune.runtime.session import Runnable
+
+DRAWING = frozenset(
+    ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+)
+"""Operators that draw random numbers."""
+NOISE = 1e-3
+"""Outputs that differ from run to run by more than this share of the largest number are no rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,6 +78,29 @@ def opened(
     if calibration.example().samples > graph.observation.batch:  # it runs on one sample at a time, whatever it declares
         calibration, rest = one_by_one(calibration), None if rest is None else one_by_one(rest)
     return Opened(calibration=calibration, rest=rest, graph=graph)
+
+
+def check_repeats(network: Network, data: Calibration) -> None:
+    """Raise ModelError where what the model puts out hangs on numbers that it draws at random: nothing could be compared with anything then."""
+    drawing = [label for label, node in zip(network.labels, network.nodes, strict=True) if key_of(node) in DRAWING]
+    if not drawing:
+        return
+    session, feeds = Runnable(network.given, network.folder).session(threads=1), data.feeds(data.fixed or 1)
+    one, other = session.run(feeds), session.run(feeds)
+    moved = [name for name, value in one.items() if not _alike(value, other[name])]
+    if moved:
+        kind = key_of(network.node(drawing[0]))
+        raise ModelError(
+            f"the model puts out something else in every run, since it draws random numbers ({drawing[0]}, {kind}), so that nothing could be compared: "
+            f"feed the scale of its noise, if that is an input, a zero (--set noise_scale=0), or export it without noise"
+        )
+
+
+def _alike(one: Array, other: Array) -> bool:
+    if one.shape != other.shape or one.dtype.kind != "f":
+        return bool(np.array_equal(one, other))
+    limit = NOISE * float(np.max(np.abs(one), initial=0.0))
+    return bool(np.allclose(one, other, rtol=0.0, atol=limit, equal_nan=True))
 
 
 def one_by_one(data: Calibration) -> Calibration:

@@ -26,7 +26,7 @@ from onnx_subprune.pruning.budgets.budget import Budget
 from onnx_subprune.pruning.budgets.trials import Trials, streams_of, trials_of
 from onnx_subprune.pruning.eligibility import restricted
 from onnx_subprune.pruning.job import Job
-from onnx_subprune.pruning.opening import opened
+from onnx_subprune.pruning.opening import check_repeats, opened
 from onnx_subprune.pruning.rare import Rare
 from onnx_subprune.pruning.resources import memory_of, running_of
 from onnx_subprune.pruning.samples import Samples, samples_of
@@ -54,6 +54,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         labelled=isinstance(settings.judged_by, Accuracy),
     )
     given, rest, whole = found.calibration, found.rest, found.graph
+    check_repeats(network, given)
     macs = costs(network, whole).macs({})
     with_copies = Copies(network, whole, macs, resources.shifts, partial(_mirrored_alike, network, whole, given))
     seldom, chooses = Rare(network, whole), settings.chosen_by_metric

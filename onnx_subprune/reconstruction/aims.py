@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.streaming.target import Aim, Original
 from onnx_subprune.graph.channels import Contraction, Use
+from onnx_subprune.graph.content_sizes import sized_by_content
 from onnx_subprune.graph.statistics import counting, operand, statistics_of
 from onnx_subprune.graph.surgery.slicing import kept_positions
 from onnx_subprune.reconstruction.layer import Layer
@@ -18,13 +19,17 @@ from onnx_subprune.reconstruction.targets import aim_of
 
 
 class Normalizations:
-    """Those in front of contractions that the walk has not come to. lost: what has been cut before it. original: what they are fitted to, if it runs."""
+    """Those in front of contractions that the walk has not come to, and of one size in both models.
+
+    lost: what has been cut before it. original: what they are fitted to, if it runs.
+    """
 
     def __init__(self, state: State, original: Original | None, lost: frozenset[Use]) -> None:
         network = state.task.network
         self._state, self._lost, self._alone = state, set(lost), original is None
         fitted = state.task.refit is not None and not self._alone
-        found = network.spelled.normalizations if fitted else ()
+        sized = sized_by_content(network)
+        found = [item for item in network.spelled.normalizations if item.shifted not in sized] if fitted else []
         self._waiting = sorted(found, key=lambda item: network.producer[item.shifted])
 
     def begin(self) -> Mapping[Use, Array]:
@@ -72,11 +77,12 @@ class Aims:
 
     def __init__(self, state: State, original: Original | None, normalizations: Normalizations) -> None:
         self._state, self._original, self._normalizations = state, original, normalizations
+        self._sized = sized_by_content(state.task.network)
 
     def of(self, place: int, layer: Layer) -> Aim | None:
         """Return what `layer`, number `place` of the order, should put out; None where that is what its old weights make of its input."""
         task, order = self._state.task, self._state.order
-        if self._original is None:
+        if self._original is None or layer.contraction.input.tensor in self._sized:  # there its sizes are others
             return None
         if layer.contraction.internal:
             served = len(task.graph.together(layer.contraction)) > 1 or layer.contraction.weight in task.graph.fixed

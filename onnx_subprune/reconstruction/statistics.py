@@ -110,7 +110,7 @@ def statistics_at(task: Task, plans: Sequence[Mapping[str, Sequence[int]]]) -> l
                 source = np.moveaxis(chunk[item.source], axis.index - network.array(axis.tensor).ndim, -1)
                 for n, some in enumerate(kept):
                     if axis in some and len(some[axis]):
-                        part = _variance(source[..., some[axis]], centred=item.centred)
+                        part = _variance(source[..., some[axis]].reshape(whole.size, -1), centred=item.centred)
                         rows, target = visible.rows(kernel, number, *relative_rows(part.reshape(whole.shape), whole))
                         assert rows is not None
                         assert target is not None

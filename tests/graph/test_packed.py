@@ -183,18 +183,29 @@ def test_what_is_no_layer_in_parts_stays(form):
     assert unpacked(model) is model
 
 
-def scaled(axis: int, *target: int) -> onnx.ModelProto:
-    """Scaled by the root of a size of a tensor that a Reshape makes."""
+def scaled(axis: int, *target: int, length: int | str = LENGTH, power: float | None = None) -> onnx.ModelProto:
+    """Scaled by the root of a size of a tensor that a Reshape makes, or by a power of it."""
     n = Net(seed=1)
-    x = n("Transpose", n.reshape(n.linear(n.input(("N", LENGTH, 8)), 8, WIDTH), *target), perm=[0, 2, 1, 3])
-    root = n("Sqrt", n("Cast", n("Gather", n("Shape", x), n.constant(np.array(axis)), axis=0), to=FLOAT))
-    n.output(n("Div", x, root), 4)
+    x = n("Transpose", n.reshape(n.linear(n.input(("N", length, 8)), 8, WIDTH), *target), perm=[0, 2, 1, 3])
+    size = n("Cast", n("Gather", n("Shape", x), n.constant(np.array(axis)), axis=0), to=FLOAT)
+    if power is None:
+        n.output(n("Div", x, n("Sqrt", size)), 4)
+    else:
+        n.output(n("Mul", x, n("Pow", size, n.constant(np.float32(power)))), 4)
     return n.model()
 
 
-@pytest.mark.parametrize("axis", [3, -1, 1])
-def test_the_root_of_a_size_that_the_file_says_is_a_number(axis):
-    model = scaled(axis, 0, -1, HEADS, SIZE)
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(scaled(axis, 0, -1, HEADS, SIZE, length="L") for axis in (3, -1, 1)),
+        scaled(3, 0, -1, HEADS, SIZE, power=-0.5),
+        scaled(2, 0, -1, HEADS, SIZE),
+        scaled(3, 0, LENGTH, HEADS, -1),
+    ],
+    ids=["last", "last from the end", "heads", "power", "declared", "what heads leave"],
+)
+def test_the_root_of_a_size_that_the_file_says_is_a_number(model):
     found = steadied(model)
     onnx.checker.check_model(found, full_check=True)
     assert "Shape" not in {node.op_type for node in found.graph.node}
@@ -203,9 +214,21 @@ def test_the_root_of_a_size_that_the_file_says_is_a_number(axis):
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("model", [scaled(2, 0, -1, HEADS, SIZE), scaled(3, 0, LENGTH, HEADS, -1)])
-def test_the_root_of_a_size_that_it_does_not_say_stays(model):
+def test_the_root_of_a_size_that_it_does_not_say_stays():
+    model = scaled(2, 0, -1, HEADS, SIZE, length="L")
     assert steadied(model) is model
+
+
+def test_the_root_of_the_width_of_a_convolution_is_a_number():
+    """As SuperGlue and RAFT divide a product of descriptors."""
+    n = Net(seed=1)
+    x = n.conv(n.input(("N", 3, "L")), 8, rank=1)
+    width = n("Cast", n("Gather", n("Shape", x), n.constant(np.array(1)), axis=0), to=FLOAT)
+    n.output(
+        n("Div", n("MatMul", n("Transpose", x, perm=[0, 2, 1]), x), n("Pow", width, n.constant(np.float32(0.5)))), 3
+    )
+    found = steadied(n.model())
+    assert "Shape" not in {node.op_type for node in found.graph.node}
 
 
 def chunked(n: Net, heads: str) -> str:

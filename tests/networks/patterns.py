@@ -436,6 +436,34 @@ def group_normalization(n: Net) -> None:
     n.head(n.conv(x, 8))
 
 
+def one_group(n: Net, x: str, positions: int = 2) -> str:
+    """GroupNorm(1, channels) as PyTorch's exporters leave it."""
+    width = n.width[x]
+    flat = n("Reshape", x, n.constant(np.array([0, 1, -1])))
+    one, zero = n.constant(np.ones(1, np.float32)), n.constant(np.zeros(1, np.float32))
+    back = n("Reshape", n("InstanceNormalization", flat, one, zero), n("Shape", x))
+    shape = (width, *(1,) * positions)
+    made = n("Add", n("Mul", back, n.weight(*shape, positive=True)), n.weight(*shape))
+    n.width[made] = width
+    return made
+
+
+@pattern(6, 8, opsets=(9, 13, 17, 18, NEWEST))
+def normalization_of_one_group(n: Net) -> None:
+    x = n.relu(one_group(n, n.conv(n.input(IMAGE), 6, 3)))
+    n.head(n.relu(one_group(n, n.conv(x, 8))))
+
+
+@pattern(6, 8)
+def normalization_of_one_group_of_sequences(n: Net) -> None:
+    """As Conv-TasNet has them, the residual stream among them."""
+    x = n.conv(n.input(("N", 3, 10)), 6, 3, rank=1)
+    y = one_group(n, n.relu(n.conv(one_group(n, x, 1), 8, rank=1)), 1)
+    x = n("Add", x, n.conv(y, 6, rank=1))
+    n.width[x] = 6
+    n.output(n.conv(one_group(n, x, 1), 2, rank=1), 3)
+
+
 @pattern(4, 8, opsets=(9, 13, 17))
 def group_normalization_decomposed(n: Net) -> None:
     """As torch exports it: Reshape, InstanceNormalization, Reshape, Mul, Add."""
@@ -1563,8 +1591,9 @@ def maps_read_at_points(n: Net) -> None:
 def regions_of_maps(n: Net) -> None:
     """As two-stage detectors read what lies in boxes; the classifier reads a flattened region."""
     x = n.relu(n.conv(n.input((1, 3, 8, 8)), 6, 3))
+    boxes = n.constant(np.array([[0, 0, 5, 5], [1, 2, 7, 6], [3, 0, 6, 7]], np.float32))
     sample = n.constant(np.zeros(3, np.int64))
-    x = n("RoiAlign", x, n.input((3, 4), "boxes"), sample, output_height=2, output_width=2, sampling_ratio=2)
+    x = n("RoiAlign", x, boxes, sample, output_height=2, output_width=2, sampling_ratio=2)
     n.output(n.linear(n.relu(n.linear(n("Flatten", x), 6 * 4, 7)), 7, 3), 2)
 
 
@@ -1580,8 +1609,9 @@ def regions_by_their_largest(n: Net) -> None:
 @pattern(6, 5)
 def steps_turned_around(n: Net) -> None:
     """What Keras makes of a layer that runs backwards."""
-    x = n("Tanh", n.linear(n.input((4, 7, 8)), 8, 6))
-    x = n("ReverseSequence", x, n.constant(np.array([7, 7, 7, 3])), time_axis=1, batch_axis=0)
+    x = n("Tanh", n.linear(n.input(("N", 7, 8)), 8, 6))
+    lengths = n("Expand", n.constant(np.array([5])), n.dim(x, 0))
+    x = n("ReverseSequence", x, lengths, time_axis=1, batch_axis=0)
     n.output(n.linear(n("Tanh", n.linear(x, 6, 5)), 5, 3), 3)
 
 

@@ -21,6 +21,7 @@ from onnx_subprune.calibration.moments.triangle import size_of
 from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.graph.channels import ChannelGraph, Contraction
+from onnx_subprune.graph.content_sizes import sized_by_content
 from onnx_subprune.graph.contractions.reading import kernel_of
 from onnx_subprune.graph.network import Network
 from onnx_subprune.runtime.files import free_path
@@ -108,10 +109,12 @@ def _collect(
 ) -> None:
     """One pass over the shard; contractions are numbered from `first`."""
     count = min(2, shard.chunks)
-    sums = [
-        [Collector(kernel_of(network, item)[0], ragged=shard.data.ragged) for _ in range(count)]
-        for item in contractions
-    ]
+    sized = sized_by_content(network)
+
+    def empty(item: Contraction) -> Collector:
+        return Collector(kernel_of(network, item)[0], ragged=shard.data.ragged or item.input.tensor in sized)
+
+    sums = [[empty(item) for _ in range(count)] for item in contractions]
     names = list(dict.fromkeys(item.input.tensor for item in contractions))
     mine = shard.data.chunk_count
     for number, tensors in enumerate(_tensors(network, names, shard, means)):

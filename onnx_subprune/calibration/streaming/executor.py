@@ -30,6 +30,7 @@ from onnx_subprune.calibration.streaming.settings import Running
 from onnx_subprune.calibration.streaming.stream import Stream
 from onnx_subprune.calibration.streaming.target import Cut, Original
 from onnx_subprune.graph.channels import Use
+from onnx_subprune.graph.content_sizes import sized_by_content
 from onnx_subprune.graph.network import Network
 from onnx_subprune.runtime.spill import Store
 from onnx_subprune.runtime.threads import alongside, threads_each
@@ -118,7 +119,8 @@ class Streams:
         store = self._open.enter_context(Store(*limits))
         self._current = Stream(network, data, store, running)
         self._original = None if original is None else Beside(original, Stream(original.network, data, store, running))
-        self._running, self._visible, self._ragged = running, Visible(data, running.mask), data.ragged
+        self._running, self._visible = running, Visible(data, running.mask)
+        self._ragged, self._sized = data.ragged, sized_by_content(network)
         self._first = first
         self._total = self._current.chunks if total is None else total
         self._halves, self._most = min(2, self._total), self._total * data.chunk
@@ -154,21 +156,20 @@ class Streams:
         kernel, question = request.kernel, request.question
         if (kind := question.sums) is not None:
             return self._collected(request, [kind(kernel) for _ in range(self._halves)], ())
-        if self._ragged:  # positions would be drawn of one size
+        ragged = self._ragged or request.input in self._sized
+        if ragged:  # positions would be drawn of one size
             request = replace(request, sampling=replace(request.sampling, positions=None))
         self.bring(request.share)
         shape = self._current.shape_of(request.input)
         sampled = drawn(request, shape, 0) is not None
-        if self._thin(request, shape):
+        if not ragged and self._thin(request, shape):
             return self._collected(request, [RowCollector(kernel) for _ in range(self._halves)], shape)
         gram = question.with_gram
-        sums = [Collector(kernel, with_gram=gram, sampled=sampled, ragged=self._ragged) for _ in range(self._halves)]
+        sums = [Collector(kernel, with_gram=gram, sampled=sampled, ragged=ragged) for _ in range(self._halves)]
         return self._collected(request, sums, shape)
 
     def _thin(self, request: Request, shape: Sequence[int]) -> bool:
         """True if all rows of all shards together are fewer numbers than the gram."""
-        if self._ragged:
-            return False
         rows = max(1, self._running.rows.get(request.input, 1)) * prod(shape[1:-1])
         return request.kernel.wide(shape[-1]) and self._most * rows < shape[-1]
 

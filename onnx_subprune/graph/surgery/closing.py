@@ -30,6 +30,11 @@ class Closing:
                 self._first[item.spelled[0]] = item
                 self._inside.update(item.spelled)
 
+    @property
+    def between(self) -> set[str]:
+        """Tensors between nodes that are put back together: what is declared of their sizes holds no longer."""
+        return {item.node.output[0] for item in self._first.values()} - self._inside
+
     def closed(self, node: NodeProto) -> list[NodeProto] | None:
         """Return what stands in the place of a node of the network: a node of the file, nothing, or None for itself."""
         name = node.output[0] if node.output else ""

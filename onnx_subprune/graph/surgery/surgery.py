@@ -89,7 +89,7 @@ class _Surgery:
         nodes: list[NodeProto] = []
         closing = Closing(self._network, lambda use, name: by_node.get(use.node, {}).get(use.slot, name), self._valued)
         stale = {axis.tensor for axis in self._kept} | {name for name in self._sources if self._holds_sizes(name)}
-        stale |= sliced.stale
+        stale |= sliced.stale | closing.between
         constant = {self._network.producer[name] for name in sliced.replaced}
         if self._branches:
             constant |= unread(self._network, self._branches.values())

@@ -1,0 +1,87 @@
+"""Normalisations over all channels and positions of a sample, as PyTorch's GroupNorm of one group leaves its exporters.
+
+    Reshape(x, (0, 1, -1)) -> InstanceNormalization -> Reshape(., Shape(x)) -> Mul by a scale for each channel
+
+The three nodes are spelled out in `spelling`, where a constant says which channels count, and put back in the end.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import NodeProto
+
+from onnx_subprune.graph.normalization import Place
+from onnx_subprune.graph.stored import Stored
+
+ONE_GROUP = (0, 1, -1)
+"""Target of the first Reshape."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flattened:
+    """One of these. nodes: the three, in order. scale: where the scale is. positions: how many axes of positions there are."""
+
+    nodes: tuple[NodeProto, NodeProto, NodeProto]
+    scale: Place
+    channels: int
+    positions: int
+    dtype: np.dtype[np.generic]
+
+    @property
+    def source(self) -> str:
+        """What is normalised."""
+        return str(self.nodes[0].input[0])
+
+    @property
+    def made(self) -> str:
+        """What comes out, before it is scaled."""
+        return str(self.nodes[2].output[0])
+
+
+def flattened_in(nodes: Iterable[NodeProto], constants: Stored) -> list[Flattened]:
+    """Return those among `nodes`, in order."""
+    found = (_at(node, constants) for node in nodes if node.op_type == "InstanceNormalization" and not node.domain)
+    return [item for item in found if item is not None]
+
+
+def _at(node: NodeProto, constants: Stored) -> Flattened | None:
+    first, back = constants.producer(node.input[0]), _only_reader(node.output[0], constants)
+    if first is None or back is None or (first.op_type, back.op_type) != ("Reshape", "Reshape"):
+        return None
+    target, shape = constants.small(first.input[1]), constants.producer(back.input[1])
+    plain = [constants.number(name) for name in node.input[1:3]] == [1.0, 0.0]
+    if target is None or tuple(target.ravel().tolist()) != ONE_GROUP or _only_reader(node.input[0], constants) is None:
+        return None
+    if not plain or shape is None or not _whole_shape(shape) or shape.input[0] != first.input[0]:
+        return None
+    scaled = _only_reader(back.output[0], constants)
+    if scaled is None or scaled.op_type != "Mul":
+        return None
+    slot = next((at for at in (0, 1) if constants.known(scaled.input[at])), None)
+    sizes = () if slot is None else _without_ones(constants.shape(scaled.input[slot]))
+    dtype = None if slot is None else constants.floating(scaled.input[slot])
+    if slot is None or dtype is None or len(sizes) < 2 or any(size > 1 for size in sizes[1:]):
+        return None
+    return Flattened(
+        nodes=(first, node, back),
+        scale=(scaled.output[0], slot),
+        channels=sizes[0],
+        positions=len(sizes) - 1,
+        dtype=dtype,
+    )
+
+
+def _whole_shape(node: NodeProto) -> bool:
+    return node.op_type == "Shape" and all(item.name == "start" and not item.i for item in node.attribute)
+
+
+def _only_reader(name: str, constants: Stored) -> NodeProto | None:
+    readers = constants.readers(name)
+    return readers[0] if len(readers) == 1 and name not in constants.outputs else None
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without leading ones."""
+    first = next((at for at, size in enumerate(shape) if size > 1), len(shape))
+    return shape[first:]
