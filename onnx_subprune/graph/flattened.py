@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto
 
-from onnx_subprune.graph.normalization import Place
+from onnx_subprune.graph.normalization import Closed, Mean, Normalization, Place
 from onnx_subprune.graph.stored import Stored
+from onnx_subprune.graph.writer import Writer
 
 ONE_GROUP = (0, 1, -1)
 """Target of the first Reshape."""
@@ -85,3 +86,46 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     """A shape without leading ones."""
     first = next((at for at, size in enumerate(shape) if size > 1), len(shape))
     return shape[first:]
+
+
+def write_flattened(writer: Writer, item: Flattened, place: int) -> None:
+    """Spell a normalisation over channels and positions out: means over positions first, then over the channels that count.
+
+    place: which of its nodes is at hand; each of the first two gives way to a step of the mean.
+    """
+    y, axis = item.made, -1 - item.positions
+    weights = np.full((item.channels, *(1,) * item.positions), 1 / item.channels, item.dtype)
+    positions, first = [*range(axis + 1, 0)], len(writer.nodes)
+    if place == 0:
+        writer.average(positions, item.source, f"{y}/mean/positions")
+    if place == 1:
+        weight = writer.constant(f"{y}/mean/weight", weights)
+        writer.add("Mul", [f"{y}/mean/positions", weight], f"{y}/mean/weighed")
+    if place < 2:
+        return
+    writer.sum(f"{y}/mean/weighed", axis, f"{y}/mean")
+    centred = writer.add("Sub", [item.source, f"{y}/mean"], f"{y}/centred")
+    square = writer.add("Mul", [centred, centred], f"{y}/square")
+    apart = writer.average(positions, square, f"{y}/variance/positions")
+    weighed = writer.add("Mul", [apart, writer.constant(f"{y}/variance/weight", weights)], f"{y}/variance/weighed")
+    writer.sum(weighed, axis, f"{y}/variance")
+    epsilon = next((held.f for held in item.nodes[1].attribute if held.name == "epsilon"), 1e-5)
+    small = writer.constant(f"{y}/epsilon", np.array(epsilon, item.dtype))
+    shifted = writer.add("Add", [f"{y}/variance", small], f"{y}/shifted")
+    writer.add("Div", [centred, writer.add("Sqrt", [shifted], f"{y}/root")], y)
+    means = tuple(Mean(weighed=f"{y}/{name}/weighed", weight=f"{y}/{name}/weight") for name in ("mean", "variance"))
+    made = tuple(held.output[0] for held in writer.nodes[first:])
+    for node, spelled in zip(item.nodes, ((f"{y}/mean/positions",), (means[0].weighed,), made), strict=True):
+        held = (shifted, 1) if node is item.nodes[1] else None
+        writer.closed.append(Closed(node=node, spelled=spelled, means=means, epsilon=held))
+    writer.normalizations.append(
+        Normalization(
+            source=item.source,
+            means=means,
+            centred=True,
+            variance=f"{y}/variance",
+            shifted=shifted,
+            epsilon=(shifted, 1),
+            scale=item.scale,
+        )
+    )

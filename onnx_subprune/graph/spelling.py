@@ -5,16 +5,16 @@ change. Left as they are: other axes than the last of an operator, a scale that 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from onnx_subprune._typing import Array
 from onnx_subprune.graph.decomposed import Found, Reduction, normalizations_in
-from onnx_subprune.graph.flattened import Flattened, flattened_in
+from onnx_subprune.graph.flattened import Flattened, flattened_in, write_flattened
 from onnx_subprune.graph.normalization import Closed, Mean, Normalization, Place
 from onnx_subprune.graph.stored import Stored
+from onnx_subprune.graph.writer import Writer
 
 MS = "com.microsoft"
 CENTRED = {("", "LayerNormalization"), (MS, "SkipLayerNormalization")}
@@ -50,7 +50,7 @@ def spelled(proto: ModelProto) -> Spelled:
     found, flat = normalizations_in(proto, constants), flattened_in(proto.graph.node, constants)
     if not fused and not found and not flat:
         return Spelled(proto=proto)
-    writer = _Writer(constants, _opset(proto))
+    writer = _Writer(opset=_opset(proto), constants=constants)
     writer.write(proto.graph.node, {node.output[0] for node in fused}, found, flat)
     return Spelled(
         proto=_with_nodes(proto, writer),
@@ -109,15 +109,10 @@ def _fits(node: NodeProto, constants: Stored) -> bool:
 
 
 @dataclass(slots=True, eq=False)
-class _Writer:
+class _Writer(Writer):
     """Writes the nodes of a model anew."""
 
     constants: Stored
-    opset: int
-    nodes: list[NodeProto] = field(default_factory=list)
-    added: dict[str, Array] = field(default_factory=dict)
-    normalizations: list[Normalization] = field(default_factory=list)
-    closed: list[Closed] = field(default_factory=list)
 
     def write(
         self, nodes: Iterable[NodeProto], fused: set[str], found: Sequence[Found], flat: Sequence[Flattened]
@@ -131,7 +126,7 @@ class _Writer:
             if name and name in fused:
                 self._operator(node)
             elif name in over_all:
-                self._flattened(*over_all[name])
+                write_flattened(self, *over_all[name])
             elif name and name in reductions:
                 means[name] = self._reduction(reductions[name])
             else:
@@ -149,78 +144,15 @@ class _Writer:
                 )
             )
 
-    def _add(self, operator: str, inputs: Sequence[str], made: str, name: str = "", **attributes: object) -> str:
-        self.nodes.append(helper.make_node(operator, list(inputs), [made], name=name or made, **attributes))  # type: ignore[arg-type]
-        return made
-
-    def _constant(self, name: str, value: Array) -> str:
-        self.added[name] = value
-        return name
-
-    def _sum(self, tensor: str, axis: int, made: str, name: str = "", keep: int = 1) -> None:
-        if self.opset < 13:
-            self._add("ReduceSum", [tensor], made, name, axes=[axis], keepdims=keep)
-        else:
-            axes = self._constant(f"{made}/axes", np.array([axis], np.int64))
-            self._add("ReduceSum", [tensor, axes], made, name, keepdims=keep)
-
     def _reduction(self, item: Reduction) -> Mean:
         """A reduction of the file, of weighed channels."""
         made = item.node.output[0]
-        weight = self._constant(f"{made}/weight", item.weight)
-        weighed = self._add("Mul", [item.node.input[0], weight], f"{made}/weighed")
-        self._sum(weighed, item.axis, made, item.node.name, keep=item.keep)
+        weight = self.constant(f"{made}/weight", item.weight)
+        weighed = self.add("Mul", [item.node.input[0], weight], f"{made}/weighed")
+        self.sum(weighed, item.axis, made, item.node.name, keep=item.keep)
         mean = Mean(weighed=weighed, weight=weight, number=item.number, inverse=item.inverse)
         self.closed.append(Closed(node=item.node, spelled=(weighed, made), means=(mean,)))
         return mean
-
-    def _flattened(self, item: Flattened, place: int) -> None:
-        """A normalisation over channels and positions: means over positions first, then over the channels that count.
-
-        place: which of its nodes is at hand; each of the first two gives way to a step of the mean.
-        """
-        y, axis = item.made, -1 - item.positions
-        weights = np.full((item.channels, *(1,) * item.positions), 1 / item.channels, item.dtype)
-        positions, first = [*range(axis + 1, 0)], len(self.nodes)
-        if place == 0:
-            self._average(positions, item.source, f"{y}/mean/positions")
-        if place == 1:
-            weight = self._constant(f"{y}/mean/weight", weights)
-            self._add("Mul", [f"{y}/mean/positions", weight], f"{y}/mean/weighed")
-        if place < 2:
-            return
-        self._sum(f"{y}/mean/weighed", axis, f"{y}/mean")
-        centred = self._add("Sub", [item.source, f"{y}/mean"], f"{y}/centred")
-        square = self._add("Mul", [centred, centred], f"{y}/square")
-        apart = self._average(positions, square, f"{y}/variance/positions")
-        weighed = self._add("Mul", [apart, self._constant(f"{y}/variance/weight", weights)], f"{y}/variance/weighed")
-        self._sum(weighed, axis, f"{y}/variance")
-        epsilon = next((held.f for held in item.nodes[1].attribute if held.name == "epsilon"), 1e-5)
-        small = self._constant(f"{y}/epsilon", np.array(epsilon, item.dtype))
-        shifted = self._add("Add", [f"{y}/variance", small], f"{y}/shifted")
-        self._add("Div", [centred, self._add("Sqrt", [shifted], f"{y}/root")], y)
-        means = tuple(Mean(weighed=f"{y}/{name}/weighed", weight=f"{y}/{name}/weight") for name in ("mean", "variance"))
-        made = tuple(held.output[0] for held in self.nodes[first:])
-        for node, spelled in zip(item.nodes, ((f"{y}/mean/positions",), (means[0].weighed,), made), strict=True):
-            held = (shifted, 1) if node is item.nodes[1] else None
-            self.closed.append(Closed(node=node, spelled=spelled, means=means, epsilon=held))
-        self.normalizations.append(
-            Normalization(
-                source=item.source,
-                means=means,
-                centred=True,
-                variance=f"{y}/variance",
-                shifted=shifted,
-                epsilon=(shifted, 1),
-                scale=item.scale,
-            )
-        )
-
-    def _average(self, axes: Sequence[int], tensor: str, made: str) -> str:
-        if self.opset < 18:
-            return self._add("ReduceMean", [tensor], made, axes=list(axes), keepdims=1)
-        given = self._constant(f"{made}/axes", np.array(axes, np.int64))
-        return self._add("ReduceMean", [tensor, given], made, keepdims=1)
 
     def _operator(self, node: NodeProto) -> None:
         first, y = len(self.nodes), node.output[0]
@@ -230,26 +162,26 @@ class _Writer:
         means, centred, from_ = list[Mean](), source, _operator(node) in CENTRED
 
         def mean(of: str, name: str) -> str:
-            weight = self._constant(f"{y}/{name}/weight", weights)
-            weighed = self._add("Mul", [of, weight], f"{y}/{name}/weighed")
+            weight = self.constant(f"{y}/{name}/weight", weights)
+            weighed = self.add("Mul", [of, weight], f"{y}/{name}/weighed")
             means.append(Mean(weighed=weighed, weight=weight))
-            self._sum(weighed, -1, f"{y}/{name}")
+            self.sum(weighed, -1, f"{y}/{name}")
             return f"{y}/{name}"
 
         if from_:
-            centred = self._add("Sub", [source, mean(source, "mean")], f"{y}/centred")
-        variance = mean(self._add("Mul", [centred, centred], f"{y}/square"), "variance")
+            centred = self.add("Sub", [source, mean(source, "mean")], f"{y}/centred")
+        variance = mean(self.add("Mul", [centred, centred], f"{y}/square"), "variance")
         default = 1e-12 if _skips(node) else 1e-5
         epsilon = next((item.f for item in node.attribute if item.name == "epsilon"), default)
-        small = self._constant(f"{y}/epsilon", np.array(epsilon, dtype))
-        shifted = self._add("Add", [variance, small], f"{y}/shifted")
-        normal = self._add("Div", [centred, self._add("Sqrt", [shifted], f"{y}/root")], f"{y}/normal")
+        small = self.constant(f"{y}/epsilon", np.array(epsilon, dtype))
+        shifted = self.add("Add", [variance, small], f"{y}/shifted")
+        normal = self.add("Div", [centred, self.add("Sqrt", [shifted], f"{y}/root")], f"{y}/normal")
         scale, shift, _ = _slots(node)
         beta = _named(node, shift)
-        scaled = self._add("Mul", [normal, node.input[scale]], f"{y}/scaled" if beta else y, "" if beta else node.name)
+        scaled = self.add("Mul", [normal, node.input[scale]], f"{y}/scaled" if beta else y, "" if beta else node.name)
         slots += [(scale, (scaled, 1))]
         if beta:
-            slots += [(shift, (self._add("Add", [scaled, beta], y, node.name), 1))]
+            slots += [(shift, (self.add("Add", [scaled, beta], y, node.name), 1))]
         made = tuple(item.output[0] for item in self.nodes[first:])
         self.closed.append(
             Closed(node=node, spelled=made, means=tuple(means), slots=tuple(slots), epsilon=(shifted, 1))
@@ -274,7 +206,7 @@ class _Writer:
         if bias:
             makers = [self.constants.maker(name) for name in streams]
             which = next((at for at, maker in enumerate(makers) if maker in MAKING), 0)
-            streams[which] = self._add("Add", [streams[which], bias], f"{node.output[0]}/biased")
+            streams[which] = self.add("Add", [streams[which], bias], f"{node.output[0]}/biased")
             slots.append((_slots(node)[2], (streams[which], 1)))
         whole = node.output[3] if len(node.output) > 3 and node.output[3] else f"{node.output[0]}/sum"
-        return self._add("Add", streams, whole), slots
+        return self.add("Add", streams, whole), slots
