@@ -19,6 +19,8 @@ The deeper the cut, the more of the time is what no width changes. At 0.9 networ
 0.73 to 0.81 (YOLOv8n, MobileNetV3, ResNet-20, `resnet_fashion`); at half 0.95 brings 0.03 to 0.06 of the time, and costs ResNet-56 0.3 points."""
 NEAR = 0.85
 """Where the work cannot be brought within its limit, no more than this share of the multiply-accumulates that are allowed is given up for it."""
+DEARER = 3.0
+"""... nor so many times the loss, where less than that share is left."""
 MIXTURES = (0.0, 0.5, 1.0)
 """Shares of the multiply-accumulates in the costs that are tried; the rest is work."""
 LIMITS = (1.04, 1.0, 0.97, 0.94, 0.9)
@@ -81,13 +83,19 @@ class _Search:
                 if self.cost(widths) <= self.limit:
                     found.append(widths)
         bound = Bound(self.cost, self.limit, self.by.work, allowed)
-        within = [widths for widths in found if bound.allows(widths)]
+        errors = self.by.inner.tempered(self.rooms, self.curves)
+
+        def lost(widths: Mapping[str, int]) -> float:
+            return sum(float(errors[room.name][widths[room.name]]) for room in self.rooms)
+
+        within = [filled(self.rooms, widths, errors, bound) for widths in found if bound.allows(widths)]
+        within = [
+            widths
+            for widths in within
+            if self.cost(widths) >= NEAR * self.limit or lost(widths) <= DEARER * lost(self.first)
+        ]
         if within:
-            errors = self.by.inner.tempered(self.rooms, self.curves)
-            return min(
-                (filled(self.rooms, widths, errors, bound) for widths in within),
-                key=lambda widths: sum(float(errors[room.name][widths[room.name]]) for room in self.rooms),
-            )
+            return min(within, key=lost)
         near = [widths for widths in found if self.cost(widths) >= NEAR * self.limit]
         return min(near or found, key=self.by.work)
 

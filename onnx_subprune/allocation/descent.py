@@ -36,6 +36,17 @@ class State:
         """The cost, as from scratch: what rounding does to a sum of changes does not add up."""
         return self._tally.total
 
+    @property
+    def lost(self) -> float:
+        """The sum of the errors."""
+        return sum(float(errors[place]) for errors, place in zip(self.errors, self.places, strict=True))
+
+    def go(self, places: Sequence[int]) -> None:
+        """Give all rooms these choices."""
+        for number, place in enumerate(places):
+            if self.places[number] != place:
+                self.move(number, place)
+
     def near(self, number: int) -> Sequence[int]:
         """Return the rooms whose changes depend on the width of this one, itself among them."""
         return self._near[number]

@@ -19,6 +19,9 @@ from onnx_subprune.allocation.multilinear import Multilinear
 from onnx_subprune.allocation.widths import Curve, Room, smallest
 from onnx_subprune.errors import typed_fields
 
+OVERSHOT = 0.02
+"""A last move that leaves less of the cost than is allowed by more than this share may be the wrong one."""
+
 
 @typed_fields
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,13 @@ class MarginalCost:
         """See `Allocator`."""
         smallest(rooms, cost, limit)
         state = State(rooms, self._tempered(rooms, curves), cost)
-        _narrow(state, limit)
-        widen(state, limit)
-        exchange(state, limit)
-        return state.widths
+        ends = list[tuple[float, Mapping[str, int]]]()
+        for places in _narrow(state, limit):
+            state.go(places)
+            widen(state, limit)
+            exchange(state, limit)
+            ends.append((state.lost, state.widths))
+        return min(ends, key=lambda end: end[0])[1]
 
     def tempered(self, rooms: Sequence[Room], curves: Mapping[str, Curve]) -> dict[str, Float64]:
         """Return what every width of a room counts for, (width + 1,): its error to the power."""
@@ -54,15 +60,37 @@ class MarginalCost:
         }
 
 
-def _narrow(state: State, limit: float) -> None:
-    """Narrow rooms until the cost is within `limit`, the least error per cost saved first; ties to the first room."""
-    found = [_narrowing(state, number) for number in range(len(state.places))]
+def _narrow(state: State, limit: float) -> list[list[int]]:
+    """Narrow rooms until the cost is within `limit`, the least error per cost saved first; ties to the first room.
+
+    Returns the places of all rooms; where the last move saves much more than is missing, those with the one that loses least in its place, too.
+    """
+    found, ends = [_narrowing(state, number) for number in range(len(state.places))], list[list[int]]()
     while state.spent > limit:
         number = min(range(len(found)), key=lambda number: found[number][0])
         assert np.isfinite(found[number][0]), "the smallest widths were checked before"
-        state.move(number, found[number][1])
+        place = found[number][1]
+        if state.spent + state.changes(number)[place] < (1.0 - OVERSHOT) * limit:
+            ends = [_mildest(state, limit)]
+        state.move(number, place)
         for near in {number, *state.near(number)}:
             found[near] = _narrowing(state, near)
+    return [[*state.places], *ends]
+
+
+def _mildest(state: State, limit: float) -> list[int]:
+    """Return the places of all rooms after the move that alone brings the cost within `limit` and loses least."""
+    least = np.inf
+    places = [*state.places]
+    for number, place in enumerate(state.places):
+        enough = np.flatnonzero(state.changes(number)[:place] <= limit - state.spent)
+        if enough.size:
+            lost = state.errors[number][enough] - state.errors[number][place]
+            at = int(np.argmin(lost))
+            if lost[at] < least:
+                least, places = float(lost[at]), [*state.places]
+                places[number] = int(enough[at])
+    return places
 
 
 def _narrowing(state: State, number: int) -> tuple[float, int]:
