@@ -173,7 +173,7 @@ class _Search:
         if node is None:
             return None
         size = int(np.prod(self._shape))
-        if node.op_type == "ReduceMean":
+        if node.op_type == "ReduceMean" or self._pools_channels(node):
             return self._reduction(node, np.full(self._shape, 1 / size, self._dtype), None, inverse=False)
         slot = next((at for at in (1, 0) if self._constants.number(node.input[at]) is not None), None) if (
             node.op_type in ("Mul", "Div") and len(node.input) == 2
@@ -188,11 +188,16 @@ class _Search:
             return None
         return self._reduction(summed, np.ones(self._shape, self._dtype), (node.output[0], slot), inverse=inverse)
 
+    def _pools_channels(self, node: NodeProto) -> bool:
+        """True for a mean over the last of three axes, as which tf2onnx writes one over channels that come last."""
+        return node.op_type == "GlobalAveragePool" and self._constants.rank(node.input[0]) == 3
+
     def _reduction(self, node: NodeProto, weight: Array, number: Place | None, *, inverse: bool) -> Reduction | None:
         axes = next((list(item.ints) for item in node.attribute if item.name == "axes"), [])
         if len(node.input) > 1 and node.input[1]:
             value = self._constants.small(node.input[1])
             axes = [] if value is None else value.ravel().tolist()
+        axes = [2] if self._pools_channels(node) else axes
         keep = next((int(item.i) for item in node.attribute if item.name == "keepdims"), 1)
         if len(axes) != 1 or node.output[0] in self._constants.outputs:
             return None

@@ -12,6 +12,7 @@ import numpy as np
 from onnx import NodeProto
 
 from onnx_subprune.graph.normalization import Closed, Mean, Normalization, Place
+from onnx_subprune.graph.operators import whole_shape
 from onnx_subprune.graph.stored import Stored
 from onnx_subprune.graph.writer import Writer
 
@@ -54,7 +55,7 @@ def _at(node: NodeProto, constants: Stored) -> Flattened | None:
     plain = [constants.number(name) for name in node.input[1:3]] == [1.0, 0.0]
     if target is None or tuple(target.ravel().tolist()) != ONE_GROUP or _only_reader(node.input[0], constants) is None:
         return None
-    if not plain or shape is None or not _whole_shape(shape) or shape.input[0] != first.input[0]:
+    if not plain or shape is None or not whole_shape(shape) or shape.input[0] != first.input[0]:
         return None
     scaled = _only_reader(back.output[0], constants)
     if scaled is None or scaled.op_type != "Mul":
@@ -71,10 +72,6 @@ def _at(node: NodeProto, constants: Stored) -> Flattened | None:
         positions=len(sizes) - 1,
         dtype=dtype,
     )
-
-
-def _whole_shape(node: NodeProto) -> bool:
-    return node.op_type == "Shape" and all(item.name == "start" and not item.i for item in node.attribute)
 
 
 def _only_reader(name: str, constants: Stored) -> NodeProto | None:

@@ -7,7 +7,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
 from onnx_subprune._typing import Array, Float64
-from onnx_subprune.graph.operators import STANDARD, attribute, integer
+from onnx_subprune.graph.operators import STANDARD, attribute, integer, whole_shape
 
 LAST = (-1, 1)
 """The last axis of what has two: samples and units."""
@@ -78,7 +78,7 @@ class Body:
             filled = self.made.get(ones)
             value = attribute(filled, "value") if filled is not None and filled.op_type == "ConstantOfShape" else None
             shape = self.made.get(filled.input[0]) if filled is not None and value is not None else None
-            if shape is not None and shape.op_type == "Shape" and list(shape.input) == [tensor] and not shape.attribute:
+            if shape is not None and whole_shape(shape) and list(shape.input) == [tensor]:
                 assert isinstance(value, TensorProto), "its type says so"
                 if (numpy_helper.to_array(value) == 1).all():
                     return str(tensor)

@@ -17,6 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from onnx.helper import tensor_dtype_to_np_dtype
 
 from onnx_subprune.errors import ModelError
+from onnx_subprune.graph.casts import cast
 from onnx_subprune.graph.decided import decided
 from onnx_subprune.graph.einsums import unfolded
 from onnx_subprune.graph.formats import Model, given_bytes, line_of, model_bytes, read_model
@@ -43,10 +44,10 @@ LARGE = 1 << 28
 class Network:
     """A loaded model. Immutable by convention: nothing here changes after construction.
 
-    given: the model with local functions inlined, the body of an If that sizes decide in its place (`decided`), Loops that are recurrent layers written
-        as such (`loops`), recurrent layers with their steps first (`layouts`) and told apart (`separation`), Einsum as products (`einsums`), Q, K and V
-        that a Reshape takes apart by a Split (`packed`), roots of sizes as numbers (`roots`) and views as Reshapes (`strides`);
-        side-file weights are still references.
+    given: the model with local functions inlined, the body of an If that sizes decide in its place (`decided`), types as they are (`casts`),
+        Loops that are recurrent layers written as such (`loops`), recurrent layers with their steps first (`layouts`) and told apart (`separation`),
+        Einsum as products (`einsums`), Q, K and V that a Reshape takes apart by a Split (`packed`), sizes that scale something as numbers (`roots`)
+        and views as Reshapes (`strides`); side-file weights are still references.
     loops: how many Loops are not there any more. timed: the model with them, which is what the user runs.
     squeezed: what Squeezes make that have no axes in the file (`squeezes`).
     proto: the same with normalisations over channels spelled out (`spelling`): what is traced and calibrated.
@@ -62,7 +63,7 @@ class Network:
         self.folder = folder
         check_graph(self.proto.graph)
         check_signatures(self.proto.graph, self.opset)
-        whole, self.squeezed = with_axes(decided(self.proto), self.opset)
+        whole, self.squeezed = with_axes(cast(decided(self.proto)), self.opset)
         plain = recurrent(whole, lambda model, names: observe(model, {}, names))
         self.loops = len(loops_of(whole.graph)) - len(loops_of(plain.graph))
         self.given = steadied(viewed(unpacked(unfolded(separated(steps_first(plain))))))

@@ -49,3 +49,8 @@ def set_input(node: NodeProto, slot: int, name: str) -> None:
     """Make `name` input `slot` of a node; inputs in front of it that it does not have are left out."""
     node.input.extend([""] * (slot + 1 - len(node.input)))
     node.input[slot] = name
+
+
+def whole_shape(node: NodeProto | None) -> bool:
+    """True for a Shape of all axes; some exporters write down that it starts at the first."""
+    return node is not None and node.op_type == "Shape" and all(i.name == "start" and not i.i for i in node.attribute)

@@ -12,7 +12,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnx_subprune._typing import Int64
-from onnx_subprune.graph.operators import STANDARD, integer
+from onnx_subprune.graph.operators import STANDARD, integer, whole_shape
 from onnx_subprune.graph.order import rewritten
 from onnx_subprune.graph.reshaped import Targets, complete
 from onnx_subprune.graph.sizes import Sizes
@@ -58,7 +58,7 @@ class _Search:
         if taken is None or not scales:
             return []
         shape = self._known.producer(taken.input[0]) if taken.input else None
-        if shape is None or shape.op_type != "Shape" or shape.attribute or taken.output[0] in self._known.outputs:
+        if shape is None or not whole_shape(shape) or taken.output[0] in self._known.outputs:
             return []
         axis = self._axis(taken)
         size = None if axis is None else self._size(shape.input[0], axis) or self._told(shape.input[0], axis)
@@ -140,7 +140,7 @@ class _Search:
             return self._whole(node.input[0], left - 1)
         if node.op_type == "Gather":
             shape, axis = self._known.producer(node.input[0]), self._known.number(node.input[1])
-            if shape is None or shape.op_type != "Shape" or shape.attribute or axis is None:
+            if shape is None or not whole_shape(shape) or axis is None:
                 return None
             return self._size(shape.input[0], int(axis), left - 1)
         if node.op_type not in COMPUTED:

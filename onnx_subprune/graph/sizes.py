@@ -8,7 +8,7 @@ from operator import add, floordiv, mod, mul, sub
 
 from onnx import NodeProto, TensorProto
 
-from onnx_subprune.graph.operators import integer
+from onnx_subprune.graph.operators import integer, whole_shape
 from onnx_subprune.graph.stored import Size, Stored
 
 DEPTH = 16
@@ -106,7 +106,7 @@ class Sizes:
         for _ in range(DEPTH):
             if shape is not None and shape.op_type in ("Cast", "Identity"):
                 shape = self._known.producer(shape.input[0])
-        whole = shape is not None and shape.op_type == "Shape" and not shape.attribute
+        whole = whole_shape(shape)
         known = whole and bool(places) and min(places) >= 0
         return [(shape.input[0], at) for at in places] if shape is not None and known else None
 

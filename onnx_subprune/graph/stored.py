@@ -1,8 +1,10 @@
 """What is known of a model before it is loaded: constants that its file holds, who makes and who reads what, and ranks."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from onnx_subprune._typing import Array
 from onnx_subprune.graph.operators import STANDARD
@@ -35,7 +37,8 @@ class Stored:
         self.outputs = frozenset(value.name for value in graph.output)
         self._proto = proto
         self._inferred: dict[str, tuple[int | None, ...]] | None = None
-        self._ranks = {name: len(sizes) for name, sizes in _sizes(graph).items()}
+        declared = _sizes_of([*graph.input, *graph.value_info, *graph.output])
+        self._ranks = {name: len(sizes) for name, sizes in declared.items()}
         self.half = any(tensor.data_type in HALF for tensor in graph.initializer)
 
     def producer(self, name: str) -> NodeProto | None:
@@ -63,8 +66,16 @@ class Stored:
         None for a tensor whose rank is not known.
         """
         if self._inferred is None:
-            self._inferred = _inferred_sizes(self._proto)
+            self._inferred = _sizes_of(_inferred(self._proto))
         return self._inferred.get(name)
+
+    def kinds(self) -> dict[str, int]:
+        """Return the element types of tensors that are declared, or follow from those."""
+        graph = self._proto.graph
+        found = {name: tensor.data_type for name, tensor in self._stored.items()}
+        for value in (*_inferred(self._proto), *graph.input, *graph.value_info, *graph.output):
+            found.setdefault(value.name, value.type.tensor_type.elem_type)
+        return found
 
     def known(self, name: str) -> bool:
         """True if the file holds this constant."""
@@ -99,15 +110,15 @@ class Stored:
         return float(value.item()) if value is not None and value.size == 1 and value.dtype.kind in "fi" else None
 
 
-def _sizes(graph: GraphProto) -> dict[str, tuple[int | None, ...]]:
+def _sizes_of(values: Iterable[ValueInfoProto]) -> dict[str, tuple[int | None, ...]]:
     return {
         value.name: tuple(dim.dim_value or None for dim in value.type.tensor_type.shape.dim)
-        for value in (*graph.input, *graph.value_info, *graph.output)
+        for value in values
         if value.type.tensor_type.HasField("shape")
     }
 
 
-def _inferred_sizes(proto: ModelProto) -> dict[str, tuple[int | None, ...]]:
+def _inferred(proto: ModelProto) -> list[ValueInfoProto]:
     """What shape inference says of a model whose large constants are inputs: it needs their shapes alone, and what is declared behind them may be wrong."""
     skeleton = ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import)
     graph = skeleton.graph
@@ -123,6 +134,7 @@ def _inferred_sizes(proto: ModelProto) -> dict[str, tuple[int | None, ...]]:
         else:
             graph.initializer.append(tensor)
     try:
-        return _sizes(onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph)
+        graph = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-        return {}
+        return []
+    return [*graph.input, *graph.value_info, *graph.output]

@@ -46,6 +46,10 @@ class Port:
     dtype: np.dtype[np.generic]
 
 
+UNSAFE = "FuseFp16InitializerToFp32NodeTransformer"
+"""An optimisation of float16 models, for processors without float16, in which onnxruntime 1.32 dies where a part of an encoder ends in q, k and v."""
+
+
 class Session:
     """A model, ready to run.
 
@@ -53,6 +57,7 @@ class Session:
     folder: where side files of an in-memory model lie. optimize: False for onnxruntime's graph optimizations off (verification).
     threads: None for as many as there are cores. profile: where to write the time of every node (`runtime.profiling`).
     providers: what runs it, in order of preference; the processor runs what they leave, see `session_on`.
+    part: it is a part of a model, in which onnxruntime does without what is `UNSAFE`.
     alone: the thread that asks for a run does all of it.
     Raises ModelError if onnxruntime refuses the model.
     """
@@ -66,6 +71,7 @@ class Session:
         folder: Path | None = None,
         profile: Path | None = None,
         providers: Sequence[Provider] = (),
+        part: bool = False,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -83,6 +89,8 @@ class Session:
         # Idle threads that spin take the cores from the linear algebra. The memory arena stays: without it, no run was faster and
         # most took more memory.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if part:
+            options.add_session_config_entry("optimization.disable_specified_optimizers", UNSAFE)
         if folder is not None:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(folder.resolve())

@@ -436,6 +436,66 @@ def group_normalization(n: Net) -> None:
     n.head(n.conv(x, 8))
 
 
+@pattern(6, 8, opsets=(15, 19, NEWEST))
+def numbers_in_the_type_of_a_tensor(n: Net) -> None:
+    """As functions of onnxscript and JAX's exporter leave constants: a root mean square among them."""
+    x = n("Mul", n.linear(n.input(("N", 4)), 4, 6), n("CastLike", n.constant(np.float32(2)), "x"))
+    squares = n.reduce("ReduceMean", n("Mul", x, x), -1)
+    root = n("Sqrt", n("Add", squares, n("CastLike", n.constant(np.float32(1e-5)), x)))
+    x = n("Mul", n("Div", x, root), n.weight(6, positive=True))
+    n.output(n.linear(n.relu(n.linear(x, 6, 8)), 8, 3), 2)
+
+
+@pattern(6, 8)
+def mean_over_the_last_axis_as_a_pooling(n: Net) -> None:
+    """LayerNormalization of three axes, as tf2onnx leaves it."""
+    x = n.linear(n.input(("N", 4, 10)), 10, 6)
+    centred = n("Sub", x, n("GlobalAveragePool", x))
+    variance = n("GlobalAveragePool", n("Mul", centred, centred))
+    root = n("Sqrt", n("Add", variance, n.constant(np.array(1e-5, np.float32))))
+    x = n("Add", n("Mul", n("Div", centred, root), n.weight(6)), n.weight(6))
+    n.output(n.linear(n.relu(n.linear(x, 6, 8)), 8, 3), 3)
+
+
+@pattern(4, 8)
+def group_normalization_of_maps_of_any_size(n: Net) -> None:
+    """As diffusion's U-Nets are exported: height and width are free, which the Reshape merges with the channels of a group."""
+    x = n.conv(n.input(("N", 3, "H", "W")), 12, 3)
+    flat = n("Reshape", x, n.constant(np.array([0, 4, -1])))
+    ones, zeros = n.constant(np.ones(4, np.float32)), n.constant(np.zeros(4, np.float32))
+    y = n("Reshape", n("InstanceNormalization", flat, ones, zeros), n("Shape", x))
+    n.width[y] = 12
+    y = n("Add", n("Mul", y, n.weight(12, 1, 1)), n.weight(12, 1, 1))
+    n.width[y] = 12
+    n.output(n.gap(n.conv(n.relu(n.conv(n.relu(y), 8)), 3)), 4)
+
+
+@pattern(4)
+def group_normalization_of_sequences_of_any_length(n: Net) -> None:
+    x = n.conv(n.input(("N", 3, "L")), 12, 3, rank=1)
+    flat = n("Reshape", x, n.constant(np.array([0, 4, -1])))
+    ones, zeros = n.constant(np.ones(4, np.float32)), n.constant(np.zeros(4, np.float32))
+    y = n("Reshape", n("InstanceNormalization", flat, ones, zeros), n("Shape", x))
+    n.width[y] = 12
+    n.output(n.conv(n.relu(y), 3, rank=1), 3)
+
+
+@pattern(6, 6, 8)
+def maps_resized_to_the_size_of_another(n: Net) -> None:
+    """As decoders of segmentation do: one computed size serves several."""
+    first = n.relu(n.conv(n.input(IMAGE), 6, 3))
+    second = n.relu(n.conv(first, 6, 3, stride=2))
+    third = n.relu(n.conv(second, 8, 3, stride=2))
+    size = n.concat(n.dim(first, 2), n.dim(first, 3), axis=0)
+    ends = [n.constant(np.array([place])) for place in (0, 2, 0)]
+    for x in (second, n.relu(n.conv(third, 6, 1))):
+        y = n("Resize", x, "", "", n.concat(n("Slice", n("Shape", x), *ends), size, axis=0))
+        n.width[y] = 6
+        first = n("Add", first, n.relu(n.conv(y, 6, 1)))
+        n.width[first] = 6
+    n.head(first)
+
+
 def one_group(n: Net, x: str, positions: int = 2) -> str:
     """GroupNorm(1, channels) as PyTorch's exporters leave it."""
     width = n.width[x]

@@ -88,7 +88,7 @@ class Shards(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         with self._lock:
             if key not in self._sessions:
                 self._sessions[key] = Session(
-                    model if apart else text, threads=threads, folder=folder, providers=providers
+                    model if apart else text, threads=threads, folder=folder, providers=providers, part=True
                 )
             self._sessions.move_to_end(key)
             while len(self._sessions) > SESSIONS:

@@ -25,7 +25,7 @@ def new_session(
     model: Model | bytes, threads: int | None, folder: Path | None, providers: Sequence[Provider]
 ) -> Session:
     """Make a session; see `Opener`."""
-    return Session(model, threads=threads, folder=folder, providers=providers)
+    return Session(model, threads=threads, folder=folder, providers=providers, part=True)
 
 
 ROWS = 128

@@ -3,7 +3,7 @@
 It is put together from serialized pieces: there are hundreds of such parts in a walk, and most of their nodes are those of the model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,6 +19,18 @@ from onnx_subprune.graph.order import captured
 from onnx_subprune.runtime.protobuf import Field, in_graph
 from onnx_subprune.runtime.weights import Pieces
 
+SIZES = {
+    "ConstantOfShape": (0,),
+    "Expand": (1,),
+    "Pad": (1,),
+    "Reshape": (1,),
+    "Resize": (2, 3),
+    "Tile": (1,),
+    "Upsample": (1,),
+}
+"""Operators, and those of their inputs that have a number for each axis."""
+PASSED = frozenset(("Add", "Cast", "Ceil", "Concat", "Div", "Floor", "Identity", "Mul", "Sub"))
+"""Operators whose inputs have such numbers if their outputs have."""
 REMEMBERED = 4096
 """Inputs and outputs whose text is kept."""
 
@@ -63,8 +75,23 @@ def part_of(
         if tensor.values.name in read
     ]
     texts += [_input(slot_name(use), kind, None) for use, kind in changed.inputs.items() if slot_name(use) in read]
-    texts += [_input(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.ndim) for name, array in inputs.items()]
+    for name, array in inputs.items():
+        sizes = (
+            array.dtype.kind == "i" and array.ndim == 1
+        )  # how many there are is a rank, which some operators have to know
+        shape = array.shape if sizes else (None,) * array.ndim
+        texts.append(_input(name, helper.np_dtype_to_tensor_dtype(array.dtype), shape))
     return Pieces([*texts, *map(_output, outputs)], weights)
+
+
+def _sizes(nodes: Iterable[NodeProto]) -> set[str]:
+    """What nodes, in reverse order, read a number for each axis of, or a part of that: runtimes must know how many."""
+    found = set[str]()
+    for node in nodes:
+        found.update(node.input[slot] for slot in SIZES.get(node.op_type, ()) if slot < len(node.input))
+        if node.op_type in PASSED and not found.isdisjoint(node.output):
+            found.update(node.input)
+    return found
 
 
 def _head(network: Network) -> bytes:
@@ -74,8 +101,8 @@ def _head(network: Network) -> bytes:
 
 
 @lru_cache(REMEMBERED)
-def _input(name: str, kind: int, rank: int | None) -> bytes:
-    value = helper.make_tensor_value_info(name, kind, None if rank is None else [None] * rank)
+def _input(name: str, kind: int, shape: tuple[int | None, ...] | None) -> bytes:
+    value = helper.make_tensor_value_info(name, kind, shape)
     return in_graph(Field.INPUT, value.SerializeToString())
 
 

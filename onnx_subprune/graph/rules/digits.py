@@ -1,7 +1,8 @@
 """A flat index is a number in mixed radix, and an axis of a tensor some of its digits: what a Reshape regroups."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,32 @@ class Digits:
             return None
         size = end // other.stride
         return Digits(other.out, other.index, size, other.stride, (size, other.stride))
+
+
+def without_tail(ins: Sequence[Digits], outs: Sequence[Digits]) -> tuple[list[Digits], list[Digits]]:
+    """Return the digits of a segment in units of what varies at its end, as the positions behind channels do; those that are no such units are left out.
+
+    (n, C, h, w) to (n, G, C / G * h * w): however many positions there are, G is the front of C.
+    """
+    tails = [tail for tail in map(_tail, (ins, outs)) if tail != (1, 1)]
+    if not tails:
+        return [*ins], [*outs]
+    first, second = min(tails)
+    return tuple(  # type: ignore[return-value]  # of two
+        [
+            replace(axis, stride=axis.stride // first, other=(axis.other[0], axis.other[1] // second))
+            for axis in side
+            if axis.stride % first == 0 and axis.other[1] % second == 0
+        ]
+        for side in (ins, outs)
+    )
+
+
+def _tail(axes: Sequence[Digits]) -> tuple[int, int]:
+    """How many positions the axes from the first that varies on have together, in each run; one, where nothing is in front of it."""
+    place = next((place for place, axis in enumerate(axes) if axis.varying), 0)
+    behind = axes[place:] if place else []
+    return prod(axis.size for axis in behind), prod(axis.other[0] for axis in behind)
 
 
 def _within(inner: tuple[int, int], outer: tuple[int, int]) -> bool:

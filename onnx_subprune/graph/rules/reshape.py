@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx_subprune._typing import Int64
 from onnx_subprune.graph.channels import Axis
 from onnx_subprune.graph.operators import key_of
-from onnx_subprune.graph.rules.digits import Digits, digits_of, segments
+from onnx_subprune.graph.rules.digits import Digits, digits_of, segments, without_tail
 from onnx_subprune.graph.rules.vocabulary import Patch, Resizing, Rule, Scope, Site, UnknownError
 
 KEEPING = frozenset(("Flatten", "MatMul", "Reshape", "Shape", "Size", "Softmax", "Squeeze", "Transpose", "Unsqueeze"))
@@ -41,6 +41,8 @@ def regroup(scope: Scope) -> None:
     for ins, outs in cuts:
         left = digits_of(ins, before, second[0], varies, out=False)
         right = digits_of(outs, after, second[1], differs, out=True)
+        if len(ins) > 1 or len(outs) > 1:
+            left, right = without_tail(left, right)
         right = [axis for axis in right if not axis.varying or _follows(scope, axis.index)]
         if len(ins) == len(outs) == len(right) == 1:
             scope.tie(scope.input(0, ins[0]), scope.output(outs[0]))
