@@ -19,8 +19,8 @@ PAIR, ENOUGH = 2, 20
 """Kinds of a decision, and so many of the rarer one tell whether it is made at all."""
 LONG, LEAD = 32, 0.5
 """In scores of so many classes the largest is far in front of the next, in standard deviations (2 for photographs); of any numbers it is 0.2 to 0.35."""
-EVEN = 0.5
-"""A probability is a decision at this threshold."""
+EVEN, SURE = 0.5, 0.2
+"""A probability is a decision at this threshold; of decisions half of the numbers are so far from it at least, of coordinates on a picture they are not."""
 
 
 class Equal:
@@ -79,10 +79,14 @@ class Equal:
 
 
 class Choices:
-    """Those of an output of floating-point numbers. signs: those of single numbers."""
+    """Those of an output of floating-point numbers. signs: those of single numbers.
 
-    def __init__(self) -> None:
-        self.signs = Equal()
+    last: its last axis alone has one size whatever the model is fed, as classes have behind positions, of which there are any number.
+    """
+
+    def __init__(self, *, last: bool = False) -> None:
+        self.signs, self._last = Equal(), last
+        self._distances = list[float]()
         self._largest, self._labels = Equal(), Equal()
         self._ranked = self._one_number = self._labelled = self._units = self._shares = True
         self._each, self._axis = 0, 1
@@ -97,13 +101,14 @@ class Choices:
         self._labelled = self._labelled and _decides(a)
         if self._labelled:
             self._labels.add(a > EVEN, b > EVEN, samples)
-        axis = _classes(a)
+            self._distances.append(float(np.median(np.abs(a - EVEN))))
+        axis = _classes(a, last=self._last)
         self._ranked = self._ranked and axis is not None and (not self._largest.rows or axis == self._axis)
         if not self._ranked or axis is None:
             return
         self._axis = axis
-        if a.ndim == MATRIX:
-            self._leads.append(_leads(a))
+        if a.ndim == MATRIX or self._last:
+            self._leads.append(_leads(a.reshape(-1, a.shape[-1])))
         self._largest.add(a.argmax(axis=axis), b.argmax(axis=axis), samples)
         self._units = self._units and bool((np.abs(np.linalg.norm(a, axis=axis) - 1.0) <= UNIT).all())
         self._shares = self._shares and bool((np.abs(a.sum(axis=axis) - 1.0) <= UNIT).all())
@@ -113,7 +118,7 @@ class Choices:
         if self._ranked and self._units and not self._shares:
             return None  # an embedding
         if self._labelled and not (self._ranked and self._shares) and self._labels.decides:
-            return self._labels
+            return self._labels if np.median(self._distances) >= SURE else None
         if self._ranked and (self._shares or not self._leads or np.median(np.concatenate(self._leads)) >= LEAD):
             return self._largest
         return self.signs if self._of_signs() else None
@@ -123,14 +128,17 @@ class Choices:
         return self._one_number and self.signs.decides and (self._each == 1 or (self.signs.chance or 0.0) > OFTEN)
 
 
-def _classes(output: Float64) -> int | None:
-    """The axis along which an output has a score for each class; of one axis, or more than two, one of probabilities, the last or that of channels."""
+def _classes(output: Float64, *, last: bool = False) -> int | None:
+    """The axis along which an output has a score for each class; of one axis, or more than two, one of probabilities, the last or that of channels.
+
+    last: of three axes the last one may have scores that are no probabilities, if they are many: of a few nothing tells them from coordinates.
+    """
     if output.ndim in (0, 2) or not output.size:
         return 1 if output.ndim == 2 and output.shape[1] > 1 else None
     for axis in sorted({output.ndim - 1, min(1, output.ndim - 1)}, reverse=True) if output.min() >= 0.0 else ():
         if output.shape[axis] > 1 and bool((np.abs(output.sum(axis=axis) - 1.0) <= UNIT).all()):
             return axis
-    return None
+    return 2 if last and output.ndim == MATRIX + 1 and output.shape[2] >= LONG else None
 
 
 def _leads(output: Float64) -> Float64:

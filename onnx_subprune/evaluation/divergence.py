@@ -7,10 +7,13 @@ many more samples to tell two small changes apart. Rows that are distributions c
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from onnx_subprune._typing import Array, Float64
+
+Some = TypeVar("Some", bound=Array)
 
 SAMPLES, COORDINATES = 8, 1 << 22
 """Samples that tell how much an output varies, and numbers of a sample of which the means are taken at most."""
@@ -43,9 +46,18 @@ def _mean(
 
 
 def _alike(original: Sequence[Array], pruned: Sequence[Array]) -> tuple[list[Array], list[Array]]:
-    """Return both with zeros where the other has more: how many there are may depend on what the model finds, as boxes."""
-    pairs = [_padded(a, b) for a, b in zip(original, pruned, strict=True)]
+    """Return both with zeros where the other has more, as how many there are may depend on what the model finds, and where the first is not finite."""
+    pairs = [where_finite(*_padded(a, b)) for a, b in zip(original, pruned, strict=True)]
     return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+def where_finite(original: Some, pruned: Some) -> tuple[Some, Some]:
+    """Return both with zeros where the original is no finite number, as where an input masks a place; they are not compared there."""
+    finite = np.isfinite(original)
+    if finite.all():
+        return original, pruned
+    zero = original.dtype.type(0)
+    return np.where(finite, original, zero), np.where(finite, pruned, zero)  # type: ignore[return-value]  # types stay
 
 
 def _padded(first: Array, second: Array) -> tuple[Array, Array]:

@@ -1,6 +1,6 @@
 """How faithful a pruned model is to the original on data, output by output."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -11,6 +11,7 @@ from onnx_subprune._typing import Array, Float64
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.errors import DataError
 from onnx_subprune.evaluation.choices import Choices, Equal
+from onnx_subprune.evaluation.divergence import where_finite
 from onnx_subprune.evaluation.measures import NOTHING, Fidelity, OutputFidelity
 from onnx_subprune.evaluation.parts import Parts, apart
 from onnx_subprune.evaluation.spread import by_sample, error_spread
@@ -53,14 +54,17 @@ class _Integers(Equal):
 
 
 class _Floats:
-    """Of a floating-point output. Sums about the mean of the first chunk, so that little cancels. ragged: samples have different sizes, and one mean."""
+    """Of a floating-point output. Sums about the mean of the first chunk, so that little cancels.
 
-    def __init__(self, *, ragged: bool = False) -> None:
+    ragged: samples have different sizes, and one mean. last: see `Choices`.
+    """
+
+    def __init__(self, *, ragged: bool = False, last: bool = False) -> None:
         self.ragged = ragged
         self.pruned = self.product = 0.0
         self.lost, self.energy = list[Float64](), list[Float64]()
-        self.choices, self.comparable = Choices(), True
-        self.samples, self.least = 0, VARIES
+        self.choices, self.comparable = Choices(last=last), True
+        self.samples, self.least, self.broken = 0, VARIES, False
         self.start: Float64 | None = None
         self.sums: tuple[Float64, Float64] | None = None
         self.squares = np.zeros(3)
@@ -70,7 +74,10 @@ class _Floats:
         if not self.comparable:
             return
         self.least = VARIES if original.dtype.itemsize > 2 else HALF_VARIES
-        a, b = original.astype(np.float64), pruned.astype(np.float64)
+        a, b = where_finite(original.astype(np.float64), pruned.astype(np.float64))
+        if not np.isfinite(b).all():  # what only the pruned model has no number for
+            self.comparable, self.broken = False, True
+            return
         self.lost.append(np.sum(by_sample((a - b) ** 2, samples), axis=1))
         self.energy.append(np.sum(by_sample(a * a, samples), axis=1))
         self.pruned += float(np.sum(b * b))
@@ -98,7 +105,7 @@ class _Floats:
 
     def result(self) -> OutputFidelity:
         if not self.comparable:
-            return NOTHING
+            return replace(NOTHING, relative_error=np.inf) if self.broken else NOTHING
         each, energies = np.concatenate(self.lost), np.concatenate(self.energy)
         lost, energy = float(each.sum()), float(energies.sum())
         norm = float(np.sqrt(energy * self.pruned))
@@ -130,6 +137,11 @@ class _Floats:
         return float(ours), float(both / scale) if scale > 0 else 0.0
 
 
+def _ends_in_classes(shape: Sequence[int | str | None]) -> bool:
+    """True if an output is declared as positions of any number, of which each has so many numbers."""
+    return len(shape) == 3 and not isinstance(shape[1], int) and isinstance(shape[2], int)
+
+
 def fidelity(
     original: Runnable,
     pruned: Runnable,
@@ -151,6 +163,7 @@ def fidelity(
     sums: dict[str, _Floats | _Integers] = {}
     parts: Parts | None = None
     scores = [port.name for port in first.outputs if port.dtype.kind == "f"]
+    classed = {port.name for port in first.outputs if _ends_in_classes(port.shape)}
     right, start = [0, 0], 0
 
     def run(chunk: Mapping[str, Array], its: Mapping[str, Array]) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
@@ -163,8 +176,10 @@ def fidelity(
         others = parts.of(theirs, whole=True)
         for name, value in parts.of(ours, whole=True).items():
             if name in others:
-                kept = sums.setdefault(name, _Floats(ragged=data.ragged) if value.dtype.kind == "f" else _Integers())
-                kept.add(value, others[name], samples)
+                if name not in sums:
+                    floating = value.dtype.kind == "f"
+                    sums[name] = _Floats(ragged=data.ragged, last=name in classed) if floating else _Integers()
+                sums[name].add(value, others[name], samples)
         if labels is not None and scores:
             rows = len(ours[scores[0]])
             if rows < samples:

@@ -8,6 +8,7 @@ import pytest
 
 from onnx_subprune import Gates, OptionError
 from onnx_subprune.calibration.data.samples import Calibration
+from onnx_subprune.evaluation.divergence import displacement
 from onnx_subprune.evaluation.fidelity import _Floats, fidelity
 from onnx_subprune.evaluation.gates import complaints, missed, ruined
 from onnx_subprune.evaluation.measures import Fidelity, OutputFidelity
@@ -307,3 +308,41 @@ def test_classes_of_runs_without_an_axis_of_samples_are_counted():
     embedding = _Floats()
     embedding.add(np.full(3, 0.3), np.full(3, 0.3), 1)
     assert embedding.result().agreement is None
+
+
+def test_what_the_original_has_no_number_for_is_not_compared():
+    """As where an input masks a place; an error of NaN had been printed as none at all."""
+    original, halved = giving("y = Sqrt(x)"), giving("c = Constant<value_float = 0.5>() z = Sqrt(x) y = Mul(z, c)")
+    found = fidelity(original, halved, Calibration(arrays={"x": SCORES}, chunk=16)).outputs["y"]
+    assert found.relative_error == pytest.approx(0.5, rel=1e-6)
+    assert found.cosine == pytest.approx(1.0)
+    chunks = [{"y": np.sqrt(np.where(SCORES > 0, SCORES, np.nan))}]
+    assert displacement(chunks, [{"y": chunks[0]["y"] * 0.5}]) == pytest.approx(0.25, rel=0.5)
+    lost = fidelity(giving("y = Identity(x)"), original, Calibration(arrays={"x": SCORES}, chunk=16)).outputs["y"]
+    assert lost.relative_error == np.inf
+
+
+def tagged(generator, classes, positions=20, lead=4.0):
+    """Scores of a class at each position, one of them far in front."""
+    scores = generator.standard_normal((64, positions, classes)).astype(np.float32)
+    np.put_along_axis(scores, generator.integers(classes, size=(64, positions, 1)), lead, axis=2)
+    return scores
+
+
+@pytest.mark.parametrize(("shape", "told"), [("N, L, 40", True), ("N, 20, 40", False)])
+def test_classes_behind_positions_of_any_number_have_an_agreement(shape, told):
+    """As taggers and readers of letters put them out; of a map with fixed sizes nothing tells which axis they would be on."""
+    item = measured(tagged(RNG, 40), HALVED, shape=shape).outputs["y"]
+    assert (item.agreement == 1.0) is told
+    assert (
+        measured(RNG.standard_normal((64, 20, 40)).astype(np.float32), HALVED, shape=shape).outputs["y"].agreement
+        is None
+    )
+
+
+def test_coordinates_on_a_picture_are_no_labels():
+    points = (0.2 + 0.6 * RNG.random((64, 34))).astype(np.float32)
+    moved = "c = Constant<value_float = 0.02>() y = Add(x, c)"
+    assert measured(points, moved, shape="N, 34").outputs["y"].agreement is None
+    labels = (RNG.random((64, 34)) < 0.2).astype(np.float32) * 0.9 + 0.05
+    assert measured(labels.astype(np.float32), moved, shape="N, 34").outputs["y"].agreement == 1.0

@@ -480,7 +480,7 @@ def group_normalization_of_sequences_of_any_length(n: Net) -> None:
     n.output(n.conv(n.relu(y), 3, rank=1), 3)
 
 
-@pattern(6, 6, 8)
+@pattern(6, 6, 6, 8)
 def maps_resized_to_the_size_of_another(n: Net) -> None:
     """As decoders of segmentation do: one computed size serves several."""
     first = n.relu(n.conv(n.input(IMAGE), 6, 3))
