@@ -496,6 +496,20 @@ def maps_resized_to_the_size_of_another(n: Net) -> None:
     n.head(first)
 
 
+@pattern(3, opsets=(13, 17, NEWEST))
+def heads_of_positions_that_are_counted_together(n: Net) -> None:
+    """As tf2onnx writes the products of Keras' attention: samples and positions are one axis, whose size a ReduceProd gives, and heads are left.
+
+    The numbers of a head, which are more, can go.
+    """
+    heads = n.reshape(n.linear(n.input(("N", "T", 8)), 8, 6), 0, 0, 2, 3)
+    sizes = n("Shape", heads)
+    first = n("Gather", sizes, n.constant(np.array([0, 1])), axis=0)
+    rows, last = n.reduce("ReduceProd", first, 0), n("Gather", sizes, n.constant(np.array([3])), axis=0)
+    y = n("Reshape", heads, n.concat(rows, n.constant(np.array([-1])), last, axis=0))
+    n.output(n.linear(n.reshape(n("Tanh", y), 0, -1), 6, 3), 2)
+
+
 def one_group(n: Net, x: str, positions: int = 2) -> str:
     """GroupNorm(1, channels) as PyTorch's exporters leave it."""
     width = n.width[x]

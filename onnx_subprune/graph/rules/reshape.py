@@ -203,6 +203,8 @@ def _inferred(site: Resizing, patch: Patch) -> Patch:
     if found is None:
         return patch
     spelled = np.array(target)
+    for axis in np.flatnonzero(spelled == -1) if found[1] else ():
+        spelled[axis] = site.out_size(int(axis))
     spelled[found[0]], spelled[found[1]] = 0, -1
     return Patch(attributes={**patch.attributes, "allowzero": None}, constants={**patch.constants, 1: (spelled, None)})
 
@@ -214,7 +216,10 @@ def follows(site: Site) -> bool:
 
 
 def _copied(site: Site, target: NDArray[np.generic], flags: NDArray[np.bool_]) -> tuple[list[int], list[int]] | None:
-    """Which computed sizes of a target the input has on the same axis, and the one that follows from the rest; None where that is not enough."""
+    """Which computed sizes of a target the input has on the same axis, and the one that follows from the rest; None where that is not enough.
+
+    What -1 stands for is a number then, which must be the same in both runs.
+    """
     other = site.other_shapes()
     if other is None or (site.integer("allowzero", 0) and np.any((target == 0) & ~flags)):
         return None
@@ -222,7 +227,9 @@ def _copied(site: Site, target: NDArray[np.generic], flags: NDArray[np.bool_]) -
     computed = np.flatnonzero(flags).tolist()
     same = [axis for axis in computed if all(old[axis : axis + 1] == (new[axis],) for old, new in shapes)]
     left = [axis for axis in computed if axis not in same]
-    return None if len(left) > 1 or (left and np.any(target == -1)) else (same, left)
+    inferred = np.flatnonzero((target == -1) & ~flags).tolist() if left else []
+    steady = all(new[axis] == shapes[0][1][axis] for axis in inferred for _, new in shapes)
+    return (same, left) if len(left) <= 1 and steady else None
 
 
 def spelled_sizes(site: Resizing, slot: int) -> Patch:

@@ -130,7 +130,8 @@ def _propagate(
         if cut is not None:
             return first[cut]
     read = [name for slot, name in enumerate(node.input) if name and slot not in rewritten]
-    return _whole([source for name in read for source in of(name).ravel()])
+    made = _whole([source for name in read for source in of(name).ravel()])
+    return np.full(shape, made, object) if np.prod(shape) <= SMALL else made
 
 
 def _cut(node: NodeProto, network: Network) -> slice | None:
