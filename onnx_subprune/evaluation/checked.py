@@ -6,7 +6,6 @@ import numpy as np
 
 from onnx_subprune._typing import Array, Int64
 from onnx_subprune.calibration.data.holdout import spread
-from onnx_subprune.calibration.data.ragged import Ragged
 from onnx_subprune.calibration.data.samples import Calibration
 
 CHECKED, RUNS, POOL = 4, 2, 64
@@ -29,7 +28,7 @@ def drawn_feeds(data: Calibration) -> Mapping[str, Array]:
     So what data do not show is seen too: a corner that is always dark, two inputs that always agree.
     """
     generator = np.random.default_rng(0)
-    if any(isinstance(array, Ragged) for array in data.arrays.values()):
+    if data.ragged:
         return _noisy(data, generator)
     count = 1 if data.runs else data.fixed or min(CHECKED, data.samples)
     pool = data.at(spread(data.samples, min(POOL, data.samples)))
@@ -38,7 +37,7 @@ def drawn_feeds(data: Calibration) -> Mapping[str, Array]:
 
 
 def _noisy(data: Calibration, generator: np.random.Generator) -> Mapping[str, Array]:
-    """What the middle one of runs of different sizes is fed, of which no element of another is at the same place, with noise."""
+    """What one of runs of different sizes is fed, with noise: the others have no elements at the same places to draw from."""
     feeds = {name: data.one(name, data.samples // 2)[None] for name in data.arrays}
     return {name: _drawn(value, 1, generator)[0] for name, value in feeds.items()} | dict(data.shared)
 

@@ -89,7 +89,7 @@ class Choices:
         self._distances = list[float]()
         self._largest, self._labels = Equal(), Equal()
         self._ranked = self._one_number = self._labelled = self._units = self._shares = True
-        self._each, self._axis = 0, 1
+        self._each, self._classes = 0, (1, 0)
         self._leads = list[Float64]()
 
     def add(self, a: Float64, b: Float64, samples: int) -> None:
@@ -103,10 +103,12 @@ class Choices:
             self._labels.add(a > EVEN, b > EVEN, samples)
             self._distances.append(float(np.median(np.abs(a - EVEN))))
         axis = _classes(a, last=self._last)
-        self._ranked = self._ranked and axis is not None and (not self._largest.rows or axis == self._axis)
+        classes = (0, 0) if axis is None else (axis, a.shape[axis])
+        alike = not self._largest.rows or classes == self._classes
+        self._ranked = self._ranked and axis is not None and alike
         if not self._ranked or axis is None:
             return
-        self._axis = axis
+        self._classes = classes
         if a.ndim == MATRIX or self._last:
             self._leads.append(_leads(a.reshape(-1, a.shape[-1])))
         self._largest.add(a.argmax(axis=axis), b.argmax(axis=axis), samples)

@@ -65,6 +65,8 @@ def _at(node: NodeProto, constants: Stored) -> Flattened | None:
     dtype = None if slot is None else constants.floating(scaled.input[slot])
     if slot is None or dtype is None or len(sizes) < 2 or any(size > 1 for size in sizes[1:]):
         return None
+    if constants.rank(first.input[0]) not in (0, len(sizes) + 1):  # 0: not known
+        return None
     return Flattened(
         nodes=(first, node, back),
         scale=(scaled.output[0], slot),

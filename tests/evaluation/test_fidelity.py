@@ -346,3 +346,12 @@ def test_coordinates_on_a_picture_are_no_labels():
     assert measured(points, moved, shape="N, 34").outputs["y"].agreement is None
     labels = (RNG.random((64, 34)) < 0.2).astype(np.float32) * 0.9 + 0.05
     assert measured(labels.astype(np.float32), moved, shape="N, 34").outputs["y"].agreement == 1.0
+
+
+def test_an_axis_of_another_length_in_each_run_is_none_of_classes():
+    """As of the waveforms that text-to-speech puts out."""
+    found = _Floats(ragged=True)
+    for length in (40, 50):
+        scores = RNG.standard_normal((1, length)) + 6.0 * np.eye(length)[:1]
+        found.add(scores, scores, 1)
+    assert found.result().agreement is None

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from onnx_subprune._typing import Array
 
@@ -11,8 +10,7 @@ from onnx_subprune._typing import Array
 class Ragged:
     """The values of one input in several runs, of one type and number of axes, but of different sizes.
 
-    Behaves like an array whose first axis counts runs, as far as runs are taken from it: `ragged[3]` is what run 3 is fed, and slices and places give
-    several. shape: the number of runs, and the largest size of each axis.
+    Behaves like an array whose first axis counts runs, as far as some of them are taken: by a slice; what one is fed by `run`.
     """
 
     def __init__(self, values: Sequence[Array]) -> None:
@@ -27,10 +25,6 @@ class Ragged:
 
     def __getitem__(self, which: slice) -> "Ragged":
         return Ragged(self.values[which])
-
-    def at(self, places: Sequence[int]) -> "Ragged":
-        """Return the runs at these places."""
-        return Ragged([self.values[place] for place in places])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,7 +45,3 @@ class Ragged:
     def nbytes(self) -> int:
         """Bytes of all values."""
         return sum(value.nbytes for value in self.values)
-
-    def astype(self, dtype: DTypeLike) -> "Ragged":
-        """Return the values in another type."""
-        return Ragged([value.astype(dtype) for value in self.values])

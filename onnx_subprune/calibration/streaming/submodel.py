@@ -75,11 +75,9 @@ def part_of(
         if tensor.values.name in read
     ]
     texts += [_input(slot_name(use), kind, None) for use, kind in changed.inputs.items() if slot_name(use) in read]
+    ranks = _sizes(network.nodes[index] for index in reversed(nodes))
     for name, array in inputs.items():
-        sizes = (
-            array.dtype.kind == "i" and array.ndim == 1
-        )  # how many there are is a rank, which some operators have to know
-        shape = array.shape if sizes else (None,) * array.ndim
+        shape = array.shape if name in ranks else (None,) * array.ndim
         texts.append(_input(name, helper.np_dtype_to_tensor_dtype(array.dtype), shape))
     return Pieces([*texts, *map(_output, outputs)], weights)
 
