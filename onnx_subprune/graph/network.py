@@ -21,6 +21,7 @@ from onnx_subprune.graph.casts import cast
 from onnx_subprune.graph.decided import decided
 from onnx_subprune.graph.einsums import unfolded
 from onnx_subprune.graph.formats import Model, given_bytes, line_of, model_bytes, read_model
+from onnx_subprune.graph.fused_layers import apart
 from onnx_subprune.graph.layouts import steps_first
 from onnx_subprune.graph.loops import loops_of, recurrent
 from onnx_subprune.graph.operators import NO_CONSTANTS, STANDARD, key_of
@@ -44,7 +45,8 @@ LARGE = 1 << 28
 class Network:
     """A loaded model. Immutable by convention: nothing here changes after construction.
 
-    given: the model with local functions inlined, the body of an If that sizes decide in its place (`decided`), types as they are (`casts`),
+    given: the model with local functions inlined, the body of an If that sizes decide in its place (`decided`), types as they are
+        (`casts`), layers apart that onnxruntime has fused (`fused_layers`),
         Loops that are recurrent layers written as such (`loops`), recurrent layers with their steps first (`layouts`) and told apart (`separation`),
         Einsum as products (`einsums`), Q, K and V that a Reshape takes apart by a Split (`packed`), sizes that scale something as numbers (`roots`)
         and views as Reshapes (`strides`); side-file weights are still references.
@@ -63,7 +65,7 @@ class Network:
         self.folder = folder
         check_graph(self.proto.graph)
         check_signatures(self.proto.graph, self.opset)
-        whole, self.squeezed = with_axes(cast(decided(self.proto)), self.opset)
+        whole, self.squeezed = with_axes(cast(apart(decided(self.proto))), self.opset)
         plain = recurrent(whole, lambda model, names: observe(model, {}, names))
         self.loops = len(loops_of(whole.graph)) - len(loops_of(plain.graph))
         self.given = steadied(viewed(unpacked(unfolded(separated(steps_first(plain))))))

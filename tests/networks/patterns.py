@@ -510,6 +510,40 @@ def heads_of_positions_that_are_counted_together(n: Net) -> None:
     n.output(n.linear(n.reshape(n("Tanh", y), 0, -1), 6, 3), 2)
 
 
+@pattern(6, 6, 8, opsets=(13, 17))
+def layers_that_onnxruntime_has_fused(n: Net) -> None:
+    """As it writes a model that it has optimised: convolutions with a sum and an activation, a product with one."""
+
+    def fused(x: str, out: int, *more: str, k: int = 3, **attributes: object) -> str:
+        weights = n.weight(out, n.width[x], k, k), n.weight(out)
+        y = n(
+            "FusedConv",
+            x,
+            *weights,
+            *more,
+            domain="com.microsoft",
+            kernel_shape=[k, k],
+            pads=[k // 2] * 4,
+            **attributes,
+        )
+        n.width[y] = out
+        return y
+
+    x = fused(n.input(IMAGE), 6, activation="Relu")
+    y = fused(
+        fused(x, 6, activation="Clip", activation_params=[0.0, 6.0]),
+        6,
+        x,
+        k=1,
+        activation="LeakyRelu",
+        activation_params=[0.1],
+    )
+    y = n("Flatten", n.gap(y))
+    y = n("FusedGemm", y, n.weight(6, 8), n.weight(8), domain="com.microsoft", activation="Relu")
+    n.domains["com.microsoft"] = 1
+    n.output(n.linear(y, 8, 3), 2)
+
+
 def one_group(n: Net, x: str, positions: int = 2) -> str:
     """GroupNorm(1, channels) as PyTorch's exporters leave it."""
     width = n.width[x]
