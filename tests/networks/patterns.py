@@ -556,20 +556,20 @@ def one_group(n: Net, x: str, positions: int = 2) -> str:
     return made
 
 
-@pattern(6, 8, opsets=(9, 13, 17, 18, NEWEST))
+@pattern(5, 6, 8, opsets=(9, 13, 17, 18, NEWEST))
 def normalization_of_one_group(n: Net) -> None:
     x = n.relu(one_group(n, n.conv(n.input(IMAGE), 6, 3)))
-    n.head(n.relu(one_group(n, n.conv(x, 8))))
+    n.head(n.relu(n.conv(n.relu(one_group(n, n.conv(x, 8))), 5)))
 
 
-@pattern(6, 8)
+@pattern(5, 6, 8)
 def normalization_of_one_group_of_sequences(n: Net) -> None:
     """As Conv-TasNet has them, the residual stream among them."""
     x = n.conv(n.input(("N", 3, 10)), 6, 3, rank=1)
     y = one_group(n, n.relu(n.conv(one_group(n, x, 1), 8, rank=1)), 1)
     x = n("Add", x, n.conv(y, 6, rank=1))
     n.width[x] = 6
-    n.output(n.conv(one_group(n, x, 1), 2, rank=1), 3)
+    n.output(n.conv(n.relu(n.conv(one_group(n, x, 1), 5, rank=1)), 2, rank=1), 3)
 
 
 @pattern(4, 8, opsets=(9, 13, 17))

@@ -14,7 +14,7 @@ def ladder_of(macs: float = 1e9, beside: float = 1.5) -> Ladder:
     full = {"a": 64, "b": 64}
     cost = Multilinear(terms=tuple(Term(macs * term.coefficient, term.factors) for term in terms), full=full)
     work = Multilinear(terms=(*terms, Term(beside, ())), full=full)
-    curves = {"a": Curve((0, 32), (1.0, 0.1)), "b": Curve((0, 32), (2.0, 0.2))}
+    curves = {"a": Curve((0, 56), (1.0, 0.8)), "b": Curve((0, 56), (2.0, 1.6))}
     rooms = [Room(name, 64, 8) for name in "ab"]
     return Ladder(rooms=rooms, curves=curves, cost=cost, allocator=BlockAware(MarginalCost(), work))
 
