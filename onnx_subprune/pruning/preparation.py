@@ -98,7 +98,7 @@ def prepare(model: Model, data: Source, settings: Settings) -> tuple[Job, Sample
         trials=tried_on(used, macs, len(rooms), settings.budget) if settings.triable else None,
         turned=bases,
         steps=(shorter.maps, shorter.activations),
-        notes=loading_notes(network),
+        notes=(*loading_notes(network), *_sizes_note(given)),
     )
     return job, samples
 
@@ -180,3 +180,12 @@ def loading_notes(network: Network) -> tuple[str, ...]:
             f"{what} written as LSTM, GRU or RNN, which is faster by itself; milliseconds by layer are of the model with these"
         )
     return tuple(found)
+
+
+def _sizes_note(data: Calibration) -> list[str]:
+    """What runs of different sizes mean for the numbers of the report."""
+    if not data.ragged:
+        return []
+    return [
+        "the runs have different sizes, and are fed one by one, which takes longer than batches of one size; costs and latency are those of a middling one"
+    ]

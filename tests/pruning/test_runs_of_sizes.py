@@ -111,6 +111,7 @@ def test_dead_channels_go_exactly(case, formulation):
     model = half_dead(build(), data(24))
     found = prune(model, data(24), budget=Channels(0.5), formulation=formulation, round_to=1, resources=CHEAP)
     assert found.report.data["samples"] == 24
+    assert any("fed one by one" in note for note in found.report.notes)
     assert found.report.params.after < 0.6 * found.report.params.before
     assert apart(model, found.model, data(5, seed=1)) < 1e-5
 
