@@ -24,6 +24,7 @@ from onnx_subprune.graph.formats import Model, given_bytes, line_of, model_bytes
 from onnx_subprune.graph.fused_layers import apart
 from onnx_subprune.graph.layouts import steps_first
 from onnx_subprune.graph.loops import loops_of, recurrent
+from onnx_subprune.graph.one_group import written_out
 from onnx_subprune.graph.operators import NO_CONSTANTS, STANDARD, key_of
 from onnx_subprune.graph.order import captured, topological
 from onnx_subprune.graph.packed import unpacked
@@ -46,7 +47,7 @@ class Network:
     """A loaded model. Immutable by convention: nothing here changes after construction.
 
     given: the model with local functions inlined, the body of an If that sizes decide in its place (`decided`), types as they are
-        (`casts`), layers apart that onnxruntime has fused (`fused_layers`),
+        (`casts`), layers apart that onnxruntime has fused (`fused_layers`), normalisations of one group written out (`one_group`),
         Loops that are recurrent layers written as such (`loops`), recurrent layers with their steps first (`layouts`) and told apart (`separation`),
         Einsum as products (`einsums`), Q, K and V that a Reshape takes apart by a Split (`packed`), sizes that scale something as numbers (`roots`)
         and views as Reshapes (`strides`); side-file weights are still references.
@@ -65,7 +66,7 @@ class Network:
         self.folder = folder
         check_graph(self.proto.graph)
         check_signatures(self.proto.graph, self.opset)
-        whole, self.squeezed = with_axes(cast(apart(decided(self.proto))), self.opset)
+        whole, self.squeezed = with_axes(written_out(cast(apart(decided(self.proto)))), self.opset)
         plain = recurrent(whole, lambda model, names: observe(model, {}, names))
         self.loops = len(loops_of(whole.graph)) - len(loops_of(plain.graph))
         self.given = steadied(viewed(unpacked(unfolded(separated(steps_first(plain))))))

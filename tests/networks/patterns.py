@@ -562,6 +562,13 @@ def normalization_of_one_group(n: Net) -> None:
     n.head(n.relu(n.conv(n.relu(one_group(n, n.conv(x, 8))), 5)))
 
 
+@pattern(5, 6, opsets=(21, NEWEST))
+def normalization_of_one_group_as_an_operator(n: Net) -> None:
+    x = n.conv(n.input(IMAGE), 6, 3)
+    x = n.relu(n("GroupNormalization", x, n.weight(6, positive=True), n.weight(6), num_groups=1))
+    n.head(n.relu(n.conv(x, 5)))
+
+
 @pattern(5, 6, 8)
 def normalization_of_one_group_of_sequences(n: Net) -> None:
     """As Conv-TasNet has them, the residual stream among them."""
