@@ -1778,6 +1778,17 @@ def patches_that_are_added_up(n: Net) -> None:
     n.head(n.relu(n.conv(x, 7)))
 
 
+@pattern(6, 5)
+def rows_by_an_index_that_is_repeated_for_all_columns(n: Net) -> None:
+    """As detectors with queries take those of the best scores: the index is written once for each channel."""
+    x = n("Relu", n.linear(n.input(("N", 7, 8)), 8, 6))
+    _, best = n.add(
+        "TopK", n.reduce("ReduceMax", n.linear(x, 6, 2), 2, keepdims=0), n.constant(np.array([3])), outputs=2
+    )
+    index = n("Tile", n("Unsqueeze", best, n.constant(np.array([2]))), n.constant(np.array([1, 1, 6])))
+    n.output(n.linear(n("Relu", n.linear(n("GatherElements", x, index, axis=1), 6, 5)), 5, 3), 3)
+
+
 @pattern(pinned=["(ScatterElements), whose indices count along this axis"])
 def columns_by_index(n: Net) -> None:
     x = n("Relu", n.linear(n.input((4, 8)), 8, 6))

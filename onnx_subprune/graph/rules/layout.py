@@ -64,13 +64,30 @@ def resize_filled(site: Resizing) -> Patch:
 
 
 def tile(scope: Scope) -> None:
-    """Axes repeated once tie."""
+    """Axes repeated once tie; of an axis of one position all that are made are alike, so that any may go."""
     repeats = scope.value(1)
     if repeats is None:
         raise UnknownError("its repeats are computed at run time")
     for axis, times in enumerate(repeats):
-        if times == 1 and not scope.varies(1)[axis]:
+        if scope.varies(1)[axis]:
+            continue
+        if times == 1:
             scope.tie(scope.input(0, axis), scope.output(axis))
+        elif scope.shape(0)[axis] == 1 and not scope.varying_in(0, axis):
+            scope.input(0, axis)
+            scope.output(axis)
+
+
+def resize_tile(site: Resizing) -> Patch:
+    """Write how often an axis of one position is repeated now."""
+    value = site.value(1)
+    if value is None:
+        return Patch()
+    repeats = np.array(value)
+    for axis, times in enumerate(repeats):
+        if times > 1 and site.kept_out(axis) is not None:
+            repeats[axis] = site.out_size(axis)
+    return Patch(constants={1: (repeats, site.varies(1))})
 
 
 def depth_to_space(scope: Scope) -> None:
@@ -113,7 +130,7 @@ RULES = {
     "Concat": Rule(concat),
     "ConstantOfShape": Rule(filled, resize_filled, spelled=(0,)),
     "Expand": Rule(expand, resize_expand, spelled=(1,)),
-    "Tile": Rule(tile),
+    "Tile": Rule(tile, resize_tile, spelled=(1,)),
     "DepthToSpace": Rule(depth_to_space),
     "SpaceToDepth": Rule(space_to_depth),
     "Resize": Rule(resize, resize_sizes, spelled=(3,)),
