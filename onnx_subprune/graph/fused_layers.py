@@ -12,6 +12,7 @@ DOMAIN = "com.microsoft"
 FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm"}
 BOUNDS_ARE_INPUTS = 11
 """The opset since which Clip has its bounds as inputs."""
+BOUNDS = ("least", "most")
 ADDED = 3
 """The slot of FusedConv with what is added to the output."""
 PARAMETERS = {
@@ -46,28 +47,29 @@ def _parts(node: NodeProto, opset: int) -> list[NodeProto]:
     names = ("activation_alpha", "activation_beta") if node.op_type == "FusedGemm" else ("activation_params",)
     values = [value for name in names if name in given for value in _listed(given.pop(name))]
     given.pop("activation_gamma", None)
-    if kind and (kind not in PARAMETERS or (kind == "Clip" and opset < BOUNDS_ARE_INPUTS)):
+    bounded = kind != "Clip" or (opset >= BOUNDS_ARE_INPUTS and len(values) == len(BOUNDS))
+    if kind and (kind not in PARAMETERS or not bounded):
         return []
     y, summed = node.output[0], node.op_type == "FusedConv" and len(node.input) > ADDED and bool(node.input[ADDED])
     made = [f"{y}/layer"] * bool(kind or summed) + [f"{y}/sum"] * bool(kind and summed) + [y]
     parts = [helper.make_node(FUSED[node.op_type], node.input[:ADDED], made[:1], name=node.name, **given)]
     if summed:
-        parts.append(helper.make_node("Add", [made[0], node.input[ADDED]], made[1:2], name=f"{node.name}/sum"))
+        parts.append(helper.make_node("Add", [made[0], node.input[ADDED]], made[1:2], name=f"{y}/sum"))
     if kind == "Clip":
-        parts += _clipped(made[-2], y, f"{node.name}/activation", values)
+        parts += _clipped(made[-2], y, values)
     elif kind:
-        parts.append(helper.make_node(kind, made[-2:-1], [y], name=f"{node.name}/activation"))
+        parts.append(helper.make_node(kind, made[-2:-1], [y], name=f"{y}/activation"))
         parts[-1].attribute.extend(map(helper.make_attribute, PARAMETERS[kind], values))
     return parts
 
 
-def _clipped(x: str, y: str, name: str, values: list[float]) -> list[NodeProto]:
-    bounds = [f"{y}/{end}" for end in ("least", "most")]
+def _clipped(x: str, y: str, values: list[float]) -> list[NodeProto]:
+    bounds = [f"{y}/{end}" for end in BOUNDS]
     ends = [
         helper.make_node("Constant", [], [bound], name=bound, value_float=value)
         for bound, value in zip(bounds, values, strict=True)
     ]
-    return [*ends, helper.make_node("Clip", [x, *bounds], [y], name=name)]
+    return [*ends, helper.make_node("Clip", [x, *bounds], [y], name=f"{y}/activation")]
 
 
 def _listed(value: object) -> list[float]:
