@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnx_subprune._typing import Array, Int64
+from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.ragged import Ragged
 from onnx_subprune.calibration.data.samples import Calibration
 from onnx_subprune.errors import DataError
@@ -31,17 +31,12 @@ class Mapped:
             ) from error
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Shipment:
-    """A `Calibration` to be sent."""
+    """A `Calibration` to be sent. arrays: its arrays; rest: it without them."""
 
     arrays: Mapping[str, Array | Ragged | Mapped]
-    chunk: int
-    fixed: int | None
-    runs: bool
-    single: bool
-    shared: Mapping[str, Array]
-    rows: Int64 | None = None
+    rest: Calibration
 
     @classmethod
     def of(cls, data: Calibration) -> "Shipment":
@@ -54,20 +49,12 @@ class Shipment:
             name: piece if isinstance(piece, Ragged) else mapped(piece) or np.ascontiguousarray(piece)
             for name, piece in pieces.items()
         }
-        return cls(arrays, data.chunk, data.fixed, data.runs, data.single, data.shared, rows)
+        return cls(arrays=arrays, rest=replace(data, arrays={}, rows=rows))
 
     def open(self) -> Calibration:
         """Unpack it, on the worker."""
         arrays = {name: item.open() if isinstance(item, Mapped) else item for name, item in self.arrays.items()}
-        return Calibration(
-            arrays=arrays,
-            chunk=self.chunk,
-            fixed=self.fixed,
-            runs=self.runs,
-            single=self.single,
-            shared=self.shared,
-            rows=self.rows,
-        )
+        return replace(self.rest, arrays=arrays)
 
 
 def mapped(array: Array) -> Mapped | None:

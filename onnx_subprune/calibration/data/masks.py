@@ -53,6 +53,10 @@ def mask_of(network: Network, data: Calibration, given: str | None) -> str | Non
     Raises DataError where `given` is no input of (samples, positions) zeros and others.
     """
     if given is not None:
+        if data.ragged:
+            raise DataError(
+                f"--mask {given}: runs of different sizes need no padding, and are taken whole; leave it out of them"
+            )
         if given not in data.arrays or data.arrays[given].ndim != 2:
             raise DataError(
                 f"--mask {given}: not an input of (samples, positions){meant(given, data.arrays)} inputs: {', '.join(data.arrays)}"

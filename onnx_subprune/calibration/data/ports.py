@@ -7,6 +7,7 @@ import numpy as np
 
 from onnx_subprune._typing import Array
 from onnx_subprune.calibration.data.mapped import in_memory
+from onnx_subprune.calibration.data.ragged import Ragged
 from onnx_subprune.calibration.data.sources import listed
 from onnx_subprune.errors import DataError, DataNote
 from onnx_subprune.runtime.session import Port, counts_samples
@@ -105,15 +106,29 @@ def fitted(where: str, array: Array, port: Port, *, first: str) -> Array:
     return array
 
 
-def finite(where: str, array: Array, port: Port, one: str = "sample") -> None:
-    """Raise DataError if `array`, with samples on its first axis, holds anything but finite numbers."""
+def fitted_runs(where: str, given: Ragged, port: Port) -> Ragged:
+    """Return runs of different sizes in the element type of an input that they fit; DataError for one that does not, is empty or not finite."""
+    converted(where, given.run(0), port)  # one note says it for all
+    values = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataNote)
+        for number, value in enumerate(given.values):
+            values.append(fitted(f"{where}, run {number}", value, port, first=""))
+            if not value.size:
+                raise DataError(f"{where}: input {port.name!r} is empty, {value.shape}, in run {number}: leave it out")
+            finite(where, value[None], port, "run", number)
+    return Ragged(values)
+
+
+def finite(where: str, array: Array, port: Port, one: str = "sample", before: int = 0) -> None:
+    """Raise DataError if `array`, with samples on its first axis, holds anything but finite numbers. before: samples in front of these."""
     if array.dtype.kind == "f":
         for start in range(0, len(array), LOOKED_AT):
             part = in_memory(array[start : start + LOOKED_AT])
             bad = ~np.isfinite(part.reshape(len(part), -1)).all(axis=1)
             if bad.any():
                 raise DataError(
-                    f"{where}: input {port.name!r} holds NaN or infinity in {one} {start + int(np.argmax(bad))}: leave it out"
+                    f"{where}: input {port.name!r} holds NaN or infinity in {one} {before + start + int(np.argmax(bad))}: leave it out"
                 )
 
 

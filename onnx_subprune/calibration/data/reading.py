@@ -13,6 +13,7 @@ from onnx_subprune.calibration.data.ports import (
     finite,
     first_axis,
     fitted,
+    fitted_runs,
     fixed_batch,
     shape_of,
     unstacked,
@@ -203,25 +204,12 @@ def _validated(where: str, data: Calibration, inputs: Sequence[Port]) -> Calibra
     arrays: dict[str, Array | Ragged] = {}
     for name, array in data.arrays.items():
         if isinstance(array, Ragged):
-            arrays[name] = _fitted_runs(where, array, ports[name])
+            arrays[name] = fitted_runs(where, array, ports[name])
             continue
         arrays[name] = values = converted(where, array, ports[name])
         fitted(where, values[0] if data.runs else values, ports[name], first="" if data.runs else "samples")
         finite(where, values, ports[name], one)
     return replace(data, arrays=arrays)
-
-
-def _fitted_runs(where: str, given: Ragged, port: Port) -> Ragged:
-    """Runs of different sizes in the model's element type; DataError if they do not fit."""
-    converted(where, given.run(0), port)  # one note says it for all
-    values = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataNote)
-        for number, value in enumerate(given.values):
-            place = f"{where}, run {number}"
-            values.append(fitted(place, value, port, first=""))
-            finite(place, value[None], port)
-    return Ragged(values)
 
 
 def _check_samples(given: Given, data: Calibration, inputs: Sequence[Port], reading: Reading) -> None:

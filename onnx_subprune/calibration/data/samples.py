@@ -139,11 +139,12 @@ class Calibration:
             digest.update(f"{name} {array.dtype.str} {shape}".encode())
             if name in self.shared:
                 digest.update(np.ascontiguousarray(array).tobytes())
-                continue
-            for place in range(self.samples) if isinstance(array, Ragged) else ():
-                digest.update(f"{self.one(name, place).shape}".encode() + self.one(name, place).tobytes())
-            for start in range(0, 0 if isinstance(array, Ragged) else self.samples, CHUNK):
-                digest.update(self.between(name, start, start + CHUNK).tobytes())
+            elif isinstance(array, Ragged):
+                for run in (self.one(name, place) for place in range(self.samples)):
+                    digest.update(f"{run.shape}".encode() + run.tobytes())
+            else:
+                for start in range(0, self.samples, CHUNK):
+                    digest.update(self.between(name, start, start + CHUNK).tobytes())
         return digest.hexdigest()
 
     def part(self, start: int, stop: int) -> "Calibration":
