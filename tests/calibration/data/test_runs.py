@@ -115,8 +115,10 @@ def test_runs_of_different_sizes_are_converted_and_looked_through_one_by_one():
         data, _ = open_data([{"ids": run["ids"].astype(np.int32)} for run in sentences(3, 5)], IDS)
     assert data.fed("ids", 1).dtype == np.int64
     ports = (Port("x", (1, "length"), FLOAT),)
-    with pytest.raises(DataError, match=r"run 1: .*NaN or infinity"):
+    with pytest.raises(DataError, match="'x' holds NaN or infinity in run 1"):
         open_data([{"x": np.ones((1, 3), FLOAT)}, {"x": np.full((1, 4), np.nan, FLOAT)}], ports)
+    with pytest.raises(DataError, match=r"'x' is empty, \(1, 0\), in run 1"):
+        open_data([{"x": np.ones((1, 3), FLOAT)}, {"x": np.ones((1, 0), FLOAT)}], ports)
 
 
 def recurrent():
